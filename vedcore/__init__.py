@@ -1,0 +1,83 @@
+"""Compose any vision encoder with any text decoder into one image-to-text model.
+
+    import vedcore
+    model = vedcore.compose("swin", "gpt2")
+
+Importing this package loads neither torch nor timm: a name is fetched when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vedcore.checkpoints import load as load
+    from vedcore.components import Projector as Projector
+    from vedcore.components import TextDecoder as TextDecoder
+    from vedcore.components import VisionEncoder as VisionEncoder
+    from vedcore.composer import Plan as Plan
+    from vedcore.composer import compose as compose
+    from vedcore.composer import plan as plan
+    from vedcore.config import DecoderConfig as DecoderConfig
+    from vedcore.config import EncoderConfig as EncoderConfig
+    from vedcore.config import ModelConfig as ModelConfig
+    from vedcore.config import Preprocessing as Preprocessing
+    from vedcore.config import ProjectorConfig as ProjectorConfig
+    from vedcore.config import TokenIds as TokenIds
+    from vedcore.errors import *  # noqa: F403
+    from vedcore.generation.config import GenerationConfig as GenerationConfig
+    from vedcore.hookspecs import hookimpl as hookimpl
+    from vedcore.layers.cache import DecoderCache as DecoderCache
+    from vedcore.model import VisionEncoderDecoder as VisionEncoderDecoder
+    from vedcore.outputs import DecoderOutput as DecoderOutput
+    from vedcore.outputs import EncoderOutput as EncoderOutput
+    from vedcore.outputs import GenerateOutput as GenerateOutput
+    from vedcore.outputs import TextResult as TextResult
+    from vedcore.outputs import VisionEncoderDecoderOutput as VisionEncoderDecoderOutput
+    from vedcore.plugins import list_decoders as list_decoders
+    from vedcore.plugins import list_encoders as list_encoders
+    from vedcore.plugins import list_models as list_models
+    from vedcore.plugins import list_projectors as list_projectors
+    from vedcore.processing import Processor as Processor
+    from vedcore.registry import Entry as Entry
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "checkpoints": ["load"],
+    "components": ["Projector", "TextDecoder", "VisionEncoder"],
+    "composer": ["Plan", "compose", "plan"],
+    "config": ["DecoderConfig", "EncoderConfig", "ModelConfig", "Preprocessing", "ProjectorConfig", "TokenIds"],
+    "errors": [
+        "CheckpointCorruptError", "CheckpointError", "CheckpointLimitError", "CheckpointMismatchError",
+        "CheckpointNotFoundError", "CheckpointUnsafeError", "CheckpointWriteError", "ConfigError", "ConfigLimitError",
+        "ConfigParseError", "ConfigSchemaError", "GenerationError", "HubError", "ImageDecodeError", "ImageError",
+        "ImageFormatError", "ImageLimitError", "IncompatibleError", "NonFiniteError", "PluginApiError",
+        "PluginConflictError", "PluginContractError", "PluginError", "PluginLoadError", "PluginMissingError",
+        "TokenizerError", "UnknownComponentError", "UsageError", "VedcoreError",
+    ],
+    "generation.config": ["GenerationConfig"],
+    "hookspecs": ["hookimpl"],
+    "layers.cache": ["DecoderCache"],
+    "model": ["VisionEncoderDecoder"],
+    "outputs": ["DecoderOutput", "EncoderOutput", "GenerateOutput", "TextResult", "VisionEncoderDecoderOutput"],
+    "plugins": ["list_decoders", "list_encoders", "list_models", "list_projectors"],
+    "processing": ["Processor"],
+    "registry": ["Entry"],
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted([*_HOME_OF, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'vedcore' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"vedcore.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,254 @@
+"""Settings as data: the base of every family's config, and the config of a whole model.
+
+Configs are frozen pydantic models that refuse unknown keys and name the nearest valid one. Field names are
+Hugging Face's own; where a family there has a second word for a field (``attribute_map``), both are taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, did_you_mean
+
+__all__ = [
+    "ComponentConfig", "Config", "DecoderConfig", "EncoderConfig", "ModelConfig", "Preprocessing", "ProjectorConfig",
+    "TokenIds",
+]  # fmt: skip
+
+Size = Annotated[int, Field(ge=1, le=1 << 20)]
+"""A width or a count."""
+Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+"""A dropout probability."""
+Activation = Literal[
+    "gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu", "relu", "silu", "swish", "tanh"
+]
+
+
+class Config(BaseModel):
+    """Base of all settings: frozen, strict about types, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=False)
+
+    attribute_map: ClassVar[Mapping[str, str]] = {}
+    """Second words for fields, second to first: ``{"hidden_size": "n_embd"}``."""
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], *, path: object = None, prefix: str = "") -> Self:
+        """A config from plain data.
+
+        Args:
+            data: field names to values; lists stand for tuples.
+            path: the file that the data came from, for messages.
+            prefix: what to put before a field's name in messages, such as ``"decoder."``.
+
+        Raises:
+            ConfigSchemaError: an unknown key (with the nearest valid one), a wrong type, a value out of bounds.
+        """
+        if not isinstance(data, Mapping):
+            raise ConfigSchemaError(
+                f"object expected, got {type(data).__name__}", path=path, field=prefix.rstrip(".") or None
+            )
+        fields = cls.model_fields
+        plain: dict[str, Any] = {}
+        for key, value in data.items():
+            name = cls.attribute_map.get(key, key)
+            if name not in fields and not cls.model_config.get("extra") == "allow":
+                valid = ", ".join(sorted([*fields, *cls.attribute_map]))
+                hint = did_you_mean(str(key), [*fields, *cls.attribute_map]) or f"valid keys: {valid}"
+                raise ConfigSchemaError(
+                    "unknown key", path=path, field=f"{prefix}{key}", hint=hint, details=f"valid keys: {valid}"
+                )
+            if name in plain:
+                raise ConfigSchemaError(
+                    f"given twice, as {key!r} and as {name!r}", path=path, field=prefix + name, hint="keep one"
+                )
+            plain[name] = tuple(value) if isinstance(value, list) else value
+        try:
+            return cls.model_validate(plain)
+        except ValidationError as error:
+            raise _schema_error(error, path, prefix) from None
+
+    def changed(self, **fields: Any) -> Self:
+        """A copy with some fields replaced, checked like a new one."""
+        return self.parse({**self.model_dump(), **fields})
+
+
+def _schema_error(error: ValidationError, path: object, prefix: str) -> ConfigError:
+    cause = error.errors()[0].get("ctx", {}).get("error")
+    if isinstance(cause, ConfigError) and cause.field:  # a validator that says more than "bad value"
+        return type(cause)(str(cause).removeprefix(f"{cause.field}: "), path=path, field=prefix + cause.field)
+    problems = [(prefix + ".".join(map(str, e["loc"])), e["msg"], e["input"]) for e in error.errors()]
+    field, message, value = problems[0]
+    message = message.removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    shown = f", got {value!r}"[:60] if not isinstance(value, Mapping) else ""
+    return ConfigSchemaError(
+        message + shown,
+        path=path,
+        field=field.rstrip("."),
+        hint=f"and {len(problems) - 1} more" if len(problems) > 1 else "",
+        details="\n".join(f"{f}: {m}" for f, m, _ in problems[1:]),
+    )
+
+
+class EncoderConfig(Config):
+    """Base of the encoders' configs: what every one has."""
+
+    image_size: tuple[Size, Size] | None = None
+    """Height and width in pixels of what the encoder sees; None takes the variant's own. One number means a square."""
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _square(cls, value: object) -> object:
+        return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class DecoderConfig(Config):
+    """Base of the decoders' configs: what every one has, whatever its family calls the rest."""
+
+    vocab_size: Annotated[int, Field(ge=1, le=1 << 24)]
+    """Number of token ids; the tokenizer decides it unless it is given."""
+    bos_token_id: Annotated[int, Field(ge=0)] | None = None
+    """Id that starts a text."""
+    eos_token_id: Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Id or ids that end a text."""
+    pad_token_id: Annotated[int, Field(ge=0)] | None = None
+    """Id that fills rows after their end."""
+    decoder_start_token_id: Annotated[int, Field(ge=0)] | None = None
+    """Id that generation starts with, where it is not ``bos_token_id``."""
+    cross_attention_hidden_size: Size | None = None
+    """Width of the encoder states that cross-attention takes; None means the decoder's own width."""
+    tie_word_embeddings: bool = True
+    """Whether the output layer is the input embedding."""
+
+
+class ProjectorConfig(Config):
+    """Base of the projectors' configs."""
+
+
+class Preprocessing(Config):
+    """How an image becomes the encoder's input."""
+
+    image_size: tuple[Size, Size]
+    """Height and width in pixels."""
+    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Subtracted from each channel, on the scale 0 to 1."""
+    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Divides each channel afterwards."""
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    """How pixels are resampled."""
+    resize_mode: Literal["squash", "crop", "pad"] = "squash"
+    """``squash`` stretches to the size; ``crop`` fills it and cuts the rest; ``pad`` fits inside and fills with the mean."""
+
+    @field_validator("image_std")
+    @classmethod
+    def _positive(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if not all(math.isfinite(v) and v > 0 for v in value):
+            raise ValueError("every image_std must be above 0")
+        return value
+
+    @field_validator("image_mean")
+    @classmethod
+    def _finite(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if not all(map(math.isfinite, value)):
+            raise ValueError("every image_mean must be finite")
+        return value
+
+
+class TokenIds(Config):
+    """The token ids that training, generation and saving read: their one place is ``model.token_ids``."""
+
+    start: Annotated[int, Field(ge=0)] | None = None
+    """What the decoder's input starts with."""
+    eos: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """What ends a text, any of them."""
+    pad: Annotated[int, Field(ge=0)] | None = None
+    """What fills a row after its end."""
+
+    def check(self, vocab_size: int) -> None:
+        """Refuse ids that the vocabulary does not have.
+
+        Raises:
+            ConfigSchemaError: naming the id, its role and the vocabulary size.
+        """
+        for role, ids in (("start", [self.start]), ("eos", self.eos), ("pad", [self.pad])):
+            for token in ids:
+                if token is not None and token >= vocab_size:
+                    raise ConfigSchemaError(
+                        f"id {token} is not below vocab_size {vocab_size}", field=f"token_ids.{role}",
+                        hint="set the id, or decoder.vocab_size",
+                    )  # fmt: skip
+
+
+class ComponentConfig(Config):
+    """A part by name, and whatever fields of its family are set; the family checks them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Annotated[str, Field(min_length=1, max_length=300)]
+    """Family, variant or ``distribution:name``."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class ModelConfig(Config):
+    """A whole model: what a config file holds, what ``model.config`` is, and what ``config.json`` of a folder stores."""
+
+    format_version: Literal[1] = 1
+    """Version of this schema."""
+    encoder: ComponentConfig
+    """The vision encoder."""
+    decoder: ComponentConfig
+    """The text decoder."""
+    projector: ComponentConfig = ComponentConfig(name="auto")
+    """What stands between them; ``auto`` is identity where widths agree and linear where they do not."""
+    tokenizer: str | None = None
+    """``char``, ``byte``, a path to a tokenizer.json, or None."""
+    preprocessing: Preprocessing | None = None
+    """How images are prepared; None takes what the encoder publishes."""
+    token_ids: TokenIds | None = None
+    """None derives them from the tokenizer, else from the decoder."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Type of the parameters."""
+    pretrained: bool = False
+    """Whether parts take their published weights when the model is composed; never saved as True."""
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
+    """Seed of the fresh weights; None draws from torch's global generator."""
+    plugins: dict[str, str] = {}
+    """Written when saved: each part's distribution and version, to say what to install when it is gone."""
+
+    @field_validator("encoder", "decoder", "projector", mode="before")
+    @classmethod
+    def _by_name(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("preprocessing", "token_ids", mode="before")
+    @classmethod
+    def _from_lists(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+        return value
+
+
+def check_limit(value: int, limit: int, field: str, what: str) -> None:
+    """Refuse an absurd size before anything is allocated.
+
+    Raises:
+        ConfigLimitError: naming the field, the value and the limit.
+    """
+    if value > limit:
+        raise ConfigLimitError(f"{what} {value:,} is above the limit of {limit:,}", field=field, hint="make it smaller")
+
+
+def token_id_tuple(value: int | Iterable[int] | None) -> tuple[int, ...]:
+    """One id, several or none, as a tuple."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, int) else tuple(value)

@@ -1,0 +1,248 @@
+"""Every error that vedcore raises on purpose.
+
+The tree (public names; each is importable from ``vedcore``)::
+
+    VedcoreError
+      ConfigError (ValueError)            a setting, in a file or in a call
+        ConfigParseError                  the text is not YAML, TOML or JSON
+        ConfigSchemaError                 a key or value that the schema does not have
+        ConfigLimitError                  a size or depth past what is sane
+        UnknownComponentError (LookupError)   no encoder, decoder, … of that name
+        IncompatibleError                 parts that do not fit together
+        UsageError (TypeError)            a call with arguments that contradict each other
+      CheckpointError                     a folder of weights
+        CheckpointNotFoundError (FileNotFoundError)
+        CheckpointCorruptError
+        CheckpointMismatchError           names or shapes that the model does not have
+        CheckpointUnsafeError             a path or payload that could do harm
+        CheckpointLimitError
+        CheckpointWriteError (OSError)
+      PluginError
+        PluginLoadError                   its module fails to import
+        PluginConflictError               two owners of one name
+        PluginApiError                    written for another major version of the hooks
+        PluginMissingError                a saved model needs a plugin that is not installed
+        PluginContractError               hooks or components that break the contract
+      HubError
+      TokenizerError
+      ImageError (ValueError)
+        ImageDecodeError
+        ImageLimitError
+        ImageFormatError
+      GenerationError
+        NonFiniteError                    NaN or Inf where numbers were due
+
+A message is one line of at most 300 characters that says what is wrong, where, and what to do next;
+control characters that came from outside are escaped. ``details`` may hold more lines.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CheckpointCorruptError",
+    "CheckpointError",
+    "CheckpointLimitError",
+    "CheckpointMismatchError",
+    "CheckpointNotFoundError",
+    "CheckpointUnsafeError",
+    "CheckpointWriteError",
+    "ConfigError",
+    "ConfigLimitError",
+    "ConfigParseError",
+    "ConfigSchemaError",
+    "GenerationError",
+    "HubError",
+    "ImageDecodeError",
+    "ImageError",
+    "ImageFormatError",
+    "ImageLimitError",
+    "IncompatibleError",
+    "NonFiniteError",
+    "PluginApiError",
+    "PluginConflictError",
+    "PluginContractError",
+    "PluginError",
+    "PluginLoadError",
+    "PluginMissingError",
+    "TokenizerError",
+    "UnknownComponentError",
+    "UsageError",
+    "VedcoreError",
+]
+
+MAX_MESSAGE = 300
+
+
+def printable(text: object) -> str:
+    """``text`` with control, bidi and undecodable characters escaped, so that a terminal is safe."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+
+
+def close_matches(word: str, choices: Iterable[str], count: int = 3) -> list[str]:
+    """The up to ``count`` names of ``choices`` nearest to ``word``, case ignored, best first."""
+    by_lower = {choice.lower(): choice for choice in sorted(choices, reverse=True)}
+    return [by_lower[m] for m in difflib.get_close_matches(word.lower()[:100], by_lower, count, cutoff=0.5)]
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """A sentence that offers the nearest names, or an empty string."""
+    near = close_matches(word, choices)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _shortened(text: str, length: int = 100) -> str:
+    """A long path without its middle: its start and its end say more."""
+    return text if len(text) <= length else f"{text[: length // 4]}…{text[-(length - length // 4 - 1) :]}"
+
+
+class VedcoreError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: what is wrong; escaped and cut so that ``str(error)`` stays one line of 300 characters.
+        path: the file or folder concerned, if any.
+        field: the config key, option or tensor concerned, if any.
+        plugin: the distribution concerned, if any.
+        hint: what to type or change next, appended to the message.
+        details: further lines, shown by the CLI below the message.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: object = None,
+        field: str | None = None,
+        plugin: str | None = None,
+        hint: str = "",
+        details: str = "",
+    ) -> None:
+        self.path = None if path is None else str(path)
+        self.field = field
+        self.plugin = plugin
+        self.hint = hint
+        self.details = details
+        where = [_shortened(printable(part)) for part in (self.path, field) if part]
+        parts = [": ".join([*where, printable(message)]), printable(hint)]
+        if len(parts[0]) + len(parts[1]) + 2 > MAX_MESSAGE:  # the remedy matters most: cut the rest
+            room = max(60, MAX_MESSAGE - 2 - len(parts[1]))
+            parts[0] = parts[0][: room - 1] + "…" if len(parts[0]) > room else parts[0]
+        super().__init__("; ".join(part for part in parts if part)[:MAX_MESSAGE])
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ConfigError(VedcoreError, ValueError):
+    """A setting that cannot be used."""
+
+
+class ConfigParseError(ConfigError):
+    """Text that is not the YAML, TOML or JSON it claims to be."""
+
+
+class ConfigSchemaError(ConfigError):
+    """A key or a value that the schema does not have."""
+
+
+class ConfigLimitError(ConfigError):
+    """A size, count or depth beyond what is sane."""
+
+
+class UnknownComponentError(ConfigError, LookupError):
+    """No encoder, decoder, projector, model or choice of that name."""
+
+
+class IncompatibleError(ConfigError):
+    """Parts that do not fit together."""
+
+
+class UsageError(ConfigError, TypeError):
+    """A call whose arguments contradict each other or are unknown."""
+
+
+class CheckpointError(VedcoreError):
+    """A folder of weights that cannot be read or written."""
+
+
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """The folder, or a file that it needs, is not there or not readable."""
+
+
+class CheckpointCorruptError(CheckpointError):
+    """A file that is damaged."""
+
+
+class CheckpointMismatchError(CheckpointError):
+    """Tensors whose names or shapes are not those of the model."""
+
+
+class CheckpointUnsafeError(CheckpointError):
+    """A path or a payload that could do harm."""
+
+
+class CheckpointLimitError(CheckpointError):
+    """A file beyond what is sane."""
+
+
+class CheckpointWriteError(CheckpointError, OSError):
+    """A folder that could not be written; what was there before is unchanged."""
+
+
+class PluginError(VedcoreError):
+    """A plugin that cannot be used."""
+
+
+class PluginLoadError(PluginError):
+    """The plugin's module does not import."""
+
+
+class PluginConflictError(PluginError):
+    """Two owners of one name."""
+
+
+class PluginApiError(PluginError):
+    """The plugin was written for another major version of the hooks."""
+
+
+class PluginMissingError(PluginError):
+    """A saved model needs a plugin that is not installed."""
+
+
+class PluginContractError(PluginError):
+    """A plugin whose hooks or components break the contract."""
+
+
+class HubError(VedcoreError):
+    """The hub, or its cache, did not give what was asked for."""
+
+
+class TokenizerError(VedcoreError):
+    """A tokenizer that cannot be read or used."""
+
+
+class ImageError(VedcoreError, ValueError):
+    """An image that cannot be used."""
+
+
+class ImageDecodeError(ImageError):
+    """Bytes or an array that are no image."""
+
+
+class ImageLimitError(ImageError):
+    """More pixels than the limit."""
+
+
+class ImageFormatError(ImageError):
+    """A file format that is not on the allow-list."""
+
+
+class GenerationError(VedcoreError):
+    """Generation that cannot go on."""
+
+
+class NonFiniteError(GenerationError):
+    """NaN or Inf where numbers were due."""

@@ -1,0 +1,47 @@
+"""The hooks that a plugin may implement. Each returns entries and must import nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from vedcore.registry import Entry
+
+API_VERSION = 1
+"""Major version of these hooks; a plugin module may say ``vedcore_api = 1`` and is refused where it differs."""
+
+hookspec = pluggy.HookspecMarker("vedcore")
+hookimpl = pluggy.HookimplMarker("vedcore")
+
+
+@hookspec
+def register_encoders() -> Iterable[Entry]:  # type: ignore[empty-body]
+    """Vision encoders: entries whose target is a `vedcore.VisionEncoder` class."""
+
+
+@hookspec
+def register_decoders() -> Iterable[Entry]:  # type: ignore[empty-body]
+    """Text decoders: entries whose target is a `vedcore.TextDecoder` class."""
+
+
+@hookspec
+def register_projectors() -> Iterable[Entry]:  # type: ignore[empty-body]
+    """Projectors: entries whose target is a `vedcore.Projector` class."""
+
+
+@hookspec
+def register_formats() -> Iterable[Entry]:  # type: ignore[empty-body]
+    """Checkpoint formats: entries whose target is a `vedcore.checkpoints.Format` class."""
+
+
+@hookspec
+def register_models() -> Iterable[Entry]:  # type: ignore[empty-body]
+    """Trained models: entries whose target is a function that returns the model's folder."""
+
+
+@hookspec
+def register_commands() -> Iterable[Entry]:  # type: ignore[empty-body]
+    """CLI commands: entries whose target is a ``click.Command``."""

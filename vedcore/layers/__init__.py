@@ -1,0 +1,1 @@
+"""The torch blocks that every decoder is composed of."""

@@ -1,0 +1,183 @@
+"""Attention of a text over itself and over an image.
+
+A mask is boolean everywhere in vedcore and True where a query may look; None lets it look everywhere.
+
+Shape letters: B rows of text, N images (B is a multiple of N: the captions or beams of one image stand
+together), T queries, L keys, S encoder tokens, D width of the decoder, E width of the encoder states, H heads,
+K head size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vedcore.errors import IncompatibleError
+from vedcore.layers.cache import LayerCache
+from vedcore.layers.linear import Linear
+
+__all__ = ["CrossAttention", "SelfAttention", "attend", "causal_mask"]
+
+
+def causal_mask(queries: int, keys: int, attention_mask: Tensor | None, device: torch.device) -> Tensor | None:
+    """Which keys each of the last ``queries`` tokens may look at: itself and earlier ones that are no padding.
+
+    Args:
+        queries: T.
+        keys: L, at least T.
+        attention_mask: (B, L) bool, False where a token is padding.
+        device: where to make it.
+
+    Returns:
+        (1 or B, 1, T, L) bool, or None where a single query may look at everything. Padding looks at itself, so
+        that no row of a softmax is empty; nothing looks at it.
+    """
+    if attention_mask is None and queries == 1:
+        return None
+    own = torch.arange(keys - queries, keys, device=device)[:, None]  # (T, 1)
+    key = torch.arange(keys, device=device)  # (L,)
+    if attention_mask is None:
+        return (key <= own)[None, None]  # (1, 1, T, L)
+    return (((key <= own) & attention_mask[:, None]) | (key == own))[:, None]  # (B, 1, T, L)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    *,
+    scaling: float,
+    dropout: float = 0.0,
+    need_weights: bool = False,
+    upcast: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Scaled dot-product attention, "Attention Is All You Need", section 3.2.1.
+
+    Args:
+        query: (B, H, T, K).
+        key: (B, H, L, K).
+        value: (B, H, L, K).
+        mask: bool, broadcastable to (B, H, T, L), True where a query may look.
+        scaling: what the products are multiplied by.
+        dropout: share of the weights that is dropped.
+        need_weights: return the weights too; takes the slower explicit path.
+        upcast: compute the scores in float32 (GPT2's ``reorder_and_upcast_attn``).
+
+    Returns:
+        (B, H, T, K), and the weights (B, H, T, L) before dropout or None.
+    """
+    if not need_weights and not upcast:
+        return F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=scaling), None
+    if upcast:
+        with torch.autocast(query.device.type, enabled=False):
+            scores = query.float() @ key.float().transpose(-1, -2) * scaling  # (B, H, T, L)
+    else:
+        scores = query @ key.transpose(-1, -2) * scaling  # (B, H, T, L)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    return F.dropout(weights, dropout, dropout > 0) @ value, weights if need_weights else None
+
+
+class _Attention(nn.Module):
+    """Queries from the text; keys and values from states of width ``source_size``."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        source_size: int,
+        num_heads: int,
+        *,
+        dropout: float = 0.0,
+        scaling: float | None = None,
+        upcast: bool = False,
+        std: float = 0.02,
+        output_std: float | None = None,
+    ) -> None:
+        super().__init__()
+        if hidden_size % num_heads:
+            raise IncompatibleError(
+                f"a hidden size of {hidden_size} does not divide into {num_heads} attention heads",
+                hint="change the decoder's hidden size or its number of heads",
+            )
+        self.num_heads = num_heads
+        self.scaling = (hidden_size // num_heads) ** -0.5 if scaling is None else scaling
+        self.dropout = dropout
+        self.upcast = upcast
+        self.query = Linear(hidden_size, hidden_size, std=std)
+        self.key = Linear(source_size, hidden_size, std=std)
+        self.value = Linear(source_size, hidden_size, std=std)
+        self.output = Linear(hidden_size, hidden_size, std=std if output_std is None else output_std)
+
+    def _heads(self, states: Tensor) -> Tensor:
+        return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, T, D) -> (B, H, T, K)
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        return attend(
+            query, key, value, mask, scaling=self.scaling, dropout=self.dropout if self.training else 0.0,
+            need_weights=need_weights, upcast=self.upcast,
+        )  # fmt: skip
+
+
+class SelfAttention(_Attention):
+    """Attention of a text over itself.
+
+    Args:
+        hidden_size: D.
+        num_heads: H; must divide D.
+        dropout: share of the weights dropped in training.
+        scaling: what query-key products are multiplied by; None is one over the root of the head size.
+        upcast: scores in float32.
+        std: spread of the fresh weights.
+        output_std: spread of the output layer's fresh weights, where it differs.
+    """
+
+    def __init__(
+        self, hidden_size: int, num_heads: int, *, dropout: float = 0.0, scaling: float | None = None,
+        upcast: bool = False, std: float = 0.02, output_std: float | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            hidden_size, hidden_size, num_heads,
+            dropout=dropout, scaling=scaling, upcast=upcast, std=std, output_std=output_std,
+        )  # fmt: skip
+
+    def forward(
+        self, hidden_states: Tensor, mask: Tensor | None, cache: LayerCache | None, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, T, D) to (B, T, D) and, when asked for, the weights (B, H, T, L)."""
+        query, key, value = (self._heads(layer(hidden_states)) for layer in (self.query, self.key, self.value))
+        if cache is not None:
+            key, value = cache.update(key, value)
+        context, weights = self._attend(query, key, value, mask, need_weights)
+        return self.output(context.transpose(1, 2).flatten(2)), weights  # (B, H, T, K) -> (B, T, D)
+
+
+class CrossAttention(_Attention):
+    """Attention of a text over an image; takes the arguments of `SelfAttention` and the width of the states, E."""
+
+    def project(self, encoder_hidden_states: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values, (N, H, S, K) each, of encoder states (N, S, E): to be computed once an image."""
+        return self._heads(self.key(encoder_hidden_states)), self._heads(self.value(encoder_hidden_states))
+
+    def forward(
+        self, hidden_states: Tensor, cross: tuple[Tensor, Tensor], mask: Tensor | None, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, T, D), keys and values of the images, their mask (N, 1, 1, S): (B, T, D) and weights (B, H, T, S)."""
+        key, value = cross
+        rows, tokens, images = hidden_states.shape[0], hidden_states.shape[1], key.shape[0]
+        query = self._heads(self.query(hidden_states))  # (B, H, T, K)
+        fold = rows != images
+        if fold:  # the rows of an image become more queries of it, so that its keys and values need no copy
+            query = query.unflatten(0, (images, -1)).transpose(1, 2).flatten(2, 3)  # (N, H, B/N*T, K)
+        context, weights = self._attend(query, key, value, mask, need_weights)
+        if fold:
+            context, weights = (
+                None if x is None else x.unflatten(2, (-1, tokens)).transpose(1, 2).flatten(0, 1)
+                for x in (context, weights)
+            )  # (N, H, B/N*T, ·) -> (B, H, T, ·)
+        assert context is not None
+        return self.output(context.transpose(1, 2).flatten(2)), weights  # (B, H, T, K) -> (B, T, D)

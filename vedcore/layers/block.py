@@ -1,0 +1,93 @@
+"""The one decoder layer that all families share; they differ in where the norms stand and in sizes.
+
+Shape letters: B rows of text, N images, T tokens, S encoder tokens, D width, E width of encoder states, H heads.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vedcore.layers.attention import CrossAttention, SelfAttention
+from vedcore.layers.cache import LayerCache
+from vedcore.layers.mlp import MLP
+
+__all__ = ["DecoderLayer"]
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, cross-attention and a feed-forward block, each with a residual and a norm.
+
+    Args:
+        self_attention: over the text.
+        cross_attention: over the image.
+        mlp: the feed-forward block.
+        hidden_size: D.
+        norm_eps: of the layer norms.
+        norm_first: norm before each part (GPT2, mBART) or after its residual (BERT, BART, TrOCR).
+        dropout: share dropped of both attentions' outputs, in training.
+        mlp_dropout: share dropped of the feed-forward block's output; None means ``dropout``.
+    """
+
+    def __init__(
+        self, self_attention: SelfAttention, cross_attention: CrossAttention, mlp: MLP, *,
+        hidden_size: int, norm_eps: float, norm_first: bool, dropout: float,
+        mlp_dropout: float | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.norm_first = norm_first
+        self.self_attention = self_attention
+        self.self_attention_norm = nn.LayerNorm(hidden_size, norm_eps)
+        self.cross_attention = cross_attention
+        self.cross_attention_norm = nn.LayerNorm(hidden_size, norm_eps)
+        self.mlp = mlp
+        self.mlp_norm = nn.LayerNorm(hidden_size, norm_eps)
+        self.dropout = nn.Dropout(dropout)
+        self.mlp_dropout = nn.Dropout(dropout if mlp_dropout is None else mlp_dropout)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        mask: Tensor | None,
+        encoder_hidden_states: Tensor | None,
+        encoder_mask: Tensor | None,
+        cache: LayerCache | None,
+        need_weights: bool,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """One layer.
+
+        Args:
+            hidden_states: (B, T, D).
+            mask: (B, 1, T, L), see `vedcore.layers.attention.causal_mask`.
+            encoder_hidden_states: (N, S, E); None takes the cache's keys and values, and skips cross-attention
+                where there are none (a language model alone).
+            encoder_mask: (N, 1, 1, S).
+            cache: this layer's.
+            need_weights: return both attentions' weights.
+
+        Returns:
+            (B, T, D), self-attention weights or None, cross-attention weights or None.
+        """
+        x = hidden_states
+        out, weights = self.self_attention(self._before(x, self.self_attention_norm), mask, cache, need_weights)
+        x = self._after(x, self.dropout(out), self.self_attention_norm)
+
+        cross = cache.cross if cache is not None else None
+        if cross is None and encoder_hidden_states is not None:
+            cross = self.cross_attention.project(encoder_hidden_states)
+            if cache is not None:
+                cache.cross = cross
+        cross_weights = None
+        if cross is not None:
+            out, cross_weights = self.cross_attention(
+                self._before(x, self.cross_attention_norm), cross, encoder_mask, need_weights
+            )
+            x = self._after(x, self.dropout(out), self.cross_attention_norm)
+
+        out = self.mlp(self._before(x, self.mlp_norm))
+        return self._after(x, self.mlp_dropout(out), self.mlp_norm), weights, cross_weights
+
+    def _before(self, x: Tensor, norm: nn.Module) -> Tensor:
+        return norm(x) if self.norm_first else x
+
+    def _after(self, x: Tensor, out: Tensor, norm: nn.Module) -> Tensor:
+        return x + out if self.norm_first else norm(x + out)

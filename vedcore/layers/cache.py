@@ -1,0 +1,105 @@
+"""What a decoder keeps between the steps of a generation.
+
+Shape letters: B rows of text, N images (B is a multiple of N), H heads, K head size, T new tokens,
+L tokens so far, C capacity, S encoder tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["DecoderCache", "LayerCache"]
+
+GROWTH = 64
+"""Tokens by which a buffer of no given capacity grows at the least."""
+
+
+class LayerCache:
+    """Keys and values of one layer: of the text so far, and of the image."""
+
+    def __init__(self, capacity: int | None) -> None:
+        self.capacity = capacity
+        self.length = 0
+        self.keys: Tensor | None = None  # (B, H, C, K)
+        self.values: Tensor | None = None
+        self.cross: tuple[Tensor, Tensor] | None = None  # each (N, H, S, K), one copy an image whatever the beams
+
+    def update(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append ``keys`` and ``values``, (B, H, T, K) each, and return all so far, (B, H, L, K) each."""
+        start, self.length = self.length, self.length + keys.shape[2]
+        if torch.is_grad_enabled() and keys.requires_grad:  # a write in place would break the graph
+            self.keys = keys if start == 0 else torch.cat([self._seen(self.keys, start), keys], 2)
+            self.values = values if start == 0 else torch.cat([self._seen(self.values, start), values], 2)
+            return self.keys, self.values
+        if self.keys is None or self.values is None or self.keys.shape[2] < self.length:
+            room = (
+                self.capacity
+                if self.capacity and self.capacity >= self.length
+                else max(2 * start, self.length + GROWTH)
+            )
+            self.keys, self.values = (
+                self._grown(old, new, start, room) for old, new in ((self.keys, keys), (self.values, values))
+            )
+        self.keys[:, :, start : self.length] = keys
+        self.values[:, :, start : self.length] = values
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def reorder(self, index: Tensor) -> None:
+        """Make row ``i`` continue what row ``index[i]`` was; the image's keys and values stay where they are."""
+        if self.keys is not None and self.values is not None:
+            self.keys = self.keys.index_select(0, index)
+            self.values = self.values.index_select(0, index)
+
+    @staticmethod
+    def _seen(buffer: Tensor | None, length: int) -> Tensor:
+        assert buffer is not None
+        return buffer[:, :, :length]
+
+    @staticmethod
+    def _grown(old: Tensor | None, new: Tensor, length: int, room: int) -> Tensor:
+        buffer = new.new_empty(new.shape[0], new.shape[1], room, new.shape[3])  # (B, H, C, K)
+        if old is not None:
+            buffer[:, :, :length] = old[:, :, :length]
+        return buffer
+
+
+class DecoderCache:
+    """Keys and values of all layers of one decoder over one batch of texts.
+
+    Args:
+        num_layers: layers of the decoder.
+        capacity: tokens to make room for at once; None grows as needed.
+    """
+
+    def __init__(self, num_layers: int, capacity: int | None = None) -> None:
+        self.layers = [LayerCache(capacity) for _ in range(num_layers)]
+        self.attention_mask: Tensor | None = None
+        """(B, L) bool, False where a token so far is padding; None when none is."""
+        self.positions: Tensor | None = None
+        """(B, 1) how many tokens of each row have taken a position; None when that is ``length`` in all."""
+        self.encoder_mask: Tensor | None = None
+        """(N, S) bool, False where an encoder token shows padding."""
+
+    @property
+    def length(self) -> int:
+        """Tokens so far, padding included."""
+        return self.layers[0].length if self.layers else 0
+
+    def get_seq_length(self) -> int:
+        """``length``, by transformers' name."""
+        return self.length
+
+    def reorder(self, index: Tensor) -> None:
+        """Make each row ``i`` continue what row ``index[i]`` was.
+
+        Args:
+            index: (B',) row numbers. A row must stay with its image, so ``B'`` is a multiple of N and image
+                ``n`` keeps the rows ``n * B' / N`` to ``(n + 1) * B' / N``.
+        """
+        for layer in self.layers:
+            layer.reorder(index)
+        if self.attention_mask is not None:
+            self.attention_mask = self.attention_mask.index_select(0, index)
+        if self.positions is not None:
+            self.positions = self.positions.index_select(0, index)

@@ -1,0 +1,74 @@
+"""The feed-forward block and its activations, by transformers' names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vedcore.errors import UnknownComponentError, did_you_mean
+from vedcore.layers.linear import Linear
+
+__all__ = ["ACTIVATIONS", "MLP", "activation"]
+
+_gelu_tanh = partial(F.gelu, approximate="tanh")
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": _gelu_tanh,
+    "gelu_fast": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "quick_gelu": _quick_gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+    "swish": F.silu,
+    "tanh": torch.tanh,
+}
+
+
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """The function of that name.
+
+    Raises:
+        UnknownComponentError: listing the names there are.
+    """
+    if name not in ACTIVATIONS:
+        near = did_you_mean(name, ACTIVATIONS) or f"choose one of {', '.join(sorted(ACTIVATIONS))}"
+        raise UnknownComponentError(f"no activation {name!r}", field="hidden_act", hint=near)
+    return ACTIVATIONS[name]
+
+
+class MLP(nn.Module):
+    """Two linear layers with an activation between: (B, T, D) to (B, T, D).
+
+    Args:
+        hidden_size: D.
+        intermediate_size: width between the two.
+        hidden_act: name of the activation.
+        activation_dropout: share dropped after the activation, in training.
+        std: spread of the fresh weights.
+        output_std: spread of the second layer's, where it differs.
+    """
+
+    def __init__(
+        self, hidden_size: int, intermediate_size: int, hidden_act: str, *,
+        activation_dropout: float = 0.0, std: float = 0.02, output_std: float | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.input = Linear(hidden_size, intermediate_size, std=std)
+        self.output = Linear(intermediate_size, hidden_size, std=std if output_std is None else output_std)
+        self.act = activation(hidden_act)
+        self.activation_dropout = nn.Dropout(activation_dropout)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        inner: Tensor = self.act(self.input(hidden_states))
+        out: Tensor = self.output(self.activation_dropout(inner))
+        return out

@@ -1,0 +1,532 @@
+"""The composed model: images in; logits, a loss, token ids or text out.
+
+Shape letters: N images, B rows of text (N times the captions or beams of an image), H x W pixels, S encoder
+tokens, S' tokens after the projector, T text tokens, L generated tokens, D width of the decoder, V vocabulary size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vedcore.components import Projector, TextDecoder, VisionEncoder
+from vedcore.config import ComponentConfig, ModelConfig, TokenIds
+from vedcore.errors import IncompatibleError, UsageError
+from vedcore.generation.config import GenerationConfig
+from vedcore.generation.search import beam_search, sample
+from vedcore.layers.cache import DecoderCache
+from vedcore.outputs import EncoderOutput, GenerateOutput, TextResult, VisionEncoderDecoderOutput
+from vedcore.processing import Processor
+
+if TYPE_CHECKING:
+    from vedcore.generation.streaming import Streamer
+
+__all__ = ["VisionEncoderDecoder", "shift_tokens_right"]
+
+Part = Literal["encoder", "projector", "decoder"]
+
+
+def shift_tokens_right(labels: Tensor, pad_token_id: int, start_token_id: int) -> Tensor:
+    """The decoder's input for ``labels``: the start id, then the labels but the last; -100 becomes the pad id.
+
+    As transformers' ``VisionEncoderDecoderModel`` does it.
+
+    Args:
+        labels: (B, T).
+        pad_token_id: what stands for -100.
+        start_token_id: what stands first.
+
+    Returns:
+        (B, T).
+    """
+    shifted = torch.empty_like(labels)
+    shifted[:, 1:] = labels[:, :-1]
+    shifted[:, 0] = start_token_id
+    return shifted.masked_fill_(shifted == -100, pad_token_id)
+
+
+class VisionEncoderDecoder(nn.Module):
+    """A vision encoder, a projector and a text decoder in a row.
+
+    `vedcore.compose` and `vedcore.load` build it.
+
+    Args:
+        config: the complete settings of the parts.
+        encoder: images to tokens.
+        projector: their width to that of the decoder's cross-attention.
+        decoder: tokens and text to logits.
+        processor: what turns images into pixels, and text into ids and back.
+        token_ids: what training, generation and saving read.
+        generation_config: defaults of `generate`.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        encoder: VisionEncoder,
+        projector: Projector,
+        decoder: TextDecoder,
+        *,
+        processor: Processor,
+        token_ids: TokenIds,
+        generation_config: GenerationConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector
+        self.decoder = decoder
+        self.processor = processor
+        self.token_ids = token_ids
+        self.generation_config = generation_config or GenerationConfig()
+        self._config = config
+        self._frozen: set[Part] = set()
+
+    @property
+    def config(self) -> ModelConfig:
+        """The settings that `vedcore.compose` makes this model of, its token ids and vocabulary as they are now."""
+        decoder = ComponentConfig(name=self._config.decoder.name, **self.decoder.config.model_dump())
+        dtype = str(self.dtype).removeprefix("torch.")
+        return self._config.model_copy(update={"decoder": decoder, "token_ids": self.token_ids, "dtype": dtype})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The parameters' type."""
+        return next(self.parameters()).dtype
+
+    # -- training -----------------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        pixel_values: Tensor,
+        encoder_attention_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> EncoderOutput:
+        """Images (N, 3, H, W) to encoder states (N, S, D_encoder), to be passed on as ``encoder_outputs``.
+
+        A frozen encoder runs without a graph.
+        """
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
+            raise UsageError(
+                f"images of shape {tuple(pixel_values.shape)}", field="pixel_values",
+                hint="give (N, 3, H, W), or call generate_text with files",
+            )  # fmt: skip
+        no_graph = "encoder" in self._frozen and not any(p.requires_grad for p in self.encoder.parameters())
+        with torch.no_grad() if no_graph else contextlib.nullcontext():
+            out: EncoderOutput = self.encoder(
+                pixel_values.to(self.dtype),
+                attention_mask=encoder_attention_mask,
+                output_attentions=output_attentions,
+                output_hidden_states=output_hidden_states,
+            )
+        return out
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: EncoderOutput | Sequence[Any] | None = None,
+        past_key_values: DecoderCache | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        num_items_in_batch: int | Tensor | None = None,
+    ) -> VisionEncoderDecoderOutput | tuple[Any, ...]:
+        """Logits for a text about each image, and the loss where ``labels`` are given.
+
+        Args:
+            pixel_values: (N, 3, H, W), prepared as ``model.processor`` does.
+            decoder_input_ids: (B, T); B may be a multiple of N: so many texts for each image, side by side.
+            decoder_attention_mask: (B, T), or with a cache (B, T so far); 0 or False marks padding.
+            encoder_outputs: what `encode` gave, in place of ``pixel_values``; a tuple counts by position.
+            past_key_values: the cache of an earlier call; then only the new tokens are given.
+            decoder_inputs_embeds: (B, T, D) in place of ``decoder_input_ids``.
+            labels: (B, T) the text that is to come out, without the start id; -100 is ignored. Where no decoder
+                input is given, it is the labels shifted right behind the start id.
+            use_cache: return a cache; by default in eval mode without labels.
+            output_attentions: return all attention weights.
+            output_hidden_states: return all states between layers.
+            return_dict: False returns the set fields as a tuple.
+            encoder_attention_mask: (N, S) 0 or False marks tokens that show only padding of the image.
+            label_smoothing: share of the target spread over the vocabulary, in the loss.
+            num_items_in_batch: what the summed loss is divided by, in place of the number of labels that count;
+                for gradient accumulation.
+
+        Raises:
+            UsageError: arguments that contradict each other or are missing.
+            IncompatibleError: sizes that do not fit.
+        """
+        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            start, pad = self._required("start"), self._required("pad")
+            decoder_input_ids = shift_tokens_right(labels, pad, start)
+        if use_cache is None:
+            use_cache = past_key_values is not None or (labels is None and not self.training)
+        attentions, hidden = bool(output_attentions), bool(output_hidden_states)
+        cached = past_key_values is not None and past_key_values.length > 0
+        if encoder_outputs is None and pixel_values is not None:
+            encoder_outputs = self.encode(pixel_values, encoder_attention_mask, attentions, hidden)
+        elif encoder_outputs is not None and pixel_values is not None:
+            raise UsageError("give pixel_values or encoder_outputs, not both")
+        elif encoder_outputs is None and not cached:
+            raise UsageError("give pixel_values, or encoder_outputs from model.encode", field="pixel_values")
+        encoded = _as_encoder_output(encoder_outputs)
+        states, mask = self._project(encoded, encoder_attention_mask) if encoded is not None else (None, None)
+
+        out = self.decoder(
+            input_ids=decoder_input_ids,
+            attention_mask=decoder_attention_mask,
+            encoder_hidden_states=states,
+            encoder_attention_mask=mask,
+            past_key_values=past_key_values,
+            inputs_embeds=decoder_inputs_embeds,
+            use_cache=use_cache,
+            output_attentions=attentions,
+            output_hidden_states=hidden,
+        )
+        result = VisionEncoderDecoderOutput(
+            loss=None if labels is None else self._loss(out.logits, labels, label_smoothing, num_items_in_batch),
+            logits=out.logits,
+            past_key_values=out.past_key_values,
+            decoder_hidden_states=out.hidden_states,
+            decoder_attentions=out.attentions,
+            cross_attentions=out.cross_attentions,
+            encoder_last_hidden_state=encoded.last_hidden_state if encoded is not None else None,
+            encoder_hidden_states=encoded.hidden_states if encoded is not None else None,
+            encoder_attentions=encoded.attentions if encoded is not None else None,
+        )
+        return result.to_tuple() if return_dict is False else result
+
+    def _project(self, encoded: EncoderOutput, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Encoder states as the decoder takes them, (N, S', E), and their mask (N, S') or None."""
+        mask = encoded.attention_mask if mask is None else mask
+        states = encoded.last_hidden_state
+        if mask is not None and mask.shape != states.shape[:2]:
+            raise UsageError(
+                f"a mask of shape {tuple(mask.shape)} for {states.shape[0]} images of {states.shape[1]} tokens",
+                field="encoder_attention_mask", hint=f"give {tuple(states.shape[:2])}",
+            )  # fmt: skip
+        return self.projector(states), None if mask is None else self.projector.project_mask(mask.bool())
+
+    def _loss(self, logits: Tensor, labels: Tensor, smoothing: float, items: int | Tensor | None) -> Tensor:
+        if labels.shape != logits.shape[:2]:
+            raise UsageError(
+                f"labels of shape {tuple(labels.shape)} for logits of {tuple(logits.shape[:2])}", field="labels"
+            )
+        try:
+            loss = F.cross_entropy(
+                logits.float().flatten(0, 1), labels.flatten().to(logits.device),  # (B, T, V) -> (B*T, V)
+                ignore_index=-100, label_smoothing=smoothing, reduction="mean" if items is None else "sum",
+            )  # fmt: skip
+        except IndexError:
+            raise UsageError(
+                f"labels run up to {int(labels.max())}, but the vocabulary has {logits.shape[-1]}", field="labels",
+                hint="use the model's own tokenizer, or model.resize_vocabulary(n)",
+            ) from None  # fmt: skip
+        return loss if items is None else loss / items
+
+    def _required(self, role: Literal["start", "pad"]) -> int:
+        value: int | None = getattr(self.token_ids, role)
+        if value is None:
+            raise UsageError(
+                f"the model has no {role} token id", field=f"token_ids.{role}",
+                hint=f"compose with a tokenizer, or with token_ids={{'{role}': …}}",
+            )  # fmt: skip
+        return value
+
+    def freeze(self, part: Part) -> Self:
+        """Train without ``"encoder"``, ``"projector"`` or ``"decoder"``: no gradients, no graph, eval mode for good.
+
+        An encoder runs without a graph; a frozen decoder still passes gradients on to what stands before it.
+        """
+        self._part(part).requires_grad_(False).eval()
+        self._frozen.add(part)
+        return self
+
+    def unfreeze(self, part: Part) -> Self:
+        """Train a frozen part again."""
+        self._part(part).requires_grad_(True).train(self.training)
+        self._frozen.discard(part)
+        return self
+
+    def _part(self, part: str) -> nn.Module:
+        if part not in ("encoder", "projector", "decoder"):
+            raise UsageError(f"no part {part!r}", hint="name encoder, projector or decoder")
+        module: nn.Module = getattr(self, part)
+        return module
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, in which frozen parts stay in eval mode."""
+        super().train(mode)
+        for part in self._frozen:
+            self._part(part).eval()
+        return self
+
+    def gradient_checkpointing_enable(self, enable: bool = True) -> None:
+        """Compute activations again in the backward pass: less memory, about a third more time."""
+        self.encoder.gradient_checkpointing = enable
+        self.decoder.gradient_checkpointing = enable
+
+    def resize_vocabulary(self, vocab_size: int) -> None:
+        """Give the decoder ``vocab_size`` tokens; kept rows stay as they are, ties stay tied.
+
+        Raises:
+            ConfigSchemaError: a token id that would fall outside.
+        """
+        self.token_ids.check(vocab_size)
+        tokenizer = self.processor.tokenizer
+        if tokenizer is not None and tokenizer.get_vocab_size() > vocab_size:
+            raise IncompatibleError(
+                f"the tokenizer has {tokenizer.get_vocab_size()} tokens, more than {vocab_size}",
+                field="vocab_size", hint="change model.processor.tokenizer first",
+            )  # fmt: skip
+        self.decoder.resize_token_embeddings(vocab_size)
+
+    # -- generation ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(
+        self,
+        pixel_values: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        *,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: EncoderOutput | Sequence[Any] | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        streamer: Streamer | None = None,
+        **options: Any,
+    ) -> Tensor | GenerateOutput:
+        """Token ids of a text for each image.
+
+        Dropout is off while this runs, whatever mode the model is in.
+
+        Args:
+            pixel_values: (N, 3, H, W), prepared as ``model.processor`` does.
+            generation_config: settings in place of ``model.generation_config``.
+            decoder_input_ids: (N, T) how every text starts; the start id where it is not given.
+            decoder_attention_mask: (N, T) 0 or False where that start is padded at the left.
+            encoder_outputs: what `encode` gave, in place of ``pixel_values``.
+            encoder_attention_mask: (N, S) 0 or False marks tokens that show only padding of the image.
+            streamer: gets the ids as they come; greedy and sampling only.
+            options: fields of `GenerationConfig`, by transformers' names, for this call.
+
+        Returns:
+            (N * num_return_sequences, L) ids with the start id first, padded behind their ends; with
+            ``return_dict_in_generate=True`` a `GenerateOutput`.
+
+        Raises:
+            UsageError: an unknown option, or options that contradict each other.
+            GenerationError: a prompt that leaves no position; `NonFiniteError` for NaN in the logits.
+        """
+        config = (generation_config or self.generation_config).with_options(**options)
+        with _eval_mode(self):
+            if encoder_outputs is None:
+                if pixel_values is None:
+                    raise UsageError("give pixel_values, or encoder_outputs from model.encode", field="pixel_values")
+                encoder_outputs = self.encode(pixel_values, encoder_attention_mask)
+            elif pixel_values is not None:
+                raise UsageError("give pixel_values or encoder_outputs, not both")
+            encoded = _as_encoder_output(encoder_outputs)
+            assert encoded is not None
+            states, mask = self._project(encoded, encoder_attention_mask)
+            prompt = self._prompt(decoder_input_ids, states)
+            max_length = config.total_length(prompt.shape[1], self.decoder.max_positions)
+            state = _DecodingState(self.decoder, states, mask, max_length, config.use_cache)
+            search = beam_search if config.num_beams > 1 else sample
+            out = search(
+                state, prompt, config, self.token_ids,
+                max_length=max_length, attention_mask=decoder_attention_mask, streamer=streamer,
+            )  # fmt: skip
+        return out if config.return_dict_in_generate else out.sequences
+
+    def _prompt(self, decoder_input_ids: Tensor | None, states: Tensor) -> Tensor:
+        images = states.shape[0]
+        if decoder_input_ids is None:
+            start = self._required("start")
+            return torch.full((images, 1), start, dtype=torch.long, device=states.device)  # (N, 1)
+        if decoder_input_ids.ndim != 2 or decoder_input_ids.shape[0] != images or not decoder_input_ids.shape[1]:
+            raise UsageError(
+                f"a start of shape {tuple(decoder_input_ids.shape)} for {images} images", field="decoder_input_ids",
+                hint=f"give ({images}, T)",
+            )  # fmt: skip
+        return decoder_input_ids.to(states.device)
+
+    def generate_text(self, images: Any, *, batch_size: int = 8, **options: Any) -> list[TextResult]:
+        """The text in, or about, each image.
+
+        Args:
+            images: a path, bytes, PIL image, array or tensor, or a list of them; see `vedcore.processing`.
+            batch_size: images that go through the model together.
+            options: as `generate` takes them.
+
+        Returns:
+            One result an image, or ``num_return_sequences`` of them side by side.
+
+        Raises:
+            ImageError: naming the image that cannot be read.
+            UsageError: the model has no tokenizer.
+        """
+        if self.processor.tokenizer is None:
+            raise UsageError(
+                "the model has no tokenizer", field="tokenizer", hint="compose with tokenizer='char', 'byte' or a file"
+            )
+        sources = list(images) if isinstance(images, (list, tuple)) else [images]
+        results: list[TextResult] = []
+        for at in range(0, len(sources), batch_size):
+            batch = self.processor(images=sources[at : at + batch_size])
+            mask = batch.get("encoder_attention_mask")
+            out = self.generate(
+                batch["pixel_values"].to(self.device),
+                encoder_attention_mask=None if mask is None else mask.to(self.device),
+                **{**options, "return_dict_in_generate": True},
+            )
+            assert isinstance(out, GenerateOutput)
+            results.extend(self._text_results(out))
+        return results
+
+    def _text_results(self, out: GenerateOutput) -> list[TextResult]:
+        assert out.token_logprobs is not None
+        assert out.finish_reasons is not None
+        prompt = out.sequences.shape[1] - out.token_logprobs.shape[1]
+        results = []
+        for ids, logprobs, reason in zip(
+            out.sequences.tolist(), out.token_logprobs.tolist(), out.finish_reasons, strict=True
+        ):
+            new = ids[prompt:]
+            ends = [i + 1 for i, token in enumerate(new) if token in self.token_ids.eos]
+            length = ends[0] if ends else len(new)
+            probabilities = torch.tensor(logprobs[:length], dtype=torch.float64)
+            results.append(
+                TextResult(
+                    text=self.processor.decode(ids),
+                    confidence=float(probabilities.mean().exp()) if length else 0.0,
+                    tokens=tuple(
+                        (self.processor.token_text(token), float(p))
+                        for token, p in zip(new[:length], probabilities.exp().tolist(), strict=True)
+                        if token not in self.token_ids.eos
+                    ),
+                    finish_reason=reason,
+                )
+            )
+        return results
+
+    # -- folders ------------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | os.PathLike[str], *, format: str = "native", **options: Any) -> None:
+        """Write the model as a folder; `vedcore.load` reads it back bit for bit.
+
+        Args:
+            folder: made, or exchanged as a whole for the new one; other files in it stay.
+            format: a registered checkpoint format; ``"native"`` is vedcore's own.
+            options: of the format, such as ``max_shard_size="5GB"``.
+
+        Raises:
+            CheckpointWriteError: nothing was changed.
+        """
+        from vedcore.plugins import load_component
+
+        load_component("format", format)[0]().save(self, folder, **options)
+
+
+class _DecodingState:
+    """The decoder over a batch of texts that grow: what a search steps through.
+
+    Args:
+        decoder: the decoder, in eval mode.
+        states: (N, S', E) projected encoder states.
+        mask: (N, S') or None.
+        capacity: tokens to make room for.
+        use_cache: False computes everything anew at each step.
+    """
+
+    def __init__(
+        self, decoder: TextDecoder, states: Tensor, mask: Tensor | None, capacity: int, use_cache: bool
+    ) -> None:
+        self.decoder = decoder
+        self.states = states
+        self.mask = mask
+        self.cache = decoder.make_cache(capacity) if use_cache else None
+        self.ids: Tensor | None = None
+        self.attention_mask: Tensor | None = None
+
+    def prefill(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """The start of every text, (B, T), to the logits of the next token, (B, V)."""
+        if self.cache is None:
+            self.ids, self.attention_mask = input_ids, attention_mask
+        return self._logits(input_ids, attention_mask)
+
+    def step(self, tokens: Tensor, reorder: Tensor | None = None) -> Tensor:
+        """One more token a row, (B, 1), to the logits of the next, (B, V).
+
+        Args:
+            tokens: the new tokens.
+            reorder: (B,) the row that each row continues; None where every row continues itself.
+        """
+        if self.cache is not None:
+            if reorder is not None:
+                self.cache.reorder(reorder)
+            return self._logits(tokens, None)
+        assert self.ids is not None
+        before = self.ids if reorder is None else self.ids[reorder]
+        self.ids = torch.cat([before, tokens], 1)
+        if self.attention_mask is not None:
+            mask = self.attention_mask if reorder is None else self.attention_mask[reorder]
+            self.attention_mask = torch.cat([mask, mask.new_ones(tokens.shape)], 1)
+        return self._logits(self.ids, self.attention_mask)
+
+    def _logits(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        first = self.cache is None or self.cache.length == 0
+        logits: Tensor = self.decoder(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            encoder_hidden_states=self.states if first else None,
+            encoder_attention_mask=self.mask if first else None,
+            past_key_values=self.cache,
+            last_logits_only=True,
+        ).logits[:, -1]
+        return logits
+
+
+def _as_encoder_output(outputs: Any) -> EncoderOutput | None:
+    """Encoder states from our own output, a tuple, or any object with ``last_hidden_state``."""
+    if outputs is None or isinstance(outputs, EncoderOutput):
+        return outputs
+    if isinstance(outputs, Tensor):
+        return EncoderOutput(outputs)
+    if isinstance(outputs, (tuple, list)) and outputs and isinstance(outputs[0], Tensor):
+        return EncoderOutput(outputs[0])
+    states = getattr(outputs, "last_hidden_state", None)
+    if isinstance(states, Tensor):
+        return EncoderOutput(states, getattr(outputs, "attention_mask", None))
+    raise UsageError(
+        f"encoder_outputs of type {type(outputs).__name__}", field="encoder_outputs", hint="give what model.encode gave"
+    )
+
+
+@contextlib.contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

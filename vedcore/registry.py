@@ -1,0 +1,289 @@
+"""Names to entries: what parts there are, who brought them, and which one a name means.
+
+Nothing here imports a part: an entry carries the dotted path of one, imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from vedcore.errors import (
+    PluginConflictError,
+    PluginContractError,
+    PluginError,
+    PluginLoadError,
+    UnknownComponentError,
+    close_matches,
+    printable,
+)
+
+__all__ = ["KINDS", "Entry", "Kind", "Owner", "Registry", "Resolved"]
+
+Kind = Literal["encoder", "decoder", "projector", "format", "model", "command"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+BUILT_IN = "vedcore"
+"""The distribution whose names nobody else can take."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, order=True)
+class Owner:
+    """The distribution that brought an entry."""
+
+    distribution: str
+    version: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.distribution}=={self.version}" if self.version else self.distribution
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One named part.
+
+    Args:
+        name: the family's name: letters, digits, ``-``, ``_``, ``.``.
+        target: dotted path, ``"package.module:Attribute"``, imported when the part is first used.
+        summary: one line for lists.
+        variants: names, or glob patterns of names, that mean this family too.
+        default_variant: what the bare family name means.
+        aliases: other names of the family.
+        prefix: when set, ``prefix/anything`` means this family with ``anything`` as its variant.
+    """
+
+    name: str
+    target: str
+    summary: str = ""
+    variants: tuple[str, ...] = ()
+    default_variant: str | None = None
+    aliases: tuple[str, ...] = ()
+    prefix: str | None = None
+    owner: Owner = field(default=Owner(BUILT_IN), compare=False)
+
+    def load(self) -> Any:
+        """Import and return the target.
+
+        Raises:
+            PluginLoadError: the module fails to import or lacks the attribute.
+        """
+        module_name, _, attribute = self.target.partition(":")
+        try:
+            target: Any = importlib.import_module(module_name)
+            for part in attribute.split("."):
+                target = getattr(target, part)
+        except (KeyboardInterrupt, MemoryError):
+            raise
+        except BaseException as error:
+            raise PluginLoadError(
+                f"{self.name!r} of {self.owner}: {self.target} does not load: {type(error).__name__}: {error}",
+                plugin=self.owner.distribution, hint=f"repair or uninstall {self.owner.distribution}",
+            ) from error  # fmt: skip
+        return target
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that mean this family and no other: its own, its aliases, variants that are no patterns."""
+        exact = (*self.variants, self.default_variant or self.name)
+        return tuple(dict.fromkeys([self.name, *self.aliases, *(n for n in exact if not set(n) & set("*?["))]))
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a name means: an entry, and a variant of it."""
+
+    entry: Entry
+    variant: str | None
+
+
+class Registry:
+    """All entries by kind.
+
+    The names of the built-in parts, their variants and prefixes are reserved: they mean the built-in part whoever
+    else registers them. Where two other distributions own a name, both are kept and neither wins. In both cases
+    ``distribution:name`` picks one.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[Kind, list[Entry]] = {kind: [] for kind in KINDS}
+        self.notes: list[str] = []
+        """What went wrong while plugins were found, to be said when a name is not."""
+        self.failures: dict[str, PluginError] = {}
+        """Distributions, in normal form, whose plugin failed."""
+
+    def add(self, entries: Iterable[tuple[Kind, Entry]], owner: Owner) -> None:
+        """Add entries under their owner's name, all or none.
+
+        Raises:
+            PluginContractError: not an entry, a malformed field, or a name that its owner has registered before.
+        """
+        new: dict[tuple[Kind, str], Entry] = {}
+        for kind, entry in entries:
+            check_entry(kind, entry, owner)
+            mine = (same.name for same in self._entries[kind] if same.owner == owner)
+            if (kind, entry.name) in new or entry.name in mine:
+                raise PluginContractError(
+                    f"{owner} registers {kind} {entry.name!r} twice", plugin=owner.distribution, hint="keep one"
+                )
+            new[kind, entry.name] = replace(entry, owner=owner)
+        for (kind, _), entry in new.items():
+            self._entries[kind].append(entry)
+
+    def entries(self, kind: Kind) -> list[Entry]:
+        """All entries of a kind, by name, then owner."""
+        return sorted(self._entries[kind], key=lambda e: (e.name, e.owner))
+
+    def find(self, kind: Kind, name: str) -> Resolved:
+        """What ``name`` means: a family, an alias, a variant, ``prefix/variant``, each also as ``dist:name``.
+
+        Nothing is imported, whatever the name is.
+
+        Raises:
+            UnknownComponentError: nothing of that name; offers the nearest ones.
+            PluginConflictError: two distributions own the name, and neither is vedcore.
+            PluginError: ``dist:name`` of a distribution whose plugin failed: its failure.
+        """
+        distribution, colon, bare = name.partition(":")
+        if not colon or not _NAME.fullmatch(distribution):  # a colon inside a variant, as in timm/hf-hub:org/name
+            distribution, bare = "", name
+        groups = self._by_rank(kind)
+        if distribution:
+            wanted = canonical(distribution)
+            if wanted in self.failures:
+                raise self.failures[wanted]
+            groups = [[e for e in self.entries(kind) if canonical(e.owner.distribution) == wanted]]
+        for group in groups:
+            for matches in (_by_name, _by_prefix, _by_pattern):
+                found = [e for e in group if matches(e, bare)]
+                if len(found) > 1:
+                    raise _conflict(kind, bare, found)
+                if found:
+                    return Resolved(found[0], _variant(found[0], bare))
+        raise self._unknown(kind, name)
+
+    def conflicts(self, kind: Kind, entry: Entry) -> list[PluginConflictError]:
+        """Why names of ``entry`` do not mean it, one error for each that belongs to somebody else too."""
+        built_in, others = self._by_rank(kind)
+        problems = []
+        for name in () if entry in built_in and _is_built_in(entry) else entry.names:
+            owners = [e for e in built_in if _matches(e, name)]
+            if not owners:
+                owners = [e for e in others if e.owner != entry.owner and _by_name(e, name)]
+            if owners:
+                problems.append(_conflict(kind, name, [owners[0], entry]))
+        return problems
+
+    def shown_name(self, kind: Kind, entry: Entry) -> str:
+        """The name that finds ``entry``: its own, or ``distribution:name`` where that is not its alone."""
+        try:
+            mine = self.find(kind, entry.name).entry
+        except PluginConflictError:
+            mine = None
+        alone = mine is not None and mine.owner == entry.owner
+        return entry.name if alone else f"{entry.owner.distribution}:{entry.name}"
+
+    def known_names(self, kind: Kind) -> list[str]:
+        """Families, aliases and the variants that are no patterns."""
+        return sorted({name for entry in self._entries[kind] for name in entry.names})
+
+    def _by_rank(self, kind: Kind) -> list[list[Entry]]:
+        """Built-in entries, then the others."""
+        entries = self.entries(kind)
+        return [[e for e in entries if _is_built_in(e)], [e for e in entries if not _is_built_in(e)]]
+
+    def _unknown(self, kind: Kind, name: str) -> UnknownComponentError:
+        families = [self.shown_name(kind, e) for e in self.entries(kind)]
+        near = close_matches(name, {*self.known_names(kind), *families})
+        hint = (
+            f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are: {', '.join(families) or 'none'}"
+        )
+        shown = printable(name)
+        return UnknownComponentError(
+            f"no {kind} named '{shown[:60]}{'…' if len(shown) > 60 else ''}'",
+            hint=" ".join([_cut(hint, 110), *(f"[{_cut(note, 110)}]" for note in self.notes[:1])]),
+            details="\n".join([f"{kind}s: {', '.join(families)}", *self.notes]),
+        )
+
+
+def canonical(distribution: str) -> str:
+    """The normal form of a distribution's name: lower case, with single hyphens."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def check_entry(kind: Kind, entry: object, owner: Owner) -> None:
+    """Refuse what is no entry, or a malformed one.
+
+    Raises:
+        PluginContractError: naming the field.
+    """
+
+    def refuse(message: str, hint: str) -> PluginContractError:
+        return PluginContractError(f"{owner}: register_{kind}s: {message}", plugin=owner.distribution, hint=hint)
+
+    if not isinstance(entry, Entry):
+        raise refuse(f"gave {type(entry).__name__}, not Entry", "return a list of vedcore.Entry(name, target)")
+    for name in (
+        entry.name,
+        *_texts(entry.aliases, "aliases", refuse),
+        *([] if entry.prefix is None else [entry.prefix]),
+    ):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise refuse(f"{str(name)[:60]!r} is no name", "use letters, digits, - _ .")
+    _texts(entry.variants, "variants", refuse)
+    if not isinstance(entry.summary, str) or not isinstance(entry.default_variant, str | None):
+        raise refuse(f"{entry.name!r}: summary and default_variant are text", "see vedcore.Entry")
+    module, colon, attribute = str(entry.target).partition(":")
+    if not colon or not all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")]):
+        raise refuse(f"target {str(entry.target)[:60]!r} is no path", "write 'package.module:Attribute'")
+
+
+def _texts(value: object, what: str, refuse: Any) -> tuple[str, ...]:
+    if not isinstance(value, tuple) or not all(isinstance(v, str) and v for v in value):
+        raise refuse(f"{what} is {str(value)[:40]!r}, not a tuple of names", f'write {what}=("a", "b")')
+    return value
+
+
+def _conflict(kind: Kind, name: str, entries: Iterable[Entry]) -> PluginConflictError:
+    first, *_, last = list(entries)
+    if _is_built_in(first):
+        hint = f"write {last.owner.distribution}:{last.name} for the other"
+        message = f"{kind} {name!r} of {last.owner} is the name of a built-in of vedcore, {first.name!r}"
+    else:
+        message = f"{kind} {name!r} is owned by both {first.owner} and {last.owner}"
+        hint = f"write {first.owner.distribution}:{name}, or block one with -p no:{last.owner.distribution}"
+    return PluginConflictError(message, plugin=last.owner.distribution, hint=hint)
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else text[: room - 1] + "…"
+
+
+def _is_built_in(entry: Entry) -> bool:
+    return canonical(entry.owner.distribution) == BUILT_IN
+
+
+def _matches(entry: Entry, name: str) -> bool:
+    return _by_name(entry, name) or _by_prefix(entry, name) or _by_pattern(entry, name)
+
+
+def _by_name(entry: Entry, name: str) -> bool:
+    return name in entry.names
+
+
+def _by_prefix(entry: Entry, name: str) -> bool:
+    return entry.prefix is not None and name.startswith(entry.prefix + "/") and len(name) > len(entry.prefix) + 1
+
+
+def _by_pattern(entry: Entry, name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in entry.variants)
+
+
+def _variant(entry: Entry, name: str) -> str | None:
+    if name == entry.name or name in entry.aliases:
+        return entry.default_variant
+    return name.removeprefix(f"{entry.prefix}/") if _by_prefix(entry, name) else name
