@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from vedcore.components import Projector as Projector
     from vedcore.components import TextDecoder as TextDecoder
     from vedcore.components import VisionEncoder as VisionEncoder
-    from vedcore.composer import Plan as Plan
     from vedcore.composer import compose as compose
     from vedcore.composer import plan as plan
     from vedcore.config import DecoderConfig as DecoderConfig
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from vedcore.outputs import GenerateOutput as GenerateOutput
     from vedcore.outputs import TextResult as TextResult
     from vedcore.outputs import VisionEncoderDecoderOutput as VisionEncoderDecoderOutput
+    from vedcore.planning import Plan as Plan
     from vedcore.plugins import list_decoders as list_decoders
     from vedcore.plugins import list_encoders as list_encoders
     from vedcore.plugins import list_models as list_models
@@ -47,7 +47,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "checkpoints": ["load"],
     "components": ["Projector", "TextDecoder", "VisionEncoder"],
-    "composer": ["Plan", "compose", "plan"],
+    "composer": ["compose", "plan"],
     "config": ["DecoderConfig", "EncoderConfig", "ModelConfig", "Preprocessing", "ProjectorConfig", "TokenIds"],
     "errors": [
         "CheckpointCorruptError", "CheckpointError", "CheckpointLimitError", "CheckpointMismatchError",
@@ -62,6 +62,7 @@ _HOMES = {
     "layers.cache": ["DecoderCache"],
     "model": ["VisionEncoderDecoder"],
     "outputs": ["DecoderOutput", "EncoderOutput", "GenerateOutput", "TextResult", "VisionEncoderDecoderOutput"],
+    "planning": ["Plan"],
     "plugins": ["list_decoders", "list_encoders", "list_models", "list_projectors"],
     "processing": ["Processor"],
     "registry": ["Entry"],

@@ -76,6 +76,8 @@ class VisionEncoder(Component):
     """D, the width of ``last_hidden_state``."""
     preprocessing: Preprocessing
     """How an image becomes the input: size, mean, std, interpolation."""
+    key_map: ClassVar[tuple[Any, ...]] = ()
+    """Rows of `vedcore.checkpoints.keymap`: the names that transformers' class of this family has."""
 
     @abc.abstractmethod
     def num_tokens(self, image_size: tuple[int, int] | None = None) -> int:
@@ -165,13 +167,6 @@ class TextDecoder(Component):
     final_norm: nn.Module
     layerdrop: float = 0.0
     """Share of the layers that a training step leaves out ("LayerDrop", Fan et al. 2019)."""
-    key_map: ClassVar[tuple[Any, ...]] = ()
-    """Rows of `vedcore.checkpoints.keymap`: the names that transformers' class of this family has."""
-    hub_repos: ClassVar[Mapping[str, str]] = {}
-    """Variants to the repositories of their published weights."""
-    hub_prefix: ClassVar[str] = ""
-    """What the decoder's names begin with in those repositories, where they hold an encoder too."""
-
     @abc.abstractmethod
     def embed(self, embeddings: Tensor, positions: Tensor) -> Tensor:
         """Add positions, and norm, as the family does.
@@ -208,6 +203,14 @@ class TextDecoder(Component):
     def fresh_parameters(self) -> set[str]:
         """Names of parameters that no language model's checkpoint holds: those of cross-attention."""
         return {name for name, _ in self.named_parameters() if ".cross_attention" in f".{name}"}
+
+    def load_pretrained(self, variant: str | None) -> None:
+        """Take the published weights of ``variant``, but for cross-attention, which is fresh where they have none.
+
+        Raises:
+            UsageError: there are none.
+        """
+        raise UsageError(f"{type(self).__name__} has no published weights", field="pretrained", hint="leave it out")
 
     def make_cache(self, capacity: int | None = None) -> DecoderCache:
         """An empty cache, with room for ``capacity`` tokens when given."""

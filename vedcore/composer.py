@@ -6,117 +6,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vedcore.components import Projector, TextDecoder, VisionEncoder
 from vedcore.config import (
+    TOKEN_ID_FIELDS,
     ComponentConfig,
-    Config,
     DecoderConfig,
     ModelConfig,
     Preprocessing,
     TokenIds,
     token_id_tuple,
 )
-from vedcore.config_files import read_config_text
-from vedcore.errors import ConfigLimitError, IncompatibleError, UsageError, did_you_mean
+from vedcore.config_files import ConfigSource, read_config_text
+from vedcore.errors import (
+    ConfigError,
+    ConfigLimitError,
+    ConfigSchemaError,
+    IncompatibleError,
+    PluginContractError,
+    UnknownComponentError,
+    UsageError,
+    VedcoreError,
+    did_you_mean,
+)
 from vedcore.generation.config import GenerationConfig
 from vedcore.model import VisionEncoderDecoder
+from vedcore.planning import PartPlan, Plan, in_units
 from vedcore.plugins import load_component, registry
-from vedcore.processing import Processor, make_tokenizer, token_ids_of
-from vedcore.registry import Entry, Kind
+from vedcore.plugins.contracts import check_built
+from vedcore.processing import Processor, make_tokenizer, token_ids_of, vocab_size_of
+from vedcore.registry import BUILT_IN, Entry, Kind
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["PartPlan", "Plan", "build", "compose", "plan"]
+__all__ = ["build", "compose", "plan"]
 
 MAX_PARAMETERS = 100_000_000_000
 SIDES: tuple[Kind, ...] = ("encoder", "decoder", "projector")
-
-
-class PartPlan(Config):
-    """One part of a plan."""
-
-    name: str
-    """The family."""
-    owner: str
-    """The distribution that brought it, and its version."""
-    config: dict[str, Any]
-    """All of its fields."""
-    hidden_size: int
-    """Width of what it gives; for a decoder, its own width."""
-    parameters: int
-    """Number of its parameters, shared ones once."""
-
-
-class Plan(Config):
-    """What a model will be, before anything is allocated; ``str(plan)`` is a table."""
-
-    encoder: PartPlan
-    """The vision encoder."""
-    projector: PartPlan
-    """What stands between."""
-    decoder: PartPlan
-    """The text decoder."""
-    image_size: tuple[int, int]
-    """Height and width in pixels of what the encoder sees."""
-    image_tokens: int
-    """Encoder tokens an image gives, after the projector."""
-    vocab_size: int
-    """Token ids of the decoder."""
-    max_positions: int | None
-    """Tokens a text may have."""
-    token_ids: TokenIds
-    """Start, end and padding."""
-    parameters: int
-    """All of them."""
-    fresh_parameters: int
-    """Those that start at random: projector and cross-attention when the parts are pretrained, else all."""
-    dtype: str
-    """Type of the parameters."""
-    weight_bytes: int
-    """Bytes of the parameters."""
-    cache_bytes_per_image: int
-    """Bytes of cross-attention keys and values of one image, whatever the beams."""
-    cache_bytes_per_token: int
-    """Bytes of self-attention keys and values of one token of one text."""
-    notes: tuple[str, ...] = ()
-    """What is worth knowing before training."""
-
-    def __str__(self) -> str:
-        rows = [
-            (
-                "encoder",
-                _describe(self.encoder),
-                f"{self.image_size[0]} x {self.image_size[1]} px -> {self.image_tokens} tokens",
-            ),
-            (
-                "projector",
-                _describe(self.projector),
-                f"width {self.encoder.hidden_size} -> {self.projector.hidden_size}",
-            ),
-            (
-                "decoder",
-                _describe(self.decoder),
-                f"vocabulary {self.vocab_size:,}, positions {self.max_positions or 'any number'}",
-            ),
-        ]
-        widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
-        lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows]
-        ids = self.token_ids
-        lines += [
-            f"token ids   start {ids.start}, eos {', '.join(map(str, ids.eos)) or None}, pad {ids.pad}",
-            f"parameters  {self.parameters:,} ({self.fresh_parameters:,} fresh), {_size(self.weight_bytes)} as {self.dtype}",
-            f"caches      {_size(self.cache_bytes_per_image)} an image, {_size(self.cache_bytes_per_token)} a token of a text",
-            *(f"note        {note}" for note in self.notes),
-        ]
-        return "\n".join(lines)
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class _Part(NamedTuple):
@@ -126,9 +63,23 @@ class _Part(NamedTuple):
     cls: Any
     config: Any
 
+    def make(self, kind: Kind, *arguments: Any, **keywords: Any) -> Any:
+        """The module; what a plugin's constructor raises is said to be the plugin's."""
+        try:
+            return self.cls(self.config, *arguments, **keywords)
+        except (VedcoreError, MemoryError):
+            raise
+        except Exception as error:
+            if self.entry.owner.distribution == BUILT_IN:
+                raise
+            raise PluginContractError(
+                f"{kind} {self.entry.name!r} of {self.entry.owner} does not build: {type(error).__name__}: {error}",
+                plugin=self.entry.owner.distribution, hint="check its settings, or tell its authors",
+            ) from error  # fmt: skip
+
 
 class _Resolved(NamedTuple):
-    """A request with all names looked up and all fields filled in."""
+    """A request with all names looked up and all fields filled in, but for the projector."""
 
     request: ModelConfig
     encoder: _Part
@@ -146,8 +97,11 @@ def plan(encoder: Any, decoder: Any = None, **options: Any) -> Plan:
 
     Raises:
         ConfigError: parts that are unknown, settings that are wrong, parts that do not fit together.
+        PluginError: a plugin that fails.
     """
-    return _lay_out(_resolve(*_request(encoder, decoder, options)))[0]
+    data, source = _gather(encoder, decoder)
+    with _placed(source, options):
+        return _lay_out(_resolve(*_request(data, options)))[0]
 
 
 def compose(
@@ -164,23 +118,26 @@ def compose(
         options: ``projector`` (``"auto"``, ``"identity"``, ``"linear"``, ``"mlp"``, a plugin's, or a mapping),
             ``tokenizer`` (``"char"``, ``"byte"``, a tokenizer.json, a ``tokenizers.Tokenizer``), ``image_size``
             (a number or height and width), ``pretrained`` (published weights), ``seed`` (same seed, same weights),
-            ``dtype`` (``"float32"``, ``"float16"``, ``"bfloat16"``), ``token_ids``, ``preprocessing``, and any field
-            of a part as ``encoder_<field>``, ``decoder_<field>`` or ``projector_<field>``.
+            ``dtype`` (``"float32"``, ``"float16"``, ``"bfloat16"``, ``"float64"``), ``token_ids``, ``preprocessing``,
+            and any field of a part as ``encoder_<field>``, ``decoder_<field>`` or ``projector_<field>``.
 
     Raises:
         ConfigError: parts that are unknown, settings that are wrong, parts that do not fit together.
         PluginError: a plugin that fails.
     """
-    resolved = _resolve(*_request(encoder, decoder, options))
-    _, projector = _lay_out(resolved)
-    return _build(resolved, projector, device)
+    data, source = _gather(encoder, decoder)
+    with _placed(source, options):
+        resolved = _resolve(*_request(data, options))
+        _check_device(device)
+        _, projector = _lay_out(resolved)
+        return _build(resolved, projector, device)
 
 
 def build(
     config: ModelConfig, *, tokenizer: Tokenizer | None = None, device: str | torch.device | None = None
 ) -> VisionEncoderDecoder:
     """Build the model of a complete config, with random weights: `compose` for a config and its tokenizer."""
-    resolved = _resolve(config, tokenizer, None)
+    resolved = _resolve(config, tokenizer)
     _, projector = _lay_out(resolved)
     return _build(resolved, projector, device)
 
@@ -188,13 +145,12 @@ def build(
 # -- from arguments to a request --------------------------------------------------------------------------------
 
 
-def _request(encoder: Any, decoder: Any, options: dict[str, Any]) -> tuple[ModelConfig, Any, str | None]:
-    """The arguments of `compose` as a `ModelConfig`, a tokenizer object if one was given, and the file if any."""
-    path: str | None = None
-    data: dict[str, Any]
+def _gather(encoder: Any, decoder: Any) -> tuple[dict[str, Any], ConfigSource | None]:
+    """What the two arguments hold of a `ModelConfig`, and the file that it came from."""
+    source = None
     if isinstance(encoder, ModelConfig):
         data = encoder.model_dump(exclude_unset=True)
-    elif isinstance(encoder, Mapping) and "encoder" in encoder:
+    elif isinstance(encoder, Mapping) and ("encoder" in encoder or decoder is None):
         data = dict(encoder)
     elif decoder is None and isinstance(encoder, (str, os.PathLike)):
         if isinstance(encoder, str) and not encoder.lower().endswith((".yaml", ".yml", ".toml", ".json")):
@@ -203,31 +159,57 @@ def _request(encoder: Any, decoder: Any, options: dict[str, Any]) -> tuple[Model
                 hint=f"write compose({encoder!r}, 'gpt2'), or give a .yaml, .toml or .json file",
             )  # fmt: skip
         source = read_config_text(encoder)
-        data, path = dict(source.data), os.fspath(encoder)
+        data = dict(source.data)
+        if isinstance(name := data.get("tokenizer"), str) and name.endswith(".json"):  # meant from the file's folder
+            data["tokenizer"] = os.path.join(os.path.dirname(encoder), name)
     else:
         data = {"encoder": encoder}
+        if decoder is None:
+            raise UsageError("no decoder is named", field="decoder", hint="name one, such as 'gpt2'")
     if decoder is not None:
         if "decoder" in data:
             raise UsageError(
                 "the config has a decoder already", field="decoder", hint="change it with decoder_<field> keywords"
             )
         data["decoder"] = decoder
-    elif "decoder" not in data:
-        raise UsageError("no decoder is named", field="decoder", path=path, hint="name one, such as 'gpt2'")
+    return data, source
 
-    sections = {kind: _section(data.get(kind, {"name": "auto"}), kind, path) for kind in SIDES}
+
+@contextlib.contextmanager
+def _placed(source: ConfigSource | None, options: Mapping[str, Any]) -> Iterator[None]:
+    """Name file and line in an error about a key of a config file."""
+    try:
+        yield
+    except ConfigError as error:
+        keys = tuple(int(key) if key.isdecimal() else key for key in (error.field or "").split("."))
+        by_option = {"_".join(map(str, keys[:2])), str(keys[-1])} & set(options)
+        if source is None or error.path is not None or by_option:
+            raise
+        path, line = source.where(keys) or (source.path, None)
+        placed = error.at(path if line is None else f"{path}:{line}")
+        placed.path = str(path)
+        raise placed from error.__cause__
+
+
+def _request(data: dict[str, Any], options: dict[str, Any]) -> tuple[ModelConfig, Any]:
+    """The arguments of `compose` as a `ModelConfig`, and a tokenizer object if one was given."""
+    sections: dict[str, Any] = {kind: _section(data[kind], kind) for kind in SIDES if kind in data}
     tokenizer = None
+    if options.get("tokenizer") is not None and data.pop("token_ids", None):  # they were another tokenizer's
+        for field in TOKEN_ID_FIELDS:
+            sections.get("decoder", {}).pop(field, None)
     for key, value in options.items():
         side, _, field = key.partition("_")
         if key == "tokenizer" and value is not None and not isinstance(value, (str, os.PathLike)):
             tokenizer = value
         elif key == "projector":
-            sections["projector"] = _section(value, "projector", None)
+            sections["projector"] = _section(value, "projector")
         elif key == "image_size":
             if value is not None:
-                sections["encoder"]["image_size"] = value
+                sections.setdefault("encoder", {})["image_size"] = value
+                data["preprocessing"] = _with_image_size(data.get("preprocessing"), value)
         elif side in SIDES and field:
-            sections[side][field] = value
+            sections.setdefault(side, {"name": "auto"} if side == "projector" else {})[field] = value
         elif key in ModelConfig.model_fields and key not in SIDES:
             data[key] = os.fspath(value) if isinstance(value, os.PathLike) else value
         else:
@@ -237,10 +219,10 @@ def _request(encoder: Any, decoder: Any, options: dict[str, Any]) -> tuple[Model
             )
     if isinstance(data.get("dtype"), torch.dtype):
         data["dtype"] = str(data["dtype"]).removeprefix("torch.")
-    return ModelConfig.parse({**data, **sections}, path=path), tokenizer, path
+    return ModelConfig.parse({**data, **sections}), tokenizer
 
 
-def _section(value: Any, kind: str, path: str | None) -> dict[str, Any]:
+def _section(value: Any, kind: str) -> dict[str, Any]:
     """A part's section as a mapping; a bare name stands for its name."""
     if isinstance(value, ComponentConfig):
         return {"name": value.name, **value.fields}
@@ -248,88 +230,82 @@ def _section(value: Any, kind: str, path: str | None) -> dict[str, Any]:
         return dict(value)
     if isinstance(value, str):
         return {"name": value}
-    raise UsageError(f"a name or a mapping expected, got {type(value).__name__}", field=kind, path=path)
+    raise ConfigSchemaError(
+        f"a name or a mapping expected, got {type(value).__name__}", field=kind, hint="see `vedcore list`"
+    )
+
+
+def _with_image_size(preprocessing: Any, size: Any) -> Any:
+    """Settings of preprocessing that a config brought, for images of another size."""
+    if isinstance(preprocessing, Preprocessing):
+        preprocessing = preprocessing.model_dump()
+    if not isinstance(preprocessing, Mapping):
+        return preprocessing
+    return {**preprocessing, "image_size": (size, size) if isinstance(size, int) else size}
 
 
 # -- from a request to parts ------------------------------------------------------------------------------------
 
 
-def _resolve(request: ModelConfig, tokenizer: Any, path: str | None) -> _Resolved:
-    if tokenizer is not None or request.tokenizer is not None:
-        tokenizer = make_tokenizer(tokenizer if tokenizer is not None else _beside(request.tokenizer, path))
-    encoder = _part("encoder", request.encoder, request, path, {})
-    decoder, token_ids, notes = _decoder_part(request, tokenizer, path)
+def _resolve(request: ModelConfig, tokenizer: Any) -> _Resolved:
+    tokenizer = request.tokenizer if tokenizer is None else tokenizer
+    tokenizer = None if tokenizer is None else make_tokenizer(tokenizer)
+    encoder = _part("encoder", request.encoder, request.plugins.get("encoder"))
+    decoder, token_ids, notes = _decoder_part(request, tokenizer)
     return _Resolved(request, encoder, decoder, tokenizer, token_ids, notes)
 
 
-def _beside(tokenizer: str | None, path: str | None) -> str:
-    """A tokenizer file named in a config file is meant from that file's folder."""
-    assert tokenizer is not None
-    if path is None or not tokenizer.endswith(".json") or os.path.isabs(tokenizer):
-        return tokenizer
-    return os.path.join(os.path.dirname(path), tokenizer)
-
-
-def _part(
-    kind: Kind, section: ComponentConfig, request: ModelConfig, path: str | None, defaults: dict[str, Any]
-) -> _Part:
-    cls, found = load_component(kind, section.name, recorded=request.plugins.get(kind))
-    fields = {**defaults, **section.fields}
-    config = cls.make_config(fields.pop("variant", found.variant), fields, path=path, prefix=f"{kind}.")
+def _part(kind: Kind, section: ComponentConfig, owner: str | None, defaults: Mapping[str, Any] = EMPTY) -> _Part:
+    try:
+        cls, found = load_component(kind, section.name, recorded=owner)
+        fields = {**defaults, **section.fields}
+        config = cls.make_config(fields.pop("variant", found.variant), fields, prefix=f"{kind}.")
+    except UnknownComponentError as error:
+        raise error if error.field else error.at(error.path, kind) from None
     return _Part(found.entry, cls, config)
 
 
-def _decoder_part(
-    request: ModelConfig, tokenizer: Tokenizer | None, path: str | None
-) -> tuple[_Part, TokenIds, tuple[str, ...]]:
+def _decoder_part(request: ModelConfig, tokenizer: Tokenizer | None) -> tuple[_Part, TokenIds, tuple[str, ...]]:
     """The decoder's config with the vocabulary and token ids that it shall have, and those ids."""
-    given = request.decoder.fields
-    notes: list[str] = []
-    defaults: dict[str, Any] = {}
+    given, notes, defaults = request.decoder.fields, [], {}
     if tokenizer is not None:
-        vocabulary = tokenizer.get_vocab_size()
-        ids = token_ids_of(tokenizer)
-        found = {
-            "bos_token_id": ids.start,
-            "decoder_start_token_id": ids.start,
-            "eos_token_id": ids.eos or None,
-            "pad_token_id": ids.pad,
-        }
-        defaults = {"vocab_size": vocabulary, **{k: v for k, v in found.items() if v is not None}}
-        if "bos_token_id" in given:
-            defaults.pop("decoder_start_token_id", None)
-        if isinstance(given.get("vocab_size"), int) and given["vocab_size"] < vocabulary:
+        vocabulary, ids = vocab_size_of(tokenizer), token_ids_of(tokenizer)
+        size = given.get("vocab_size")
+        if isinstance(size, int) and size < vocabulary:
             raise IncompatibleError(
-                f"the tokenizer has {vocabulary} tokens, the decoder {given['vocab_size']}", field="decoder.vocab_size",
+                f"the tokenizer has {vocabulary} tokens, the decoder {size}", field="decoder.vocab_size",
                 hint="leave vocab_size out, or use a smaller tokenizer",
             )  # fmt: skip
-    part = _part("decoder", request.decoder, request, path, defaults)
+        start = given.get("bos_token_id", ids.start)
+        pad = ids.pad if ids.pad is not None or not ids.eos else ids.eos[0]
+        values = (ids.start, ids.eos or None, pad, start)  # None too: the family's own ids mean other tokens here
+        defaults = {"vocab_size": vocabulary, **dict(zip(TOKEN_ID_FIELDS, values, strict=True))}
+    part = _part("decoder", request.decoder, request.plugins.get("decoder"), defaults)
     config: DecoderConfig = part.config
-    for field in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
-        ids_here = token_id_tuple(getattr(config, field))
-        if all(i < config.vocab_size for i in ids_here):
+    for field in TOKEN_ID_FIELDS:
+        largest = max(token_id_tuple(getattr(config, field)), default=-1)
+        if largest < config.vocab_size:
             continue
-        if field in given or field in defaults:
+        if field in given:
             raise IncompatibleError(
-                f"id {max(ids_here)} is not below vocab_size {config.vocab_size}", field=f"decoder.{field}", path=path,
+                f"id {largest} is not below vocab_size {config.vocab_size}", field=f"decoder.{field}",
                 hint="change the id, or decoder.vocab_size",
             )  # fmt: skip
-        notes.append(
-            f"{part.entry.name}'s own {field} {max(ids_here)} is outside a vocabulary of {config.vocab_size}: unset"
-        )
+        notes.append(f"{part.entry.name}'s own {field} {largest} is outside a vocabulary of {config.vocab_size}: unset")
         config = config.changed(**{field: None})
-    if request.token_ids is not None:
-        ids = request.token_ids
-    else:
-        eos = token_id_tuple(config.eos_token_id)
-        start = config.decoder_start_token_id if config.decoder_start_token_id is not None else config.bos_token_id
-        pad = config.pad_token_id if config.pad_token_id is not None else (eos[0] if eos else None)
-        ids = TokenIds(start=start, eos=eos, pad=pad)
+    ids = request.token_ids or _ids_of(config)
     ids.check(config.vocab_size)
     missing = [role for role in ("start", "eos", "pad") if getattr(ids, role) in (None, ())]
     if missing:
         notes.append(f"no {' or '.join(missing)} token id: set token_ids or a tokenizer before training or generating")
     return part._replace(config=config), ids, tuple(notes)
+
+
+def _ids_of(config: DecoderConfig) -> TokenIds:
+    eos = token_id_tuple(config.eos_token_id)
+    start = config.bos_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
+    pad = eos[0] if config.pad_token_id is None and eos else config.pad_token_id
+    return TokenIds(start=start, eos=eos, pad=pad)
 
 
 # -- from parts to a plan ---------------------------------------------------------------------------------------
@@ -338,9 +314,10 @@ def _decoder_part(
 def _lay_out(resolved: _Resolved) -> tuple[Plan, _Part]:
     """The plan, and the projector that it needs."""
     request = resolved.request
-    with torch.device("meta"):
-        encoder: VisionEncoder = resolved.encoder.cls(resolved.encoder.config)
-        decoder: TextDecoder = resolved.decoder.cls(resolved.decoder.config)
+    dtype: torch.dtype = getattr(torch, request.dtype)
+    with torch.device("meta"), _bounded(dtype.itemsize):
+        encoder: VisionEncoder = resolved.encoder.make("encoder")
+        decoder: TextDecoder = resolved.decoder.make("decoder")
         width = getattr(decoder, "cross_attention_size", None)
         if not width:
             raise IncompatibleError(
@@ -348,27 +325,19 @@ def _lay_out(resolved: _Resolved) -> tuple[Plan, _Part]:
                 hint="choose a decoder of `vedcore list decoders`",
             )  # fmt: skip
         projector_part = _projector_part(request, encoder.hidden_size, width)
-        projector: Projector = projector_part.cls(projector_part.config, encoder.hidden_size, width)
-    parts: dict[Kind, tuple[_Part, nn.Module]] = {
+        projector: Projector = projector_part.make("projector", encoder.hidden_size, width)
+    parts: dict[Kind, tuple[_Part, Any]] = {
         "encoder": (resolved.encoder, encoder),
         "projector": (projector_part, projector),
         "decoder": (resolved.decoder, decoder),
     }
     for kind, (part, module) in parts.items():
-        if part.entry.owner.distribution != "vedcore":
-            _check_stranger(kind, part, module)
+        if part.entry.owner.distribution != BUILT_IN:
+            check_built(kind, part.entry, module)
     size = (request.preprocessing or encoder.preprocessing).image_size
     tokens = projector.num_tokens(encoder.num_tokens(size))
     counts = {kind: sum(p.numel() for p in module.parameters()) for kind, (_, module) in parts.items()}
     total = sum(counts.values())
-    dtype: torch.dtype = getattr(torch, request.dtype)
-    if total > MAX_PARAMETERS:
-        raise ConfigLimitError(
-            f"{total:,} parameters ({_size(total * dtype.itemsize)}) are above the limit of {MAX_PARAMETERS:,}",
-            field=max(counts, key=lambda kind: counts[kind]), hint="make hidden sizes, layers or the vocabulary smaller",
-        )  # fmt: skip
-    fresh = decoder.fresh_parameters()
-    fresh_count = counts["projector"] + sum(p.numel() for name, p in decoder.named_parameters() if name in fresh)
     layers = len(decoder.layers) if hasattr(decoder, "layers") else 0
     per_token = 2 * layers * decoder.hidden_size * dtype.itemsize
     result = Plan(
@@ -380,11 +349,34 @@ def _lay_out(resolved: _Resolved) -> tuple[Plan, _Part]:
             for kind, (part, module) in parts.items()
         },
         image_size=size, image_tokens=tokens, vocab_size=decoder.vocab_size, max_positions=decoder.max_positions,
-        token_ids=resolved.token_ids, parameters=total, fresh_parameters=fresh_count if request.pretrained else total,
+        token_ids=resolved.token_ids, parameters=total,
+        fresh_parameters=total - counts["encoder"] if request.pretrained else total,
         dtype=request.dtype, weight_bytes=total * dtype.itemsize, cache_bytes_per_image=per_token * tokens,
         cache_bytes_per_token=per_token, notes=resolved.notes,
     )  # fmt: skip
     return result, projector_part
+
+
+@contextlib.contextmanager
+def _bounded(itemsize: int) -> Iterator[None]:
+    """Refuse an absurd size as soon as the parameters that are laid out exceed it, before the rest is."""
+    total = 0
+
+    def count(module: nn.Module, name: str, parameter: Tensor | None) -> None:
+        nonlocal total
+        if parameter is not None and parameter.is_meta:
+            total += parameter.numel()
+        if total > MAX_PARAMETERS:
+            raise ConfigLimitError(
+                f"{total:,} parameters and more ({in_units(total * itemsize)}) where {MAX_PARAMETERS:,} is the limit",
+                hint="make hidden sizes, layers, images or the vocabulary smaller",
+            )
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _projector_part(request: ModelConfig, encoder_width: int, decoder_width: int) -> _Part:
@@ -392,33 +384,19 @@ def _projector_part(request: ModelConfig, encoder_width: int, decoder_width: int
     if section.name == "auto":
         name = "identity" if encoder_width == decoder_width and not section.fields else "linear"
         section = ComponentConfig(name=name, **section.fields)
-    return _part("projector", section, request, None, {})
-
-
-def _check_stranger(kind: Kind, part: _Part, module: Any) -> None:
-    """Refuse a third party's part that would fail later and less clearly."""
-    whose = f"{kind} {part.entry.name!r} of {part.entry.owner}"
-    for name, inner in module.named_modules():
-        loose = [k for k, v in vars(inner).items() if isinstance(v, Tensor)]
-        if loose:
-            raise IncompatibleError(
-                f"{whose}: tensor {'.'.join(filter(None, [name, loose[0]]))} is neither a parameter nor a buffer",
-                plugin=part.entry.owner.distribution, hint="use register_buffer, or it stays behind on .to(device)",
-            )  # fmt: skip
-    if kind != "encoder":
-        return
-    height, width = module.preprocessing.image_size
-    with torch.device("meta"), torch.no_grad():
-        states = module.eval()(torch.empty(1, 3, height, width)).last_hidden_state
-    expected = (1, module.num_tokens((height, width)), module.hidden_size)
-    if tuple(states.shape) != expected:
-        raise IncompatibleError(
-            f"{whose} gives states of shape {tuple(states.shape)}, but publishes {expected}",
-            plugin=part.entry.owner.distribution, hint="correct hidden_size or num_tokens",
-        )  # fmt: skip
+    return _part("projector", section, request.plugins.get("projector"))
 
 
 # -- from parts to a model --------------------------------------------------------------------------------------
+
+
+def _check_device(device: str | torch.device | None) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch's ways to say "no such device" and "not built for it"
+        raise UsageError(
+            f"{str(device)!r} cannot be used: {str(error).splitlines()[0]}", field="device", hint="try 'cpu' or 'cuda'"
+        ) from None
 
 
 def _build(resolved: _Resolved, projector_part: _Part, device: str | torch.device | None) -> VisionEncoderDecoder:
@@ -426,28 +404,22 @@ def _build(resolved: _Resolved, projector_part: _Part, device: str | torch.devic
     with torch.random.fork_rng(devices=[], enabled=request.seed is not None):
         if request.seed is not None:
             torch.manual_seed(request.seed)
-        encoder: VisionEncoder = resolved.encoder.cls(resolved.encoder.config, pretrained=request.pretrained)
-        decoder: TextDecoder = resolved.decoder.cls(resolved.decoder.config)
-        width = decoder.cross_attention_size
-        projector: Projector = projector_part.cls(projector_part.config, encoder.hidden_size, width)
+        encoder: VisionEncoder = resolved.encoder.make("encoder", pretrained=request.pretrained)
+        decoder: TextDecoder = resolved.decoder.make("decoder")
+        projector: Projector = projector_part.make("projector", encoder.hidden_size, decoder.cross_attention_size)
     preprocessing: Preprocessing = request.preprocessing or encoder.preprocessing
+    parts: dict[Kind, _Part] = {"encoder": resolved.encoder, "decoder": resolved.decoder, "projector": projector_part}
     config = request.model_copy(
         update={
-            "encoder": _complete("encoder", resolved.encoder),
-            "decoder": _complete("decoder", resolved.decoder),
-            "projector": _complete("projector", projector_part),
+            **{kind: _complete(kind, part) for kind, part in parts.items()},
             "preprocessing": preprocessing,
             "pretrained": False,
-            "plugins": {
-                "encoder": str(resolved.encoder.entry.owner),
-                "decoder": str(resolved.decoder.entry.owner),
-                "projector": str(projector_part.entry.owner),
-            },
+            "plugins": {kind: str(part.entry.owner) for kind, part in parts.items()},
         }
     )
     model = VisionEncoderDecoder(
         config, encoder, projector, decoder,
-        processor=Processor(preprocessing, resolved.tokenizer, encoder=encoder),
+        processor=Processor(preprocessing, resolved.tokenizer, encoder=encoder, token_ids=resolved.token_ids),
         token_ids=resolved.token_ids, generation_config=GenerationConfig(),
     )  # fmt: skip
     return model.to(device=device, dtype=getattr(torch, request.dtype)).eval()
@@ -455,20 +427,4 @@ def _build(resolved: _Resolved, projector_part: _Part, device: str | torch.devic
 
 def _complete(kind: Kind, part: _Part) -> ComponentConfig:
     """The section that builds this very part again: all fields, so that later defaults cannot creep in."""
-    name = part.entry.name
-    if registry().owner_count(kind, name) > 1:
-        name = f"{part.entry.owner.distribution}:{name}"
-    return ComponentConfig(name=name, **part.config.model_dump())
-
-
-def _describe(part: PartPlan) -> str:
-    return f"{part.config.get('variant') or part.name} ({part.parameters:,} parameters)"
-
-
-def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} TB"
+    return ComponentConfig(name=registry().shown_name(kind, part.entry), **part.config.model_dump())

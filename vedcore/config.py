@@ -23,6 +23,18 @@ Size = Annotated[int, Field(ge=1, le=1 << 20)]
 """A width or a count."""
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 """A dropout probability."""
+Layers = Annotated[int, Field(ge=1, le=1024)]
+"""Number of layers."""
+VocabSize = Annotated[int, Field(ge=1, le=1 << 24)]
+"""Number of token ids."""
+TokenId = Annotated[int, Field(ge=0)]
+"""Number of a token in the vocabulary."""
+Spread = Annotated[float, Field(gt=0.0, le=10.0, allow_inf_nan=False)]
+"""Standard deviation of fresh weights."""
+Epsilon = Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
+"""What is added to a variance before its root is taken."""
+TOKEN_ID_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+"""The fields of a decoder's config that hold token ids."""
 Activation = Literal[
     "gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu", "relu", "silu", "swish", "tanh"
 ]
@@ -56,7 +68,7 @@ class Config(BaseModel):
         plain: dict[str, Any] = {}
         for key, value in data.items():
             name = cls.attribute_map.get(key, key)
-            if name not in fields and not cls.model_config.get("extra") == "allow":
+            if name not in fields and cls.model_config.get("extra") != "allow":
                 valid = ", ".join(sorted([*fields, *cls.attribute_map]))
                 hint = did_you_mean(str(key), [*fields, *cls.attribute_map]) or f"valid keys: {valid}"
                 raise ConfigSchemaError(
@@ -70,23 +82,25 @@ class Config(BaseModel):
         try:
             return cls.model_validate(plain)
         except ValidationError as error:
-            raise _schema_error(error, path, prefix) from None
+            raise schema_error(error, path, prefix) from None
 
     def changed(self, **fields: Any) -> Self:
         """A copy with some fields replaced, checked like a new one."""
         return self.parse({**self.model_dump(), **fields})
 
 
-def _schema_error(error: ValidationError, path: object, prefix: str) -> ConfigError:
+def schema_error(error: ValidationError, path: object, prefix: str) -> ConfigError:
     cause = error.errors()[0].get("ctx", {}).get("error")
     if isinstance(cause, ConfigError) and cause.field:  # a validator that says more than "bad value"
-        return type(cause)(str(cause).removeprefix(f"{cause.field}: "), path=path, field=prefix + cause.field)
+        return cause.at(path, prefix + cause.field)
     problems = [(prefix + ".".join(map(str, e["loc"])), e["msg"], e["input"]) for e in error.errors()]
     field, message, value = problems[0]
     message = message.removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     shown = f", got {value!r}"[:60] if not isinstance(value, Mapping) else ""
-    return ConfigSchemaError(
+    # the upper bounds of whole numbers are limits of sanity; those of rates are open ("less_than")
+    too_large = error.errors()[0]["type"] == "less_than_equal" and isinstance(value, int)
+    return (ConfigLimitError if too_large else ConfigSchemaError)(
         message + shown,
         path=path,
         field=field.rstrip("."),
@@ -110,15 +124,15 @@ class EncoderConfig(Config):
 class DecoderConfig(Config):
     """Base of the decoders' configs: what every one has, whatever its family calls the rest."""
 
-    vocab_size: Annotated[int, Field(ge=1, le=1 << 24)]
+    vocab_size: VocabSize
     """Number of token ids; the tokenizer decides it unless it is given."""
-    bos_token_id: Annotated[int, Field(ge=0)] | None = None
+    bos_token_id: TokenId | None = None
     """Id that starts a text."""
-    eos_token_id: Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    eos_token_id: TokenId | tuple[TokenId, ...] | None = None
     """Id or ids that end a text."""
-    pad_token_id: Annotated[int, Field(ge=0)] | None = None
+    pad_token_id: TokenId | None = None
     """Id that fills rows after their end."""
-    decoder_start_token_id: Annotated[int, Field(ge=0)] | None = None
+    decoder_start_token_id: TokenId | None = None
     """Id that generation starts with, where it is not ``bos_token_id``."""
     cross_attention_hidden_size: Size | None = None
     """Width of the encoder states that cross-attention takes; None means the decoder's own width."""
@@ -142,7 +156,7 @@ class Preprocessing(Config):
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
     """How pixels are resampled."""
     resize_mode: Literal["squash", "crop", "pad"] = "squash"
-    """``squash`` stretches to the size; ``crop`` fills it and cuts the rest; ``pad`` fits inside and fills with the mean."""
+    """``squash`` stretches to the size; ``crop`` fills it and cuts the rest; ``pad`` fits in and adds the mean."""
 
     @field_validator("image_std")
     @classmethod
@@ -162,11 +176,11 @@ class Preprocessing(Config):
 class TokenIds(Config):
     """The token ids that training, generation and saving read: their one place is ``model.token_ids``."""
 
-    start: Annotated[int, Field(ge=0)] | None = None
+    start: TokenId | None = None
     """What the decoder's input starts with."""
-    eos: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    eos: tuple[TokenId, ...] = ()
     """What ends a text, any of them."""
-    pad: Annotated[int, Field(ge=0)] | None = None
+    pad: TokenId | None = None
     """What fills a row after its end."""
 
     def check(self, vocab_size: int) -> None:
@@ -199,7 +213,7 @@ class ComponentConfig(Config):
 
 
 class ModelConfig(Config):
-    """A whole model: what a config file holds, what ``model.config`` is, and what ``config.json`` of a folder stores."""
+    """A whole model: what a config file holds, what ``model.config`` is, what ``config.json`` of a folder stores."""
 
     format_version: Literal[1] = 1
     """Version of this schema."""
@@ -215,7 +229,7 @@ class ModelConfig(Config):
     """How images are prepared; None takes what the encoder publishes."""
     token_ids: TokenIds | None = None
     """None derives them from the tokenizer, else from the decoder."""
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Literal["float32", "float16", "bfloat16", "float64"] = "float32"
     """Type of the parameters."""
     pretrained: bool = False
     """Whether parts take their published weights when the model is composed; never saved as True."""

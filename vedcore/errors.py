@@ -40,6 +40,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 __all__ = [
     "CheckpointCorruptError",
@@ -108,6 +109,8 @@ class VedcoreError(Exception):
         plugin: the distribution concerned, if any.
         hint: what to type or change next, appended to the message.
         details: further lines, shown by the CLI below the message.
+
+    Attributes: the arguments, under their names.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class VedcoreError(Exception):
         hint: str = "",
         details: str = "",
     ) -> None:
+        self.message = message
         self.path = None if path is None else str(path)
         self.field = field
         self.plugin = plugin
@@ -134,6 +138,12 @@ class VedcoreError(Exception):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+    def at(self, path: object, field: str | None = None) -> Self:
+        """The same error, said of a place in a file: ``path`` may end in ``:`` and a line."""
+        return type(self)(
+            self.message, path=path, field=field or self.field, plugin=self.plugin, hint=self.hint, details=self.details
+        )
 
 
 class ConfigError(VedcoreError, ValueError):

@@ -19,29 +19,29 @@ hookimpl = pluggy.HookimplMarker("vedcore")
 
 @hookspec
 def register_encoders() -> Iterable[Entry]:  # type: ignore[empty-body]
-    """Vision encoders: entries whose target is a `vedcore.VisionEncoder` class."""
+    """Vision encoders: entries whose target is a `vedcore.VisionEncoder` class, for `compose` and `plan`."""
 
 
 @hookspec
 def register_decoders() -> Iterable[Entry]:  # type: ignore[empty-body]
-    """Text decoders: entries whose target is a `vedcore.TextDecoder` class."""
+    """Text decoders: entries whose target is a `vedcore.TextDecoder` class, for `compose` and `plan`."""
 
 
 @hookspec
 def register_projectors() -> Iterable[Entry]:  # type: ignore[empty-body]
-    """Projectors: entries whose target is a `vedcore.Projector` class."""
+    """Projectors: entries whose target is a `vedcore.Projector` class, for the ``projector`` of a model."""
 
 
 @hookspec
 def register_formats() -> Iterable[Entry]:  # type: ignore[empty-body]
-    """Checkpoint formats: entries whose target is a `vedcore.checkpoints.Format` class."""
+    """Checkpoint formats: entries whose target is a `vedcore.checkpoints.formats.Format` class."""
 
 
 @hookspec
 def register_models() -> Iterable[Entry]:  # type: ignore[empty-body]
-    """Trained models: entries whose target is a function that returns the model's folder."""
+    """Trained models: entries whose target is a function that returns the model's folder, for `vedcore.load`."""
 
 
 @hookspec
 def register_commands() -> Iterable[Entry]:  # type: ignore[empty-body]
-    """CLI commands: entries whose target is a ``click.Command``."""
+    """CLI commands: entries whose target is a ``click.Command``, run as ``vedcore <name>``."""

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vedcore.components import Projector, TextDecoder, VisionEncoder
-from vedcore.config import ComponentConfig, ModelConfig, TokenIds
+from vedcore.config import TOKEN_ID_FIELDS, ComponentConfig, ModelConfig, TokenIds, token_id_tuple
 from vedcore.errors import IncompatibleError, UsageError
 from vedcore.generation.config import GenerationConfig
-from vedcore.generation.search import beam_search, sample
+from vedcore.generation.search import search
+from vedcore.generation.state import DecodingState
+from vedcore.generation.streaming import check_streamer
 from vedcore.layers.cache import DecoderCache
 from vedcore.outputs import EncoderOutput, GenerateOutput, TextResult, VisionEncoderDecoderOutput
-from vedcore.processing import Processor
+from vedcore.processing import Processor, vocab_size_of
 
 if TYPE_CHECKING:
     from vedcore.generation.streaming import Streamer
@@ -89,10 +91,31 @@ class VisionEncoderDecoder(nn.Module):
 
     @property
     def config(self) -> ModelConfig:
-        """The settings that `vedcore.compose` makes this model of, its token ids and vocabulary as they are now."""
-        decoder = ComponentConfig(name=self._config.decoder.name, **self.decoder.config.model_dump())
-        dtype = str(self.dtype).removeprefix("torch.")
-        return self._config.model_copy(update={"decoder": decoder, "token_ids": self.token_ids, "dtype": dtype})
+        """The settings that `vedcore.compose` makes this model of.
+
+        Token ids, vocabulary, preprocessing and type of the parameters are as they are now.
+        """
+        changes = {
+            "decoder": ComponentConfig(name=self._config.decoder.name, **self.decoder.config.model_dump()),
+            "token_ids": self.token_ids,
+            "preprocessing": self.processor.preprocessing,
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+        return self._config.model_copy(update=changes)
+
+    @property
+    def token_ids(self) -> TokenIds:
+        """The ids that training, generation and saving read; set it to change them.
+
+        Raises:
+            ConfigSchemaError: on setting an id that the vocabulary does not have.
+        """
+        return self._token_ids
+
+    @token_ids.setter
+    def token_ids(self, ids: TokenIds) -> None:
+        ids.check(self.decoder.vocab_size)
+        self._token_ids = self.processor.token_ids = ids  # labels that the processor makes end with them too
 
     @property
     def device(self) -> torch.device:
@@ -117,10 +140,10 @@ class VisionEncoderDecoder(nn.Module):
 
         A frozen encoder runs without a graph.
         """
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3 or not pixel_values.is_floating_point():
             raise UsageError(
-                f"images of shape {tuple(pixel_values.shape)}", field="pixel_values",
-                hint="give (N, 3, H, W), or call generate_text with files",
+                f"images of shape {tuple(pixel_values.shape)} and type {pixel_values.dtype}", field="pixel_values",
+                hint="give (N, 3, H, W) of floats as model.processor makes them, or call generate_text with files",
             )  # fmt: skip
         no_graph = "encoder" in self._frozen and not any(p.requires_grad for p in self.encoder.parameters())
         with torch.no_grad() if no_graph else contextlib.nullcontext():
@@ -173,8 +196,10 @@ class VisionEncoderDecoder(nn.Module):
             UsageError: arguments that contradict each other or are missing.
             IncompatibleError: sizes that do not fit.
         """
+        if labels is not None:
+            self._check_labels(labels)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
-            start, pad = self._required("start"), self._required("pad")
+            start, pad = self._required("start", self.token_ids), self._required("pad", self.token_ids)
             decoder_input_ids = shift_tokens_right(labels, pad, start)
         if use_cache is None:
             use_cache = past_key_values is not None or (labels is None and not self.training)
@@ -224,25 +249,38 @@ class VisionEncoderDecoder(nn.Module):
             )  # fmt: skip
         return self.projector(states), None if mask is None else self.projector.project_mask(mask.bool())
 
+    def _check_labels(self, labels: Tensor) -> None:
+        if labels.ndim != 2 or labels.dtype != torch.long:
+            raise UsageError(
+                f"labels of shape {tuple(labels.shape)} and type {labels.dtype}", field="labels",
+                hint="give (B, T) of torch.long",
+            )  # fmt: skip
+        if labels.device.type != "cpu":  # a GPU would have to be waited for; it stops by itself
+            return
+        counted = labels[labels != -100]
+        if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < self.decoder.vocab_size:
+            raise UsageError(
+                f"labels run from {int(counted.min())} to {int(counted.max())}, but the vocabulary has "
+                f"{self.decoder.vocab_size}", field="labels",
+                hint="use -100 for what is to be ignored, the model's own tokenizer, or model.resize_vocabulary(n)",
+            )  # fmt: skip
+
     def _loss(self, logits: Tensor, labels: Tensor, smoothing: float, items: int | Tensor | None) -> Tensor:
         if labels.shape != logits.shape[:2]:
             raise UsageError(
-                f"labels of shape {tuple(labels.shape)} for logits of {tuple(logits.shape[:2])}", field="labels"
-            )
-        try:
-            loss = F.cross_entropy(
-                logits.float().flatten(0, 1), labels.flatten().to(logits.device),  # (B, T, V) -> (B*T, V)
-                ignore_index=-100, label_smoothing=smoothing, reduction="mean" if items is None else "sum",
+                f"labels of shape {tuple(labels.shape)} for logits of {tuple(logits.shape[:2])}", field="labels",
+                hint="give one label for each token of the decoder's input",
             )  # fmt: skip
-        except IndexError:
-            raise UsageError(
-                f"labels run up to {int(labels.max())}, but the vocabulary has {logits.shape[-1]}", field="labels",
-                hint="use the model's own tokenizer, or model.resize_vocabulary(n)",
-            ) from None  # fmt: skip
+        if not 0.0 <= smoothing <= 1.0:
+            raise UsageError(f"{smoothing} is not from 0 to 1", field="label_smoothing")
+        loss = F.cross_entropy(
+            logits.float().flatten(0, 1), labels.flatten().to(logits.device),  # (B, T, V) -> (B*T, V)
+            ignore_index=-100, label_smoothing=smoothing, reduction="mean" if items is None else "sum",
+        )  # fmt: skip
         return loss if items is None else loss / items
 
-    def _required(self, role: Literal["start", "pad"]) -> int:
-        value: int | None = getattr(self.token_ids, role)
+    def _required(self, role: Literal["start", "pad"], ids: TokenIds) -> int:
+        value: int | None = getattr(ids, role)
         if value is None:
             raise UsageError(
                 f"the model has no {role} token id", field=f"token_ids.{role}",
@@ -289,14 +327,19 @@ class VisionEncoderDecoder(nn.Module):
         Raises:
             ConfigSchemaError: a token id that would fall outside.
         """
+        if vocab_size < 1:
+            raise UsageError(f"a vocabulary of {vocab_size} tokens", field="vocab_size", hint="give 1 or more")
         self.token_ids.check(vocab_size)
         tokenizer = self.processor.tokenizer
-        if tokenizer is not None and tokenizer.get_vocab_size() > vocab_size:
+        if tokenizer is not None and vocab_size_of(tokenizer) > vocab_size:
             raise IncompatibleError(
-                f"the tokenizer has {tokenizer.get_vocab_size()} tokens, more than {vocab_size}",
+                f"the tokenizer has {vocab_size_of(tokenizer)} tokens, more than {vocab_size}",
                 field="vocab_size", hint="change model.processor.tokenizer first",
             )  # fmt: skip
         self.decoder.resize_token_embeddings(vocab_size)
+        config = self.decoder.config
+        outside = [f for f in TOKEN_ID_FIELDS if max(token_id_tuple(getattr(config, f)), default=0) >= vocab_size]
+        self.decoder.config = config.changed(**dict.fromkeys(outside))  # the family's own ids, which token_ids replaced
 
     # -- generation ---------------------------------------------------------------------------------------------
 
@@ -336,37 +379,30 @@ class VisionEncoderDecoder(nn.Module):
             GenerationError: a prompt that leaves no position; `NonFiniteError` for NaN in the logits.
         """
         config = (generation_config or self.generation_config).with_options(**options)
+        ids = config.token_ids(self.token_ids, self.decoder.vocab_size)
+        prompt = torch.tensor([[self._required("start", ids)]]) if decoder_input_ids is None else decoder_input_ids
+        limits = config.limits(prompt.shape[-1], self.decoder.max_positions)
+        check_streamer(streamer, config)
+        if (pixel_values is None) == (encoder_outputs is None):
+            raise UsageError(
+                "give either pixel_values or encoder_outputs, and not both", field="pixel_values",
+                hint="encoder_outputs come from model.encode",
+            )  # fmt: skip
         with _eval_mode(self):
-            if encoder_outputs is None:
-                if pixel_values is None:
-                    raise UsageError("give pixel_values, or encoder_outputs from model.encode", field="pixel_values")
+            if pixel_values is not None:
                 encoder_outputs = self.encode(pixel_values, encoder_attention_mask)
-            elif pixel_values is not None:
-                raise UsageError("give pixel_values or encoder_outputs, not both")
             encoded = _as_encoder_output(encoder_outputs)
             assert encoded is not None
             states, mask = self._project(encoded, encoder_attention_mask)
-            prompt = self._prompt(decoder_input_ids, states)
-            max_length = config.total_length(prompt.shape[1], self.decoder.max_positions)
-            state = _DecodingState(self.decoder, states, mask, max_length, config.use_cache)
-            search = beam_search if config.num_beams > 1 else sample
-            out = search(
-                state, prompt, config, self.token_ids,
-                max_length=max_length, attention_mask=decoder_attention_mask, streamer=streamer,
-            )  # fmt: skip
+            prompt = prompt.to(states.device)
+            if decoder_input_ids is None:
+                prompt = prompt.expand(len(states), 1)  # (N, 1)
+            if len(prompt) != len(states):
+                raise UsageError(f"{len(prompt)} prompts for {len(states)} images", field="decoder_input_ids")
+            prompt_mask = None if decoder_attention_mask is None else decoder_attention_mask.to(states.device)
+            state = DecodingState(self.decoder, states, mask, prompt_mask, limits.max_length, config.use_cache)
+            out = search(state, prompt, config, ids, limits, attention_mask=prompt_mask, streamer=streamer)
         return out if config.return_dict_in_generate else out.sequences
-
-    def _prompt(self, decoder_input_ids: Tensor | None, states: Tensor) -> Tensor:
-        images = states.shape[0]
-        if decoder_input_ids is None:
-            start = self._required("start")
-            return torch.full((images, 1), start, dtype=torch.long, device=states.device)  # (N, 1)
-        if decoder_input_ids.ndim != 2 or decoder_input_ids.shape[0] != images or not decoder_input_ids.shape[1]:
-            raise UsageError(
-                f"a start of shape {tuple(decoder_input_ids.shape)} for {images} images", field="decoder_input_ids",
-                hint=f"give ({images}, T)",
-            )  # fmt: skip
-        return decoder_input_ids.to(states.device)
 
     def generate_text(self, images: Any, *, batch_size: int = 8, **options: Any) -> list[TextResult]:
         """The text in, or about, each image.
@@ -387,6 +423,10 @@ class VisionEncoderDecoder(nn.Module):
             raise UsageError(
                 "the model has no tokenizer", field="tokenizer", hint="compose with tokenizer='char', 'byte' or a file"
             )
+        config = (options.pop("generation_config", None) or self.generation_config).with_options(**options)
+        eos = config.token_ids(self.token_ids, self.decoder.vocab_size).eos
+        if batch_size < 1:
+            raise UsageError(f"batches of {batch_size}", field="batch_size", hint="give 1 or more")
         sources = list(images) if isinstance(images, (list, tuple)) else [images]
         results: list[TextResult] = []
         for at in range(0, len(sources), batch_size):
@@ -395,13 +435,14 @@ class VisionEncoderDecoder(nn.Module):
             out = self.generate(
                 batch["pixel_values"].to(self.device),
                 encoder_attention_mask=None if mask is None else mask.to(self.device),
-                **{**options, "return_dict_in_generate": True},
+                generation_config=config,
+                return_dict_in_generate=True,
             )
             assert isinstance(out, GenerateOutput)
-            results.extend(self._text_results(out))
+            results.extend(self._text_results(out, eos))
         return results
 
-    def _text_results(self, out: GenerateOutput) -> list[TextResult]:
+    def _text_results(self, out: GenerateOutput, eos: tuple[int, ...]) -> list[TextResult]:
         assert out.token_logprobs is not None
         assert out.finish_reasons is not None
         prompt = out.sequences.shape[1] - out.token_logprobs.shape[1]
@@ -410,7 +451,7 @@ class VisionEncoderDecoder(nn.Module):
             out.sequences.tolist(), out.token_logprobs.tolist(), out.finish_reasons, strict=True
         ):
             new = ids[prompt:]
-            ends = [i + 1 for i, token in enumerate(new) if token in self.token_ids.eos]
+            ends = [i + 1 for i, token in enumerate(new) if token in eos]
             length = ends[0] if ends else len(new)
             probabilities = torch.tensor(logprobs[:length], dtype=torch.float64)
             results.append(
@@ -420,7 +461,7 @@ class VisionEncoderDecoder(nn.Module):
                     tokens=tuple(
                         (self.processor.token_text(token), float(p))
                         for token, p in zip(new[:length], probabilities.exp().tolist(), strict=True)
-                        if token not in self.token_ids.eos
+                        if token not in eos
                     ),
                     finish_reason=reason,
                 )
@@ -443,65 +484,6 @@ class VisionEncoderDecoder(nn.Module):
         from vedcore.plugins import load_component
 
         load_component("format", format)[0]().save(self, folder, **options)
-
-
-class _DecodingState:
-    """The decoder over a batch of texts that grow: what a search steps through.
-
-    Args:
-        decoder: the decoder, in eval mode.
-        states: (N, S', E) projected encoder states.
-        mask: (N, S') or None.
-        capacity: tokens to make room for.
-        use_cache: False computes everything anew at each step.
-    """
-
-    def __init__(
-        self, decoder: TextDecoder, states: Tensor, mask: Tensor | None, capacity: int, use_cache: bool
-    ) -> None:
-        self.decoder = decoder
-        self.states = states
-        self.mask = mask
-        self.cache = decoder.make_cache(capacity) if use_cache else None
-        self.ids: Tensor | None = None
-        self.attention_mask: Tensor | None = None
-
-    def prefill(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """The start of every text, (B, T), to the logits of the next token, (B, V)."""
-        if self.cache is None:
-            self.ids, self.attention_mask = input_ids, attention_mask
-        return self._logits(input_ids, attention_mask)
-
-    def step(self, tokens: Tensor, reorder: Tensor | None = None) -> Tensor:
-        """One more token a row, (B, 1), to the logits of the next, (B, V).
-
-        Args:
-            tokens: the new tokens.
-            reorder: (B,) the row that each row continues; None where every row continues itself.
-        """
-        if self.cache is not None:
-            if reorder is not None:
-                self.cache.reorder(reorder)
-            return self._logits(tokens, None)
-        assert self.ids is not None
-        before = self.ids if reorder is None else self.ids[reorder]
-        self.ids = torch.cat([before, tokens], 1)
-        if self.attention_mask is not None:
-            mask = self.attention_mask if reorder is None else self.attention_mask[reorder]
-            self.attention_mask = torch.cat([mask, mask.new_ones(tokens.shape)], 1)
-        return self._logits(self.ids, self.attention_mask)
-
-    def _logits(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        first = self.cache is None or self.cache.length == 0
-        logits: Tensor = self.decoder(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            encoder_hidden_states=self.states if first else None,
-            encoder_attention_mask=self.mask if first else None,
-            past_key_values=self.cache,
-            last_logits_only=True,
-        ).logits[:, -1]
-        return logits
 
 
 def _as_encoder_output(outputs: Any) -> EncoderOutput | None:

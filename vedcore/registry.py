@@ -154,16 +154,16 @@ class Registry:
         groups = self._by_rank(kind)
         if distribution:
             wanted = canonical(distribution)
-            if wanted in self.failures:
-                raise self.failures[wanted]
             groups = [[e for e in self.entries(kind) if canonical(e.owner.distribution) == wanted]]
         for group in groups:
             for matches in (_by_name, _by_prefix, _by_pattern):
                 found = [e for e in group if matches(e, bare)]
                 if len(found) > 1:
-                    raise _conflict(kind, bare, found)
+                    raise _conflict(kind, bare, sorted(found, key=lambda e: e.owner))
                 if found:
                     return Resolved(found[0], _variant(found[0], bare))
+        if distribution and canonical(distribution) in self.failures:
+            raise self.failures[canonical(distribution)]
         raise self._unknown(kind, name)
 
     def conflicts(self, kind: Kind, entry: Entry) -> list[PluginConflictError]:

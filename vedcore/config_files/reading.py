@@ -115,6 +115,15 @@ def read_json(path: str | os.PathLike[str], *, limit_bytes: int = MAX_BYTES) -> 
     return _Document.open(Path(path), limit_bytes, format="json").parse()
 
 
+def parse_json(raw: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The object in the bytes of a JSON file that was read already; ``path`` is what messages call it.
+
+    Raises:
+        ConfigParseError, ConfigSchemaError, ConfigLimitError: as :func:`read_config_text`.
+    """
+    return _Document.decode(Path(path), "json", raw).parse()
+
+
 def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """A copy of ``data`` with ``key.key=value`` texts applied in order; keys that are not there are added.
 
@@ -158,7 +167,11 @@ class _Document:
         if format is None and (format := FORMATS.get(path.suffix.lower())) is None:
             what = f"unknown suffix {short(path.suffix)}" if path.suffix else "no suffix"
             raise ConfigParseError(what, path=path, hint=ACCEPTED)
-        raw = _read_regular(path, limit_bytes)
+        return cls.decode(path, format, _read_regular(path, limit_bytes))
+
+    @classmethod
+    def decode(cls, path: Path, format: str, raw: bytes) -> _Document:
+        """The text that ``raw`` is in UTF-8."""
         try:
             text = raw.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
         except UnicodeDecodeError as error:

@@ -112,7 +112,8 @@ class _Attention(nn.Module):
         self.output = Linear(hidden_size, hidden_size, std=std if output_std is None else output_std)
 
     def _heads(self, states: Tensor) -> Tensor:
-        return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, T, D) -> (B, H, T, K)
+        rows, tokens, width = states.shape
+        return states.reshape(rows, tokens, self.num_heads, width // self.num_heads).transpose(1, 2)  # (B, H, T, K)
 
     def _attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, need_weights: bool
@@ -168,16 +169,25 @@ class CrossAttention(_Attention):
     ) -> tuple[Tensor, Tensor | None]:
         """(B, T, D), keys and values of the images, their mask (N, 1, 1, S): (B, T, D) and weights (B, H, T, S)."""
         key, value = cross
-        rows, tokens, images = hidden_states.shape[0], hidden_states.shape[1], key.shape[0]
+        rows, images = hidden_states.shape[0], key.shape[0]
         query = self._heads(self.query(hidden_states))  # (B, H, T, K)
-        fold = rows != images
-        if fold:  # the rows of an image become more queries of it, so that its keys and values need no copy
-            query = query.unflatten(0, (images, -1)).transpose(1, 2).flatten(2, 3)  # (N, H, B/N*T, K)
+        if rows != images:  # the rows of an image become more queries of it: its keys and values need no copy
+            query = _folded(query, images)  # (N, H, B/N*T, K)
         context, weights = self._attend(query, key, value, mask, need_weights)
-        if fold:
-            context, weights = (
-                None if x is None else x.unflatten(2, (-1, tokens)).transpose(1, 2).flatten(0, 1)
-                for x in (context, weights)
-            )  # (N, H, B/N*T, ·) -> (B, H, T, ·)
-        assert context is not None
+        if rows != images:
+            context = _unfolded(context, rows)  # (B, H, T, K)
+            weights = None if weights is None else _unfolded(weights, rows)  # (B, H, T, S)
         return self.output(context.transpose(1, 2).flatten(2)), weights  # (B, H, T, K) -> (B, T, D)
+
+
+def _folded(states: Tensor, images: int) -> Tensor:
+    """(B, H, T, K) to (N, H, B/N*T, K)."""
+    rows, heads, tokens, size = states.shape
+    return states.reshape(images, rows // images, heads, tokens, size).transpose(1, 2).flatten(2, 3)
+
+
+def _unfolded(states: Tensor, rows: int) -> Tensor:
+    """(N, H, B/N*T, K) to (B, H, T, K)."""
+    images, heads, queries, size = states.shape
+    each = rows // images
+    return states.reshape(images, heads, each, queries // each, size).transpose(1, 2).flatten(0, 1)

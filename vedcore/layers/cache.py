@@ -33,11 +33,9 @@ class LayerCache:
             self.values = values if start == 0 else torch.cat([self._seen(self.values, start), values], 2)
             return self.keys, self.values
         if self.keys is None or self.values is None or self.keys.shape[2] < self.length:
-            room = (
-                self.capacity
-                if self.capacity and self.capacity >= self.length
-                else max(2 * start, self.length + GROWTH)
-            )
+            room = max(2 * start, self.length + GROWTH)  # twice as much each time: few copies, little left empty
+            if self.capacity is not None and self.capacity >= self.length:
+                room = min(room, self.capacity)
             self.keys, self.values = (
                 self._grown(old, new, start, room) for old, new in ((self.keys, keys), (self.values, values))
             )
@@ -48,8 +46,15 @@ class LayerCache:
     def reorder(self, index: Tensor) -> None:
         """Make row ``i`` continue what row ``index[i]`` was; the image's keys and values stay where they are."""
         if self.keys is not None and self.values is not None:
-            self.keys = self.keys.index_select(0, index)
-            self.values = self.values.index_select(0, index)
+            self.keys = self._reordered(self.keys, index)
+            self.values = self._reordered(self.values, index)
+
+    def _reordered(self, buffer: Tensor, index: Tensor) -> Tensor:
+        seen = buffer[:, :, : self.length].index_select(0, index)
+        if len(index) != len(buffer):
+            buffer = buffer.new_empty(len(index), *buffer.shape[1:])  # (B', H, C, K)
+        buffer[:, :, : self.length] = seen
+        return buffer
 
     @staticmethod
     def _seen(buffer: Tensor | None, length: int) -> Tensor:
@@ -69,7 +74,7 @@ class DecoderCache:
 
     Args:
         num_layers: layers of the decoder.
-        capacity: tokens to make room for at once; None grows as needed.
+        capacity: tokens past which no room is made before it is needed; None for any number.
     """
 
     def __init__(self, num_layers: int, capacity: int | None = None) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
-__all__ = ["Embedding", "Linear"]
+__all__ = ["Embedding", "Linear", "output_layer"]
 
 
 class Linear(nn.Linear):
@@ -32,3 +33,22 @@ class Embedding(nn.Embedding):
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=self.std)
+
+
+def output_layer(embedding: nn.Embedding, *, tied: bool, bias: bool = False, std: float = 0.02) -> Linear:
+    """The layer from the width D to the V scores of the vocabulary.
+
+    Args:
+        embedding: the input embedding, (V, D).
+        tied: whether its weight is the layer's too; nothing is drawn then.
+        bias: whether the layer has a bias, which starts at zero.
+        std: spread of a fresh weight.
+    """
+    if not tied:
+        return Linear(embedding.embedding_dim, embedding.num_embeddings, bias, std=std)
+    with torch.device("meta"):  # allocates nothing for the weight that is replaced
+        layer = Linear(embedding.embedding_dim, embedding.num_embeddings, bias)
+    layer.weight = embedding.weight
+    if bias:
+        layer.bias = nn.Parameter(torch.zeros(embedding.num_embeddings))
+    return layer

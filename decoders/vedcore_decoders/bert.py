@@ -1,0 +1,212 @@
+"""BERT (Devlin et al. 2018) as a decoder: causal, with cross-attention.
+
+Norms stand after each residual; positions are learned; every token is of the first type; the head is that of the
+masked language model. Arithmetic and names of fields as in transformers' ``BertLMHeadModel`` with ``is_decoder``
+and ``add_cross_attention``.
+
+Shape letters: B rows of text, T tokens, D width, V vocabulary size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from vedcore.checkpoints.keymap import Row, ignored
+from vedcore.config import Activation, DecoderConfig, Epsilon, Layers, Rate, Size, Spread, TokenId, VocabSize
+from vedcore.errors import IncompatibleError
+from vedcore.layers.attention import CrossAttention, SelfAttention
+from vedcore.layers.block import DecoderLayer
+from vedcore.layers.linear import Embedding, Linear, output_layer
+from vedcore.layers.mlp import MLP, activation
+from vedcore_decoders.published import PublishedDecoder
+
+__all__ = ["BertConfig", "BertDecoder", "MaskedLMHead"]
+
+
+class BertConfig(DecoderConfig):
+    """Settings of a BERT decoder; the defaults are those of ``bert-base-uncased``."""
+
+    vocab_size: VocabSize = 30522
+    """Number of token ids; the tokenizer decides it unless it is given."""
+    hidden_size: Size = 768
+    """Width of the decoder, D."""
+    num_hidden_layers: Layers = 12
+    """Number of layers."""
+    num_attention_heads: Size = 12
+    """Attention heads; must divide ``hidden_size``."""
+    intermediate_size: Size = 3072
+    """Width inside the feed-forward blocks."""
+    hidden_act: Activation = "gelu"
+    """Activation inside the feed-forward blocks and the head."""
+    hidden_dropout_prob: Rate = 0.1
+    """Dropout of the embeddings and of the outputs of attention and feed-forward blocks, in training."""
+    attention_probs_dropout_prob: Rate = 0.1
+    """Dropout of the attention weights, in training."""
+    max_position_embeddings: Size = 512
+    """Rows of the table of positions: the tokens a text may have."""
+    type_vocab_size: Size = 2
+    """Kinds of tokens that the checkpoint tells apart; a decoder's tokens are all of the first."""
+    initializer_range: Spread = 0.02
+    """Standard deviation of fresh weights."""
+    layer_norm_eps: Epsilon = 1e-12
+    """Added to the variance in the layer norms."""
+    pad_token_id: TokenId | None = 0
+    """Id that fills rows after their end."""
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.hidden_size % self.num_attention_heads:
+            raise IncompatibleError(
+                f"{self.num_attention_heads} heads do not divide hidden_size {self.hidden_size}",
+                field="num_attention_heads", hint="change one of the two",
+            )  # fmt: skip
+        return self
+
+
+def _layer(config: BertConfig) -> DecoderLayer:
+    width, heads, std = config.hidden_size, config.num_attention_heads, config.initializer_range
+    dropout = config.attention_probs_dropout_prob
+    return DecoderLayer(
+        SelfAttention(width, heads, dropout=dropout, std=std),
+        CrossAttention(width, config.cross_attention_hidden_size or width, heads, dropout=dropout, std=std),
+        MLP(width, config.intermediate_size, config.hidden_act, std=std),
+        hidden_size=width, norm_eps=config.layer_norm_eps, norm_first=False, dropout=config.hidden_dropout_prob,
+    )  # fmt: skip
+
+
+class MaskedLMHead(nn.Module):
+    """A linear layer, an activation and a norm, then the scores: (B, T, D) to (B, T, V).
+
+    Args:
+        embedding: the input embedding, (V, D).
+        hidden_act: name of the activation.
+        norm_eps: of the norm.
+        tied: whether the last layer's weight is the embedding's.
+        std: spread of fresh weights.
+    """
+
+    def __init__(self, embedding: nn.Embedding, hidden_act: str, norm_eps: float, *, tied: bool, std: float) -> None:
+        super().__init__()
+        width = embedding.embedding_dim
+        self.transform = Linear(width, width, std=std)
+        self.act = activation(hidden_act)
+        self.norm = nn.LayerNorm(width, norm_eps)
+        self.output = output_layer(embedding, tied=tied, bias=True, std=std)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        out: Tensor = self.output(self.norm(self.act(self.transform(hidden_states))))
+        return out
+
+
+_BODY = (
+    ("embeddings.word_embeddings",                       "embedding"),
+    ("embeddings.position_embeddings",                   "position_embedding"),
+    ("embeddings.token_type_embeddings",                 "token_type_embedding"),
+    ("embeddings.LayerNorm",                             "embedding_norm"),
+    ("encoder.layer.{}.attention.self.query",            "layers.{}.self_attention.query"),
+    ("encoder.layer.{}.attention.self.key",              "layers.{}.self_attention.key"),
+    ("encoder.layer.{}.attention.self.value",            "layers.{}.self_attention.value"),
+    ("encoder.layer.{}.attention.output.dense",          "layers.{}.self_attention.output"),
+    ("encoder.layer.{}.attention.output.LayerNorm",      "layers.{}.self_attention_norm"),
+    ("encoder.layer.{}.crossattention.self.query",       "layers.{}.cross_attention.query"),
+    ("encoder.layer.{}.crossattention.self.key",         "layers.{}.cross_attention.key"),
+    ("encoder.layer.{}.crossattention.self.value",       "layers.{}.cross_attention.value"),
+    ("encoder.layer.{}.crossattention.output.dense",     "layers.{}.cross_attention.output"),
+    ("encoder.layer.{}.crossattention.output.LayerNorm", "layers.{}.cross_attention_norm"),
+    ("encoder.layer.{}.intermediate.dense",              "layers.{}.mlp.input"),
+    ("encoder.layer.{}.output.dense",                    "layers.{}.mlp.output"),
+    ("encoder.layer.{}.output.LayerNorm",                "layers.{}.mlp_norm"),
+)  # fmt: skip
+
+
+def body_rows(prefix: str) -> tuple[Row, ...]:
+    """The rows of everything but the head, whose names begin with ``prefix``."""
+    return (
+        *(Row(f"[{prefix}.]{theirs}", ours, optional=".cross_attention" in ours) for theirs, ours in _BODY),
+        ignored(f"[{prefix}.]embeddings.position_ids"),
+        ignored(f"[{prefix}.]embeddings.token_type_ids"),
+        ignored(f"[{prefix}.]pooler.*"),
+    )
+
+
+KEY_MAP = (
+    *body_rows("bert"),
+    Row("cls.predictions.transform.dense",      "lm_head.transform"),
+    Row("cls.predictions.transform.LayerNorm",  "lm_head.norm"),
+    Row("cls.predictions.decoder",              "lm_head.output",       optional=True),
+    Row("cls.predictions.bias",                 "lm_head.output.bias",  optional=True),  # the same again
+    ignored("cls.seq_relationship.*"),
+)  # fmt: skip
+"""``BertLMHeadModel``'s names, and what ``BertForPreTraining`` has besides."""
+
+_IDS = {"bos_token_id": 101, "eos_token_id": 102}
+"""[CLS] and [SEP]."""
+_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+
+
+class BertDecoder(PublishedDecoder):
+    """BERT as a decoder of images; ``decoder(input_ids, encoder_hidden_states=...)``, see `TextDecoder.forward`."""
+
+    config_class: ClassVar[type[BertConfig]] = BertConfig
+    config: BertConfig
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "bert-base-uncased": _IDS,
+        "bert-large-uncased": {**_IDS, **_LARGE},
+        "bert-base-cased": {**_IDS, "vocab_size": 28996},
+        "bert-large-cased": {**_IDS, **_LARGE, "vocab_size": 28996},
+        "bert-base-multilingual-uncased": {**_IDS, "vocab_size": 105879},
+        "bert-base-multilingual-cased": {**_IDS, "vocab_size": 119547},
+    }
+    hub_repos: ClassVar[Mapping[str, str]] = {name: f"google-bert/{name}" for name in variants}
+    key_map = KEY_MAP
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        width, std = config.hidden_size, config.initializer_range
+        self.config = config
+        self.hidden_size, self.vocab_size = width, config.vocab_size
+        self.max_positions: int | None = config.max_position_embeddings
+        self.num_attention_heads = config.num_attention_heads
+        self.cross_attention_size = config.cross_attention_hidden_size or width
+
+        self.embedding = Embedding(config.vocab_size, width, std=std)
+        self.position_embedding = Embedding(config.max_position_embeddings, width, std=std)
+        self.token_type_embedding = Embedding(config.type_vocab_size, width, std=std)
+        self.embedding_norm = nn.LayerNorm(width, config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.layers = nn.ModuleList(_layer(config) for _ in range(config.num_hidden_layers))
+        self.final_norm = nn.Identity()
+        self.lm_head = MaskedLMHead(
+            self.embedding, self.head_act(), config.layer_norm_eps, tied=config.tie_word_embeddings, std=std
+        )
+
+    def head_act(self) -> str:
+        """Name of the activation in the head."""
+        return self.config.hidden_act
+
+    def embed(self, embeddings: Tensor, positions: Tensor) -> Tensor:
+        """(B, T, D) and (1 or B, T) to (B, T, D)."""
+        x = embeddings + self.token_type_embedding.weight[0] + self.position_embedding(self.position_rows(positions))
+        out: Tensor = self.dropout(self.embedding_norm(x))
+        return out
+
+    def position_rows(self, positions: Tensor) -> Tensor:
+        """Rows of the table for positions; padding takes the first, and nothing looks at it."""
+        return positions.clamp(min=0)
+
+    def head(self, hidden_states: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, V)."""
+        out: Tensor = self.lm_head(hidden_states)
+        return out
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """(V, D)."""
+        return self.embedding
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """D to V."""
+        return self.lm_head.output

@@ -1,0 +1,99 @@
+"""RoBERTa (Liu et al. 2019) as a decoder: BERT, but for its positions, its head and its sizes.
+
+The table of positions begins with rows for ids up to the padding id, so that the first token has row
+``pad_token_id + 1``; tokens that are the padding id take no position. The head's activation is always GELU.
+Arithmetic and names of fields as in transformers' ``RobertaForCausalLM``.
+
+Shape letters: B rows of text, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
+from torch import Tensor
+
+from vedcore.checkpoints.keymap import Row
+from vedcore.config import Size, TokenId, VocabSize
+from vedcore.errors import IncompatibleError
+from vedcore_decoders.bert import BertConfig, BertDecoder, body_rows
+
+__all__ = ["RobertaConfig", "RobertaDecoder"]
+
+
+class RobertaConfig(BertConfig):
+    """Settings of a RoBERTa decoder; the defaults are transformers', which no published variant has."""
+
+    vocab_size: VocabSize = 50265
+    """Number of token ids; the tokenizer decides it unless it is given."""
+    max_position_embeddings: Size = 512
+    """Rows of the table of positions; a text may have ``pad_token_id + 1`` tokens fewer."""
+    bos_token_id: TokenId | None = 0
+    """Id that starts a text."""
+    pad_token_id: TokenId = 1
+    """Id that fills rows after their end, and after whose row of the table the positions begin."""
+    eos_token_id: TokenId | tuple[TokenId, ...] | None = 2
+    """Id or ids that end a text."""
+
+    @model_validator(mode="after")
+    def _check_positions(self) -> Self:
+        if self.max_position_embeddings <= self.pad_token_id + 1:
+            raise IncompatibleError(
+                f"{self.max_position_embeddings} leaves no position after pad_token_id {self.pad_token_id}",
+                field="max_position_embeddings", hint="raise it, or lower pad_token_id",
+            )  # fmt: skip
+        return self
+
+
+KEY_MAP = (
+    *body_rows("roberta"),
+    Row("lm_head.dense",       "lm_head.transform"),
+    Row("lm_head.layer_norm",  "lm_head.norm"),
+    Row("lm_head.decoder",     "lm_head.output",       optional=True),
+    Row("lm_head.bias",        "lm_head.output.bias",  optional=True),  # the same again
+)  # fmt: skip
+"""``RobertaForCausalLM``'s names."""
+
+
+_BASE = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
+
+
+class RobertaDecoder(BertDecoder):
+    """RoBERTa as a decoder of images."""
+
+    config_class: ClassVar[type[RobertaConfig]] = RobertaConfig
+    config: RobertaConfig
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "roberta-base": _BASE,
+        "roberta-large": {
+            **_BASE, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
+        },
+        "distilroberta-base": {**_BASE, "num_hidden_layers": 6},
+    }  # fmt: skip
+    hub_repos: ClassVar[Mapping[str, str]] = {
+        "roberta-base": "FacebookAI/roberta-base",
+        "roberta-large": "FacebookAI/roberta-large",
+        "distilroberta-base": "distilbert/distilroberta-base",
+    }
+    key_map = KEY_MAP
+
+    def __init__(self, config: RobertaConfig) -> None:
+        super().__init__(config)
+        self.max_positions = config.max_position_embeddings - config.pad_token_id - 1
+
+    def head_act(self) -> str:
+        """Always GELU, whatever ``hidden_act``."""
+        return "gelu"
+
+    def takes_position(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
+        """(B, T) bool: tokens that are neither masked nor the padding id."""
+        if input_ids is None:
+            return attention_mask
+        real = input_ids != self.config.pad_token_id
+        return real if attention_mask is None else real & attention_mask
+
+    def position_rows(self, positions: Tensor) -> Tensor:
+        """Rows of the table for positions; that of the padding id for padding."""
+        return positions + self.config.pad_token_id + 1

@@ -1,0 +1,242 @@
+"""Any timm model that has ``forward_features``: ``timm/<name>``.
+
+What a model gives is found out by sending shapes through it on the meta device, so no list of models is kept here.
+
+Shape letters: N images, H x W pixels, S tokens, D width, Y rows and X columns of a map.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from vedcore.config import Rate
+from vedcore.errors import ConfigSchemaError, IncompatibleError, UsageError, VedcoreError, printable
+from vedcore.layers.embeddings import sinusoid_2d
+from vedcore.outputs import EncoderOutput
+from vedcore_encoders.timm_building import build, check_patches, check_tokens
+from vedcore_encoders.timm_encoder import Run, TimmConfig, TimmEncoder, as_sequence
+
+__all__ = ["AnyTimm", "AnyTimmConfig"]
+
+
+class AnyTimmConfig(TimmConfig):
+    """Settings of any timm model; a field that is None is as the variant has it."""
+
+    drop_rate: Rate | None = None
+    """Dropout rate, in timm's meaning for the model."""
+    drop_path_rate: Rate | None = None
+    """Probability that the last block is skipped in training."""
+    positions: Literal["auto", "none", "sinusoidal"] = "auto"
+    """What tells cross-attention where a token is: ``sinusoidal`` adds sines along height and width to a map;
+    ``auto`` does so for maps, and leaves the sequences of transformers, which have positions, as they are."""
+
+
+class Look(NamedTuple):
+    """What images of a size become."""
+
+    layout: Literal["NLC", "NCHW", "NHWC"]
+    tokens: int
+    width: int
+    unused: tuple[str, ...]
+    """Direct children of the model that ``forward_features`` does not call: what only a classifier needs."""
+
+
+class AnyTimm(TimmEncoder):
+    """A timm model as an encoder; ``last_hidden_state`` is what ``forward_features`` gives, as a sequence.
+
+    A map (N, D, Y, X) becomes (N, Y * X, D), row by row. Models without fixed positions take images of any size
+    that is not smaller than their stride.
+    """
+
+    config_class: ClassVar[type[AnyTimmConfig]] = AnyTimmConfig
+    config: AnyTimmConfig
+    model: Any
+
+    def __init__(self, config: AnyTimmConfig, pretrained: bool = False) -> None:
+        super().__init__(config, pretrained)
+        found = look(config.variant, *_looked_at(config))
+        self.layout, self.hidden_size = found.layout, found.width
+        for child in found.unused:
+            setattr(self.model, child, nn.Identity())
+
+    @classmethod
+    def check(cls, config: Any, prefix: str = "encoder.") -> None:
+        """The model takes the image, and gives what the config asks for."""
+        found = look(config.variant, *_looked_at(config))
+        if config.positions == "sinusoidal" and found.layout == "NLC":
+            raise IncompatibleError(
+                f"{config.variant} gives a sequence, not a map", field=f"{prefix}positions", hint="leave positions out"
+            )
+
+    @classmethod
+    def timm_arguments(cls, config: Any) -> dict[str, Any]:
+        size, drop_rate, drop_path_rate = _looked_at(config)
+        return _arguments(config.variant, size, drop_rate, drop_path_rate)
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether activations are computed again in the backward pass instead of kept; timm says where."""
+        return bool(self.__dict__.get("_checkpointing", False))
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, enable: bool) -> None:
+        self.__dict__["_checkpointing"] = enable
+        self.model.set_grad_checkpointing(enable)
+
+    def num_tokens(self, image_size: tuple[int, int] | None = None) -> int:
+        """S for images of that height and width, found out with shapes alone.
+
+        Raises:
+            IncompatibleError: a size that the model does not take.
+        """
+        size = image_size or self.image_size
+        self.check_size(size)
+        return look(self.config.variant, size).tokens
+
+    def check_size(self, image_size: tuple[int, int]) -> None:
+        if image_size != self.image_size and not timm.get_pretrained_cfg(self.config.variant).fixed_input_size:
+            look(self.config.variant, image_size)
+        else:
+            super().check_size(image_size)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> EncoderOutput:
+        """Encode images, as `TimmEncoder.forward` says.
+
+        ``output_hidden_states`` gives the output of each stage, or block, without class tokens and positions.
+
+        Raises:
+            UsageError: attention weights or hidden states of a model that has none.
+        """
+        if output_attentions and self.gradient_checkpointing and self.training:
+            raise UsageError(
+                "gradient checkpointing keeps no attention weights",
+                field="output_attentions",
+                hint="switch one of them off",
+            )
+        out = super().forward(pixel_values, attention_mask, output_attentions, output_hidden_states)
+        if output_attentions and not out.attentions:
+            raise UsageError(
+                f"{self.config.variant} computes no attention weights", field="output_attentions", hint="leave it out"
+            )
+        return out
+
+    def encode(self, pixel_values: Tensor, run: Run, output_hidden_states: bool) -> tuple[Tensor, list[Tensor]]:
+        states: list[Tensor] = []
+        if output_hidden_states:
+            if not hasattr(self.model, "forward_intermediates"):
+                raise UsageError(
+                    f"timm gives no hidden states of {self.config.variant}",
+                    field="output_hidden_states",
+                    hint="leave it out",
+                )
+            maps = self.model.forward_intermediates(pixel_values, intermediates_only=True)
+            states = [as_sequence(m.movedim(1, -1) if m.ndim == 4 else m) for m in maps]  # (N, D, Y, X) -> (N, Y*X, D)
+        features = self.model.forward_features(pixel_values)
+        if self.layout == "NCHW":
+            features = features.movedim(1, -1)  # (N, Y, X, D)
+        if self.layout != "NLC" and self.config.positions != "none":
+            features = features + _positions(features)
+        return as_sequence(features), states
+
+
+def _positions(features: Tensor) -> Tensor:
+    """Sines of rows and columns for a map (N, Y, X, D), as large as each image's features are: those have any scale."""
+    _, height, width, channels = features.shape
+    size = features.detach().float().pow(2).mean((1, 2, 3), keepdim=True).sqrt()  # (N, 1, 1, 1)
+    sines = sinusoid_2d(height, width, channels, features.device).reshape(height, width, channels)  # (Y, X, D)
+    out: Tensor = size * sines
+    return out.to(features.dtype)
+
+
+def _looked_at(config: Any) -> tuple[tuple[int, int], float | None, float | None]:
+    size = config.image_size or tuple(timm.get_pretrained_cfg(config.variant).input_size[1:])
+    return size, config.drop_rate, config.drop_path_rate
+
+
+def _arguments(
+    variant: str, image_size: tuple[int, int], drop_rate: float | None, drop_path_rate: float | None
+) -> dict[str, Any]:
+    """What to give timm's constructor; only models of a fixed size are told the size, where it is not their own."""
+    own = timm.get_pretrained_cfg(variant)
+    told = own.fixed_input_size and image_size != tuple(own.input_size[1:])
+    return {"img_size": image_size if told else None, "drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+
+
+@functools.lru_cache(maxsize=256)
+def look(
+    variant: str, image_size: tuple[int, int], drop_rate: float | None = None, drop_path_rate: float | None = None
+) -> Look:
+    """Build the model on the meta device and send images of that size through it: shapes only, nothing is computed.
+
+    Raises:
+        ConfigSchemaError: a setting that this model does not have.
+        IncompatibleError: a size that it does not take; a model that gives neither a sequence nor a map.
+    """
+    own = timm.get_pretrained_cfg(variant)
+    if own.input_size[0] != 3:
+        raise IncompatibleError(
+            f"{variant} takes {own.input_size[0]} channels", field="encoder", hint="choose one for RGB"
+        )
+    called: set[str] = set()
+    try:
+        with torch.device("meta"), torch.no_grad():
+            arguments = _arguments(variant, image_size, drop_rate, drop_path_rate)
+            model: Any = build(variant, **arguments).eval()
+            _check_size(variant, model, image_size, told=arguments["img_size"] is not None)
+            for name, child in model.named_children():
+                for module in child.modules():
+                    module.register_forward_pre_hook(lambda *_, name=name: called.add(name))
+            features = model.forward_features(torch.empty(2, 3, *image_size))
+    except (VedcoreError, MemoryError):
+        raise
+    except Exception as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown and unknown[1] != "img_size":
+            raise ConfigSchemaError(
+                f"{variant} has no such setting", field=f"encoder.{unknown[1]}", hint="leave it out"
+            ) from error
+        raise IncompatibleError(
+            f"{variant} does not take images of {image_size[0]} x {image_size[1]} pixels", field="encoder.image_size",
+            hint=f"use {own.input_size[1]} x {own.input_size[2]}, which it was made for", details=printable(error),
+        ) from error  # fmt: skip
+    if not isinstance(features, Tensor) or features.ndim not in (3, 4):
+        raise IncompatibleError(
+            f"{variant} gives neither a sequence nor a map", field="encoder", hint="choose another model"
+        )
+    layout, width, tokens = _layout(model, features)
+    check_tokens(tokens, "encoder.")
+    weighty = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
+    return Look(layout, tokens, width, tuple(name for name in weighty if name not in called))
+
+
+def _layout(model: Any, features: Tensor) -> tuple[Literal["NLC", "NCHW", "NHWC"], int, int]:
+    if features.ndim == 3:
+        return "NLC", features.shape[2], features.shape[1]
+    last = getattr(model, "output_fmt", None) == "NHWC" or features.shape[1] != model.num_features == features.shape[3]
+    width = features.shape[3 if last else 1]
+    return "NHWC" if last else "NCHW", width, features[0].numel() // width
+
+
+def _check_size(variant: str, model: Any, image_size: tuple[int, int], told: bool) -> None:
+    """timm cuts what patches do not cover, and pads what is smaller than a model's stride: refuse both."""
+    patches: Any = getattr(model, "patch_embed", None)
+    if told and hasattr(patches, "grid_size"):
+        check_patches(image_size, tuple(patches.patch_size), "encoder.")
+    stride = max((info["reduction"] for info in getattr(model, "feature_info", [])), default=1)
+    if min(image_size) < stride:
+        raise IncompatibleError(
+            f"images of {image_size[0]} x {image_size[1]} pixels, but {variant} shrinks them by {stride}",
+            field="encoder.image_size", hint=f"make each side at least {stride}",
+        )  # fmt: skip

@@ -1,0 +1,94 @@
+"""BEiT: a ViT whose attention knows relative positions, and whose layers are scaled.
+
+"BEiT: BERT Pre-Training of Image Transformers", Bao et al. 2021. Only the difference from ViT is here: positions
+are biases of the attention scores (one table a block, or one for all), absolute ones are optional, keys have no
+bias, and the final norm is part of the pooling that published models are fine-tuned with.
+
+Shape letters: N images, S tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from vedcore.checkpoints.keymap import Row, ignored
+from vedcore_encoders.timm_encoder import Run
+from vedcore_encoders.vit import KEY_MAP as VIT_KEY_MAP
+from vedcore_encoders.vit import ViT, ViTConfig
+
+__all__ = ["KEY_MAP", "Beit", "BeitConfig"]
+
+
+class BeitConfig(ViTConfig):
+    """Settings of a BEiT; a field that is None is as the variant has it."""
+
+    variant: str = "beit_base_patch16_224"
+    """timm's name of the model, with or without the tag of its published weights."""
+    qkv_bias: bool | None = None
+    """Whether query and value have a bias; keys never have."""
+    use_absolute_position_embeddings: bool | None = None
+    """Whether positions are added to the embeddings."""
+    use_relative_position_bias: bool | None = None
+    """Whether every block has a table of relative positions."""
+    use_shared_relative_position_bias: bool | None = None
+    """Whether all blocks share one table of relative positions."""
+    layer_scale_init_value: Annotated[float, Field(ge=0, le=10)] | None = None
+    """What the factors of each layer's output start from; 0 means no factors."""
+    use_mean_pooling: bool | None = None
+    """Whether the classifier averages tokens and norms afterwards. It has no part here, so True, as published, means
+    that ``last_hidden_state`` is not normed, and False that a final norm stands there, as in transformers."""
+
+
+# transformers' BeitModel; rows of ViT that read the same are taken from there
+_RELATIVE = "relative_position_bias.relative_position_bias_table"
+_OPTIONAL = ("embeddings.position_embeddings", "layernorm")
+KEY_MAP: tuple[Row, ...] = (
+    Row("encoder.layer.{}.attention.attention.query.bias",        "model.blocks.{}.attn.q_bias", optional=True),
+    Row("encoder.layer.{}.attention.attention.value.bias",        "model.blocks.{}.attn.v_bias", optional=True),
+    Row("encoder.layer.{}.lambda_1",                              "model.blocks.{}.gamma_1", optional=True),
+    Row("encoder.layer.{}.lambda_2",                              "model.blocks.{}.gamma_2", optional=True),
+    Row(f"encoder.layer.{{}}.attention.attention.{_RELATIVE}",    "model.blocks.{}.attn.relative_position_bias_table",
+        optional=True),
+    Row(f"encoder.{_RELATIVE}",                                   f"model.rel_pos_bias.{_RELATIVE.split('.')[1]}",
+        optional=True),
+    ignored("encoder.layer.{}.attention.attention.relative_position_bias.relative_position_index"),
+    ignored("encoder.relative_position_bias.relative_position_index"),
+    *(Row(row.theirs, row.ours, optional=True) if row.theirs in _OPTIONAL else row for row in VIT_KEY_MAP),
+)  # fmt: skip
+
+
+class Beit(ViT):
+    """A timm ``Beit`` as an encoder."""
+
+    config_class: ClassVar[type[BeitConfig]] = BeitConfig
+    timm_modules: ClassVar[tuple[str, ...]] = ("beit",)
+    key_map = KEY_MAP
+
+    @classmethod
+    def timm_arguments(cls, config: Any) -> dict[str, Any]:
+        pooling = {None: None, True: "avg", False: "token"}
+        return {
+            **super().timm_arguments(config),
+            "use_abs_pos_emb": config.use_absolute_position_embeddings,
+            "use_rel_pos_bias": config.use_relative_position_bias,
+            "use_shared_rel_pos_bias": config.use_shared_relative_position_bias,
+            "init_values": config.layer_scale_init_value,
+            "global_pool": pooling[config.use_mean_pooling],
+        }
+
+    def states(self, pixel_values: Tensor, run: Run) -> Iterator[Tensor]:
+        x = self.model.patch_embed(pixel_values)  # (N, patches, D)
+        x = torch.cat([self.model.cls_token.expand(len(x), -1, -1), x], 1)  # (N, S, D)
+        if self.model.pos_embed is not None:
+            x = x + self.model.pos_embed
+        x = self.model.pos_drop(x)
+        yield x
+        shared = self.model.rel_pos_bias() if self.model.rel_pos_bias is not None else None  # (heads, S, S)
+        for block in self.model.blocks:
+            x = run(block, x, shared)
+            yield x

@@ -1,0 +1,236 @@
+"""Swin: attention within windows, which shift from block to block, on maps that shrink from stage to stage.
+
+"Swin Transformer", Liu et al. 2021. There is no class token: S is the number of places of the last map.
+
+Shape letters: N images, H x W pixels, Y rows and X columns of a map, D width, P tokens of a window.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+import torch
+from pydantic import Field
+from timm.models.swin_transformer import window_partition, window_reverse
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vedcore.checkpoints.keymap import Row, ignored
+from vedcore.config import Activation, Epsilon, Layers, Rate
+from vedcore.errors import IncompatibleError
+from vedcore_encoders.timm_building import (
+    build,
+    check_division,
+    check_patches,
+    check_tokens,
+    drop_once,
+    set_activation,
+    set_layer_norm_eps,
+)
+from vedcore_encoders.timm_encoder import BlockEncoder, Heads, PatchSide, Run, TimmConfig
+
+__all__ = ["KEY_MAP", "Swin", "SwinConfig"]
+
+
+class SwinConfig(TimmConfig):
+    """Settings of a Swin; a field that is None is as the variant has it."""
+
+    variant: str = "swin_base_patch4_window7_224"
+    """timm's name of the model, with or without the tag of its published weights."""
+    patch_size: PatchSide | None = None
+    """Height and width in pixels of a patch."""
+    embed_dim: Annotated[int, Field(ge=1, le=8192)] | None = None
+    """Width of the first stage; it doubles from stage to stage."""
+    depths: Annotated[tuple[Layers, ...], Field(min_length=1, max_length=8)] | None = None
+    """Number of blocks of each stage."""
+    num_heads: Annotated[tuple[Heads, ...], Field(min_length=1, max_length=8)] | None = None
+    """Attention heads of each stage; they divide its width."""
+    window_size: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Height and width of a window, in places of a map; a map that is smaller is one window."""
+    mlp_ratio: Annotated[float, Field(gt=0, le=64)] | None = None
+    """Width inside the feed-forward layers over the stage's width."""
+    qkv_bias: bool | None = None
+    """Whether query, key and value have a bias."""
+    hidden_act: Activation | None = None
+    """Activation of the feed-forward layers."""
+    layer_norm_eps: Epsilon | None = None
+    """Added to the variance in the norms of blocks and in the final one; those between stages keep 1e-5."""
+    use_absolute_embeddings: bool = False
+    """Whether positions are added to the embeddings; published models have none."""
+    hidden_dropout_prob: Rate | None = None
+    """Share dropped, in training, from the embeddings and from what each layer adds."""
+    attention_probs_dropout_prob: Rate | None = None
+    """Share of the attention weights dropped in training."""
+    drop_path_rate: Rate | None = None
+    """Probability that the last block is skipped in training; it grows from 0 with depth."""
+
+
+class Published(NamedTuple):
+    """What the checks need of a variant, as published."""
+
+    embed_dim: int
+    heads: tuple[int, ...]
+    image_size: tuple[int, int]
+    patch_size: tuple[int, int]
+
+
+@functools.cache
+def published(variant: str) -> Published:
+    """Look at one block a stage of the variant on the meta device; takes milliseconds."""
+    with torch.device("meta"):
+        model: Any = build(variant, depths=(1, 1, 1, 1))  # every published one has four stages
+    return Published(
+        embed_dim=model.embed_dim,
+        heads=tuple(stage.blocks[0].attn.num_heads for stage in model.layers),
+        image_size=tuple(model.patch_embed.img_size),
+        patch_size=tuple(model.patch_embed.patch_size),
+    )
+
+
+# transformers' SwinModel, as its files have it; it merges patches at the end of a stage, timm at the start of the next
+_THEIRS, _OURS = "encoder.layers.{}.blocks.{}", "model.layers.{}.blocks.{}"
+_TABLE, _INDEX = "relative_position_bias_table", "relative_position_index"
+KEY_MAP: tuple[Row, ...] = (
+    Row("embeddings.patch_embeddings.projection",             "model.patch_embed.proj"),
+    Row("embeddings.norm",                                    "model.patch_embed.norm"),
+    Row("embeddings.position_embeddings",                     "position_embeddings", optional=True),
+    Row(f"{_THEIRS}.layernorm_before",                        f"{_OURS}.norm1"),
+    Row(f"{_THEIRS}.attention.self.query+key+value",          f"{_OURS}.attn.qkv"),
+    Row(f"{_THEIRS}.attention.self.{_TABLE}",                 f"{_OURS}.attn.{_TABLE}"),
+    Row(f"{_THEIRS}.attention.output.dense",                  f"{_OURS}.attn.proj"),
+    Row(f"{_THEIRS}.layernorm_after",                         f"{_OURS}.norm2"),
+    Row(f"{_THEIRS}.intermediate.dense",                      f"{_OURS}.mlp.fc1"),
+    Row(f"{_THEIRS}.output.dense",                            f"{_OURS}.mlp.fc2"),
+    Row("encoder.layers.{}.downsample.norm",                  "model.layers.{+1}.downsample.norm", optional=True),
+    Row("encoder.layers.{}.downsample.reduction",             "model.layers.{+1}.downsample.reduction", optional=True),
+    Row("layernorm",                                          "model.norm"),
+    ignored("embeddings.mask_token"),
+    ignored(f"{_THEIRS}.attention.self.{_INDEX}"),
+)  # fmt: skip
+
+
+class Swin(BlockEncoder):
+    """A timm ``SwinTransformer`` as an encoder; ``last_hidden_state`` is after the final norm."""
+
+    config_class: ClassVar[type[SwinConfig]] = SwinConfig
+    config: SwinConfig
+    timm_modules: ClassVar[tuple[str, ...]] = ("swin_transformer",)
+    key_map = KEY_MAP
+    model: Any
+
+    def __init__(self, config: SwinConfig, pretrained: bool = False) -> None:
+        super().__init__(config, pretrained)
+        self.hidden_size = self.model.num_features
+        grid = self.model.patch_embed.grid_size
+        self.position_embeddings = (
+            nn.Parameter(torch.zeros(1, grid[0] * grid[1], self.model.embed_dim))
+            if config.use_absolute_embeddings
+            else None
+        )
+        set_activation(self.model.layers, config.hidden_act)
+        for stage in self.model.layers:
+            set_layer_norm_eps(stage.blocks, config.layer_norm_eps)
+            _keep_still(stage.blocks)
+        set_layer_norm_eps(self.model.norm, config.layer_norm_eps)
+        if config.hidden_dropout_prob is not None:
+            drop_once(self.model.layers)
+        self.model.head = nn.Identity()
+
+    @classmethod
+    def check(cls, config: Any, prefix: str = "encoder.") -> None:
+        """Every stage has heads, they divide its width, and patches divide the image."""
+        own = published(config.variant)
+        heads, width = config.num_heads or own.heads, config.embed_dim or own.embed_dim
+        stages = len(config.depths) if config.depths else len(own.heads)
+        if len(heads) != stages:
+            raise IncompatibleError(
+                f"num_heads has {len(heads)} stages, depths {stages}",
+                field=f"{prefix}num_heads",
+                hint="give both the same number",
+            )
+        for stage, count in enumerate(heads):
+            check_division(
+                width * 2**stage, count, f"width of stage {stage + 1}", "num_heads", f"{prefix}num_heads",
+                "change num_heads or embed_dim",
+            )  # fmt: skip
+        image = config.image_size or own.image_size
+        patch = own.patch_size if config.patch_size is None else (config.patch_size, config.patch_size)
+        check_patches(image, patch, prefix)
+        last = [-(-side // (p * 2 ** (stages - 1))) for side, p in zip(image, patch, strict=True)]
+        check_tokens(last[0] * last[1], prefix)
+
+    @classmethod
+    def timm_arguments(cls, config: Any) -> dict[str, Any]:
+        return {
+            "img_size": config.image_size,
+            "patch_size": config.patch_size,
+            "embed_dim": config.embed_dim,
+            "depths": config.depths,
+            "num_heads": config.num_heads,
+            "window_size": config.window_size,
+            "mlp_ratio": config.mlp_ratio,
+            "qkv_bias": config.qkv_bias,
+            "proj_drop_rate": config.hidden_dropout_prob,
+            "attn_drop_rate": config.attention_probs_dropout_prob,
+            "drop_path_rate": config.drop_path_rate,
+        }
+
+    def num_tokens(self, image_size: tuple[int, int] | None = None) -> int:
+        """S: the places of the last map.
+
+        Raises:
+            IncompatibleError: another size than the encoder takes.
+        """
+        self.check_size(image_size or self.image_size)
+        height, width = self.model.layers[-1].output_resolution
+        return int(height * width)
+
+    def states(self, pixel_values: Tensor, run: Run) -> Iterator[Tensor]:
+        x = self.model.patch_embed(pixel_values)  # (N, Y, X, D)
+        if self.position_embeddings is not None:
+            x = x + self.position_embeddings.view(1, *x.shape[1:])
+        x = F.dropout(x, self.config.hidden_dropout_prob or 0.0, self.training)
+        yield x
+        stages = list(self.model.layers)
+        for stage, following in zip(stages, [*stages[1:], None], strict=True):
+            for block in stage.blocks:
+                x = run(windowed_block, block, x)
+            if following is not None:
+                x = following.downsample(x)  # (N, Y/2, X/2, 2 D)
+            yield x
+
+    def final_norm(self, hidden_states: Tensor) -> Tensor:
+        out: Tensor = self.model.norm(hidden_states)
+        return out
+
+
+def windowed_block(block: Any, x: Tensor) -> Tensor:
+    """A block of timm's on a map (N, Y, X, D), padded to whole windows before it is shifted.
+
+    timm shifts first, so that where windows do not divide the map, places that its mask means to keep apart see each
+    other; transformers and the original segmentation code pad first. On maps of whole windows both are the same.
+    """
+    height, width = x.shape[1:3]
+    window, shift = block.window_size, block.shift_size
+    inner = F.pad(block.norm1(x), (0, 0, 0, -width % window[1], 0, -height % window[0]))  # (N, Y', X', D)
+    padded = inner.shape[1:3]
+    if any(shift):
+        inner = inner.roll((-shift[0], -shift[1]), (1, 2))
+    windows = window_partition(inner, window).flatten(1, 2)  # (N * windows, P, D)
+    windows = block.attn(windows, mask=block.attn_mask).unflatten(1, window)
+    inner = window_reverse(windows, window, *padded)  # (N, Y', X', D)
+    if any(shift):
+        inner = inner.roll(shift, (1, 2))
+    x = x + block.drop_path1(inner[:, :height, :width])
+    out: Tensor = x + block.drop_path2(block.mlp(block.norm2(x)))
+    return out
+
+
+def _keep_still(blocks: Any) -> None:
+    """Shift along neither side where one side is exactly a window, as transformers does; timm shifts the other."""
+    for block in blocks:
+        if min(block.input_resolution) == max(block.window_size):
+            block.shift_size = (0, 0)
+            block.attn_mask = None

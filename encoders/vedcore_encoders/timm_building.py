@@ -1,0 +1,177 @@
+"""Asking timm for a model, refusing sizes that cannot work, and setting what its constructors do not take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from vedcore.config import check_limit
+from vedcore.errors import HubError, IncompatibleError, printable
+from vedcore.layers.mlp import activation
+
+__all__ = [
+    "build", "check_division", "check_patches", "check_tokens", "drop_once", "set_activation",
+    "set_layer_norm_eps",
+]  # fmt: skip
+
+MAX_TOKENS = 65_536
+"""Tokens an image may give."""
+
+
+def build(variant: str, pretrained: bool = False, **arguments: Any) -> nn.Module:
+    """A timm model without its classifier.
+
+    Args:
+        variant: a name that `check_timm_name` has passed.
+        pretrained: take the published weights.
+        arguments: what timm's constructor takes; None is left out.
+
+    Raises:
+        IncompatibleError: weights are not published, or do not fit the arguments.
+        HubError: the weights cannot be had.
+    """
+    if not pretrained:
+        with _ValuesSkipped() if torch.get_default_device().type == "meta" else nullcontext():
+            return timm.create_model(variant, num_classes=0, **arguments)  # type: ignore[no-any-return]
+    if not timm.get_pretrained_cfg(variant).has_weights:
+        raise IncompatibleError(
+            f"{variant} has no published weights", field="pretrained", hint="compose without pretrained=True"
+        )
+    try:
+        # with its classifier, since timm is lenient about all weights where the classifier differs from the published
+        model: Any = timm.create_model(variant, pretrained=True, **arguments)
+    except MemoryError:
+        raise
+    except Exception as error:
+        if "loading state_dict" in str(error):
+            changed = ", ".join(name for name, value in arguments.items() if value is not None) or "its config"
+            raise IncompatibleError(
+                f"the published weights of {variant} do not fit with {changed}", field="encoder",
+                hint="leave sizes as the variant has them, or compose without pretrained=True", details=printable(error),
+            ) from error  # fmt: skip
+        raise HubError(
+            f"the weights of {variant} cannot be had: {type(error).__name__}", details=printable(error),
+            hint="check the connection, or compose without pretrained=True",
+        ) from error  # fmt: skip
+    model.reset_classifier(0)
+    return model  # type: ignore[no-any-return]
+
+
+class _ValuesSkipped(TorchFunctionMode):
+    """Leaves out what only sets values of meta tensors, which have none: that is most of the time of building there."""
+
+    names = frozenset(
+        f"{name}_"
+        for name in (
+            "add",
+            "clamp",
+            "copy",
+            "div",
+            "erfinv",
+            "fill",
+            "kaiming_uniform",
+            "mul",
+            "normal",
+            "uniform",
+            "zero",
+        )
+    )
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if getattr(func, "__name__", "") in self.names:
+            target = args[0] if args else (kwargs or {}).get("tensor")
+            if isinstance(target, Tensor) and target.is_meta:
+                return target
+        return func(*args, **(kwargs or {}))
+
+
+def check_division(whole: int, part: int, what: str, by: str, field: str, hint: str) -> None:
+    """Refuse a size that another does not divide.
+
+    Raises:
+        IncompatibleError: naming both numbers and the field to change.
+    """
+    if part <= 0 or whole % part:
+        raise IncompatibleError(f"{what} {whole} is not divisible by {by} {part}", field=field, hint=hint)
+
+
+def check_patches(image_size: tuple[int, int], patch_size: tuple[int, int], prefix: str) -> None:
+    """Refuse an image that patches do not divide.
+
+    Raises:
+        IncompatibleError: naming both numbers and the nearest size that works.
+    """
+    for side, patch, name in zip(image_size, patch_size, ("height", "width"), strict=True):
+        near = max(1, round(side / patch)) * patch
+        check_division(
+            side, patch, f"image {name}", "patch size", f"{prefix}image_size", f"make it {near}, or change patch_size"
+        )
+
+
+def check_tokens(tokens: int, prefix: str) -> None:
+    """Refuse an absurd number of tokens.
+
+    Raises:
+        ConfigLimitError: naming the number and the limit.
+    """
+    check_limit(tokens, MAX_TOKENS, f"{prefix}image_size", "number of image tokens")
+
+
+class Activation(nn.Module):
+    """An activation by transformers' name, as a module in place of timm's."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.function = activation(name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+    def extra_repr(self) -> str:
+        return self.name
+
+
+def set_activation(blocks: nn.Module, name: str | None) -> None:
+    """Give every feed-forward layer in ``blocks`` the activation ``name``; timm's constructors do not all take one."""
+    if name is None:
+        return
+    layers = [m for m in blocks.modules() if isinstance(getattr(m, "act", None), nn.Module)]
+    if not layers:
+        raise IncompatibleError(
+            "this variant has no activation to set", field="encoder.hidden_act", hint="leave hidden_act out"
+        )
+    for layer in layers:
+        layer.act = Activation(name)
+
+
+def set_layer_norm_eps(modules: nn.Module, eps: float | None) -> None:
+    """Give every layer norm in ``modules`` the epsilon ``eps``."""
+    if eps is None:
+        return
+    norms = [m for m in modules.modules() if isinstance(m, nn.LayerNorm)]
+    if not norms:
+        raise IncompatibleError(
+            "this variant has no layer norm", field="encoder.layer_norm_eps", hint="leave layer_norm_eps out"
+        )
+    for norm in norms:
+        norm.eps = eps
+
+
+def drop_once(blocks: nn.Module) -> None:
+    """Drop after the second layer of feed-forward blocks only, as transformers does; timm drops after both."""
+    for module in blocks.modules():
+        if isinstance(getattr(module, "drop1", None), nn.Dropout):
+            module.drop1 = nn.Dropout(0.0)

@@ -1,0 +1,237 @@
+"""What all encoders on timm share: building, image sizes, checks, and what is returned.
+
+Shape letters: N images, H x W pixels, S tokens, D width, Y rows and X columns of a map.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from typing import Annotated, Any, ClassVar
+
+import timm
+from pydantic import Field
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vedcore.checkpoints.keymap import Row
+from vedcore.components import VisionEncoder
+from vedcore.config import EncoderConfig, Preprocessing
+from vedcore.errors import IncompatibleError, UsageError
+from vedcore.outputs import EncoderOutput
+from vedcore_encoders.attention_weights import AttentionWeights
+from vedcore_encoders.timm_building import build
+from vedcore_encoders.timm_names import check_timm_name
+
+__all__ = ["BlockEncoder", "Heads", "PatchSide", "Run", "TimmConfig", "TimmEncoder", "Width", "as_sequence"]
+
+Run = Callable[..., Any]
+"""Calls a block: ``run(block, *arguments)``, with or without gradient checkpointing."""
+
+
+Side = Annotated[int, Field(ge=1, le=16_384)]
+"""Pixels a side of an image may have."""
+PatchSide = Annotated[int, Field(ge=1, le=1024)]
+"""Pixels a side of a patch may have."""
+Width = Annotated[int, Field(ge=1, le=32_768)]
+"""Width of a token."""
+Heads = Annotated[int, Field(ge=1, le=2048)]
+"""Number of attention heads."""
+
+
+class TimmConfig(EncoderConfig):
+    """What every encoder on timm has; a field that is None is as the variant has it."""
+
+    variant: str
+    """timm's name of the model, with or without the tag of its published weights."""
+    image_size: tuple[Side, Side] | None = None
+    """Height and width in pixels of what the encoder sees; None takes the variant's own. One number means a square."""
+
+
+class TimmEncoder(VisionEncoder):
+    """A timm model as a vision encoder. What a kind of model adds is abstract here."""
+
+    config_class: ClassVar[type[TimmConfig]]
+    config: TimmConfig
+    key_map: ClassVar[tuple[Row, ...]] = ()
+    timm_modules: ClassVar[tuple[str, ...]] = ()
+    """The modules of timm that the family's models live in; empty for any."""
+    model: nn.Module
+    """timm's model, less what only a classifier needs."""
+    image_size: tuple[int, int]
+    """Height and width in pixels of the images it takes."""
+
+    def __init__(self, config: TimmConfig, pretrained: bool = False) -> None:
+        """Build the model.
+
+        Args:
+            config: of the family's ``config_class``.
+            pretrained: take the published weights, from timm's cache or from the hub.
+
+        Raises:
+            IncompatibleError: sizes that do not fit together; published weights that do not fit the config.
+            HubError: the published weights cannot be had.
+        """
+        super().__init__()
+        check_timm_name(config.variant, self.timm_modules)
+        self.check(config)
+        self.config = config
+        self.model = build(config.variant, pretrained, **self.timm_arguments(config))
+        published = timm.get_pretrained_cfg(config.variant)
+        self.image_size = config.image_size or tuple(published.input_size[1:])
+        self.preprocessing = _preprocessing(published, self.image_size)
+
+    @classmethod
+    def make_config(
+        cls, variant: str | None, fields: Mapping[str, Any], *, path: object = None, prefix: str = ""
+    ) -> TimmConfig:
+        """The config of a timm model with ``fields`` on top.
+
+        Args:
+            variant: timm's name of the model; None for the family's own.
+            fields: what the user set.
+            path: the file that it came from, for messages.
+            prefix: what to put before a field's name in messages, such as ``"encoder."``.
+
+        Raises:
+            UnknownComponentError: timm has no such model, or the family does not.
+            ConfigLimitError: an absurd size.
+            ConfigSchemaError: a field that the family does not have, or a bad value.
+            IncompatibleError: sizes that do not fit together.
+        """
+        named = {} if variant is None or "variant" in fields else {"variant": variant}
+        config = cls.config_class.parse({**named, **fields}, path=path, prefix=prefix)
+        check_timm_name(config.variant, cls.timm_modules, path=path)
+        cls.check(config, prefix)
+        return config
+
+    @classmethod
+    @abc.abstractmethod
+    def check(cls, config: Any, prefix: str = "encoder.") -> None:
+        """Refuse sizes that do not fit together, before anything is built.
+
+        Raises:
+            IncompatibleError: naming both numbers and the field to change.
+        """
+
+    @classmethod
+    @abc.abstractmethod
+    def timm_arguments(cls, config: Any) -> dict[str, Any]:
+        """The config in the words of timm's constructor; None for what is as the variant has it."""
+
+    @abc.abstractmethod
+    def encode(self, pixel_values: Tensor, run: Run, output_hidden_states: bool) -> tuple[Tensor, list[Tensor]]:
+        """Images to the last state (N, S, D), and the states before it where they are asked for."""
+
+    def takes(self, image_size: tuple[int, int]) -> bool:
+        """Whether images of that height and width can go in as they are."""
+        return image_size == self.image_size
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> EncoderOutput:
+        """Encode images.
+
+        Args:
+            pixel_values: (N, 3, H, W) float, prepared as ``preprocessing`` says.
+            attention_mask: (N, S), 0 or False where a token shows padding. It is passed on, so that cross-attention
+                does not look there; the encoder itself sees the padding.
+            output_attentions: return the attention weights of each block, (N, heads, S, S), in Swin
+                (N * windows, heads, tokens of a window, tokens of a window).
+            output_hidden_states: return the embeddings and the output of each block, in Swin of each stage; the last
+                is before the final norm.
+
+        Raises:
+            UsageError: something else than a batch of RGB images, a mask of a wrong shape.
+            IncompatibleError: images of another size than the encoder takes.
+        """
+        pixels = self._checked(pixel_values)
+        run: Run = _run
+        if self.gradient_checkpointing and self.training and not output_attentions:
+            run = functools.partial(checkpoint, use_reentrant=False)
+        with AttentionWeights() if output_attentions else nullcontext() as attention:
+            last, hidden_states = self.encode(pixels, run, output_hidden_states)
+        if attention_mask is not None and attention_mask.shape != last.shape[:2]:
+            raise UsageError(
+                f"a mask of shape {tuple(attention_mask.shape)}", field="encoder_attention_mask",
+                hint=f"give {tuple(last.shape[:2])}, a value a token",
+            )  # fmt: skip
+        return EncoderOutput(
+            last_hidden_state=last,
+            attention_mask=None if attention_mask is None else attention_mask.bool(),
+            hidden_states=tuple(hidden_states) if output_hidden_states else None,
+            attentions=tuple(attention.weights) if attention else None,
+        )
+
+    def _checked(self, pixel_values: Tensor) -> Tensor:
+        """(N, 3, H, W) in the type of the parameters."""
+        if not isinstance(pixel_values, Tensor):
+            raise UsageError(
+                f"tensor expected, got {type(pixel_values).__name__}", field="pixel_values", hint="use model.processor"
+            )
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3 or not pixel_values.is_floating_point():
+            found = f"{str(pixel_values.dtype).removeprefix('torch.')} {tuple(pixel_values.shape)}"
+            raise UsageError(
+                f"float (N, 3, H, W) expected, got {found}", field="pixel_values", hint="use model.processor"
+            )
+        self.check_size((pixel_values.shape[-2], pixel_values.shape[-1]))
+        return pixel_values.to(next(self.parameters()).dtype)
+
+    def check_size(self, image_size: tuple[int, int]) -> None:
+        """Refuse images that cannot go in.
+
+        Raises:
+            IncompatibleError: naming both sizes.
+        """
+        if not self.takes(image_size):
+            raise IncompatibleError(
+                f"images of {image_size[0]} x {image_size[1]} pixels, but the encoder takes "
+                f"{self.image_size[0]} x {self.image_size[1]}", field="encoder.image_size",
+                hint=f"resize them, or compose with image_size={tuple(image_size)}",
+            )  # fmt: skip
+
+
+class BlockEncoder(TimmEncoder):
+    """An encoder of known blocks: a family gives `states` and `final_norm`."""
+
+    @abc.abstractmethod
+    def states(self, pixel_values: Tensor, run: Run) -> Iterator[Tensor]:
+        """The embeddings, then the output of each block or stage, each (N, S_i, D_i) or (N, Y, X, D_i)."""
+
+    @abc.abstractmethod
+    def final_norm(self, hidden_states: Tensor) -> Tensor:
+        """The last of `states` to what the encoder gives, of the same shape."""
+
+    def encode(self, pixel_values: Tensor, run: Run, output_hidden_states: bool) -> tuple[Tensor, list[Tensor]]:
+        kept = []
+        for state in self.states(pixel_values, run):
+            if output_hidden_states:
+                kept.append(as_sequence(state))
+        return as_sequence(self.final_norm(state)), kept
+
+
+def as_sequence(state: Tensor) -> Tensor:
+    """(N, Y, X, D) row by row as (N, Y * X, D); a sequence as it is."""
+    return state.flatten(1, 2) if state.ndim == 4 else state
+
+
+def _run(block: Callable[..., Any], *arguments: Any) -> Any:
+    return block(*arguments)
+
+
+def _preprocessing(published: Any, image_size: tuple[int, int]) -> Preprocessing:
+    """How the published weights saw images; these are stretched to the size, as transformers' processors do."""
+    known = ("nearest", "bilinear", "bicubic", "lanczos")
+    return Preprocessing(
+        image_size=image_size,
+        image_mean=tuple(published.mean),
+        image_std=tuple(published.std),
+        interpolation=published.interpolation if published.interpolation in known else "bicubic",
+        resize_mode="squash",
+    )

@@ -1,0 +1,179 @@
+"""ViT: an image as a sequence of patches.
+
+"An Image is Worth 16x16 Words", Dosovitskiy et al. 2020. A class token comes first, so S = 1 + patches.
+
+Shape letters: N images, H x W pixels, S tokens, D width.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vedcore.checkpoints.keymap import Row, ignored
+from vedcore.config import Activation, Epsilon, Layers, Rate, Size
+from vedcore_encoders.timm_building import (
+    build,
+    check_division,
+    check_patches,
+    check_tokens,
+    drop_once,
+    set_activation,
+    set_layer_norm_eps,
+)
+from vedcore_encoders.timm_encoder import BlockEncoder, Heads, PatchSide, Run, TimmConfig, Width
+
+__all__ = ["KEY_MAP", "ViT", "ViTConfig"]
+
+
+class ViTConfig(TimmConfig):
+    """Settings of a ViT; a field that is None is as the variant has it."""
+
+    variant: str = "vit_base_patch16_224"
+    """timm's name of the model, with or without the tag of its published weights."""
+    hidden_size: Width | None = None
+    """D, the width of the tokens."""
+    num_hidden_layers: Layers | None = None
+    """Number of blocks."""
+    num_attention_heads: Heads | None = None
+    """Heads of a block's attention; they divide ``hidden_size``."""
+    intermediate_size: Size | None = None
+    """Width inside the feed-forward layers; None keeps the variant's ratio to ``hidden_size``, mostly 4."""
+    hidden_act: Activation | None = None
+    """Activation of the feed-forward layers."""
+    layer_norm_eps: Epsilon | None = None
+    """Added to the variance in layer norms."""
+    qkv_bias: bool | None = None
+    """Whether query, key and value have a bias."""
+    patch_size: PatchSide | tuple[PatchSide, PatchSide] | None = None
+    """Height and width in pixels of a patch; one number means a square."""
+    hidden_dropout_prob: Rate | None = None
+    """Share dropped, in training, from the embeddings and from what each layer adds."""
+    attention_probs_dropout_prob: Rate | None = None
+    """Share of the attention weights dropped in training."""
+    drop_path_rate: Rate | None = None
+    """Probability that the last block is skipped in training; it grows from 0 with depth."""
+
+
+class Published(NamedTuple):
+    """What the checks need of a variant, as published."""
+
+    hidden_size: int
+    heads: int
+    image_size: tuple[int, int]
+    patch_size: tuple[int, int]
+    extra_tokens: int
+
+
+@functools.cache
+def published(variant: str) -> Published:
+    """Look at one block of the variant on the meta device; takes milliseconds."""
+    with torch.device("meta"):
+        model: Any = build(variant, depth=1)
+    return Published(
+        hidden_size=model.embed_dim,
+        heads=next(m.num_heads for m in model.modules() if hasattr(m, "num_heads")),
+        image_size=tuple(model.patch_embed.img_size),
+        patch_size=tuple(model.patch_embed.feat_ratio(as_scalar=False)),
+        extra_tokens=model.num_prefix_tokens,
+    )
+
+
+# transformers' ViTModel, as its files have it
+KEY_MAP: tuple[Row, ...] = (
+    Row("embeddings.cls_token",                            "model.cls_token"),
+    Row("embeddings.position_embeddings",                  "model.pos_embed"),
+    Row("embeddings.patch_embeddings.projection",          "model.patch_embed.proj"),
+    Row("encoder.layer.{}.layernorm_before",               "model.blocks.{}.norm1"),
+    Row("encoder.layer.{}.attention.attention.query+key+value", "model.blocks.{}.attn.qkv"),
+    Row("encoder.layer.{}.attention.output.dense",         "model.blocks.{}.attn.proj"),
+    Row("encoder.layer.{}.layernorm_after",                "model.blocks.{}.norm2"),
+    Row("encoder.layer.{}.intermediate.dense",             "model.blocks.{}.mlp.fc1"),
+    Row("encoder.layer.{}.output.dense",                   "model.blocks.{}.mlp.fc2"),
+    Row("layernorm",                                       "model.norm"),
+    ignored("embeddings.mask_token"),
+    ignored("pooler.*"),
+)  # fmt: skip
+
+
+class ViT(BlockEncoder):
+    """A timm ``VisionTransformer`` as an encoder; ``last_hidden_state`` is after the final norm."""
+
+    config_class: ClassVar[type[ViTConfig]] = ViTConfig
+    timm_modules: ClassVar[tuple[str, ...]] = ("vision_transformer", "vision_transformer_hybrid")
+    key_map = KEY_MAP
+    model: Any
+
+    def __init__(self, config: ViTConfig, pretrained: bool = False) -> None:
+        super().__init__(config, pretrained)
+        self.hidden_size = self.model.embed_dim
+        set_activation(self.model.blocks, config.hidden_act)
+        set_layer_norm_eps(self.model, config.layer_norm_eps)
+        if config.hidden_dropout_prob is not None:
+            drop_once(self.model.blocks)
+        for unused in ("fc_norm", "head_drop", "head", "head_dist"):  # pooling is not for sequences
+            if hasattr(self.model, unused):
+                setattr(self.model, unused, nn.Identity())
+        self.model.attn_pool = None
+
+    @classmethod
+    def check(cls, config: Any, prefix: str = "encoder.") -> None:
+        """Heads divide the width, patches divide the image."""
+        own = published(config.variant)
+        check_division(
+            config.hidden_size or own.hidden_size, config.num_attention_heads or own.heads, "hidden_size",
+            "num_attention_heads", f"{prefix}num_attention_heads", "change one of the two",
+        )  # fmt: skip
+        image, patch = config.image_size or own.image_size, _pair(config.patch_size) or own.patch_size
+        if (image, patch) != (own.image_size, own.patch_size):  # some are published with a rest that no patch covers
+            check_patches(image, patch, prefix)
+        check_tokens(own.extra_tokens + image[0] // patch[0] * (image[1] // patch[1]), prefix)
+
+    @classmethod
+    def timm_arguments(cls, config: Any) -> dict[str, Any]:
+        ratio = None
+        if config.intermediate_size is not None:
+            width = config.hidden_size or published(config.variant).hidden_size
+            ratio = (config.intermediate_size + 0.5) / width  # timm multiplies and rounds down
+        return {
+            "img_size": config.image_size,
+            "patch_size": config.patch_size,
+            "embed_dim": config.hidden_size,
+            "depth": config.num_hidden_layers,
+            "num_heads": config.num_attention_heads,
+            "mlp_ratio": ratio,
+            "qkv_bias": config.qkv_bias,
+            "pos_drop_rate": config.hidden_dropout_prob,
+            "proj_drop_rate": config.hidden_dropout_prob,
+            "attn_drop_rate": config.attention_probs_dropout_prob,
+            "drop_path_rate": config.drop_path_rate,
+        }
+
+    def num_tokens(self, image_size: tuple[int, int] | None = None) -> int:
+        """S: the patches, and the tokens before them.
+
+        Raises:
+            IncompatibleError: another size than the encoder takes.
+        """
+        self.check_size(image_size or self.image_size)
+        return int(self.model.num_prefix_tokens + self.model.patch_embed.num_patches)
+
+    def states(self, pixel_values: Tensor, run: Run) -> Iterator[Tensor]:
+        x = self.model.patch_embed(pixel_values)  # (N, patches, D)
+        x = self.model.norm_pre(self.model.patch_drop(self.model._pos_embed(x)))  # (N, S, D)
+        yield x
+        for block in self.model.blocks:
+            x = run(block, x)
+            yield x
+
+    def final_norm(self, hidden_states: Tensor) -> Tensor:
+        out: Tensor = self.model.norm(hidden_states)
+        return out
+
+
+def _pair(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    return (size, size) if isinstance(size, int) else size

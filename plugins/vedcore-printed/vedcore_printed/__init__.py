@@ -1,0 +1,32 @@
+"""printed-line: a small reader of printed lines, and the encoder that it is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vedcore import Entry, hookimpl
+
+__all__ = ["folder", "register_encoders", "register_models"]
+
+
+def folder() -> Path:
+    """Where the trained model lies."""
+    return Path(__file__).parent / "printed-line"
+
+
+@hookimpl
+def register_encoders() -> list[Entry]:
+    """The encoder of printed lines."""
+    return [
+        Entry(
+            "printed-columns",
+            "vedcore_printed.encoder:PrintedColumnsEncoder",
+            "a thin ResNet over a line of print: one token for each 4 pixels of its width",
+        )
+    ]
+
+
+@hookimpl
+def register_models() -> list[Entry]:
+    """The trained reader."""
+    return [Entry("printed-line", "vedcore_printed:folder", "reads one line of up to 40 printed ASCII characters")]

@@ -1,0 +1,167 @@
+"""The key map's language: what a row means, both ways, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from vedcore.checkpoints.keymap import NO_KEY_BIAS, TRANSPOSED, Row, ignored, to_ours, to_theirs
+from vedcore.errors import CheckpointMismatchError
+
+ROWS = (
+    Row("[base.]embed",                    "embedding"),
+    Row("[base.]h.{}.attn.c_attn",         "layers.{}.attention.query+key+value",  TRANSPOSED),
+    Row("[base.]h.{}.attn.c_proj",         "layers.{}.attention.output",           TRANSPOSED),
+    Row("[base.]h.{}.self.q+k+v",          "layers.{}.fused.qkv",                  NO_KEY_BIAS, optional=True),
+    Row("[base.]stages.{}.down.norm",      "stages.{+1}.down.norm",                optional=True),
+    Row("[base.]stages.{}.blocks.{}.fc",   "stages.{}.blocks.{}.mlp",              optional=True),
+    Row("[base.]token",                    "cls_token",                            optional=True),
+    Row("head",                            "output",                               optional=True),
+    Row("head_bias",                       "output.bias",                          optional=True),
+    Row("shared",                          "embedding", optional=True, read_only=True),
+    ignored("[base.]h.{}.attn.bias"),
+    ignored("pooler.*"),
+)  # fmt: skip
+
+
+@st.composite
+def files(draw: st.DrawFn) -> dict[str, Tensor]:
+    """A whole file of theirs, of any number of layers and any width."""
+    size = st.integers(1, 4)
+    width, layers = draw(size), draw(st.integers(1, 12))
+    state = {"base.embed.weight": torch.randn(draw(size), width)}
+    for i in range(layers):
+        state[f"base.h.{i}.attn.c_attn.weight"] = torch.randn(width, 3 * width)
+        state[f"base.h.{i}.attn.c_attn.bias"] = torch.randn(3 * width)
+        state[f"base.h.{i}.attn.c_proj.weight"] = torch.randn(width, width)
+        if draw(st.booleans()):
+            for part in "qkv":
+                state[f"base.h.{i}.self.{part}.weight"] = torch.randn(width, width)
+            for part in "qv":
+                state[f"base.h.{i}.self.{part}.bias"] = torch.randn(width)
+    for i in range(draw(st.integers(0, 3))):
+        state[f"base.stages.{i}.down.norm.weight"] = torch.randn(width)
+        for j in range(draw(st.integers(0, 2))):
+            state[f"base.stages.{i}.blocks.{j}.fc.bias"] = torch.randn(width)
+    if draw(st.booleans()):
+        state["base.token"] = torch.randn(1, 1, width)
+    if draw(st.booleans()):
+        state["head.weight"] = torch.randn(3, width)
+        state["head.bias"] = state["head_bias"] = torch.randn(3)
+    return state
+
+
+@settings(deadline=None, max_examples=60)
+@given(files(), st.randoms())
+def test_there_and_back(state: dict[str, Tensor], random: object) -> None:
+    """Names and bits, whatever the order of the file."""
+    names = list(state)
+    random.shuffle(names)  # type: ignore[attr-defined]
+    shuffled = {name: state[name] for name in names}
+    ours = to_ours(shuffled, ROWS)
+    back = to_theirs(ours, ROWS)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
+    assert all(t.is_contiguous() for t in (*ours.values(), *back.values()))
+    assert to_ours(back, ROWS).keys() == ours.keys()
+
+
+def whole() -> dict[str, Tensor]:
+    """The smallest file of theirs."""
+    return {
+        "base.embed.weight": torch.randn(4, 2),
+        "base.h.0.attn.c_attn.weight": torch.arange(12.0).reshape(2, 6),
+        "base.h.0.attn.c_attn.bias": torch.arange(6.0),
+        "base.h.0.attn.c_proj.weight": torch.randn(2, 2),
+    }
+
+
+def test_cut_and_transposed() -> None:
+    """Columns of theirs are rows of ours; a bias is only cut; the parts share no memory."""
+    ours = to_ours(whole(), ROWS)
+    assert ours["layers.0.attention.key.weight"].tolist() == [[2.0, 8.0], [3.0, 9.0]]
+    assert ours["layers.0.attention.value.bias"].tolist() == [4.0, 5.0]
+    pointers = {t.untyped_storage().data_ptr() for n, t in ours.items() if ".bias" in n}
+    assert len(pointers) == 3
+
+
+def test_joined_without_a_key_bias() -> None:
+    """Zeros stand where theirs has none, and are left out going back."""
+    state = whole() | {f"base.h.0.self.{p}.weight": torch.full((1, 2), i + 1.0) for i, p in enumerate("qkv")}
+    state |= {f"base.h.0.self.{p}.bias": torch.tensor([9.0]) for p in "qv"}
+    ours = to_ours(state, ROWS)
+    assert ours["layers.0.fused.qkv.weight"].tolist() == [[1, 1], [2, 2], [3, 3]]
+    assert ours["layers.0.fused.qkv.bias"].tolist() == [9, 0, 9]
+    ours["layers.0.fused.qkv.bias"] = torch.tensor([7.0, 5.0, 8.0])
+    back = to_theirs(ours, ROWS)
+    assert back.keys() == state.keys()
+    assert back["base.h.0.self.v.bias"].item() == 8
+
+
+def test_layer_numbers_may_be_shifted() -> None:
+    """Theirs at the end of a stage is ours at the start of the next."""
+    ours = to_ours(whole() | {"base.stages.0.down.norm.bias": torch.ones(1)}, ROWS)
+    assert "stages.1.down.norm.bias" in ours
+    assert "base.stages.0.down.norm.bias" in to_theirs(ours, ROWS)
+
+
+def test_other_spellings() -> None:
+    """Without the optional beginning, with old names of a norm's tensors, under a second name."""
+    plain = {name.removeprefix("base."): tensor for name, tensor in whole().items()}
+    assert to_ours(plain, ROWS).keys() == to_ours(whole(), ROWS).keys()
+    norm = {"base.stages.0.down.norm.gamma": torch.ones(2), "stages.0.down.norm.beta": torch.ones(2)}
+    old = to_ours(whole() | norm, ROWS)
+    assert {"stages.1.down.norm.weight", "stages.1.down.norm.bias"} <= old.keys()
+    both = to_ours(whole() | {"shared.weight": torch.zeros(1)}, ROWS)
+    assert both["embedding.weight"].numel() == 8  # the first row wins
+    assert "shared.weight" not in to_theirs(both, ROWS)
+    only = (Row("embed", "embedding", optional=True), *ROWS[-3:])
+    assert to_ours({"shared.weight": torch.zeros(3)}, only)["embedding.weight"].numel() == 3
+
+
+def test_ignored() -> None:
+    """Tensors that hold nothing of ours go, and do not come back."""
+    others = dict.fromkeys(["h.0.attn.bias", "pooler.dense.weight", "pooler.x.y.z"], torch.ones(1))
+    assert to_ours(whole() | others, ROWS).keys() == to_ours(whole(), ROWS).keys()
+
+
+def test_everything_wrong_is_said_at_once() -> None:
+    """Five names and the count in the message, all of them in the details."""
+    state = {**whole(), **{f"stray.{i}": torch.ones(1) for i in range(7)}}
+    del state["base.embed.weight"]
+    state["base.h.1.attn.c_attn.weight"] = torch.ones(2, 7)
+    state["base.h.1.self.q.weight"] = torch.ones(2, 2)
+    with pytest.raises(CheckpointMismatchError) as caught:
+        to_ours(state, ROWS, path="model.safetensors")
+    message, details = str(caught.value), caught.value.details
+    assert len(message) <= 300
+    assert "\n" not in message
+    assert message.startswith("model.safetensors: 4 tensors missing (")
+    assert "8 tensors unexpected (stray.0" in message
+    assert {line for line in details.splitlines() if line.startswith("missing")} == {
+        "missing: base.embed", "missing: base.h.1.attn.c_proj", "missing: base.h.1.self.k.weight",
+        "missing: base.h.1.self.v.weight",
+    }  # fmt: skip
+    assert details.count("unexpected: stray") == 7
+    assert "base.h.1.attn.c_attn.weight of shape (2, 7), not to be cut into 3" in details
+
+
+def test_going_back_is_as_strict() -> None:
+    """A tensor of ours that no row explains, or one of three that should be joined."""
+    ours = to_ours(whole(), ROWS)
+    del ours["layers.0.attention.key.bias"]
+    said = r"1 tensor missing \(layers.0.attention.key.bias\); 1 tensor unexpected \(zorg\)"
+    with pytest.raises(CheckpointMismatchError, match=said):
+        to_theirs({**ours, "zorg": torch.ones(1)}, ROWS)
+
+
+@pytest.mark.parametrize("name", ["h.00.attn.c_proj.weight", "h.-1.attn.c_proj.weight", "h.1.2.attn.c_proj.weight",
+                                  "h.1٣.attn.c_proj.weight", "xh.0.attn.c_proj.weight", "base.base.embed.weight",
+                                  "embed.weight.weight", "embedXweight", "embed.evil", "", "head\n"])  # fmt: skip
+def test_names_that_only_look_right(name: str) -> None:
+    """Are explained by no row."""
+    with pytest.raises(CheckpointMismatchError, match="1 tensor unexpected"):
+        to_ours({**whole(), name: torch.ones(1)}, ROWS)

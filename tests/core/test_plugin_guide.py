@@ -1,0 +1,80 @@
+"""The plugin that docs/writing-a-plugin.md builds: its files are taken from the page, installed, and used."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "writing-a-plugin.md"
+
+USE = """
+import torch, vedcore
+model = vedcore.compose("patches", "tiny", tokenizer="char", seed=0)
+out = model(torch.rand(2, 3, 32, 128), labels=torch.tensor([[5, 6], [7, 8]]))
+out.loss.backward()
+assert all(p.grad is not None for p in model.parameters())
+model.save_pretrained("saved")
+again = vedcore.load("saved")
+assert again.config.plugins["encoder"] == "vedcore-tiny==1.0"
+pixels = torch.rand(1, 3, 32, 128)
+assert torch.equal(model.generate(pixels, max_new_tokens=5), again.generate(pixels, max_new_tokens=5))
+assert vedcore.plan("patches", "tiny-4").projector.name == "linear"
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page's files, with the metadata that pip would make of its pyproject.toml."""
+    site = tmp_path_factory.mktemp("site")
+    files = re.findall(r"^`([\w./]+)`\n\n```\w+\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    assert [name for name, _ in files] == [
+        "pyproject.toml", "vedcore_tiny/__init__.py", "vedcore_tiny/encoder.py", "vedcore_tiny/decoder.py",
+    ]  # fmt: skip
+    for name, text in files:
+        (site / name).parent.mkdir(exist_ok=True)
+        (site / name).write_text(text, encoding="utf-8")
+    project = tomllib.loads((site / "pyproject.toml").read_text())["project"]
+    info = site / f"vedcore_tiny-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    points = "".join(f"{name} = {value}\n" for name, value in project["entry-points"]["vedcore"].items())
+    (info / "entry_points.txt").write_text("[vedcore]\n" + points)
+    return site
+
+
+def run(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=120, cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def saved(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a model of the plugin's parts was composed, trained, saved and loaded."""
+    folder = tmp_path_factory.mktemp("saved")
+    done = run(installed, folder, "-c", USE)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_it_composes_trains_saves_and_loads(saved: Path) -> None:
+    assert (saved / "saved" / "config.json").exists()
+
+
+def test_it_is_listed_without_torch(installed: Path, tmp_path: Path) -> None:
+    listed = run(installed, tmp_path, "-m", "vedcore", "plugins")
+    assert "✓ vedcore-tiny==1.0 (tiny = vedcore_tiny): encoders patches; decoders tiny\n" in listed.stdout
+    assert "imports torch" not in listed.stdout
+
+
+def test_a_saved_model_names_what_to_install_when_it_is_gone(saved: Path, tmp_path: Path) -> None:
+    done = run(tmp_path, saved, "-m", "vedcore", "generate", "saved", "x.png")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "pip install vedcore-tiny==1.0" in done.stderr

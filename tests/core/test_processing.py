@@ -1,0 +1,318 @@
+"""Images and texts to a batch, and ids to text."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from vedcore.components import VisionEncoder
+from vedcore.config import EncoderConfig, Preprocessing, TokenIds
+from vedcore.errors import (
+    ConfigSchemaError,
+    ImageDecodeError,
+    ImageLimitError,
+    IncompatibleError,
+    TokenizerError,
+    UsageError,
+)
+from vedcore.outputs import EncoderOutput
+from vedcore.processing import PREPROCESSING_FILE, TOKENIZER_FILE, Processor, make_tokenizer, prepare_image
+
+RANDOM = np.random.default_rng(0)
+
+
+def noise(height: int, width: int) -> Image.Image:
+    return Image.fromarray(RANDOM.integers(0, 256, (height, width, 3), np.uint8))
+
+
+def settings_of(**fields: Any) -> Preprocessing:
+    return Preprocessing.parse({"image_size": (8, 12), **fields})
+
+
+# -- prepare_image --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("size", [(30, 50), (5, 7), (8, 12), (200, 3)])
+def test_squash_is_what_transformers_does(interpolation: str, size: tuple[int, int]) -> None:
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    preprocessing = settings_of(interpolation=interpolation, image_mean=(0.4, 0.5, 0.6), image_std=(0.2, 0.3, 0.25))
+    image = noise(*size)
+    theirs = ViTImageProcessorPil(
+        size={"height": 8, "width": 12},
+        resample=Image.Resampling[interpolation.upper()],
+        image_mean=[0.4, 0.5, 0.6],
+        image_std=[0.2, 0.3, 0.25],
+    )(image, return_tensors="pt")["pixel_values"][0]
+    ours = prepare_image(image, preprocessing)
+    assert ours.shape == (3, 8, 12)
+    assert ours.dtype == torch.float32
+    assert ours.is_contiguous()
+    assert (ours - theirs).abs().max() <= 1e-5
+
+
+def test_crop_takes_the_middle() -> None:
+    pixels = np.zeros((8, 36, 3), np.uint8)
+    pixels[:, 12:24] = 255
+    out = prepare_image(
+        Image.fromarray(pixels), settings_of(resize_mode="crop", image_mean=(0.0,) * 3, image_std=(1.0,) * 3)
+    )
+    assert out.shape == (3, 8, 12)
+    assert bool((out == 1).all())
+    tall = prepare_image(noise(100, 6), settings_of(resize_mode="crop"))
+    assert tall.shape == (3, 8, 12)
+
+
+def test_pad_fits_inside_and_fills_with_the_mean() -> None:
+    white = Image.new("RGB", (4, 8), "white")
+    out = prepare_image(white, settings_of(resize_mode="pad"))
+    assert bool((out[:, :, 4:8] == 1).all())
+    assert not out[:, :, :4].any()
+    assert not out[:, :, 8:].any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.sampled_from(["squash", "crop", "pad"]),
+)
+def test_any_size_becomes_the_size(height: int, width: int, to_height: int, to_width: int, mode: str) -> None:
+    out = prepare_image(
+        Image.new("RGB", (width, height), "white"), settings_of(image_size=(to_height, to_width), resize_mode=mode)
+    )
+    assert out.shape == (3, to_height, to_width)
+    if mode != "pad":
+        assert bool((out == 1).all())
+
+
+@pytest.mark.parametrize("mode", ["squash", "crop", "pad"])
+def test_a_thin_line_of_a_million_pixels(mode: str) -> None:
+    assert prepare_image(Image.new("RGB", (1_000_000, 1)), settings_of(resize_mode=mode)).shape == (3, 8, 12)
+
+
+def test_grey_is_made_rgb_first() -> None:
+    assert prepare_image(Image.new("L", (5, 5)), settings_of()).shape == (3, 8, 12)
+
+
+# -- Processor ------------------------------------------------------------------------------------------------------
+
+
+class OwnSizes(VisionEncoder):
+    """An encoder that keeps each image's size, in patches of 4."""
+
+    config_class = EncoderConfig
+    hidden_size = 4
+    preprocessing = settings_of()
+    tells = True
+    gives: Tensor | None = None
+
+    def __init__(self, **attributes: object) -> None:
+        super().__init__()
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def num_tokens(self, image_size: tuple[int, int] | None = None) -> int:
+        height, width = image_size or (8, 12)
+        return (height // 4) * (width // 4)
+
+    def forward(self, pixel_values: Tensor, *_: object, **__: object) -> EncoderOutput:
+        raise NotImplementedError
+
+    def preprocess(self, image: Image.Image) -> Tensor | None:
+        if self.gives is not None:
+            return self.gives
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+
+    def token_mask(self, sizes: Tensor, padded_size: tuple[int, int]) -> Tensor | None:
+        if not self.tells:
+            return None
+        rows = torch.arange(padded_size[0] // 4) < sizes[:, :1] // 4  # (N, rows)
+        columns = torch.arange(padded_size[1] // 4) < sizes[:, 1:] // 4  # (N, columns)
+        return (rows[:, :, None] & columns[:, None]).flatten(1)  # (N, S)
+
+
+def test_images_alone() -> None:
+    processor = Processor(settings_of())
+    for images in (noise(9, 9), [noise(9, 9)], (noise(9, 9), noise(20, 3))):
+        batch = processor(images)
+        assert list(batch) == ["pixel_values"]
+        assert batch["pixel_values"].shape == (len(images) if isinstance(images, (list, tuple)) else 1, 3, 8, 12)
+
+
+def test_texts_alone() -> None:
+    batch = Processor(settings_of(), make_tokenizer("char"))(text=["!", '!"', ""])
+    assert batch["labels"].tolist() == [[4, 1, -100], [4, 5, 1], [1, -100, -100]]
+    assert batch["labels"].dtype == torch.long
+    assert Processor(settings_of(), make_tokenizer("char"))(text='!"', max_length=2)["labels"].tolist() == [[4, 1]]
+
+
+def test_both_and_to() -> None:
+    batch = Processor(settings_of(), make_tokenizer("char"))([noise(4, 4)] * 2, ["a", "b"])
+    assert set(batch) == {"pixel_values", "labels"}
+    moved = batch.to("meta")
+    assert all(tensor.is_meta for tensor in moved.values())
+
+
+def test_an_encoder_of_its_own_ways() -> None:
+    processor = Processor(settings_of(), encoder=OwnSizes())
+    same = processor([noise(8, 4), noise(8, 4)])
+    assert list(same) == ["pixel_values"]
+    small, wide = noise(4, 8), noise(8, 12)
+    batch = processor([small, wide])
+    assert batch["pixel_values"].shape == (2, 3, 8, 12)
+    assert batch["encoder_attention_mask"].tolist() == [[True, True, False, False, False, False], [True] * 6]
+    torch.testing.assert_close(
+        batch["pixel_values"][0, :, :4, :8], torch.from_numpy(np.array(small)).permute(2, 0, 1) / 255
+    )
+    assert not batch["pixel_values"][0, :, 4:].any()
+    assert not batch["pixel_values"][0, :, :, 8:].any()
+
+
+def test_an_encoder_that_leaves_it_to_preprocessing() -> None:
+    class Plain(OwnSizes):
+        def preprocess(self, image: Image.Image) -> Tensor | None:
+            return None
+
+    image = noise(9, 5)
+    ours = Processor(settings_of(), encoder=Plain())([image, noise(2, 2)])["pixel_values"][0]
+    assert torch.equal(ours, prepare_image(image, settings_of()))
+
+
+def test_padding_that_nobody_tells_from_image_is_refused() -> None:
+    processor = Processor(settings_of(), encoder=OwnSizes(tells=False))
+    with pytest.raises(IncompatibleError, match="4 x 8, 8 x 12"):
+        processor([noise(4, 8), noise(8, 12)])
+    for tensor in (torch.zeros(8, 8), torch.zeros(1, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8)):
+        with pytest.raises(IncompatibleError, match="preprocess gave"):
+            Processor(settings_of(), encoder=OwnSizes(gives=tensor))(noise(4, 4))
+
+
+def test_the_image_at_fault_is_named(tmp_path: Path) -> None:
+    processor = Processor(settings_of())
+    with pytest.raises(ImageDecodeError, match=r"images\[1\]: empty.*; PNG") as caught:
+        processor([noise(3, 3), b""])
+    assert caught.value.field == "images[1]"
+    assert str(caught.value).count(caught.value.hint) == 1
+    (tmp_path / "bad.png").write_bytes(b"")
+    with pytest.raises(ImageDecodeError, match=r"bad\.png: empty"):
+        processor([noise(3, 3), tmp_path / "bad.png"])
+    with pytest.raises(ImageLimitError, match="50 pixels"):
+        Processor(settings_of(), max_pixels=49)(noise(5, 10))
+
+
+def test_calls_that_contradict_themselves() -> None:
+    processor = Processor(settings_of(), make_tokenizer("char"))
+    for arguments in ({}, {"images": []}, {"text": []}, {"images": [], "text": []}):
+        with pytest.raises(UsageError, match="nothing to process"):
+            processor(**arguments)
+    for arguments in ({"images": [noise(3, 3)] * 2, "text": "a"}, {"images": noise(3, 3), "text": []}):
+        with pytest.raises(UsageError, match="texts"):
+            processor(**arguments)
+    with pytest.raises(TokenizerError, match="int"):
+        processor(text=[5])  # type: ignore[list-item]
+
+
+def test_no_tokenizer_or_no_end() -> None:
+    processor = Processor(settings_of())
+    for call in (lambda: processor(text="a"), lambda: processor.decode([1]), lambda: processor.token_text(1)):
+        with pytest.raises(TokenizerError, match="no tokenizer"):
+            call()
+    with pytest.raises(TokenizerError, match="ends a text"):
+        Processor(settings_of(), make_tokenizer("char"), token_ids=TokenIds())(text="a")
+
+
+def test_the_models_token_ids_win() -> None:
+    processor = Processor(settings_of(), make_tokenizer("char"), token_ids=TokenIds(start=0, eos=(7, 1), pad=2))
+    assert processor(text="!")["labels"].tolist() == [[4, 7]]
+
+
+def test_decoding() -> None:
+    processor = Processor(settings_of(), make_tokenizer("char"))
+    labels = processor(text=["  a b ", "</s>"])["labels"]
+    assert processor.batch_decode(labels) == ["  a b ", "</s>"]
+    assert processor.batch_decode([[0, 4, 1], [4]]) == ["!", "!"]
+    assert processor.decode([0, 4, 1], skip_special_tokens=False) == "<s>!</s>"
+    assert [processor.token_text(i) for i in (1, 3, 4, 500)] == ["</s>", " ", "!", ""]
+    with pytest.raises(TokenizerError, match="batch_decode"):
+        processor.decode(labels)
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["squash", "crop", "pad"])
+def test_files_there_and_back(mode: str) -> None:
+    processor = Processor(settings_of(resize_mode=mode, interpolation="lanczos"), make_tokenizer("byte"))
+    files = processor.to_files()
+    again = Processor.from_files(files)
+    assert again.preprocessing == processor.preprocessing
+    assert again.token_ids == processor.token_ids
+    assert again(text="</s> é")["labels"].tolist() == processor(text="</s> é")["labels"].tolist()
+    assert again.to_files() == files
+    alone = Processor(settings_of()).to_files()
+    assert list(alone) == [PREPROCESSING_FILE]
+    assert Processor.from_files(alone).tokenizer is None
+
+
+def test_transformers_reads_the_settings(tmp_path: Path) -> None:
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    processor = Processor(settings_of(interpolation="lanczos", image_mean=(0.1, 0.2, 0.3)))
+    (tmp_path / PREPROCESSING_FILE).write_bytes(processor.to_files()[PREPROCESSING_FILE])
+    theirs = ViTImageProcessorPil.from_pretrained(tmp_path)
+    image = noise(33, 21)
+    ours = processor(image)["pixel_values"]
+    assert (ours - theirs(image, return_tensors="pt")["pixel_values"]).abs().max() <= 1e-5
+
+
+def test_settings_that_are_bad() -> None:
+    files = Processor(settings_of()).to_files()
+    plain = json.loads(files[PREPROCESSING_FILE])
+
+    def read(data: object) -> None:
+        raw = data if isinstance(data, bytes) else json.dumps(data).encode()
+        Processor.from_files({PREPROCESSING_FILE: raw}, folder="folder")
+
+    for data, match in (
+        (b"", "not JSON"),
+        (b"\xff\xff", "not JSON"),
+        ([], "object expected"),
+        ({}, "image_size"),
+        (b"[" * 100_000, "not JSON"),
+        ({**plain, "image_sise": 3}, "image_sise.*did you mean"),
+        ({**plain, "size": {"height": 9, "width": 12}}, "at odds"),
+        ({**plain, "do_normalize": False}, "at odds"),
+        ({**plain, "resize_mode": "pad"}, "at odds"),
+        ({**plain, "image_std": [0, 1, 1]}, "image_std"),
+    ):
+        with pytest.raises(ConfigSchemaError, match=match) as caught:
+            read(data)
+        assert f"folder/{PREPROCESSING_FILE}" in str(caught.value)
+    with pytest.raises(ConfigSchemaError, match="no such file"):
+        Processor.from_files({}, folder="folder")
+    with pytest.raises(TokenizerError, match=f"folder/{TOKENIZER_FILE}"):
+        Processor.from_files({**files, TOKENIZER_FILE: b"[]"}, folder="folder")
+
+
+def test_a_copy_and_a_pickle_do_the_same() -> None:
+    processor = Processor(settings_of(), make_tokenizer("char"), token_ids=TokenIds(eos=(1,)))
+    buffer = io.BytesIO()
+    pickle.dump(processor, buffer)
+    for other in (copy.deepcopy(processor), pickle.loads(buffer.getvalue())):
+        assert other(text="</s>")["labels"].tolist() == processor(text="</s>")["labels"].tolist()

@@ -1,0 +1,268 @@
+"""What holds for every decoder, whatever its family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from vedcore.errors import IncompatibleError, UsageError
+from vedcore.layers.linear import Linear
+
+TOLERANCE = {"rtol": 0.0, "atol": 1e-4}
+
+
+def close(a: Tensor, b: Tensor) -> None:
+    """Equal to 1e-4."""
+    torch.testing.assert_close(a, b, **TOLERANCE)
+
+
+@torch.no_grad()
+def logits(model: Any, ids: Tensor, states: Tensor | None = None, **given: Any) -> Tensor:
+    """Of one call."""
+    out: Tensor = model(ids, encoder_hidden_states=states, **given).logits
+    return out
+
+
+def test_later_tokens_change_nothing_before_them(family: Any, ids: Tensor, states: Tensor) -> None:
+    """Causal: not a bit of the future leaks."""
+    model, other = family.build(), ids.clone()
+    other[:, 4:] = other[:, 4:].flip(1) + 1
+    other %= model.vocab_size
+    before, after = logits(model, ids, states), logits(model, other, states)
+    close(before[:, :4], after[:, :4])
+    assert not torch.allclose(before[:, 4:], after[:, 4:], **TOLERANCE)
+
+
+def test_the_image_changes_the_logits(family: Any, ids: Tensor, states: Tensor) -> None:
+    """Of every token, the first included."""
+    model = family.build()
+    assert ((logits(model, ids, states) - logits(model, ids, states.flip(0))).abs().amax(-1) > 1e-3).all()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_counts_for_nothing(case: Any, side: str, ids: Tensor) -> None:
+    """A padded text gives what it gives alone, with the positions it has alone."""
+    model = case.build()
+    states = torch.randn(2, 5, model.cross_attention_size)
+    pad = model.config.pad_token_id or 0
+    row, real = ids.clone(), torch.ones(2, 7, dtype=torch.long)
+    if side == "left":
+        row[1, 3:], row[1, :3] = ids[1, :4], pad
+        real[1, :3] = 0
+    else:
+        row[1, 4:], real[1, 4:] = pad, 0
+    out = logits(model, row, states, attention_mask=real)
+    close(out[0], logits(model, ids[:1], states[:1])[0])
+    close(out[1][real[1].bool()], logits(model, ids[1:, :4], states[1:])[0])
+
+
+@pytest.mark.parametrize("capacity", [None, 7, 3])
+@pytest.mark.parametrize("chunks", [[1] * 7, [3, 1, 2, 1]], ids=["steps", "chunks"])
+@pytest.mark.parametrize("padded", [False, True], ids=["", "left-padded"])
+def test_step_by_step(
+    family: Any, capacity: int | None, chunks: list[int], padded: bool, ids: Tensor, states: Tensor
+) -> None:
+    """With the cache, and the encoder states in the first call alone, as without."""
+    model, mask, encoder_mask = family.build(), None, torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    if padded:
+        ids[1, :2] = model.config.pad_token_id or 0
+        mask = torch.tensor([[1] * 7, [0] * 2 + [1] * 5])
+    whole = logits(model, ids, states, attention_mask=mask, encoder_attention_mask=encoder_mask)
+    cache, seen, parts = model.make_cache(capacity), 0, []
+    for chunk in chunks:
+        given: dict[str, Any] = {} if seen else {"states": states, "encoder_attention_mask": encoder_mask}
+        so_far = None if mask is None else mask[:, : seen + chunk]
+        parts.append(logits(model, ids[:, seen : seen + chunk], past_key_values=cache, attention_mask=so_far, **given))
+        seen += chunk
+    got, real = torch.cat(parts, 1), torch.ones(2, 7, dtype=torch.bool) if mask is None else mask.bool()
+    close(got[real], whole[real])
+    assert cache.length == cache.get_seq_length() == 7
+
+
+def test_cache_is_given_when_asked_for(family: Any, ids: Tensor, states: Tensor) -> None:
+    """And not otherwise; the mask of the new tokens alone is enough."""
+    model = family.build()
+    assert model(ids, encoder_hidden_states=states).past_key_values is None
+    mask = torch.tensor([[1] * 6, [0] * 2 + [1] * 4])
+    cache = model(ids[:, :6], mask, states, use_cache=True).past_key_values
+    step = logits(model, ids[:, 6:], past_key_values=cache, attention_mask=torch.ones(2, 1))
+    close(step, logits(model, ids, states, attention_mask=torch.cat([mask, torch.ones(2, 1)], 1))[:, 6:])
+
+
+def test_rows_of_one_image_share_its_keys(family: Any, states: Tensor) -> None:
+    """Three rows an image give what the image's states repeated give, attentions included, with and without cache."""
+    model, ids = family.build(), torch.randint(5, 61, (6, 4))
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    copies, copied_mask = states.repeat_interleave(3, 0), mask.repeat_interleave(3, 0)
+    whole = model(ids, None, copies, copied_mask, output_attentions=True)
+    for attentions in (False, True):
+        out = model(ids, None, states, mask, use_cache=True, output_attentions=attentions)
+        close(out.logits, whole.logits)
+        assert out.past_key_values.layers[0].cross[0].shape[0] == 2
+    for a, b in zip(out.cross_attentions, whole.cross_attentions, strict=True):
+        close(a, b)
+
+
+def test_beams_are_reordered(family: Any, states: Tensor) -> None:
+    """Rows that change places within their image go on as if they had been there all along, with padding too."""
+    model, ids = family.build(), torch.randint(5, 61, (4, 5))
+    mask = torch.ones(4, 5, dtype=torch.long)
+    mask[0, :2] = mask[3, :1] = 0
+    ids[mask == 0] = model.config.pad_token_id or 0
+    cache = model(ids[:, :4], mask[:, :4], states, use_cache=True).past_key_values
+    order = torch.tensor([1, 0, 3, 3])
+    cache.reorder(order)
+    step = logits(model, ids[:, 4:], past_key_values=cache)
+    moved = torch.cat([ids[order, :4], ids[:, 4:]], 1)
+    moved_mask = torch.cat([mask[order, :4], mask[:, 4:]], 1)
+    close(step, logits(model, moved, states, attention_mask=moved_mask)[:, 4:])
+
+
+def test_masked_encoder_tokens_are_as_if_removed(family: Any, ids: Tensor, states: Tensor) -> None:
+    """Whatever they hold."""
+    model, mask = family.build(), torch.tensor([[True] * 5, [True, True, False, True, False]])
+    states[1, 2] = states[1, 4] = 1e3
+    out = logits(model, ids, states, encoder_attention_mask=mask)
+    close(out[1:], logits(model, ids[1:], states[1:, mask[1]]))
+
+
+def test_attentions_are_given_always(family: Any, ids: Tensor, states: Tensor) -> None:
+    """One a layer, of rows that sum to one; cross-attentions where there are encoder states."""
+    model = family.build()
+    out = model(ids, encoder_hidden_states=states, output_attentions=True)
+    heads = model.num_attention_heads
+    assert [a.shape for a in out.attentions] == [(2, heads, 7, 7)] * 2
+    assert [a.shape for a in out.cross_attentions] == [(2, heads, 7, 5)] * 2
+    for a in (*out.attentions, *out.cross_attentions):
+        close(a.sum(-1), torch.ones(a.shape[:-1]))
+    alone = model(ids, output_attentions=True)
+    assert len(alone.attentions) == 2
+    assert alone.cross_attentions is None
+
+
+def test_embeddings_in_place_of_ids(family: Any, ids: Tensor, states: Tensor) -> None:
+    """Scaled ones, where the family scales; and the last logits alone."""
+    model = family.build()
+    whole = model(ids, encoder_hidden_states=states).logits
+    close(model(inputs_embeds=model.embed_tokens(ids), encoder_hidden_states=states).logits, whole)
+    last = model(ids, encoder_hidden_states=states, last_logits_only=True).logits
+    assert last.shape == (2, 1, 61)
+    close(last, whole[:, -1:])
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(family: Any, ids: Tensor, states: Tensor) -> None:
+    """Of every parameter, dropout included."""
+    gradients = []
+    for checkpointing in (False, True):
+        model = family.build().train()
+        model.gradient_checkpointing = checkpointing
+        torch.manual_seed(5)
+        model(ids, encoder_hidden_states=states).logits.square().mean().backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        assert gradient is not None
+        assert gradient.abs().sum() > 0 or name.endswith("key.bias"), name
+        torch.testing.assert_close(gradient, gradients[1][name])
+    with pytest.raises(UsageError, match="use_cache=False"):
+        model(ids, use_cache=True)
+
+
+@pytest.mark.parametrize("token", [61, -1, 10**12])
+def test_ids_outside_the_vocabulary(family: Any, token: int, ids: Tensor) -> None:
+    """Are named, with the size of the vocabulary."""
+    ids[0, 0] = token
+    with pytest.raises(UsageError, match=f"{token}.*vocabulary has 61|vocabulary has 61"):
+        family.build()(ids)
+
+
+def test_calls_that_cannot_be(family: Any, ids: Tensor, states: Tensor) -> None:
+    """Too many tokens, at once or by the cache; a width, a number of rows, a mask that do not fit."""
+    model = family.build()
+    with pytest.raises(IncompatibleError, match="33 tokens, but the decoder has 32 positions"):
+        model(torch.full((1, 33), 5))
+    cache = model(torch.full((1, 32), 5), use_cache=True).past_key_values
+    with pytest.raises(IncompatibleError, match="33 tokens"):
+        model(torch.full((1, 1), 5), past_key_values=cache)
+    with pytest.raises(IncompatibleError, match="width 9, but cross-attention takes 24"):
+        model(ids, encoder_hidden_states=states[..., :9])
+    with pytest.raises(UsageError, match="3 rows of text for 2 images"):
+        model(torch.full((3, 1), 5), encoder_hidden_states=states)
+    with pytest.raises(UsageError, match=r"mask of shape \(2, 3\)"):
+        model(ids, attention_mask=torch.ones(2, 3))
+    with pytest.raises(UsageError, match="either"):
+        model()
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("size", [40, 90])
+def test_resizing_keeps_rows_and_ties(family: Any, tied: bool, size: int, ids: Tensor) -> None:
+    """Old tokens keep their scores; new ones start as an average token does."""
+    model, ids = family.build(tie_word_embeddings=tied), ids % 35 + 5
+    before = logits(model, ids)
+    model.resize_token_embeddings(size)
+    after, kept = logits(model, ids), min(size, 61)
+    assert after.shape[-1] == model.vocab_size == model.config.vocab_size == size
+    assert torch.equal(after[..., :kept], before[..., :kept])
+    assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied
+    assert torch.isfinite(after).all()
+
+
+def test_ties(family: Any) -> None:
+    """One parameter, counted once."""
+    tied, untied = family.build(), family.build(tie_word_embeddings=False)
+    assert tied.get_output_embeddings().weight is tied.get_input_embeddings().weight
+    assert untied.get_output_embeddings().weight is not untied.get_input_embeddings().weight
+    assert len(list(untied.parameters())) == len(list(tied.parameters())) + 1
+
+
+def test_fresh_parameters_are_those_of_cross_attention(family: Any, ids: Tensor, states: Tensor) -> None:
+    """And all of them are reached by a gradient."""
+    model = family.build()
+    fresh = model.fresh_parameters()
+    assert len(fresh) == 2 * (4 * 2 + 2)  # layers of four linear modules and a norm, each of weight and bias
+    model(ids).logits.sum().backward()
+    assert {n for n, p in model.named_parameters() if p.grad is None} == fresh
+    model(ids, encoder_hidden_states=states).logits.square().sum().backward()
+    gradients = {n: p.grad for n, p in model.named_parameters() if n in fresh}
+    assert all(g is not None and (g.any() or n.endswith("key.bias")) for n, g in gradients.items())
+
+
+def test_half_precision(family: Any, ids: Tensor, states: Tensor) -> None:
+    """bfloat16 in, bfloat16 out, near what float32 gives; with attentions and cache too."""
+    model = family.build()
+    whole = logits(model, ids, states)
+    half = family.build().bfloat16()
+    out = half(ids, encoder_hidden_states=states.bfloat16(), output_attentions=True, use_cache=True)
+    assert out.logits.dtype == torch.bfloat16
+    assert (out.logits.float() - whole).abs().mean() < 0.1 * whole.std()
+
+
+def test_fresh_weights_are_spread_as_said(family: Any) -> None:
+    """``initializer_range`` or ``init_std``; GPT2's writers to the residual less; biases and ties without a draw."""
+    field = "init_std" if "init_std" in type(family.build().config).model_fields else "initializer_range"
+    spread = family.build(**{field: 0.05})
+    model = type(spread)(spread.config)
+    assert model.get_input_embeddings().weight.std().item() == pytest.approx(0.05, rel=0.1)
+    for name, module in model.named_modules():
+        if isinstance(module, Linear):
+            scale = 0.5 if family.name == "gpt2" and name.endswith(".output") else 1.0  # 1 / sqrt(2 * 2 layers)
+            assert module.weight.std().item() == pytest.approx(0.05 * scale, rel=0.2), name
+            assert module.bias is None or not module.bias.any()
+
+
+def test_layerdrop(families: dict[str, Any], ids: Tensor) -> None:
+    """Leaves layers out in training and at no other time."""
+    for name in ("bart", "mbart", "trocr"):
+        model = families[name].build(decoder_layerdrop=0.999)
+        assert len(model(ids, output_hidden_states=True).hidden_states) == 3
+        assert len(model.train()(ids, output_hidden_states=True).hidden_states) == 1
+
+
+def test_sinusoids_have_no_end(families: dict[str, Any]) -> None:
+    """A TrOCR with sinusoids takes more tokens than ``max_position_embeddings``."""
+    model = families["trocr"].build(use_learned_position_embeddings=False)
+    assert model.max_positions is None
+    assert model(torch.full((1, 50), 5)).logits.shape == (1, 50, 61)

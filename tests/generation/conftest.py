@@ -1,0 +1,168 @@
+"""States for the searches to run on: tiny random transformers models, and tables without any model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from vedcore.config import TokenIds
+from vedcore.generation.config import GenerationConfig
+from vedcore.generation.search import search
+from vedcore.outputs import GenerateOutput
+
+VOCAB = 40
+
+
+def _spread(model: Any, scale: float) -> Any:
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, scale, generator=generator)
+    return model.eval()
+
+
+class GPT2State:
+    """A transformers GPT2 over its own cache, reordered by index; or without one, over all ids anew."""
+
+    def __init__(self, model: Any, mask: Tensor | None = None, use_cache: bool = True) -> None:
+        self.model, self.mask, self.use_cache, self.cache, self.ids = model, mask, use_cache, None, None
+        self.reordered = 0
+
+    def prefill(self, input_ids: Tensor) -> Tensor:
+        self.mask = torch.ones_like(input_ids) if self.mask is None else self.mask
+        self.ids = input_ids
+        return self._logits(input_ids.shape[1])
+
+    def step(self, tokens: Tensor, reorder: Tensor | None) -> Tensor:
+        if reorder is not None:
+            self.reordered += 1
+            self.ids, self.mask = self.ids[reorder], self.mask[reorder]
+            if self.cache is not None:
+                self.cache.batch_select_indices(reorder)
+        self.ids = torch.cat([self.ids, tokens], 1)
+        self.mask = torch.cat([self.mask, torch.ones_like(tokens)], 1)
+        return self._logits(1 if self.use_cache else self.ids.shape[1])
+
+    def _logits(self, new: int) -> Tensor:
+        positions = (self.mask.cumsum(1) - 1).clamp(min=0)
+        out = self.model(
+            input_ids=self.ids[:, -new:], attention_mask=self.mask, position_ids=positions[:, -new:],
+            past_key_values=self.cache, use_cache=self.use_cache,
+        )  # fmt: skip
+        self.cache = out.past_key_values if self.use_cache else None
+        return out.logits[:, -1]
+
+
+class EncoderDecoderState:
+    """A transformers encoder-decoder model, without a cache."""
+
+    def __init__(self, model: Any, encoder_states: Tensor) -> None:
+        self.model, self.states, self.ids = model, encoder_states, None
+
+    def prefill(self, input_ids: Tensor) -> Tensor:
+        self.ids = input_ids
+        return self._logits()
+
+    def step(self, tokens: Tensor, reorder: Tensor | None) -> Tensor:
+        if reorder is not None:
+            self.ids, self.states = self.ids[reorder], self.states[reorder]
+        self.ids = torch.cat([self.ids, tokens], 1)
+        return self._logits()
+
+    def _logits(self) -> Tensor:
+        return self.model(encoder_outputs=(self.states,), decoder_input_ids=self.ids, use_cache=False).logits[:, -1]
+
+
+class TableState:
+    """A Markov chain: the logits (V, V) depend on the last token; those of ``faults`` (step, row) are replaced."""
+
+    def __init__(self, table: Tensor, faults: dict[tuple[int, int], float] | None = None) -> None:
+        self.table, self.faults, self.calls = table, faults or {}, 0
+
+    def prefill(self, input_ids: Tensor) -> Tensor:
+        return self._logits(input_ids[:, -1])
+
+    def step(self, tokens: Tensor, reorder: Tensor | None) -> Tensor:
+        return self._logits(tokens[:, 0])
+
+    def _logits(self, last: Tensor) -> Tensor:
+        logits = self.table[last].clone()
+        for (step, row), value in self.faults.items():
+            if step == self.calls:
+                logits[row, 1] = value
+        self.calls += 1
+        return logits
+
+
+@pytest.fixture(scope="session")
+def gpt2() -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=VOCAB, n_embd=24, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=None,
+        pad_token_id=None, attn_implementation="eager", tie_word_embeddings=False,
+    )  # fmt: skip
+    return _spread(GPT2LMHeadModel(config), 0.4)
+
+
+@pytest.fixture(scope="session")
+def bart() -> Any:
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    config = BartConfig(
+        vocab_size=VOCAB, d_model=24, encoder_layers=1, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=64,
+        bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=None,
+    )  # fmt: skip
+    model = _spread(BartForConditionalGeneration(config), 0.5)
+    model.generation_config.forced_eos_token_id = None
+    return model
+
+
+@pytest.fixture(scope="session")
+def vit_bert() -> Any:
+    from transformers import BertConfig, VisionEncoderDecoderConfig, VisionEncoderDecoderModel, ViTConfig
+
+    encoder = ViTConfig(
+        hidden_size=24, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32, image_size=16, patch_size=8
+    )
+    decoder = BertConfig(
+        vocab_size=VOCAB, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32,
+        max_position_embeddings=64, is_decoder=True, add_cross_attention=True,
+    )  # fmt: skip
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    return _spread(VisionEncoderDecoderModel(config), 0.5)
+
+
+@pytest.fixture(scope="session")
+def gpt2_state() -> type[GPT2State]:
+    return GPT2State
+
+
+@pytest.fixture(scope="session")
+def encoder_decoder_state() -> type[EncoderDecoderState]:
+    return EncoderDecoderState
+
+
+@pytest.fixture(scope="session")
+def table_state() -> type[TableState]:
+    return TableState
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., GenerateOutput]:
+    """Search as a model does it: options, token ids and limits from a call's keywords."""
+
+    def run(state: Any, prompt: Tensor, *, mask: Tensor | None = None, positions: int | None = 64, vocab: int = VOCAB,
+            streamer: Any = None, **options: Any) -> GenerateOutput:  # fmt: skip
+        config = GenerationConfig().with_options(**options)
+        ids = config.token_ids(TokenIds(), vocab)
+        limits = config.limits(prompt.shape[1], positions)
+        return search(state, prompt, config, ids, limits, attention_mask=mask, streamer=streamer)
+
+    return run

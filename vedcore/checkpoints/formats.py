@@ -1,0 +1,144 @@
+"""Checkpoint formats as plugins bring them, and `load`, which finds the one that a folder is in."""
+
+from __future__ import annotations
+
+import abc
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from vedcore.checkpoints.snapshot import Snapshot
+from vedcore.checkpoints.weights import CheckFinite
+from vedcore.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    UnknownComponentError,
+    UsageError,
+    close_matches,
+)
+from vedcore.plugins import load_component, registry
+
+if TYPE_CHECKING:
+    import torch
+
+    from vedcore.model import VisionEncoderDecoder
+
+__all__ = ["Format", "LoadOptions", "load"]
+
+
+class LoadOptions(TypedDict):
+    """What `load` was asked for; a format honours all of it."""
+
+    device: str | torch.device | None
+    dtype: torch.dtype | None
+    strict: bool
+    check_finite: CheckFinite
+    verify: bool
+
+
+class Format(abc.ABC):
+    """A way to keep a model in a folder; registered by ``register_formats``, made without arguments."""
+
+    @abc.abstractmethod
+    def recognises(self, folder: Path) -> bool:
+        """Whether the folder looks as if it were in this format; damage is for `load` to report."""
+
+    @abc.abstractmethod
+    def load(self, folder: Path, options: LoadOptions) -> VisionEncoderDecoder:
+        """The model in the folder, in eval mode.
+
+        Raises:
+            CheckpointError: it is not there, damaged, or not what its config says.
+        """
+
+    @abc.abstractmethod
+    def save(self, model: VisionEncoderDecoder, folder: str | os.PathLike[str], **options: Any) -> None:
+        """Write the model.
+
+        Raises:
+            CheckpointWriteError: it cannot be written; what was there before is unchanged.
+        """
+
+
+def load(
+    folder_or_name: str | os.PathLike[str],
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    strict: bool = True,
+    check_finite: CheckFinite = True,
+    verify: bool = True,
+) -> VisionEncoderDecoder:
+    """The model of a folder, in eval mode, bit for bit as it was saved.
+
+    Args:
+        folder_or_name: a folder that ``save_pretrained`` wrote, or the name of a model that a plugin brings
+            (``vedcore.list_models()``); a folder of that name comes first.
+        device: where the parameters go; the CPU by default.
+        dtype: type of the parameters, such as ``"bfloat16"``; None keeps the type they are stored in.
+        strict: False takes the tensors that fit by name, leaves the others random, and warns of both.
+        check_finite: refuse NaN and Inf in the weights; ``"warn"`` warns, False does not look.
+        verify: compare the weights with the manifest's sha256.
+
+    Raises:
+        CheckpointNotFoundError: no such folder or model, or a file that it needs is missing.
+        CheckpointError: files that are damaged, unsafe, or not what the config says.
+        ConfigError: settings that cannot be used.
+        PluginMissingError: the model needs a plugin that is not installed.
+        NonFiniteError: NaN or Inf in the weights.
+    """
+    folder = _folder(folder_or_name)
+    options = LoadOptions(device=device, dtype=_dtype(dtype), strict=strict, check_finite=check_finite, verify=verify)
+    with Snapshot(folder) as snapshot:  # says what is wrong with the path
+        if not snapshot.has("config.json"):
+            raise CheckpointNotFoundError("no config.json in this folder", path=folder, hint=snapshot.listing())
+    names = [entry.name for entry in registry().entries("format")]
+    for name in sorted(names, key=lambda name: name != "native"):
+        format: Format = load_component("format", name)[0]()
+        if format.recognises(folder):
+            return format.load(folder, options)
+    raise CheckpointError(
+        "config.json is not of a format that can be read here", path=folder, hint=f"formats: {', '.join(names)}"
+    )
+
+
+def _folder(folder_or_name: str | os.PathLike[str]) -> Path:
+    """The folder that is meant: it, or that of a registered model."""
+    if not isinstance(folder_or_name, (str, os.PathLike)):
+        raise UsageError(f"a folder or a name expected, got {type(folder_or_name).__name__}", field="folder_or_name")
+    text = os.fsdecode(folder_or_name)
+    if not text:
+        raise CheckpointNotFoundError("an empty path", hint="name a folder, or a model of `vedcore list models`")
+    path = Path(text)
+    try:
+        if os.path.lexists(path) or isinstance(folder_or_name, os.PathLike):
+            return path
+        target, _ = load_component("model", text)
+    except ValueError as error:
+        if isinstance(error, UnknownComponentError):
+            what = "no such folder, and no model of that name"
+            raise CheckpointNotFoundError(what, path=text, hint=_offer(path, error)) from None
+        raise CheckpointNotFoundError(str(error), path=text, hint="check the path") from None  # a NUL in it
+    return Path(target())
+
+
+def _offer(path: Path, error: UnknownComponentError) -> str:
+    """The nearest names beside the path that is not there, else what the registry offers."""
+    if "://" in str(path) or str(path).startswith(("http:", "https:")):
+        return "nothing is downloaded: give a folder"
+    try:
+        near = close_matches(path.name, os.listdir(path.parent))
+    except OSError:
+        return f"there is no folder {path.parent} either"
+    return f"did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else error.hint
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    import torch
+
+    choices = {str(t).removeprefix("torch."): t for t in (torch.float32, torch.float16, torch.bfloat16)}
+    if dtype is None or (isinstance(dtype, torch.dtype) and dtype in choices.values()):
+        return dtype
+    if dtype in choices:
+        return choices[dtype]
+    raise UsageError(f"{dtype!r} is no type of weights", field="dtype", hint=f"choose one of {', '.join(choices)}")

@@ -1,0 +1,255 @@
+"""Names and layouts of tensors in somebody else's checkpoint, and ours: the map between them, as data.
+
+A family writes its map as a table, one row a module::
+
+    KEY_MAP = (
+        Row("[transformer.]wte",               "embedding"),
+        Row("[transformer.]h.{}.ln_1",         "layers.{}.self_attention_norm"),
+        Row("[transformer.]h.{}.attn.c_attn",  "layers.{}.self_attention.query+key+value", TRANSPOSED),
+        ignored("[transformer.]h.{}.attn.bias"),
+    )
+
+- A row names a module, and stands for the tensors in it (``weight``, ``bias`` and a norm's statistics), or names one
+  tensor outright. ``gamma`` and ``beta``, as old files call a norm's tensors, are read as ``weight`` and ``bias``.
+- ``{}`` stands for a layer's number; ``{+1}`` on our side for that number plus one.
+- ``query+key+value`` stands for several modules beside each other. Where one side has several and the other one,
+  they are joined along their first axis, in this order; going back, the one is cut into equal parts.
+- ``[text]`` is an optional beginning: read with and without, always written.
+- ``*`` at the end stands for anything.
+
+Where several rows name the same tensor of ours, the first that the file has is read, and all are written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vedcore.errors import CheckpointMismatchError
+
+__all__ = ["NO_KEY_BIAS", "SAME", "TRANSPOSED", "Change", "Row", "ignored", "to_ours", "to_theirs"]
+
+NAMES_SHOWN = 5
+_LEAF = r"(?:\.(weight|bias|gamma|beta|running_mean|running_var|num_batches_tracked))?"
+_OLD_LEAVES = {"gamma": "weight", "beta": "bias"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a tensor of theirs becomes one of ours, and back.
+
+    Args:
+        name: what to call it.
+        to_ours: what happens to each of their tensors, before they are joined.
+        to_theirs: its inverse.
+        no_bias: which of several modules of theirs, by position, has no bias; ours has zeros there.
+    """
+
+    name: str
+    to_ours: Callable[[Tensor], Tensor]
+    to_theirs: Callable[[Tensor], Tensor]
+    no_bias: int | None = None
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _transposed(tensor: Tensor) -> Tensor:
+    return tensor.t() if tensor.ndim == 2 else tensor
+
+
+SAME = Change("same", _same, _same)
+"""The tensor as it is."""
+TRANSPOSED = Change("transposed", _transposed, _transposed)
+"""A matrix stored input by output, as GPT2's ``Conv1D`` has it; a bias stays as it is."""
+NO_KEY_BIAS = Change("no key bias", _same, _same, no_bias=1)
+"""Query, key and value of which the key has no bias (BEiT): a bias there moves all scores of a query alike."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a key map.
+
+    Args:
+        theirs: their name, see the module.
+        ours: our name; empty for what is ignored when read and never written.
+        change: what happens on the way.
+        optional: may be absent on either side; whether the model can do without is the loader's to say.
+        read_only: a name that files of another make have, never written.
+    """
+
+    theirs: str
+    ours: str
+    change: Change = SAME
+    optional: bool = False
+    read_only: bool = False
+
+
+def ignored(theirs: str) -> Row:
+    """A row for tensors that hold nothing of ours: masks, position numbers, other heads."""
+    return Row(theirs, "", optional=True, read_only=True)
+
+
+def to_ours(state: Mapping[str, Tensor], rows: Iterable[Row], *, path: object = None) -> dict[str, Tensor]:
+    """Their tensors under our names, in our layout.
+
+    Args:
+        state: their names to tensors.
+        rows: the family's key map.
+        path: the file, for messages.
+
+    Raises:
+        CheckpointMismatchError: tensors that no row explains, rows that are not optional and match nothing, and
+            tensors that cannot be cut; all of them at once.
+    """
+    return _translate(state, list(rows), back=False, path=path)
+
+
+def to_theirs(state: Mapping[str, Tensor], rows: Iterable[Row]) -> dict[str, Tensor]:
+    """Our tensors under their names, in their layout: the inverse of `to_ours`.
+
+    Raises:
+        CheckpointMismatchError: as `to_ours`.
+    """
+    return _translate(state, [row for row in rows if not row.read_only], back=True, path=None)
+
+
+class _Side:
+    """One side of a row: its names as patterns, and how to write them."""
+
+    def __init__(self, template: str) -> None:
+        last = re.split(r"[.\]]", template)[-1]
+        stem = template.removesuffix(last)
+        self.names = [stem + part for part in last.split("+")] if template else []
+        self.patterns = [re.compile(_pattern(name)) for name in self.names]
+        self.shifts = [int(shift or 0) for shift in re.findall(r"\{([+-]\d+)?\}", self.names[0])] if template else []
+
+    def match(self, key: str) -> tuple[int, tuple[int, ...], str] | None:
+        """Which of the names ``key`` is, the layer numbers in it, and the tensor's own name in the module."""
+        for position, pattern in enumerate(self.patterns):
+            found = pattern.fullmatch(key)
+            if found:
+                *numbers, leaf = found.groups()
+                return position, tuple(int(n) - s for n, s in zip(numbers, self.shifts, strict=True)), leaf or ""
+        return None
+
+    def write(self, numbers: Sequence[int], leaf: str) -> list[str]:
+        """The full names of one layer's tensors."""
+        out = []
+        for name in self.names:
+            values = iter([number + shift for number, shift in zip(numbers, self.shifts, strict=True)])
+            bare = re.sub(r"\{[+-]?\d*\}", lambda _: str(next(values)), name)  # noqa: B023
+            out.append(re.sub(r"[][]", "", bare) + (f".{leaf}" if leaf else ""))
+        return out
+
+    def layers(self) -> str | None:
+        """The text up to the last layer number; rows that share it have the same layers."""
+        head, brace, _ = self.names[0].rpartition("{")
+        return head if brace else None
+
+
+def _pattern(name: str) -> str:
+    text, star = re.escape(name.removesuffix("*")), name.endswith("*")
+    text = re.sub(r"\\\{(?:\\?[+-]\d+)?\\\}", "(0|[1-9][0-9]{0,5})", text)  # {} and {+1}
+    text = re.sub(r"\\\[(.*?)\\\]", r"(?:\1)?", text)  # [optional beginning]
+    return text + ("(.*)" if star else _LEAF)
+
+
+Group = tuple[int, tuple[int, ...], str]
+"""A row's number, layer numbers, and the tensor's own name in its module."""
+
+
+def _translate(state: Mapping[str, Tensor], rows: list[Row], *, back: bool, path: object) -> dict[str, Tensor]:
+    sides = [(_Side(row.theirs), _Side(row.ours)) for row in rows]
+    if back:
+        sides = [(ours, theirs) for theirs, ours in sides]
+    groups, unexpected = _grouped(state, sides, first_only=not back)
+    missing = _unmatched(rows, sides, groups)
+    out: dict[str, Tensor] = {}
+    for (index, numbers, leaf), found in sorted(groups.items(), key=lambda item: item[0]):
+        row, (source, target) = rows[index], sides[index]
+        if not target.names:
+            continue
+        names = target.write(numbers, leaf)
+        if not back and all(name in out for name in names):
+            continue  # an earlier row has read it
+        gap = row.change.no_bias if leaf == "bias" else None
+        absent = [n for i, n in enumerate(source.write(numbers, leaf)) if i not in found and (back or i != gap)]
+        if absent:
+            missing += absent
+            continue
+        change = row.change.to_theirs if back else row.change.to_ours
+        tensors = _changed([found.get(i) for i in range(len(source.names))], len(names), change, back=back)
+        if tensors is None:
+            shape = tuple(next(iter(found.values())).shape)
+            unexpected.append(f"{source.write(numbers, leaf)[0]} of shape {shape}, not to be cut into {len(names)}")
+            continue
+        out.update({name: t for i, (name, t) in enumerate(zip(names, tensors, strict=True)) if not back or i != gap})
+    if missing or unexpected:
+        raise _mismatch(missing, unexpected, path)
+    return out
+
+
+def _grouped(
+    state: Mapping[str, Tensor], sides: list[tuple[_Side, _Side]], *, first_only: bool
+) -> tuple[dict[Group, dict[int, Tensor]], list[str]]:
+    """The tensors by row, layer and leaf, each by its position among the row's names; and those of no row."""
+    groups: dict[Group, dict[int, Tensor]] = {}
+    unexpected = []
+    for key, tensor in state.items():
+        matches = [(i, m) for i, (source, _) in enumerate(sides) if (m := source.match(key))]
+        if not matches:
+            unexpected.append(key)
+        for index, (position, numbers, leaf) in matches[:1] if first_only else matches:
+            groups.setdefault((index, numbers, _OLD_LEAVES.get(leaf, leaf)), {})[position] = tensor
+    return groups, unexpected
+
+
+def _unmatched(rows: list[Row], sides: list[tuple[_Side, _Side]], groups: Iterable[Group]) -> list[str]:
+    """Names of rows that must match and do not, for every layer that any row has."""
+    matched = {(index, numbers) for index, numbers, _ in groups}
+    layers: dict[str | None, set[tuple[int, ...]]] = {None: {()}}
+    for index, numbers in matched:
+        if sides[index][0].shifts:
+            layers.setdefault(sides[index][0].layers(), set()).add(numbers)
+    return [
+        name
+        for index, row in enumerate(rows) if not row.optional
+        for numbers in sorted(layers.get(sides[index][0].layers(), ())) if (index, numbers) not in matched
+        for name in sides[index][0].write(numbers, "")
+    ]  # fmt: skip
+
+
+def _changed(
+    found: list[Tensor | None], parts: int, change: Callable[[Tensor], Tensor], *, back: bool
+) -> list[Tensor] | None:
+    """Join and cut in our layout, and change theirs before or after; None where it does not cut into ``parts``."""
+    like = next(t for t in found if t is not None)
+    tensors = [torch.zeros_like(like) if t is None else t for t in found]
+    if not back:
+        tensors = [change(t) for t in tensors]
+    whole = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+    if parts == 1:
+        pieces = [whole]
+    elif whole.ndim and whole.shape[0] % parts == 0:
+        pieces = [piece.clone() for piece in whole.chunk(parts)]  # each owns its memory
+    else:
+        return None
+    return [t.contiguous() for t in (map(change, pieces) if back else pieces)]
+
+
+def _mismatch(missing: list[str], unexpected: list[str], path: object) -> CheckpointMismatchError:
+    shown = missing[:NAMES_SHOWN], unexpected[: max(0, NAMES_SHOWN - len(missing))]
+    said = [
+        f"{len(names)} tensor{'s' * (len(names) != 1)} {what}" + (f" ({', '.join(few)})" if few else "")
+        for what, names, few in (("missing", missing, shown[0]), ("unexpected", unexpected, shown[1])) if names
+    ]  # fmt: skip
+    return CheckpointMismatchError(
+        "; ".join(said), path=path, hint="is it a checkpoint of another architecture?",
+        details="\n".join([*(f"missing: {n}" for n in missing), *(f"unexpected: {n}" for n in unexpected)]),
+    )  # fmt: skip

@@ -1,0 +1,172 @@
+"""vedcore's own folder.
+
+``config.json`` is the `ModelConfig`; ``model.safetensors``, or shards with an index, the weights; ``tokenizer.json``
+the tokenizer, if there is one; ``preprocessor_config.json`` how images are prepared; ``generation_config.json`` the
+defaults of ``generate``; ``README.md`` the model card; ``manifest.json`` the sizes and sha256 of them all.
+
+The settings may be edited by hand: they are checked for what they say. The weights must be what the manifest says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from vedcore.checkpoints.card import model_card
+from vedcore.checkpoints.folder import CARD, Written, save_folder
+from vedcore.checkpoints.formats import Format, LoadOptions
+from vedcore.checkpoints.snapshot import Snapshot, read_folder
+from vedcore.checkpoints.weight_files import weight_files
+from vedcore.checkpoints.weights import Weights
+from vedcore.composer import build
+from vedcore.config import ModelConfig
+from vedcore.config_files import parse_json
+from vedcore.errors import ConfigError, ConfigSchemaError, TokenizerError, UsageError
+from vedcore.generation.config import GenerationConfig
+from vedcore.model import VisionEncoderDecoder
+from vedcore.processing import PREPROCESSING_FILE, TOKENIZER_FILE, Processor, make_tokenizer
+
+__all__ = ["NativeFormat"]
+
+CONFIG = "config.json"
+GENERATION = "generation_config.json"
+MAX_CONFIG_BYTES = 1_000_000
+MAX_TOKENIZER_BYTES = 200_000_000
+
+
+class NativeFormat(Format):
+    """The format that ``save_pretrained`` writes unless it is told otherwise."""
+
+    def recognises(self, folder: Path) -> bool:
+        """A config.json without transformers' ``model_type``, or one that is damaged."""
+        try:
+            return "model_type" not in read_folder(folder, lambda snapshot: _read_json(snapshot, CONFIG))
+        except ConfigError:
+            return True
+
+    def load(self, folder: Path, options: LoadOptions) -> VisionEncoderDecoder:
+        """The model in the folder; see `vedcore.load`."""
+        return read_folder(folder, partial(_load, options=options))
+
+    def save(
+        self,
+        model: VisionEncoderDecoder,
+        folder: str | os.PathLike[str],
+        *,
+        max_shard_size: int | str = "5GB",
+        **unknown: Any,
+    ) -> None:
+        """Write the model.
+
+        Args:
+            model: what to write.
+            folder: made, or exchanged as a whole for the new one; see `vedcore.checkpoints.folder`.
+            max_shard_size: bytes, or text such as ``"500MB"``; larger weights become several files and an index.
+
+        Raises:
+            CheckpointWriteError: it cannot be written; what was there before is unchanged.
+        """
+        if unknown:
+            raise UsageError("unknown option", field=next(iter(unknown)), hint="the native format takes max_shard_size")
+        config = model.config.model_copy(
+            update={"tokenizer": _tokenizer_name(model), "pretrained": False}
+        )
+        files: dict[str, bytes | Written] = {
+            CONFIG: _json(config.model_dump(mode="json")),
+            GENERATION: _json(model.generation_config.model_dump(mode="json", exclude_none=True)),
+            CARD: model_card(model, config).encode(),
+            **model.processor.to_files(),
+            **weight_files(model.state_dict(), max_shard_size),
+        }
+        save_folder(folder, files)
+
+
+def _json(data: Mapping[str, Any]) -> bytes:
+    return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _read_json(snapshot: Snapshot, name: str) -> dict[str, Any]:
+    return parse_json(snapshot.read(name, MAX_CONFIG_BYTES), snapshot.path / name)
+
+
+def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
+    config = ModelConfig.parse(_read_json(snapshot, CONFIG), path=snapshot.path / CONFIG)
+    generation_config = GenerationConfig.parse(_read_json(snapshot, GENERATION), path=snapshot.path / GENERATION)
+    processor = _read_processor(snapshot, config)
+    manifest = snapshot.manifest() if options["verify"] else None
+    weights = Weights(snapshot)
+    changes = {"preprocessing": processor.preprocessing, "pretrained": False}
+    if config.tokenizer == TOKENIZER_FILE:  # so that the config means the same from any folder
+        changes["tokenizer"] = os.path.abspath(snapshot.path / TOKENIZER_FILE)
+    config = config.model_copy(update=changes)
+    settings = _numbers(config)
+    if options["strict"]:
+        with torch.device("meta"):
+            weights.check(build(config, tokenizer=processor.tokenizer), settings=settings)
+        with _NoRandomNumbers():  # all of them would be overwritten
+            model = build(config, tokenizer=processor.tokenizer)
+    else:
+        model = build(config, tokenizer=processor.tokenizer)
+    weights.load_into(
+        model, strict=options["strict"], check_finite=options["check_finite"], manifest=manifest, settings=settings
+    )
+    model.generation_config = generation_config
+    return model.to(device=options["device"], dtype=options["dtype"]).eval()
+
+
+def _tokenizer_name(model: VisionEncoderDecoder) -> str | None:
+    """``char`` or ``byte`` where that still is the tokenizer, else its file."""
+    tokenizer, name = model.processor.tokenizer, model.config.tokenizer
+    if tokenizer is None:
+        return None
+    built_in = name if name in ("char", "byte") else None
+    return built_in if built_in and make_tokenizer(built_in).to_str() == tokenizer.to_str() else TOKENIZER_FILE
+
+
+def _read_processor(snapshot: Snapshot, config: ModelConfig) -> Processor:
+    """Preprocessing and tokenizer, as their own files have them."""
+    files = {PREPROCESSING_FILE: snapshot.read(PREPROCESSING_FILE, MAX_CONFIG_BYTES)}
+    if snapshot.has(TOKENIZER_FILE):
+        files[TOKENIZER_FILE] = snapshot.read(TOKENIZER_FILE, MAX_TOKENIZER_BYTES)
+    elif config.tokenizer is not None:
+        raise TokenizerError("no such file", path=snapshot.path / TOKENIZER_FILE, hint=snapshot.listing())
+    processor = Processor.from_files(files, folder=snapshot.path)
+    if config.preprocessing not in (None, processor.preprocessing):
+        raise ConfigSchemaError(
+            f"is not what {PREPROCESSING_FILE} says", path=snapshot.path / CONFIG, field="preprocessing",
+            hint="make them equal, or leave it out here",
+        )  # fmt: skip
+    return processor
+
+
+def _numbers(config: ModelConfig) -> dict[str, int]:
+    """Dotted names of the parts' fields to their whole numbers."""
+    return {
+        f"{kind}.{field}": value
+        for kind in ("encoder", "projector", "decoder")
+        for field, value in getattr(config, kind).fields.items()
+        if type(value) is int
+    }
+
+
+class _NoRandomNumbers(TorchFunctionMode):
+    """Leaves memory as it is where parameters would get random values; constants are still filled in."""
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in _RANDOM and args and isinstance(args[0], torch.Tensor):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+_RANDOM = {
+    "normal_", "uniform_", "trunc_normal_", "xavier_normal_", "xavier_uniform_", "kaiming_normal_", "kaiming_uniform_",
+    "orthogonal_", "erfinv_",
+}  # fmt: skip

@@ -1,0 +1,246 @@
+"""Reading a folder: every file from the same save, whatever is exchanged meanwhile, and nothing from outside it.
+
+A file is opened by its plain name within the opened folder. Links are not followed, but for those that the Hugging
+Face cache is made of (``../../blobs/<name>``); FIFOs, devices and folders are refused without waiting on them.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeVar
+
+from vedcore.config_files.plain import short
+from vedcore.errors import (
+    CheckpointCorruptError,
+    CheckpointError,
+    CheckpointLimitError,
+    CheckpointNotFoundError,
+    CheckpointUnsafeError,
+)
+
+__all__ = ["MANIFEST", "FileRecord", "Snapshot", "aside_of", "check_name", "json_object", "read_folder"]
+
+T = TypeVar("T")
+
+MANIFEST = "manifest.json"
+"""Sizes and sha256 of what a save wrote; written last."""
+TEMPORARY = ".vedcore-tmp-"
+"""What the names of unfinished folders start with."""
+MAX_JSON_BYTES = 10_000_000
+_AGAIN = "get the folder from its source again"
+_ANEW = "load with verify=False, and save anew"
+_CACHE_LINK = re.compile(r"\.\./\.\./blobs/[A-Za-z0-9_-]+")
+_ATTEMPTS = 20
+
+
+class FileRecord(NamedTuple):
+    """What the manifest says of a file."""
+
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+def check_name(name: object, path: object = None) -> str:
+    """``name`` if it is the plain name of a file, on any system.
+
+    Raises:
+        CheckpointUnsafeError: folders, drives, ``..``, control characters, not a string, or too long.
+    """
+    plain = isinstance(name, str) and re.fullmatch(r"[^\x00-\x1f\x7f/\\:*?\"<>|]+", name) is not None
+    if not plain or name in (".", "..") or len(os.fsencode(str(name))) > 255:
+        raise CheckpointUnsafeError(f"{short(name)} is no plain file name", path=path, hint=_AGAIN)
+    return str(name)
+
+
+def aside_of(folder: Path) -> Path:
+    """Where the old folder stands while a system that cannot exchange names replaces it."""
+    return folder.with_name(f".vedcore-old-{hashlib.sha256(os.fsencode(folder.name)).hexdigest()[:12]}")
+
+
+def read_folder(folder: str | os.PathLike[str], read: Callable[[Snapshot], T]) -> T:
+    """``read`` of the folder as one save left it; done again where the folder was replaced in the middle.
+
+    Raises:
+        CheckpointNotFoundError: no such folder, or not one.
+        CheckpointError: whatever ``read`` raises.
+    """
+    for attempt in range(_ATTEMPTS):
+        with Snapshot(folder) as snapshot:
+            try:
+                return read(snapshot)
+            except CheckpointError:
+                if attempt == _ATTEMPTS - 1 or not snapshot.replaced():
+                    raise
+    raise AssertionError  # the last attempt returns or raises
+
+
+class Snapshot:
+    """An opened folder. Files that were opened once stay readable when the folder is replaced and dropped.
+
+    Raises:
+        CheckpointNotFoundError: no such folder, or not one.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.path = Path(folder)
+        self._files: list[io.FileIO] = []
+        self._descriptor = self._open_folder()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for file in self._files:
+            file.close()
+        os.close(self._descriptor)
+
+    def _open_folder(self) -> int:
+        for attempt in range(5):
+            for path in (self.path, aside_of(Path(os.path.abspath(self.path)))):
+                try:
+                    return os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
+                except FileNotFoundError:
+                    continue
+                except (OSError, ValueError) as error:
+                    raise self._not_there(error) from None
+            time.sleep(0.002 * attempt)  # between two renames of a saver, perhaps
+        raise self._not_there(FileNotFoundError(errno.ENOENT, "no such folder"))
+
+    def _not_there(self, error: OSError | ValueError) -> CheckpointNotFoundError:
+        what = {errno.ENOTDIR: "a file, not a folder", errno.EACCES: "permission denied"}
+        reason = what.get(getattr(error, "errno", None) or 0) or getattr(error, "strerror", None) or str(error)
+        hint = "give the folder that holds it" if "file, not" in reason else "check the path and its permissions"
+        return CheckpointNotFoundError(reason.lower(), path=self.path, hint=hint)
+
+    def replaced(self) -> bool:
+        """Whether the folder's path means another folder by now."""
+        try:
+            return not os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
+        except OSError:
+            return True
+
+    def names(self) -> list[str]:
+        """What is in the folder, sorted."""
+        return sorted(os.listdir(self._descriptor))
+
+    def listing(self) -> str:
+        """What is in the folder, for a message."""
+        names = self.names()
+        return f"there are: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}" if names else "it is empty"
+
+    def has(self, name: str) -> bool:
+        """Whether there is anything of that name."""
+        try:
+            os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def open(self, name: str) -> io.FileIO:
+        """A regular file, open until the snapshot is closed.
+
+        Raises:
+            CheckpointUnsafeError: no plain name, a link that leads out, a FIFO, a device or a folder.
+            CheckpointNotFoundError: not there, or not readable.
+        """
+        check_name(name, self.path)
+        try:
+            try:
+                descriptor = self._open(name)
+            except OSError as error:
+                if error.errno not in (errno.ELOOP, errno.EMLINK):
+                    raise
+                link = os.readlink(name, dir_fd=self._descriptor)
+                if not _CACHE_LINK.fullmatch(link):
+                    raise self._unsafe(name, f"a link to {link}", "put the file itself there") from None
+                descriptor = self._open(link)
+        except FileNotFoundError:
+            raise CheckpointNotFoundError("no such file", path=self.path / name, hint=self.listing()) from None
+        except CheckpointError:
+            raise
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            if error.errno in (errno.ENXIO, errno.ELOOP):  # a socket; a link in the cache that is one itself
+                raise self._unsafe(name, "not a regular file", "put the file itself there") from None
+            raise CheckpointNotFoundError(reason, path=self.path / name, hint="check its permissions") from None
+        file = io.FileIO(descriptor, "r") if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+        if file is None:
+            os.close(descriptor)
+            raise self._unsafe(name, "not a regular file", "put the file itself there")
+        self._files.append(file)
+        return file
+
+    def _open(self, name: str) -> int:
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, dir_fd=self._descriptor)
+
+    def _unsafe(self, name: str, what: str, hint: str) -> CheckpointUnsafeError:
+        return CheckpointUnsafeError(what, path=self.path / name, hint=hint)
+
+    def read(self, name: str, limit: int = MAX_JSON_BYTES) -> bytes:
+        """The bytes of a file of at most ``limit``.
+
+        Raises:
+            CheckpointLimitError: it is larger.
+            CheckpointNotFoundError, CheckpointUnsafeError: as `open`.
+        """
+        file = self.open(name)
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            message = f"{size:,} bytes, and at most {limit:,} are read"
+            raise CheckpointLimitError(message, path=self.path / name, hint="is it the right file?")
+        return file.readall()
+
+    def manifest(self) -> dict[str, FileRecord]:
+        """What the save wrote, by name.
+
+        Raises:
+            CheckpointNotFoundError: there is no manifest.
+            CheckpointCorruptError: it is damaged.
+        """
+        path = self.path / MANIFEST
+        files = json_object(self.read(MANIFEST), path).get("files")
+        if not isinstance(files, dict):
+            raise CheckpointCorruptError("no list of files", path=path, hint=_ANEW)
+        records = {}
+        for name, record in files.items():
+            match record:
+                case {"size": int(size), "sha256": str(sha256)}:
+                    records[check_name(name, path)] = FileRecord(size, sha256)
+                case _:
+                    raise CheckpointCorruptError("no size and sha256", path=path, field=short(name), hint=_ANEW)
+        return records
+
+
+def json_object(raw: bytes, path: object) -> dict[str, Any]:
+    """The JSON object in ``raw``, in which no key occurs twice.
+
+    Raises:
+        CheckpointCorruptError: it is none.
+    """
+    try:
+        data = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:  # bad UTF-8 and bad JSON are ValueErrors
+        raise CheckpointCorruptError(f"not JSON: {error}", path=path, hint=_AGAIN) from None
+    if not isinstance(data, dict):
+        raise CheckpointCorruptError(f"object expected, got {type(data).__name__}", path=path, hint=_AGAIN)
+    return data
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"key {short(twice)} occurs twice")
+    return data

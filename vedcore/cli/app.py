@@ -1,0 +1,127 @@
+"""The group of commands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+import vedcore
+from vedcore import builtin
+from vedcore.errors import (
+    ConfigError,
+    PluginContractError,
+    PluginMissingError,
+    UnknownComponentError,
+    UsageError,
+    VedcoreError,
+    did_you_mean,
+    printable,
+)
+
+__all__ = ["group", "main"]
+
+_DETAILS = 20
+"""Lines below an error that are worth a screen."""
+
+_COMMANDS = {entry.name: entry for entry in builtin.register_commands()}
+
+
+class _Group(click.Group):
+    """Imports a command when it is called; asks plugins only for a command that is not one of ours."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        if name in _COMMANDS:
+            command: click.Command = _COMMANDS[name].load()
+            return command
+        return _plugin_command(ctx, name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in sorted(_COMMANDS.items())])
+        from vedcore.plugins.scan import scan  # reads no plugin's code: a slow plugin must not slow the help down
+
+        strangers = sorted({str(point.owner) for point in scan() if not point.built_in})
+        if strangers:
+            formatter.write_paragraph()
+            formatter.write_text(f"Installed plugins: {', '.join(strangers)}. `vedcore plugins` shows their commands.")
+
+
+def _plugin_command(ctx: click.Context, name: str) -> click.Command:
+    from vedcore.plugins import list_parts, load_component, registry
+
+    try:
+        command, found = load_component("command", name)
+    except UnknownComponentError:
+        names = list_parts("command")
+        hint = did_you_mean(name, names) or f"there are {', '.join(names)}"
+        notes = "".join(f" [{note}]" for note in registry().notes[:1])
+        ctx.fail(f"No command {printable(name)[:60]!r}; {hint}{notes}")
+    if not isinstance(command, click.Command):
+        owner = found.entry.owner
+        raise PluginContractError(
+            f"command {name!r} of {owner}: {found.entry.target} is no click.Command",
+            plugin=owner.distribution, hint="decorate it with @click.command()",
+        )  # fmt: skip
+    return command
+
+
+def _choose_plugins(ctx: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> None:
+    if names:
+        from vedcore.plugins import configure
+
+        block = [name.removeprefix("no:") for name in names if name.startswith("no:")]
+        configure(allow=[name for name in names if not name.startswith("no:")], block=block)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-p", "plugins", multiple=True, metavar="NAME", callback=_choose_plugins, is_eager=True,
+              expose_value=False, help="Load this plugin and no others; no:NAME blocks one. Repeatable.")  # fmt: skip
+@click.option("--debug", is_flag=True, expose_value=False, help="Show where in the code an error came from.")
+@click.version_option(vedcore.__version__, prog_name="vedcore")
+def group() -> None:
+    """Compose any vision encoder with any text decoder into one image-to-text model."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a file name need not be text
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = group.main(arguments, prog_name="vedcore", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except Exception as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        code = _report(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: Exception) -> int:
+    """Say what is wrong in one line, details below; the exit code."""
+    if not isinstance(error, VedcoreError):
+        what = f"{type(error).__name__}: {error}" if not isinstance(error, OSError) else str(error)
+        click.echo(f"error: {printable(what)[:300]}; --debug shows where", err=True)
+        return 1
+    click.echo(f"error: {error}", err=True)
+    for line in error.details.splitlines()[:_DETAILS]:
+        click.echo(f"  {printable(line)[:300]}", err=True)
+    codes: list[tuple[Any, int]] = [(UsageError, 2), (ConfigError, 3), (PluginMissingError, 4)]
+    return next((code for kind, code in codes if isinstance(error, kind)), 1)

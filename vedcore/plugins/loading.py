@@ -1,0 +1,146 @@
+"""From an entry point to the entries that its plugin registers: imported, checked and called, all or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pluggy
+
+from vedcore import hookspecs
+from vedcore.errors import PluginApiError, PluginContractError, PluginError, PluginLoadError, did_you_mean
+from vedcore.plugins.scan import GROUP, EntryPoint
+from vedcore.registry import KINDS, Entry, Kind
+
+__all__ = ["collect", "import_plugin", "undisturbed"]
+
+_HOOKS = {f"register_{kind}s": kind for kind in KINDS}
+_REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
+
+
+def import_plugin(point: EntryPoint) -> Any:
+    """The module or object that ``point`` names.
+
+    Raises:
+        PluginLoadError: it does not import.
+        PluginApiError: it says that it was written for other hooks.
+    """
+    if not _REFERENCE.fullmatch(point.value):
+        raise _load_error(point, f"{point.value!r} is no module or module:object")
+    module_name, _, attributes = point.value.partition(":")
+    try:
+        plugin = module = importlib.import_module(module_name)
+        for attribute in filter(None, attributes.split(".")):
+            plugin = getattr(plugin, attribute)
+        version = getattr(plugin, "vedcore_api", getattr(module, "vedcore_api", hookspecs.API_VERSION))
+    except (KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as error:
+        raise _load_error(point, f"{type(error).__name__}: {error}") from error
+    if str(version).partition(".")[0] != str(hookspecs.API_VERSION):
+        raise PluginApiError(
+            f"{point} was written for plugin API {str(version)[:20]}, and this vedcore has {hookspecs.API_VERSION}",
+            plugin=point.owner.distribution, hint=f"install another version of {point.owner.distribution}",
+        )  # fmt: skip
+    return plugin
+
+
+def collect(plugin: Any, point: EntryPoint) -> list[tuple[Kind, Entry]]:
+    """What ``plugin`` registers; `Registry.add` checks the entries themselves.
+
+    Raises:
+        PluginContractError: a misspelt hook, one with arguments, none at all, or one that gives no list.
+        PluginLoadError: a hook raises.
+    """
+    try:
+        manager = pluggy.PluginManager(GROUP)
+        manager.add_hookspecs(hookspecs)
+        _check_names(manager, plugin, point)
+        manager.register(plugin, str(point))
+        found: list[tuple[Kind, Entry]] = []
+        for hook, kind in _HOOKS.items():
+            for entries in getattr(manager.hook, hook)():
+                if isinstance(entries, str | bytes) or not hasattr(entries, "__iter__"):
+                    raise _contract_error(point, f"{hook} gave {type(entries).__name__}, not a list of entries")
+                found += [(kind, entry) for entry in entries]
+        return found
+    except (KeyboardInterrupt, MemoryError, PluginError):
+        raise
+    except pluggy.PluginValidationError as error:
+        raise _contract_error(point, str(error).splitlines()[-1], "hooks take no arguments") from error
+    except BaseException as error:
+        raise _load_error(point, f"registering raises {type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def undisturbed(plugin: str, problems: list[str]) -> Iterator[None]:
+    """Keep a plugin's code from changing the process while it is imported.
+
+    What it prints goes to stderr; the working directory, warning filters, logging and torch's threads and default
+    type are put back. What cannot be put back is appended to ``problems``.
+
+    Args:
+        plugin: whom to name.
+        problems: takes one line for each thing to say.
+    """
+    folder, environment, root = _folder(), dict(os.environ), logging.getLogger()
+    level, handlers, disabled = root.level, root.handlers[:], root.manager.disable
+    torch = sys.modules.get("torch")
+    threads, dtype = (torch.get_num_threads(), torch.get_default_dtype()) if torch else (0, None)
+    try:
+        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+            yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
+        root.manager.disable = disabled
+        if folder is not None and _folder() != folder:
+            os.chdir(folder)
+        if torch:
+            torch.set_default_dtype(dtype)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
+        changed = sorted(k for k in {*environment, *os.environ} if environment.get(k) != os.environ.get(k))
+        if changed:
+            problems.append(f"{plugin} changes environment variables: {', '.join(changed[:5])}")
+
+
+def _check_names(manager: pluggy.PluginManager, plugin: Any, point: EntryPoint) -> None:
+    """Refuse hooks of names that there are not, and functions that only look like hooks."""
+    implemented = set()
+    for name in dir(plugin):
+        options = manager.parse_hookimpl_opts(plugin, name)
+        if options is not None:
+            hook = options.get("specname") or name
+            if hook not in _HOOKS:
+                hint = did_you_mean(hook, _HOOKS) or f"there are {', '.join(_HOOKS)}"
+                raise _contract_error(point, f"no hook is named {hook!r}", hint)
+            implemented.add(hook)
+        elif name in _HOOKS:
+            raise _contract_error(point, f"{name} is not marked as a hook", "put @vedcore.hookimpl before it")
+    if not implemented:
+        raise _contract_error(point, "it implements no hook", "see docs/writing-a-plugin.md")
+
+
+def _load_error(point: EntryPoint, message: str) -> PluginLoadError:
+    distribution = point.owner.distribution
+    hint = f"repair or uninstall {distribution}, or block it with -p no:{distribution}"
+    return PluginLoadError(f"{point} does not load: {message}", plugin=distribution, hint=hint)
+
+
+def _contract_error(point: EntryPoint, message: str, hint: str = "") -> PluginContractError:
+    return PluginContractError(f"{point}: {message}", plugin=point.owner.distribution, hint=hint)
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # deleted below us
+        return None

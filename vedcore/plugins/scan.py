@@ -1,0 +1,92 @@
+"""Which installed distributions name a plugin: their entry points, read without importing anything.
+
+Most distributions on a machine have nothing to do with vedcore, so the text of their entry points is only searched
+for the group's name; metadata is parsed for those alone that have it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vedcore.registry import BUILT_IN, Owner, canonical
+
+__all__ = ["GROUP", "EntryPoint", "scan"]
+
+GROUP = "vedcore"
+
+
+@dataclass(frozen=True)
+class EntryPoint:
+    """One line of a distribution's entry points."""
+
+    owner: Owner
+    name: str
+    value: str
+    """``package.module`` or ``package.module:object``."""
+
+    @property
+    def built_in(self) -> bool:
+        """Whether vedcore itself brought it."""
+        return canonical(self.owner.distribution) == BUILT_IN
+
+    def __str__(self) -> str:
+        return f"{self.owner} ({self.name} = {self.value})"
+
+
+def scan() -> list[EntryPoint]:
+    """The entry points of group ``vedcore``: the built-in ones first, then by distribution and name.
+
+    Of a distribution that lies on the path more than once, the copy that Python would import counts.
+    """
+    found: dict[str, list[EntryPoint]] = {}
+    for distribution in importlib.metadata.distributions():
+        text = _entry_points_text(distribution)
+        if GROUP not in text:
+            continue
+        lines = list(_group_lines(text))
+        name = _name(distribution) if lines else None
+        if name is None or canonical(name) in found or _shadowed(name, text):
+            continue
+        owner = Owner(name, distribution.version or "")
+        found[canonical(name)] = [EntryPoint(owner, *line) for line in lines]
+    points = [point for points in found.values() for point in points]
+    return sorted(points, key=lambda point: (not point.built_in, canonical(point.owner.distribution), point.name))
+
+
+def _entry_points_text(distribution: importlib.metadata.Distribution) -> str:
+    try:
+        return distribution.read_text("entry_points.txt") or ""
+    except (OSError, ValueError):  # a damaged file of a distribution that pip would not read either
+        return ""
+
+
+def _name(distribution: importlib.metadata.Distribution) -> str | None:
+    """None for one without readable metadata, which pip does not know either."""
+    try:
+        name = distribution.metadata["Name"]
+        return name if distribution.version is not None and name else None
+    except (OSError, ValueError, LookupError, importlib.metadata.PackageNotFoundError):
+        return None
+
+
+def _shadowed(name: str, text: str) -> bool:
+    """Whether an earlier copy of the distribution, with other entry points, is the one that imports."""
+    try:
+        return _entry_points_text(importlib.metadata.distribution(name)) != text
+    except importlib.metadata.PackageNotFoundError:  # its folder is named otherwise: there is no second copy
+        return False
+
+
+def _group_lines(text: str) -> Iterator[tuple[str, str]]:
+    """Name and value of each line in the group's section."""
+    section = ""
+    for raw in text.splitlines():
+        line = raw.strip()
+        if line.startswith("["):
+            section = line.strip("[] \t")
+        elif section == GROUP and "=" in line and not line.startswith(("#", ";")):
+            name, _, value = line.partition("=")
+            yield name.strip(), re.sub(r"\s*(\[.*\])?\s*$", "", value).strip()  # extras mean nothing to us

@@ -1,0 +1,304 @@
+"""Images and texts as a model's input, and ids as text: what stands before and behind a model.
+
+Shape letters: N images or texts, H x W pixels, S encoder tokens, T label tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vedcore.config import Preprocessing, TokenIds
+from vedcore.errors import ConfigSchemaError, ImageError, IncompatibleError, TokenizerError, UsageError
+from vedcore.images import MAX_PIXELS, ImageSource, load_image
+from vedcore.tokenization import (
+    IGNORE_INDEX,
+    decode_ids,
+    encode_labels,
+    make_tokenizer,
+    parse_tokenizer,
+    token_ids_of,
+    vocab_size_of,
+)
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from vedcore.components import VisionEncoder
+
+__all__ = ["Batch", "Processor", "load_image", "make_tokenizer", "prepare_image", "token_ids_of", "vocab_size_of"]
+
+TOKENIZER_FILE = "tokenizer.json"
+PREPROCESSING_FILE = "preprocessor_config.json"
+COMMON_WORDS = frozenset({"do_resize", "size", "resample", "do_rescale", "rescale_factor", "do_normalize"})
+"""Keys of other libraries' image processors that say again what `Preprocessing` says."""
+
+
+def prepare_image(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
+    """An image as (3, H, W) float32: resized as ``preprocessing`` says, scaled to 0 to 1, less mean, over std.
+
+    ``squash`` stretches the image to H x W. ``crop`` takes the largest centred part of H to W and resizes that, in one
+    step. ``pad`` makes the image as large as fits, centred, and fills the rest with zeros, which is the mean.
+    """
+    if image.mode != "RGB":
+        image = load_image(image)
+    height, width = preprocessing.image_size
+    scales = width / image.width, height / image.height
+    resample = Image.Resampling[preprocessing.interpolation.upper()]
+    if preprocessing.resize_mode == "pad":
+        size = (
+            max(1, min(width, round(image.width * min(scales)))),
+            max(1, min(height, round(image.height * min(scales)))),
+        )
+        pixels = _normalise(image.resize(size, resample), preprocessing)  # (3, h, w)
+        left, top = (width - size[0]) // 2, (height - size[1]) // 2
+        return torch.nn.functional.pad(pixels, (left, width - size[0] - left, top, height - size[1] - top))
+    box = None
+    if preprocessing.resize_mode == "crop":
+        half_width, half_height = width / max(scales) / 2, height / max(scales) / 2
+        middle_x, middle_y = image.width / 2, image.height / 2
+        box = (
+            max(0.0, middle_x - half_width), max(0.0, middle_y - half_height),
+            min(float(image.width), middle_x + half_width), min(float(image.height), middle_y + half_height),
+        )  # fmt: skip
+    return _normalise(image.resize((width, height), resample, box), preprocessing)
+
+
+def _normalise(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
+    mean = torch.tensor(preprocessing.image_mean)[:, None, None]  # (3, 1, 1)
+    std = torch.tensor(preprocessing.image_std)[:, None, None]
+    return pixels.div_(255).sub_(mean).div_(std)
+
+
+class Batch(dict[str, Tensor]):
+    """Tensors by the names of the model's arguments: ``model(**batch)``."""
+
+    def to(self, device: str | torch.device) -> Self:
+        """A batch with every tensor on ``device``."""
+        return type(self)({name: tensor.to(device) for name, tensor in self.items()})
+
+
+class Processor:
+    """Images and texts to a `Batch`, and ids to text.
+
+    Args:
+        preprocessing: how images are prepared.
+        tokenizer: for texts and ids; None where the model has none.
+        encoder: asked first to prepare an image, and to tell padding from image.
+        token_ids: which id ends a text; None looks for it in the tokenizer.
+        max_pixels: the most that an image's width times height may be.
+
+    Attributes: the arguments, under their names.
+    """
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        tokenizer: Tokenizer | None = None,
+        encoder: VisionEncoder | None = None,
+        token_ids: TokenIds | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.preprocessing = preprocessing
+        self.tokenizer = tokenizer
+        self.encoder = encoder
+        self.token_ids = token_ids or (TokenIds() if tokenizer is None else token_ids_of(tokenizer))
+        self.max_pixels = max_pixels
+
+    def __call__(
+        self,
+        images: ImageSource | Sequence[ImageSource] | None = None,
+        text: str | Sequence[str] | None = None,
+        *,
+        max_length: int | None = None,
+    ) -> Batch:
+        """What a model takes.
+
+        Args:
+            images: one image or a list of them, each as `load_image` takes it.
+            text: one text or a list of them, as many as images where both are given.
+            max_length: the most labels of a text; a longer one loses its end, and still ends with the end id.
+
+        Returns:
+            ``pixel_values`` (N, 3, H, W) float32; ``encoder_attention_mask`` (N, S) bool where the encoder gave images
+            of different sizes, which are then padded at the right and at the bottom; ``labels`` (N, T) int64, each
+            row ended by the end id and filled with -100. Only what was asked for.
+
+        Raises:
+            ImageError: naming the image, by its path or its place in the list.
+            TokenizerError: no tokenizer, no end id, or a text that cannot be encoded.
+            UsageError: nothing given, or unequal numbers.
+            IncompatibleError: images of different sizes for an encoder that cannot tell padding.
+        """
+        sources: list[Any] = [] if images is None else list(images) if isinstance(images, (list, tuple)) else [images]
+        texts = [] if text is None else [text] if isinstance(text, str) else list(text)
+        if not sources and not texts:
+            raise UsageError("nothing to process", hint="give images, text or both, one or more")
+        if images is not None and text is not None and len(sources) != len(texts):
+            raise UsageError(
+                f"{len(sources)} images, but {len(texts)} texts", field="text", hint="give one text an image"
+            )
+        batch = Batch()
+        if sources:
+            batch.update(self._images(sources))
+        if texts:
+            batch["labels"] = self._labels(texts, max_length)
+        return batch
+
+    def _images(self, sources: Sequence[ImageSource]) -> dict[str, Tensor]:
+        pixels = [self._pixels(source, place) for place, source in enumerate(sources)]
+        sizes = torch.tensor([p.shape[1:] for p in pixels])  # (N, 2)
+        height, width = (int(n) for n in sizes.amax(0))
+        if bool((sizes == sizes[0]).all()):
+            return {"pixel_values": torch.stack(pixels)}
+        mask = None if self.encoder is None else self.encoder.token_mask(sizes, (height, width))
+        if mask is None:
+            shown = ", ".join(f"{h} x {w}" for h, w in sizes[:3].tolist())
+            raise IncompatibleError(
+                f"images of different sizes ({shown}), but the encoder cannot tell padding from image",
+                field="images", hint="give them one by one, or equally large",
+            )  # fmt: skip
+        padded = pixels[0].new_zeros(len(pixels), 3, height, width)
+        for row, p in zip(padded, pixels, strict=True):
+            row[:, : p.shape[1], : p.shape[2]] = p
+        return {"pixel_values": padded, "encoder_attention_mask": mask}
+
+    def _pixels(self, source: ImageSource, place: int) -> Tensor:
+        try:
+            image = load_image(source, max_pixels=self.max_pixels)
+        except ImageError as error:
+            if error.path is not None:
+                raise
+            message = str(error).removesuffix(f"; {error.hint}")
+            raise type(error)(message, field=f"images[{place}]", hint=error.hint) from None
+        pixels = None if self.encoder is None else self.encoder.preprocess(image)
+        if pixels is None:
+            return prepare_image(image, self.preprocessing)
+        if pixels.ndim != 3 or pixels.shape[0] != 3 or not pixels.is_floating_point():
+            raise IncompatibleError(
+                f"the encoder's preprocess gave {tuple(pixels.shape)} of {pixels.dtype}",
+                field="encoder", hint="it must give (3, H, W) float",
+            )  # fmt: skip
+        return pixels
+
+    def _labels(self, texts: Sequence[str], max_length: int | None) -> Tensor:
+        tokenizer = self._tokenizer()
+        if not self.token_ids.eos:
+            raise TokenizerError(
+                "no token id ends a text", field="token_ids.eos", hint="compose with token_ids={'eos': …}"
+            )
+        rows = [encode_labels(tokenizer, text, self.token_ids.eos[0], max_length) for text in texts]
+        labels = torch.full((len(rows), max(map(len, rows))), IGNORE_INDEX)  # (N, T)
+        for label, row in zip(labels, rows, strict=True):
+            label[: len(row)] = torch.tensor(row)
+        return labels
+
+    def _tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise TokenizerError(
+                "the model has no tokenizer", field="tokenizer", hint="compose with tokenizer='char', 'byte' or a file"
+            )
+        return self.tokenizer
+
+    def decode(self, ids: Tensor | Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text of a row of ids, (T,); labels with -100 too.
+
+        Raises:
+            TokenizerError: no tokenizer, or not a row of ids.
+        """
+        return decode_ids(self._tokenizer(), ids, skip_special_tokens)
+
+    def batch_decode(
+        self, ids: Tensor | Iterable[Tensor | Sequence[int]], skip_special_tokens: bool = True
+    ) -> list[str]:
+        """The text of each row of ids, (N, T) or a list of rows."""
+        return [self.decode(row, skip_special_tokens) for row in ids]
+
+    def token_text(self, token: int) -> str:
+        """What one id adds to a text, or the name of a special token; empty where the vocabulary has no such id."""
+        return decode_ids(self._tokenizer(), [token], skip_special_tokens=False)
+
+    def to_files(self) -> dict[str, bytes]:
+        """The processor as files, name to content: the settings of preprocessing, and the tokenizer if there is one.
+
+        ``preprocessor_config.json`` holds the fields of `Preprocessing`; where other libraries' image processors can do
+        the same (``squash``), it says so in their words too.
+        """
+        plain = {**self.preprocessing.model_dump(mode="json"), **_common_words(self.preprocessing)}
+        files = {PREPROCESSING_FILE: (json.dumps(plain, indent=2) + "\n").encode()}
+        if self.tokenizer is not None:
+            files[TOKENIZER_FILE] = self.tokenizer.to_str(pretty=True).encode()
+        return files
+
+    @classmethod
+    def from_files(
+        cls,
+        files: Mapping[str, bytes],
+        *,
+        folder: object = None,
+        encoder: VisionEncoder | None = None,
+        token_ids: TokenIds | None = None,
+    ) -> Self:
+        """What `to_files` gave, as a processor again.
+
+        Args:
+            files: name to content.
+            folder: where they were, for messages.
+            encoder: as the class takes it.
+            token_ids: as the class takes it.
+
+        Raises:
+            ConfigSchemaError: settings of preprocessing that are missing, unknown or at odds with each other.
+            TokenizerError, IncompatibleError, ConfigLimitError: as `make_tokenizer`.
+        """
+
+        def path(name: str) -> str:
+            return name if folder is None else f"{folder}/{name}"
+
+        if PREPROCESSING_FILE not in files:
+            raise ConfigSchemaError("no such file", path=path(PREPROCESSING_FILE), hint="save the model again")
+        preprocessing = _read_preprocessing(files[PREPROCESSING_FILE], path(PREPROCESSING_FILE))
+        data = files.get(TOKENIZER_FILE)
+        tokenizer = None if data is None else parse_tokenizer(data, path=path(TOKENIZER_FILE))
+        return cls(preprocessing, tokenizer, encoder, token_ids)
+
+
+def _common_words(preprocessing: Preprocessing) -> dict[str, Any]:
+    """The words of other libraries' image processors for the same settings; none where those can't do it."""
+    if preprocessing.resize_mode != "squash":
+        return {}
+    height, width = preprocessing.image_size
+    return {
+        "do_resize": True,
+        "size": {"height": height, "width": width},
+        "resample": int(Image.Resampling[preprocessing.interpolation.upper()]),
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+    }
+
+
+def _read_preprocessing(data: bytes, path: str) -> Preprocessing:
+    try:
+        plain = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ConfigSchemaError(f"not JSON: {error}", path=path, hint="save the model again") from None
+    if not isinstance(plain, dict):
+        raise ConfigSchemaError(f"object expected, got {type(plain).__name__}", path=path, hint="save the model again")
+    common = {key: plain.pop(key) for key in COMMON_WORDS & plain.keys()}
+    preprocessing = Preprocessing.parse(plain, path=path)
+    expected = _common_words(preprocessing)
+    for key, value in sorted(common.items()):  # an edit of one word of two must not go unheard
+        if value != expected.get(key):
+            raise ConfigSchemaError(
+                f"{value!r} is at odds with the other settings, which give {expected.get(key)!r}",
+                path=path, field=key, hint=f"leave {key} out: image_size, interpolation and resize_mode say it",
+            )  # fmt: skip
+    return preprocessing

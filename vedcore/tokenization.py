@@ -1,0 +1,317 @@
+"""Text to token ids and back, on the ``tokenizers`` library.
+
+Two tokenizers need no file: ``char``, one token for each printable ASCII character (or for each character of an
+alphabet of your own, ``char:0123456789``), and ``byte``, one for each byte of UTF-8, which takes any text. Both give
+back exactly the text that went in. Their first three ids are ``<s>`` 0, ``</s>`` 1 and ``<pad>`` 2.
+
+What a user's text says is text: ``</s>`` in it never becomes the special token. A character that the tokenizer has no
+token for is an error where the tokenizer has no unknown token either, as ``char``. Padding and truncation are up to the
+caller, so those of a tokenizer file are checked and switched off. Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import operator
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+
+from vedcore.config import TokenIds
+from vedcore.errors import (
+    CheckpointLimitError,
+    ConfigLimitError,
+    IncompatibleError,
+    TokenizerError,
+    VedcoreError,
+    did_you_mean,
+)
+from vedcore.files import open_regular
+
+__all__ = [
+    "decode_ids",
+    "encode_labels",
+    "encode_text",
+    "make_tokenizer",
+    "parse_tokenizer",
+    "token_ids_of",
+    "vocab_size_of",
+]
+
+IGNORE_INDEX = -100
+"""Label that the loss leaves out."""
+MAX_FILE_BYTES = 256_000_000
+MAX_TEXT = 200_000
+"""Characters of one text."""
+MAX_LENGTH = 100_000
+"""Tokens that a file may pad or cut to."""
+MAX_ID = (1 << 24) - 1
+
+START_TOKENS = ("[CLS]", "<s>", "<bos>", "[BOS]", "<|startoftext|>", "<|begin_of_text|>", "<|endoftext|>")
+EOS_TOKENS = ("[SEP]", "</s>", "<eos>", "[EOS]", "<|end_of_text|>", "<|endoftext|>")
+PAD_TOKENS = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>")
+
+_SPECIAL = ("<s>", "</s>", "<pad>")
+_PRINTABLE_ASCII = "".join(map(chr, range(0x20, 0x7F)))
+
+
+def make_tokenizer(spec: str | os.PathLike[str] | Tokenizer) -> Tokenizer:
+    """The tokenizer that ``spec`` means.
+
+    Args:
+        spec: ``"char"``, ``"char:"`` and an alphabet, ``"byte"``, the path of a tokenizer.json or of the folder that
+            holds one, or a tokenizer, of which a copy is made. A fast tokenizer of transformers is one too.
+
+    Raises:
+        TokenizerError: no such file, not a tokenizer, damaged; names the file.
+        IncompatibleError: ids that contradict each other.
+        ConfigLimitError: padding or truncation beyond 100,000 tokens.
+        CheckpointLimitError: a file of more than 256 MB.
+    """
+    if isinstance(spec, str) and spec == "byte":
+        return _byte_tokenizer()
+    if isinstance(spec, str) and (spec == "char" or spec.startswith("char:")):
+        return _char_tokenizer(_PRINTABLE_ASCII if spec == "char" else spec.removeprefix("char:"))
+    if isinstance(spec, (str, os.PathLike)):
+        path = os.fsdecode(spec)
+        with contextlib.suppress(ValueError):
+            path = os.path.join(path, "tokenizer.json") if os.path.isdir(path) else path
+        hint = did_you_mean(path, ("char", "byte")) or "give 'char', 'byte' or the path of a tokenizer.json"
+        with open_regular(path, TokenizerError, hint) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise CheckpointLimitError(
+                    f"{size:,} bytes, and a tokenizer has at most {MAX_FILE_BYTES:,}",
+                    path=path,
+                    hint="is it the right file?",
+                )
+            return parse_tokenizer(file.read(MAX_FILE_BYTES + 1), path=path)
+    spec = getattr(spec, "backend_tokenizer", spec)
+    if not isinstance(spec, Tokenizer):
+        raise TokenizerError(
+            f"no tokenizer: {type(spec).__name__}", hint="give 'char', 'byte', a path or a tokenizers.Tokenizer"
+        )
+    with _foreign_errors("the tokenizer cannot be copied", None, "use parts that the tokenizers library can save"):
+        text = spec.to_str()
+    return parse_tokenizer(text.encode(), path=None)
+
+
+def parse_tokenizer(data: bytes, *, path: object) -> Tokenizer:
+    """The tokenizer whose tokenizer.json is ``data``.
+
+    Args:
+        data: UTF-8 JSON.
+        path: where it came from, for messages.
+
+    Raises:
+        TokenizerError, IncompatibleError, ConfigLimitError: as `make_tokenizer`.
+    """
+    hint = "give a tokenizer.json that the tokenizers library has written"
+    try:
+        text = data.decode("utf-8")
+        plain = json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        reason = (
+            "empty" if not data.strip() else "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        )
+        raise TokenizerError(f"not a tokenizer: {reason}", path=path, hint=hint) from None
+    if not isinstance(plain, dict) or not isinstance(plain.get("model"), dict):
+        raise TokenizerError("not a tokenizer: no model in it", path=path, hint=hint)
+    if plain.get("version", "1.0") != "1.0":
+        raise TokenizerError(
+            f"version {plain['version']!r}, but 1.0 is what can be read", path=path, field="version", hint=hint
+        )
+    _check_lengths(plain, path)
+    with _foreign_errors("not a tokenizer", path, hint):
+        tokenizer: Tokenizer = Tokenizer.from_str(text)
+    _check_ids(plain, tokenizer, path)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"key {twice[:40]!r} given twice")
+    return data
+
+
+def _check_lengths(plain: Mapping[str, Any], path: object) -> None:
+    """Padding to a length allocates it, and the library aborts the process where it cannot."""
+    for section in ("padding", "truncation"):
+        pending: list[tuple[str, Any]] = [(section, plain.get(section))]
+        while pending:
+            field, value = pending.pop()
+            if isinstance(value, dict):
+                pending += [(f"{field}.{key}", inner) for key, inner in value.items() if not key.endswith("_id")]
+            elif isinstance(value, (int, float)) and value > MAX_LENGTH:
+                raise ConfigLimitError(
+                    f"{value:,} tokens are above the limit of {MAX_LENGTH:,}",
+                    path=path,
+                    field=field,
+                    hint="make it smaller",
+                )
+
+
+def _check_ids(plain: Mapping[str, Any], tokenizer: Tokenizer, path: object) -> None:
+    """Refuse ids that two tokens share, that are absurd, or that the library would silently change."""
+    vocab = plain["model"].get("vocab")
+    if isinstance(vocab, dict):
+        if len(set(vocab.values())) < len(vocab):
+            by_id: dict[int, str] = {}
+            token, other = next((t, by_id[i]) for t, i in vocab.items() if by_id.setdefault(i, t) != t)
+            raise IncompatibleError(
+                f"tokens {other[:40]!r} and {token[:40]!r} share the id {vocab[token]}", path=path, field="model.vocab",
+                hint="give each its own",
+            )  # fmt: skip
+        if vocab and (highest := max(vocab.values())) > MAX_ID:
+            raise IncompatibleError(
+                f"id {highest:,} is above the limit of {MAX_ID:,}", path=path, field="model.vocab", hint="number from 0"
+            )
+    for added in plain.get("added_tokens") or ():
+        token, stated = added["content"], added["id"]
+        if (actual := tokenizer.token_to_id(token)) != stated:
+            raise IncompatibleError(
+                f"{token[:40]!r} says id {stated}, but gets {actual} in a vocabulary of {tokenizer.get_vocab_size()}",
+                path=path,
+                field="added_tokens",
+                hint="number added tokens on from the vocabulary",
+            )
+
+
+def _char_tokenizer(alphabet: str) -> Tokenizer:
+    if not alphabet or len(set(alphabet)) < len(alphabet) or len(alphabet) > MAX_LENGTH:
+        raise TokenizerError(
+            f"an alphabet of {len(alphabet)} characters, {len(set(alphabet))} of them different",
+            field="tokenizer", hint="write each character once, as in 'char:0123456789'",
+        )  # fmt: skip
+    _require_unicode(alphabet)
+    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate([*_SPECIAL, *alphabet])}))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in _SPECIAL])
+    return tokenizer
+
+
+def _byte_tokenizer() -> Tokenizer:
+    # The library writes each byte as one visible character: those that are visible in Latin-1 as themselves, the
+    # others as the characters from 256 on, in order.
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(256, 512))
+    characters = [chr(byte if byte in visible else next(others)) for byte in range(256)]
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate([*_SPECIAL, *characters])}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in _SPECIAL])
+    return tokenizer
+
+
+def vocab_size_of(tokenizer: Tokenizer) -> int:
+    """One more than the highest id: the rows that an embedding needs, which gaps make more than the tokens."""
+    return 1 + max(tokenizer.get_vocab().values(), default=-1)
+
+
+def token_ids_of(tokenizer: Tokenizer) -> TokenIds:
+    """The ids that start, end and fill a text, found by the names that special tokens commonly have.
+
+    The first name of ``START_TOKENS``, ``EOS_TOKENS`` and ``PAD_TOKENS`` that is there counts, special tokens before
+    ordinary ones. What has none of them is None, or empty.
+    """
+    special = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+
+    def find(names: Iterable[str]) -> int | None:
+        found = (special.get(name) for name in names), (tokenizer.token_to_id(name) for name in names)
+        return next((i for group in found for i in group if i is not None), None)
+
+    eos = find(EOS_TOKENS)
+    return TokenIds(start=find(START_TOKENS), eos=() if eos is None else (eos,), pad=find(PAD_TOKENS))
+
+
+def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of ``text``, with nothing before or after, whatever template the tokenizer has.
+
+    Raises:
+        TokenizerError: not text, more than 200,000 characters, a lone surrogate, a character without a token.
+    """
+    if not isinstance(text, str):
+        raise TokenizerError(f"text expected, got {type(text).__name__}", hint="give a str")
+    if len(text) > MAX_TEXT:
+        raise TokenizerError(f"a text of {len(text):,} characters, above the limit of {MAX_TEXT:,}", hint="cut it")
+    _require_unicode(text)
+    if not tokenizer.encode_special_tokens:  # here, for pickling and copying lose it
+        tokenizer.encode_special_tokens = True
+    with _foreign_errors("the text cannot be encoded", None, "try another text, or another tokenizer"):
+        try:
+            ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        except Exception as error:
+            unknown = next((c for c in text if tokenizer.token_to_id(c) is None), None)
+            if unknown is None or "Missing [UNK]" not in str(error):
+                raise
+            raise TokenizerError(
+                f"the tokenizer has no token for {unknown!r} (U+{ord(unknown):04X})",
+                hint="leave it out, or compose with tokenizer='byte', or 'char:' and your own alphabet",
+            ) from None
+    return ids
+
+
+def encode_labels(tokenizer: Tokenizer, text: str, eos: int, max_length: int | None = None) -> list[int]:
+    """What a decoder has to say for ``text``: its ids, then ``eos``; the start id is the model's to add.
+
+    Args:
+        eos: the id that ends a text.
+        max_length: the most ids, ``eos`` among them; a longer text loses its end, and ``eos`` still follows.
+
+    Raises:
+        TokenizerError: as `encode_text`; a ``max_length`` below 1.
+    """
+    if max_length is not None and max_length < 1:
+        raise TokenizerError(
+            f"max_length {max_length} has no room for the end", field="max_length", hint="give 1 or more"
+        )
+    ids = encode_text(tokenizer, text)
+    return [*(ids if max_length is None else ids[: max_length - 1]), eos]
+
+
+def decode_ids(tokenizer: Tokenizer, ids: Any, skip_special_tokens: bool = True) -> str:
+    """The text of ``ids``, a list, array or tensor of one axis.
+
+    ``-100``, which labels are padded with, and ids that the vocabulary does not have give no text.
+
+    Raises:
+        TokenizerError: not a row of ids.
+    """
+    try:
+        row = [operator.index(i) for i in (ids.tolist() if hasattr(ids, "tolist") else ids)]
+    except (TypeError, ValueError):
+        message = "one row of whole numbers expected"
+        raise TokenizerError(message, field="ids", hint="for several rows use batch_decode") from None
+    with _foreign_errors("the ids cannot be decoded", None, "give ids of this tokenizer"):
+        text: str = tokenizer.decode([i for i in row if i != IGNORE_INDEX], skip_special_tokens=skip_special_tokens)
+        return text
+
+
+def _require_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"a lone surrogate {text[error.start]!r} at character {error.start}",
+            hint="decode the text with errors='replace'",
+        ) from None
+
+
+@contextlib.contextmanager
+def _foreign_errors(message: str, path: object, hint: str) -> Iterator[None]:
+    """Turn whatever the library raises into TokenizerError; its panics are no Exception."""
+    try:
+        yield
+    except (VedcoreError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise TokenizerError(f"{message}: {error}", path=path, hint=hint) from None
