@@ -57,10 +57,9 @@ class Component(nn.Module, abc.ABC):
             hint = did_you_mean(variant, cls.variants) or f"choose one of {', '.join(cls.variants)}"
             raise UnknownComponentError(f"{cls.__name__} has no variant {variant!r}", path=path, hint=hint)
         words = cls.config_class.attribute_map
-        base = dict(cls.variants.get(variant, {})) if variant else {}
-        return cls.config_class.parse(
-            {**base, **{words.get(k, k): v for k, v in fields.items()}}, path=path, prefix=prefix
-        )
+        given = {words.get(field, field) for field in fields}
+        base = {field: value for field, value in cls.variants.get(variant or "", {}).items() if field not in given}
+        return cls.config_class.parse({**base, **fields}, path=path, prefix=prefix)
 
 
 class VisionEncoder(Component):
@@ -167,6 +166,7 @@ class TextDecoder(Component):
     final_norm: nn.Module
     layerdrop: float = 0.0
     """Share of the layers that a training step leaves out ("LayerDrop", Fan et al. 2019)."""
+
     @abc.abstractmethod
     def embed(self, embeddings: Tensor, positions: Tensor) -> Tensor:
         """Add positions, and norm, as the family does.

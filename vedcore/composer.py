@@ -62,6 +62,7 @@ class _Part(NamedTuple):
     entry: Entry
     cls: Any
     config: Any
+    variant: str | None
 
     def make(self, kind: Kind, *arguments: Any, **keywords: Any) -> Any:
         """The module; what a plugin's constructor raises is said to be the plugin's."""
@@ -259,10 +260,11 @@ def _part(kind: Kind, section: ComponentConfig, owner: str | None, defaults: Map
     try:
         cls, found = load_component(kind, section.name, recorded=owner)
         fields = {**defaults, **section.fields}
-        config = cls.make_config(fields.pop("variant", found.variant), fields, prefix=f"{kind}.")
+        variant = fields.pop("variant", found.variant)
+        config = cls.make_config(variant, fields, prefix=f"{kind}.")
     except UnknownComponentError as error:
         raise error if error.field else error.at(error.path, kind) from None
-    return _Part(found.entry, cls, config)
+    return _Part(found.entry, cls, config, variant)
 
 
 def _decoder_part(request: ModelConfig, tokenizer: Tokenizer | None) -> tuple[_Part, TokenIds, tuple[str, ...]]:
@@ -340,6 +342,8 @@ def _lay_out(resolved: _Resolved) -> tuple[Plan, _Part]:
     total = sum(counts.values())
     layers = len(decoder.layers) if hasattr(decoder, "layers") else 0
     per_token = 2 * layers * decoder.hidden_size * dtype.itemsize
+    crossing = decoder.fresh_parameters()
+    fresh = sum(p.numel() for name, p in decoder.named_parameters() if name in crossing)
     result = Plan(
         **{
             kind: PartPlan(
@@ -350,7 +354,7 @@ def _lay_out(resolved: _Resolved) -> tuple[Plan, _Part]:
         },
         image_size=size, image_tokens=tokens, vocab_size=decoder.vocab_size, max_positions=decoder.max_positions,
         token_ids=resolved.token_ids, parameters=total,
-        fresh_parameters=total - counts["encoder"] if request.pretrained else total,
+        fresh_parameters=counts["projector"] + fresh if request.pretrained else total,
         dtype=request.dtype, weight_bytes=total * dtype.itemsize, cache_bytes_per_image=per_token * tokens,
         cache_bytes_per_token=per_token, notes=resolved.notes,
     )  # fmt: skip
@@ -406,6 +410,8 @@ def _build(resolved: _Resolved, projector_part: _Part, device: str | torch.devic
             torch.manual_seed(request.seed)
         encoder: VisionEncoder = resolved.encoder.make("encoder", pretrained=request.pretrained)
         decoder: TextDecoder = resolved.decoder.make("decoder")
+        if request.pretrained:
+            decoder.load_pretrained(resolved.decoder.variant)
         projector: Projector = projector_part.make("projector", encoder.hidden_size, decoder.cross_attention_size)
     preprocessing: Preprocessing = request.preprocessing or encoder.preprocessing
     parts: dict[Kind, _Part] = {"encoder": resolved.encoder, "decoder": resolved.decoder, "projector": projector_part}

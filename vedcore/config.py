@@ -89,7 +89,15 @@ class Config(BaseModel):
         return self.parse({**self.model_dump(), **fields})
 
 
+def _shown(value: object) -> str:
+    try:
+        return repr(value)[:55]
+    except ValueError:  # Python does not print whole numbers of thousands of digits
+        return "a number of thousands of digits"
+
+
 def schema_error(error: ValidationError, path: object, prefix: str) -> ConfigError:
+    """What pydantic found, as one of ours: a size past its limit, or a value that the schema does not have."""
     cause = error.errors()[0].get("ctx", {}).get("error")
     if isinstance(cause, ConfigError) and cause.field:  # a validator that says more than "bad value"
         return cause.at(path, prefix + cause.field)
@@ -97,7 +105,7 @@ def schema_error(error: ValidationError, path: object, prefix: str) -> ConfigErr
     field, message, value = problems[0]
     message = message.removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    shown = f", got {value!r}"[:60] if not isinstance(value, Mapping) else ""
+    shown = "" if isinstance(value, Mapping) else f", got {_shown(value)}"
     # the upper bounds of whole numbers are limits of sanity; those of rates are open ("less_than")
     too_large = error.errors()[0]["type"] == "less_than_equal" and isinstance(value, int)
     return (ConfigLimitError if too_large else ConfigSchemaError)(
@@ -258,7 +266,9 @@ def check_limit(value: int, limit: int, field: str, what: str) -> None:
         ConfigLimitError: naming the field, the value and the limit.
     """
     if value > limit:
-        raise ConfigLimitError(f"{what} {value:,} is above the limit of {limit:,}", field=field, hint="make it smaller")
+        raise ConfigLimitError(
+            f"{what} {_shown(value)} is above the limit of {limit:,}", field=field, hint="make it smaller"
+        )
 
 
 def token_id_tuple(value: int | Iterable[int] | None) -> tuple[int, ...]:

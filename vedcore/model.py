@@ -242,6 +242,11 @@ class VisionEncoderDecoder(nn.Module):
         """Encoder states as the decoder takes them, (N, S', E), and their mask (N, S') or None."""
         mask = encoded.attention_mask if mask is None else mask
         states = encoded.last_hidden_state
+        if states.ndim != 3 or states.shape[-1] != self.encoder.hidden_size:
+            raise UsageError(
+                f"states of shape {tuple(states.shape)} from an encoder of width {self.encoder.hidden_size}",
+                field="encoder_outputs", hint="give what model.encode gave",
+            )  # fmt: skip
         if mask is not None and mask.shape != states.shape[:2]:
             raise UsageError(
                 f"a mask of shape {tuple(mask.shape)} for {states.shape[0]} images of {states.shape[1]} tokens",
@@ -496,7 +501,9 @@ def _as_encoder_output(outputs: Any) -> EncoderOutput | None:
         return EncoderOutput(outputs[0])
     states = getattr(outputs, "last_hidden_state", None)
     if isinstance(states, Tensor):
-        return EncoderOutput(states, getattr(outputs, "attention_mask", None))
+        return EncoderOutput(
+            states, *(getattr(outputs, name, None) for name in ("attention_mask", "hidden_states", "attentions"))
+        )
     raise UsageError(
         f"encoder_outputs of type {type(outputs).__name__}", field="encoder_outputs", hint="give what model.encode gave"
     )

@@ -15,28 +15,28 @@ def register_encoders() -> list[Entry]:
     return [
         Entry(
             name="vit",
-            target="vedcore_encoders.vit:ViT",
+            target="vedcore_encoders.vit:ViTEncoder",
             summary="Vision Transformer: patches, a class token, global attention",
             variants=("vit_*",),
             default_variant="vit_base_patch16_224",
         ),
         Entry(
             name="deit",
-            target="vedcore_encoders.deit:DeiT",
+            target="vedcore_encoders.deit:DeiTEncoder",
             summary="ViT trained on ImageNet alone, with or without a distillation token",
             variants=("deit*",),
             default_variant="deit_base_patch16_224",
         ),
         Entry(
             name="beit",
-            target="vedcore_encoders.beit:Beit",
+            target="vedcore_encoders.beit:BeitEncoder",
             summary="ViT with relative positions and scaled layers, pre-trained on masked patches",
             variants=("beit_*", "beitv2_*"),
             default_variant="beit_base_patch16_224",
         ),
         Entry(
             name="swin",
-            target="vedcore_encoders.swin:Swin",
+            target="vedcore_encoders.swin:SwinEncoder",
             summary="Swin: attention in shifted windows, four stages of shrinking maps",
             variants=("swin_*",),
             default_variant="swin_base_patch4_window7_224",

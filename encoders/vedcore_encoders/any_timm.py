@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import timm
@@ -16,7 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from vedcore.config import Rate
-from vedcore.errors import ConfigSchemaError, IncompatibleError, UsageError, VedcoreError, printable
+from vedcore.errors import (
+    ConfigSchemaError,
+    IncompatibleError,
+    UnknownComponentError,
+    UsageError,
+    VedcoreError,
+    printable,
+)
 from vedcore.layers.embeddings import sinusoid_2d
 from vedcore.outputs import EncoderOutput
 from vedcore_encoders.timm_building import build, check_patches, check_tokens
@@ -64,6 +72,17 @@ class AnyTimm(TimmEncoder):
         self.layout, self.hidden_size = found.layout, found.width
         for child in found.unused:
             setattr(self.model, child, nn.Identity())
+
+    @classmethod
+    def make_config(
+        cls, variant: str | None, fields: Mapping[str, Any], *, path: object = None, prefix: str = ""
+    ) -> TimmConfig:
+        if variant is None and "variant" not in fields:
+            raise UnknownComponentError(
+                "no timm model is named", path=path, field=f"{prefix}variant",
+                hint="write timm/<name>, such as timm/convnext_tiny",
+            )  # fmt: skip
+        return super().make_config(variant, fields, path=path, prefix=prefix)
 
     @classmethod
     def check(cls, config: Any, prefix: str = "encoder.") -> None:

@@ -19,9 +19,9 @@ from torch import Tensor
 from vedcore.checkpoints.keymap import Row, ignored
 from vedcore_encoders.timm_encoder import Run
 from vedcore_encoders.vit import KEY_MAP as VIT_KEY_MAP
-from vedcore_encoders.vit import ViT, ViTConfig
+from vedcore_encoders.vit import ViTConfig, ViTEncoder
 
-__all__ = ["KEY_MAP", "Beit", "BeitConfig"]
+__all__ = ["KEY_MAP", "BeitConfig", "BeitEncoder"]
 
 
 class BeitConfig(ViTConfig):
@@ -62,7 +62,7 @@ KEY_MAP: tuple[Row, ...] = (
 )  # fmt: skip
 
 
-class Beit(ViT):
+class BeitEncoder(ViTEncoder):
     """A timm ``Beit`` as an encoder."""
 
     config_class: ClassVar[type[BeitConfig]] = BeitConfig

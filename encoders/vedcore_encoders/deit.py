@@ -10,9 +10,9 @@ from typing import ClassVar
 
 from vedcore.checkpoints.keymap import Row
 from vedcore_encoders.vit import KEY_MAP as VIT_KEY_MAP
-from vedcore_encoders.vit import ViT, ViTConfig
+from vedcore_encoders.vit import ViTConfig, ViTEncoder
 
-__all__ = ["KEY_MAP", "DeiT", "DeiTConfig"]
+__all__ = ["KEY_MAP", "DeiTConfig", "DeiTEncoder"]
 
 
 class DeiTConfig(ViTConfig):
@@ -26,7 +26,7 @@ class DeiTConfig(ViTConfig):
 KEY_MAP: tuple[Row, ...] = (Row("embeddings.distillation_token", "model.dist_token", optional=True), *VIT_KEY_MAP)
 
 
-class DeiT(ViT):
+class DeiTEncoder(ViTEncoder):
     """A timm DeiT as an encoder; ``last_hidden_state`` is after the final norm."""
 
     config_class: ClassVar[type[DeiTConfig]] = DeiTConfig

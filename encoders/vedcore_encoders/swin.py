@@ -31,7 +31,7 @@ from vedcore_encoders.timm_building import (
 )
 from vedcore_encoders.timm_encoder import BlockEncoder, Heads, PatchSide, Run, TimmConfig
 
-__all__ = ["KEY_MAP", "Swin", "SwinConfig"]
+__all__ = ["KEY_MAP", "SwinConfig", "SwinEncoder"]
 
 
 class SwinConfig(TimmConfig):
@@ -111,7 +111,7 @@ KEY_MAP: tuple[Row, ...] = (
 )  # fmt: skip
 
 
-class Swin(BlockEncoder):
+class SwinEncoder(BlockEncoder):
     """A timm ``SwinTransformer`` as an encoder; ``last_hidden_state`` is after the final norm."""
 
     config_class: ClassVar[type[SwinConfig]] = SwinConfig

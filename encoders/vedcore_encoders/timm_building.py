@@ -53,7 +53,8 @@ def build(variant: str, pretrained: bool = False, **arguments: Any) -> nn.Module
             changed = ", ".join(name for name, value in arguments.items() if value is not None) or "its config"
             raise IncompatibleError(
                 f"the published weights of {variant} do not fit with {changed}", field="encoder",
-                hint="leave sizes as the variant has them, or compose without pretrained=True", details=printable(error),
+                hint="leave sizes as the variant has them, or compose without pretrained=True",
+                details=printable(error),
             ) from error  # fmt: skip
         raise HubError(
             f"the weights of {variant} cannot be had: {type(error).__name__}", details=printable(error),
@@ -66,22 +67,10 @@ def build(variant: str, pretrained: bool = False, **arguments: Any) -> nn.Module
 class _ValuesSkipped(TorchFunctionMode):
     """Leaves out what only sets values of meta tensors, which have none: that is most of the time of building there."""
 
-    names = frozenset(
-        f"{name}_"
-        for name in (
-            "add",
-            "clamp",
-            "copy",
-            "div",
-            "erfinv",
-            "fill",
-            "kaiming_uniform",
-            "mul",
-            "normal",
-            "uniform",
-            "zero",
-        )
-    )
+    names = frozenset({
+        "add_", "clamp_", "copy_", "div_", "erfinv_", "fill_", "kaiming_uniform_", "mul_", "normal_", "uniform_",
+        "zero_",
+    })  # fmt: skip
 
     def __torch_function__(
         self,

@@ -29,8 +29,6 @@ __all__ = ["BlockEncoder", "Heads", "PatchSide", "Run", "TimmConfig", "TimmEncod
 
 Run = Callable[..., Any]
 """Calls a block: ``run(block, *arguments)``, with or without gradient checkpointing."""
-
-
 Side = Annotated[int, Field(ge=1, le=16_384)]
 """Pixels a side of an image may have."""
 PatchSide = Annotated[int, Field(ge=1, le=1024)]
@@ -125,10 +123,6 @@ class TimmEncoder(VisionEncoder):
     def encode(self, pixel_values: Tensor, run: Run, output_hidden_states: bool) -> tuple[Tensor, list[Tensor]]:
         """Images to the last state (N, S, D), and the states before it where they are asked for."""
 
-    def takes(self, image_size: tuple[int, int]) -> bool:
-        """Whether images of that height and width can go in as they are."""
-        return image_size == self.image_size
-
     def forward(
         self,
         pixel_values: Tensor,
@@ -189,7 +183,7 @@ class TimmEncoder(VisionEncoder):
         Raises:
             IncompatibleError: naming both sizes.
         """
-        if not self.takes(image_size):
+        if image_size != self.image_size:
             raise IncompatibleError(
                 f"images of {image_size[0]} x {image_size[1]} pixels, but the encoder takes "
                 f"{self.image_size[0]} x {self.image_size[1]}", field="encoder.image_size",

@@ -27,7 +27,7 @@ from vedcore_encoders.timm_building import (
 )
 from vedcore_encoders.timm_encoder import BlockEncoder, Heads, PatchSide, Run, TimmConfig, Width
 
-__all__ = ["KEY_MAP", "ViT", "ViTConfig"]
+__all__ = ["KEY_MAP", "ViTConfig", "ViTEncoder"]
 
 
 class ViTConfig(TimmConfig):
@@ -100,7 +100,7 @@ KEY_MAP: tuple[Row, ...] = (
 )  # fmt: skip
 
 
-class ViT(BlockEncoder):
+class ViTEncoder(BlockEncoder):
     """A timm ``VisionTransformer`` as an encoder; ``last_hidden_state`` is after the final norm."""
 
     config_class: ClassVar[type[ViTConfig]] = ViTConfig

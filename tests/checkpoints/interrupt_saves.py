@@ -1,8 +1,9 @@
 """Saves that are stopped before and after each of their system calls; run as a script, in a process of its own.
 
-``python interrupt_saves.py <how> <exchange> <before> <folder>``; ``how`` is ``kill``, ``interrupt`` (Ctrl-C) or
+``python interrupt_saves.py <how> <exchange> <before> <step> <folder>``; ``how`` is ``kill``, ``interrupt`` (Ctrl-C) or
 ``full`` (no space left), ``exchange`` is ``yes`` or ``no`` (a system that cannot exchange names), ``before`` is what
-stands at the target: ``single``, ``shards`` or ``nothing``. Prints the number of points at which it was stopped.
+stands at the target: ``single``, ``shards`` or ``nothing``; ``step`` 1 takes every point, 5 every fifth. Prints the
+number of the last point.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import itertools
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -42,6 +45,10 @@ def model(value: float) -> torch.nn.Module:
 
 def files(value: float, sharded: bool) -> dict[str, bytes | Written]:
     return {"config.json": str(value).encode(), **weight_files(model(value).state_dict(), 300 if sharded else "5GB")}
+
+
+def save(folder: Path, content: dict[str, bytes | Written]) -> None:
+    save_folder(folder, content, re.compile(r"config.json|model.*"))
 
 
 def value_in(folder: Path) -> float:
@@ -86,33 +93,31 @@ def stopped_save(how: str, at: int, folder: Path, new: dict[str, bytes | Written
         child = os.fork()
         if child == 0:
             sys.setprofile(Stop(HOWS[how], at))
-            save_folder(folder, new)
+            save(folder, new)
             os._exit(0)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     stop = Stop(HOWS[how], at)
     with contextlib.suppress(KeyboardInterrupt, CheckpointWriteError):
         sys.setprofile(stop)
         try:
-            save_folder(folder, new)
+            save(folder, new)
         finally:
             sys.setprofile(None)
     return stop.left <= 0
 
 
-def main(how: str, exchange_works: str, before: str, workplace: Path) -> None:
+def main(how: str, exchange_works: str, before: str, step: int, workplace: Path) -> None:
     torch.set_num_threads(1)
     if exchange_works == "no":
         exchange._renameat2 = lambda: None
     folder = workplace / "model"
     old, new = files(1.0, before == "shards"), files(2.0, before != "shards")
     seen = set()
-    at = 0
-    while True:
-        at += 1
+    for at in itertools.count(1, step):
         if before == "nothing":
             shutil.rmtree(folder, ignore_errors=True)
         else:
-            save_folder(folder, old)
+            save(folder, old)
             (folder / "notes.txt").write_text("mine")
         stopped = stopped_save(how, at, folder, new)
         try:
@@ -122,15 +127,15 @@ def main(how: str, exchange_works: str, before: str, workplace: Path) -> None:
         if how != "kill":
             left = [name for name in os.listdir(workplace) if name.startswith((".vedcore-tmp", ".vedcore-old"))]
             assert not left, f"left at point {at}: {left}"
-        save_folder(folder, new)
+        save(folder, new)
         assert value_in(folder) == 2.0
         assert before == "nothing" or (folder / "notes.txt").read_text() == "mine", f"notes.txt is lost at point {at}"
         assert os.listdir(workplace) == ["model"], f"left at point {at}: {os.listdir(workplace)}"
         if not stopped:
             break
     assert seen == ({2.0} if before == "nothing" else {1.0, 2.0})
-    print(at - 1)
+    print(at)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], Path(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), Path(sys.argv[5]))

@@ -48,10 +48,16 @@ def good(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "complex64", "int64", "uint8", "bool"])
+@pytest.mark.parametrize(
+    "dtype", ["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "complex64", "int64", "uint8", "bool"]
+)
 def test_every_dtype_reads_bit_for_bit(tmp_path: Path, dtype: str) -> None:
     bits = torch.randint(0, 2, (3, 16), dtype=torch.uint8)
-    tensors = {"x": bits.view(getattr(torch, dtype)), "scalar": torch.tensor(1).to(getattr(torch, dtype)), "none": torch.empty(0)}
+    tensors = {
+        "x": bits.view(getattr(torch, dtype)),
+        "scalar": torch.tensor(1).to(getattr(torch, dtype)),
+        "none": torch.empty(0),
+    }
     save_file(tensors, tmp_path / "x.safetensors")
     for name, tensor in read(tmp_path / "x.safetensors").items():
         assert tensor.dtype == tensors[name].dtype
@@ -63,7 +69,9 @@ def test_cut_anywhere(good: Path) -> None:
     whole = good.read_bytes()
     for length in [*range(10), len(whole) // 2, len(whole) - 1]:
         good.write_bytes(whole[:length])
-        with pytest.raises(CheckpointCorruptError, match=rf"model.safetensors.*\b{length}\b|announces|not JSON|not a JSON"):
+        with pytest.raises(
+            CheckpointCorruptError, match=rf"model.safetensors.*\b{length}\b|announces|not JSON|not a JSON"
+        ):
             read(good)
 
 

@@ -1,7 +1,7 @@
 """Every page of the manual does what it shows.
 
-On each page, in order and in an empty folder: a block below a line with nothing but a file name becomes that file; other
-python runs, all in one namespace; vedcore's commands in sh run and must succeed. Text is text.
+On each page, in order and in an empty folder: a block below a line with nothing but a file name becomes that file;
+other python runs, all in one namespace; vedcore's commands in sh run and must succeed. Text is text.
 """
 
 from __future__ import annotations
@@ -47,12 +47,16 @@ def test_page(page: Path, tmp_path: Path) -> None:
                 words = shlex.split(command)
                 if words[0] != "vedcore":  # pip, say
                     continue
-                script.append(f"subprocess.run([sys.executable, '-m', *{words}], check=True, stdout=subprocess.DEVNULL)")
+                script.append(
+                    f"subprocess.run([sys.executable, '-m', *{words}], check=True, stdout=subprocess.DEVNULL)"
+                )
         else:
             pytest.fail(f"{page}:{line}: a block of {language} without a file name above it")
     (tmp_path / "page.py").write_text("\n".join(script))
     env = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    run = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "page.py"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr[-3000:]
 
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vedcore.errors import IncompatibleError, UsageError
-from vedcore_encoders.beit import Beit
-from vedcore_encoders.deit import DeiT
-from vedcore_encoders.swin import Swin
-from vedcore_encoders.vit import ViT
+from vedcore_encoders.beit import BeitEncoder
+from vedcore_encoders.deit import DeiTEncoder
+from vedcore_encoders.swin import SwinEncoder
+from vedcore_encoders.vit import ViTEncoder
 
 SMALL_VIT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 SMALL_SWIN = {"embed_dim": 4, "num_heads": (1, 2, 4)}
@@ -167,12 +167,12 @@ def test_fields_reach_the_model(make: Any) -> None:
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 6))
 @settings(deadline=None, max_examples=25)
 def test_num_tokens_of_patches(rows: int, columns: int, patch: int) -> None:
-    for cls, variant in [(ViT, None), (DeiT, "deit_tiny_distilled_patch16_224"), (Beit, None)]:
+    for cls, variant in [(ViTEncoder, None), (DeiTEncoder, "deit_tiny_distilled_patch16_224"), (BeitEncoder, None)]:
         fields = {**SMALL_VIT, "image_size": (rows * patch, columns * patch), "patch_size": patch}
         with torch.device("meta"):
             encoder = cls(cls.make_config(variant, fields))
             out = encoder(torch.empty(1, 3, rows * patch, columns * patch))
-        extra = 2 if cls is DeiT else 1
+        extra = 2 if cls is DeiTEncoder else 1
         assert out.last_hidden_state.shape[1] == encoder.num_tokens() == rows * columns + extra
 
 
@@ -181,14 +181,14 @@ def test_num_tokens_of_patches(rows: int, columns: int, patch: int) -> None:
 def test_num_tokens_of_maps(rows: int, columns: int, patch: int, window: int) -> None:
     size = (rows * patch, columns * patch)
     fields = {**SMALL_SWIN, "depths": (1, 2, 1), "image_size": size, "patch_size": patch, "window_size": window}
-    encoder = Swin(Swin.make_config(None, fields)).eval()
+    encoder = SwinEncoder(SwinEncoder.make_config(None, fields)).eval()
     with torch.no_grad():
         out = encoder(torch.randn(1, 3, *size))
     assert out.last_hidden_state.shape[1] == encoder.num_tokens() == encoder.num_tokens(size)
     assert out.last_hidden_state.isfinite().all()
 
 
-@pytest.mark.parametrize("cls", [ViT, DeiT, Beit, Swin])
+@pytest.mark.parametrize("cls", [ViTEncoder, DeiTEncoder, BeitEncoder, SwinEncoder])
 @pytest.mark.parametrize("size", [(96, 320), (320, 96)])
 def test_real_variants_take_rectangles(cls: Any, size: tuple[int, int]) -> None:
     with torch.device("meta"):
@@ -199,7 +199,7 @@ def test_real_variants_take_rectangles(cls: Any, size: tuple[int, int]) -> None:
 
 def test_a_published_size_that_patches_do_not_cover_is_taken() -> None:
     with torch.device("meta"):
-        encoder = ViT(ViT.make_config("vit_so400m_patch14_siglip_384", {"num_hidden_layers": 1}))
+        encoder = ViTEncoder(ViTEncoder.make_config("vit_so400m_patch14_siglip_384", {"num_hidden_layers": 1}))
         out = encoder(torch.empty(1, 3, 384, 384))
     assert out.last_hidden_state.shape == (1, encoder.num_tokens(), encoder.hidden_size) == (1, 27 * 27, 1152)
 

@@ -13,10 +13,10 @@ from torch import nn
 
 from vedcore.checkpoints.keymap import to_ours, to_theirs
 from vedcore.components import VisionEncoder
-from vedcore_encoders.beit import Beit
-from vedcore_encoders.deit import DeiT
-from vedcore_encoders.swin import Swin
-from vedcore_encoders.vit import ViT
+from vedcore_encoders.beit import BeitEncoder
+from vedcore_encoders.deit import DeiTEncoder
+from vedcore_encoders.swin import SwinEncoder
+from vedcore_encoders.vit import ViTEncoder
 
 WORDS = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 50, "patch_size": 8}
 SWIN = {"embed_dim": 8, "depths": [2, 3], "num_heads": [2, 4], "window_size": 4, "patch_size": 2}
@@ -59,7 +59,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }  # fmt: skip
 CLASSES = {"vit": "ViT", "deit": "DeiT", "beit": "Beit", "swin": "Swin"}
-OURS: dict[str, type[VisionEncoder]] = {"vit": ViT, "deit": DeiT, "beit": Beit, "swin": Swin}
+OURS: dict[str, type[VisionEncoder]] = {
+    "vit": ViTEncoder,
+    "deit": DeiTEncoder,
+    "beit": BeitEncoder,
+    "swin": SwinEncoder,
+}
 VARIANTS = {"deit": "deit_tiny_distilled_patch16_224"}
 DEFAULTS: dict[str, dict[str, Any]] = {  # what transformers has where its config says nothing
     "vit": {"layer_norm_eps": 1e-12, "qkv_bias": True},
@@ -133,8 +138,8 @@ def test_a_pooler_and_a_mask_token_are_left_out(family: str, tmp_path: Path) -> 
 def test_a_deit_without_distillation_is_a_vit() -> None:
     torch.manual_seed(0)
     words = {**WORDS, "image_size": 32}
-    deit = DeiT(DeiT.make_config("deit_tiny_patch16_224", words)).eval()
-    vit = ViT(ViT.make_config("vit_tiny_patch16_224", words)).eval()
+    deit = DeiTEncoder(DeiTEncoder.make_config("deit_tiny_patch16_224", words)).eval()
+    vit = ViTEncoder(ViTEncoder.make_config("vit_tiny_patch16_224", words)).eval()
     vit.load_state_dict(deit.state_dict())
     pixels = torch.randn(1, 3, 32, 32)
     torch.testing.assert_close(vit(pixels).last_hidden_state, deit(pixels).last_hidden_state)
@@ -143,10 +148,10 @@ def test_a_deit_without_distillation_is_a_vit() -> None:
 @pytest.mark.parametrize(
     ("cls", "variant", "fields"),
     [
-        (ViT, "vit_tiny_patch16_224", {"num_hidden_layers": 2, "image_size": (64, 96)}),
-        (Beit, "beit_base_patch16_224", {"num_hidden_layers": 2, "image_size": (64, 96)}),
-        (DeiT, "deit3_small_patch16_224", {"num_hidden_layers": 2, "image_size": 48}),
-        (Swin, "swin_tiny_patch4_window7_224", {"depths": (1, 2, 1, 1), "image_size": 112}),
+        (ViTEncoder, "vit_tiny_patch16_224", {"num_hidden_layers": 2, "image_size": (64, 96)}),
+        (BeitEncoder, "beit_base_patch16_224", {"num_hidden_layers": 2, "image_size": (64, 96)}),
+        (DeiTEncoder, "deit3_small_patch16_224", {"num_hidden_layers": 2, "image_size": 48}),
+        (SwinEncoder, "swin_tiny_patch4_window7_224", {"depths": (1, 2, 1, 1), "image_size": 112}),
     ],
 )
 def test_timm_itself_gives_the_same(cls: type[VisionEncoder], variant: str, fields: dict[str, Any]) -> None:

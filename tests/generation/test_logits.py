@@ -37,9 +37,7 @@ def rows_and_scores(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
 
 @settings(max_examples=60, deadline=None)
 @given(rows_and_scores(), st.integers(1, 5), st.floats(0.1, 3.0), st.floats(0.0, 1.0), st.integers(1, 12))
-def test_same_as_transformers(
-    case: tuple[Tensor, Tensor], size: int, number: float, share: float, length: int
-) -> None:
+def test_same_as_transformers(case: tuple[Tensor, Tensor], size: int, number: float, share: float, length: int) -> None:
     from transformers.generation import logits_process as theirs
 
     ids, scores = case

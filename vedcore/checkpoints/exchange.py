@@ -8,6 +8,7 @@ import errno
 import functools
 import io
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ try:
 except ImportError:  # Windows: savers there must not run at once
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LockedError", "fsync_folder", "locked", "replace_folder"]
+__all__ = ["LockedError", "fsync_folder", "locked", "recover_folder", "replace_folder"]
 
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100
 _NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
@@ -37,7 +38,7 @@ def replace_folder(new: Path, target: Path, aside: Path) -> None:
     """Put the folder ``new`` in the place of ``target``; a folder that stood there is at ``new`` afterwards.
 
     In one step where the system can exchange two names; else the old folder stands at ``aside`` between two renames,
-    from where it is read and taken back should the process die there.
+    where readers look for it too, and from where `recover_folder` takes it back.
     """
     if not os.path.lexists(target):
         try:
@@ -49,13 +50,17 @@ def replace_folder(new: Path, target: Path, aside: Path) -> None:
     if _exchange(new, target):
         return
     os.rename(target, aside)
-    try:
-        os.rename(new, target)
-    except BaseException:
-        if not os.path.lexists(target):
-            os.rename(aside, target)
-        raise
+    os.rename(new, target)
     os.rename(aside, new)
+
+
+def recover_folder(target: Path, aside: Path) -> None:
+    """Finish what `replace_folder` left when it was stopped between its renames."""
+    if aside.is_dir():
+        if os.path.lexists(target):
+            shutil.rmtree(aside)
+        else:
+            os.rename(aside, target)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -110,12 +115,11 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            os.unlink(path)  # before the lock is freed, so that no second holder loses its file
-        if fcntl is not None:
+        try:
             with contextlib.suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_UN)  # processes forked meanwhile have the file too
-        file.close()
+                os.unlink(path)  # before the lock is freed, so that no second holder loses its file
+        finally:
+            _release(file)
 
 
 def _acquire(path: Path, deadline: float) -> io.FileIO:
@@ -135,6 +139,15 @@ def _acquire(path: Path, deadline: float) -> io.FileIO:
         if time.monotonic() >= deadline:
             raise LockedError(owner)
         time.sleep(0.02)
+
+
+def _release(file: io.FileIO) -> None:
+    try:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_UN)  # processes forked meanwhile have the file too
+    finally:
+        file.close()
 
 
 def _flock(file: io.FileIO) -> bool:

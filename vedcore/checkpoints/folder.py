@@ -2,8 +2,9 @@
 
 The order: everything is written to a folder beside the target and fsynced, the manifest last; the two folders are
 exchanged in one step; the parent is fsynced; the old folder is dropped. What the user keeps in the target, that is,
-all that no save of ours wrote, and a ``README.md`` that was edited, is hard-linked (or copied) into the new folder
-first and so survives. One saver works at a time where the file system has locks, and saves are whole without them.
+all that no save of ours wrote or has a meaning for, and a ``README.md`` that was edited, is hard-linked (or copied)
+into the new folder first and so survives. One saver works at a time where the file system has locks, and saves are
+whole without them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vedcore.checkpoints.exchange import LockedError, fsync_folder, locked, replace_folder
+from vedcore.checkpoints.exchange import LockedError, fsync_folder, locked, recover_folder, replace_folder
 from vedcore.checkpoints.snapshot import MANIFEST, TEMPORARY, FileRecord, Snapshot, aside_of, check_name
 from vedcore.errors import CheckpointError, CheckpointWriteError
 
@@ -46,12 +47,15 @@ class Written:
     write: Callable[[Path], None]
 
 
-def save_folder(folder: str | os.PathLike[str], files: Mapping[str, bytes | Written]) -> Path:
+def save_folder(
+    folder: str | os.PathLike[str], files: Mapping[str, bytes | Written], replaces: re.Pattern[str] | None = None
+) -> Path:
     """Make or replace ``folder`` such that it holds ``files``, a manifest of them, and what the user keeps there.
 
     Args:
         folder: its parent must exist; a link to a folder is followed.
         files: contents by plain file name.
+        replaces: names that a model's folder has a meaning for: files of such names go, whoever wrote them.
 
     Returns:
         The folder's real path.
@@ -70,17 +74,18 @@ def save_folder(folder: str | os.PathLike[str], files: Mapping[str, bytes | Writ
         _check_space(target, needed)
         digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]
         with locked(target.with_name(f".vedcore-lock-{digest}"), LOCK_SECONDS):
-            _recover(target)
+            recover_folder(target, aside_of(target))
             _sweep(target.parent)
-            _replace(target, files)
+            _replace(target, files, replaces)
     return target
 
 
-def _replace(target: Path, files: Mapping[str, bytes | Written]) -> None:
+def _replace(target: Path, files: Mapping[str, bytes | Written], replaces: re.Pattern[str] | None) -> None:
     old = _old_manifest(target)
     theirs = {CARD} if _edited(target / CARD, old.get(CARD)) else set()
     new = {name: content for name, content in files.items() if name not in theirs}
-    ours = {*new, *old, MANIFEST} - theirs
+    superseded = {name for name in _names(target) if replaces is not None and replaces.fullmatch(name)}
+    ours = {*new, *old, *superseded, MANIFEST} - theirs
     _check_in_the_way(target, new)
     inside = _working_folder_in(target)
     stage = target.with_name(f"{TEMPORARY}{_HOST}-{os.getpid()}-{secrets.token_hex(4)}")
@@ -102,6 +107,7 @@ def _replace(target: Path, files: Mapping[str, bytes | Written]) -> None:
             shutil.rmtree(stage, ignore_errors=True)  # before the exchange the unfinished folder, after it the old one
         finally:
             shutil.rmtree(stage, ignore_errors=True)  # once more, where Ctrl-C came in between
+            recover_folder(target, aside_of(target))
         if inside is not None:
             with contextlib.suppress(OSError):
                 os.chdir(target / inside)
@@ -164,6 +170,10 @@ def _old_manifest(target: Path) -> dict[str, FileRecord]:
         return {}
 
 
+def _names(target: Path) -> list[str]:
+    return os.listdir(target) if target.is_dir() else []
+
+
 def _edited(path: Path, record: FileRecord | None) -> bool:
     """Whether there is a file at ``path`` that is not the one of ``record``."""
     return path.is_file() and (record is None or hashlib.sha256(path.read_bytes()).hexdigest() != record.sha256)
@@ -187,16 +197,6 @@ def _link(source: Path, destination: Path) -> None:
         os.link(source, destination, follow_symlinks=False)
     except OSError:  # no hard links here, or none to a file of somebody else
         shutil.copy2(source, destination, follow_symlinks=False)
-
-
-def _recover(target: Path) -> None:
-    """Finish what a saver without an exchange call left when it died between its two renames."""
-    aside = aside_of(target)
-    if aside.is_dir():
-        if os.path.lexists(target):
-            shutil.rmtree(aside)
-        else:
-            os.rename(aside, target)
 
 
 def _sweep(parent: Path) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from vedcore.model import VisionEncoderDecoder
 
-__all__ = ["Format", "LoadOptions", "load"]
+__all__ = ["Format", "LoadOptions", "load", "torch_dtype"]
 
 
 class LoadOptions(TypedDict):
@@ -75,7 +75,7 @@ def load(
         folder_or_name: a folder that ``save_pretrained`` wrote, or the name of a model that a plugin brings
             (``vedcore.list_models()``); a folder of that name comes first.
         device: where the parameters go; the CPU by default.
-        dtype: type of the parameters, such as ``"bfloat16"``; None keeps the type they are stored in.
+        dtype: type of the parameters, such as ``"bfloat16"``; None takes the model's own.
         strict: False takes the tensors that fit by name, leaves the others random, and warns of both.
         check_finite: refuse NaN and Inf in the weights; ``"warn"`` warns, False does not look.
         verify: compare the weights with the manifest's sha256.
@@ -88,7 +88,9 @@ def load(
         NonFiniteError: NaN or Inf in the weights.
     """
     folder = _folder(folder_or_name)
-    options = LoadOptions(device=device, dtype=_dtype(dtype), strict=strict, check_finite=check_finite, verify=verify)
+    options = LoadOptions(
+        device=device, dtype=torch_dtype(dtype), strict=strict, check_finite=check_finite, verify=verify
+    )
     with Snapshot(folder) as snapshot:  # says what is wrong with the path
         if not snapshot.has("config.json"):
             raise CheckpointNotFoundError("no config.json in this folder", path=folder, hint=snapshot.listing())
@@ -133,10 +135,15 @@ def _offer(path: Path, error: UnknownComponentError) -> str:
     return f"did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else error.hint
 
 
-def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+def torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """The type of that name.
+
+    Raises:
+        UsageError: no type for weights.
+    """
     import torch
 
-    choices = {str(t).removeprefix("torch."): t for t in (torch.float32, torch.float16, torch.bfloat16)}
+    choices = {str(t).removeprefix("torch."): t for t in (torch.float32, torch.float16, torch.bfloat16, torch.float64)}
     if dtype is None or (isinstance(dtype, torch.dtype) and dtype in choices.values()):
         return dtype
     if dtype in choices:

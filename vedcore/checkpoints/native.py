@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.folder import CARD, Written, save_folder
-from vedcore.checkpoints.formats import Format, LoadOptions
+from vedcore.checkpoints.formats import Format, LoadOptions, torch_dtype
 from vedcore.checkpoints.snapshot import Snapshot, read_folder
 from vedcore.checkpoints.weight_files import weight_files
 from vedcore.checkpoints.weights import Weights
@@ -37,6 +39,11 @@ __all__ = ["NativeFormat"]
 
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
+_NAMES = re.compile(
+    r"(config|generation_config|preprocessor_config|tokenizer|model\.safetensors\.index)\.json"
+    r"|model(-\d{5}-of-\d{5})?\.safetensors"
+)
+"""What a folder of this format may hold: files of these names are read, so none of an earlier model may stay."""
 MAX_CONFIG_BYTES = 1_000_000
 MAX_TOKENIZER_BYTES = 200_000_000
 
@@ -61,6 +68,7 @@ class NativeFormat(Format):
         folder: str | os.PathLike[str],
         *,
         max_shard_size: int | str = "5GB",
+        weights_dtype: str | torch.dtype | None = None,
         **unknown: Any,
     ) -> None:
         """Write the model.
@@ -69,23 +77,34 @@ class NativeFormat(Format):
             model: what to write.
             folder: made, or exchanged as a whole for the new one; see `vedcore.checkpoints.folder`.
             max_shard_size: bytes, or text such as ``"500MB"``; larger weights become several files and an index.
+            weights_dtype: store numbers in this type, such as ``"float16"``; what is loaded has the model's own again.
 
         Raises:
             CheckpointWriteError: it cannot be written; what was there before is unchanged.
         """
         if unknown:
-            raise UsageError("unknown option", field=next(iter(unknown)), hint="the native format takes max_shard_size")
-        config = model.config.model_copy(
-            update={"tokenizer": _tokenizer_name(model), "pretrained": False}
-        )
+            raise UsageError(
+                "unknown option", field=next(iter(unknown)), hint="there are max_shard_size, weights_dtype"
+            )
+        config = model.config.model_copy(update={"tokenizer": _tokenizer_name(model), "pretrained": False})
         files: dict[str, bytes | Written] = {
             CONFIG: _json(config.model_dump(mode="json")),
             GENERATION: _json(model.generation_config.model_dump(mode="json", exclude_none=True)),
             CARD: model_card(model, config).encode(),
             **model.processor.to_files(),
-            **weight_files(model.state_dict(), max_shard_size),
+            **weight_files(_stored(model, weights_dtype), max_shard_size),
         }
-        save_folder(folder, files)
+        save_folder(folder, files, replaces=_NAMES)
+
+
+def _stored(model: VisionEncoderDecoder, dtype: str | torch.dtype | None) -> dict[str, Any]:
+    """The state, its numbers in another type if asked for; what was one tensor stays one."""
+    state = model.state_dict(keep_vars=True)
+    type_ = torch_dtype(dtype)
+    if type_ is not None:
+        cast = {id(t): t.to(type_) if isinstance(t, Tensor) and t.is_floating_point() else t for t in state.values()}
+        state = {name: cast[id(t)] for name, t in state.items()}
+    return {name: t.detach() if isinstance(t, Tensor) else t for name, t in state.items()}
 
 
 def _json(data: Mapping[str, Any]) -> bytes:
@@ -118,7 +137,12 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
         model, strict=options["strict"], check_finite=options["check_finite"], manifest=manifest, settings=settings
     )
     model.generation_config = generation_config
-    return model.to(device=options["device"], dtype=options["dtype"]).eval()
+    return model.to(device=options["device"], dtype=options["dtype"] or _own_dtype(model, config)).eval()
+
+
+def _own_dtype(model: VisionEncoderDecoder, config: ModelConfig) -> torch.dtype | None:
+    """The config's type where all weights were stored in another; a model of mixed types stays mixed."""
+    return torch_dtype(config.dtype) if len({p.dtype for p in model.parameters()}) == 1 else None
 
 
 def _tokenizer_name(model: VisionEncoderDecoder) -> str | None:

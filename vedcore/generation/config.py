@@ -127,7 +127,8 @@ class GenerationConfig(Config):
         most = self.num_beams if self.num_beams > 1 or not self.do_sample else MAX_BEAMS
         if self.num_return_sequences > most:
             raise UsageError(
-                f"{self.num_return_sequences} is above num_beams={self.num_beams}", field="num_return_sequences",
+                f"{self.num_return_sequences} is above num_beams={self.num_beams}",
+                field="num_return_sequences",
                 hint="raise num_beams" + ("" if self.do_sample else ", or pass do_sample=True"),
             )
         return self

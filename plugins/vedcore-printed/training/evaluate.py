@@ -40,9 +40,7 @@ def edits(read: str, text: str) -> int:
     return row[-1]
 
 
-def evaluate(
-    model: vedcore.VisionEncoderDecoder, lines: int = 200, words: int = 100, seed: int = 7
-) -> list[Score]:
+def evaluate(model: vedcore.VisionEncoderDecoder, lines: int = 200, words: int = 100, seed: int = 7) -> list[Score]:
     """A score for each condition, of lines and of words."""
     groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
     judged = sorted(judge_set(lines, words, seed), key=lambda line: line.image.width / line.image.height)
@@ -68,17 +66,13 @@ def table(scores: list[Score]) -> str:
     """The scores as lines of text, the worst readings below each."""
     rows = []
     for score in scores:
-        rows.append(
-            f"{score.kind:6} {score.condition:6} {score.rate:7.2%} of {score.characters:6,} characters"
-        )
+        rows.append(f"{score.kind:6} {score.condition:6} {score.rate:7.2%} of {score.characters:6,} characters")
         rows += [f"       read {read!r} for {text!r}" for read, text in score.worst]
     return "\n".join(rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="printed-line")
     parser.add_argument("--lines", type=int, default=200)
     parser.add_argument("--words", type=int, default=100)

@@ -27,9 +27,7 @@ HELD_OUT = re.compile(
 """Families kept for judging, and what is drawn after them."""
 
 NOTO_LATIN = re.compile(r"noto (sans|serif)( display)?( condensed| mono)?|noto mono", re.IGNORECASE)
-WEIGHT = re.compile(
-    r"\b(light|medium|(semi|demi|extra)? ?bold|black|heavy|(semi)? ?condensed|italic)\b", re.IGNORECASE
-)
+WEIGHT = re.compile(r"\b(light|medium|(semi|demi|extra)? ?bold|black|heavy|(semi)? ?condensed|italic)\b", re.IGNORECASE)
 UNWANTED = re.compile(
     r"thin\b|hairline|ultra ?light|extra ?light|small ?caps|\bsc\b|caps\b|smcp|symbol|dingbat|initial"
     r"|ornament|math|swash|outline|inline|shadow|unicase|upright|dunhill|fibonacci|funny|alternate"
@@ -59,12 +57,8 @@ def packages(name: str) -> list[str]:
 
 def find_faces(listed: str, *, judging: bool = False) -> tuple[list[Face], dict[str, str]]:
     """Faces of the packages in a list, and ``{path: why not}`` for the others."""
-    output = subprocess.run(
-        ["dpkg", "-L", *packages(listed)], capture_output=True, text=True, check=True
-    ).stdout
-    files = sorted(
-        {line for line in output.splitlines() if re.search(r"\.(otf|ttf|ttc)$", line, re.IGNORECASE)}
-    )
+    output = subprocess.run(["dpkg", "-L", *packages(listed)], capture_output=True, text=True, check=True).stdout
+    files = sorted({line for line in output.splitlines() if re.search(r"\.(otf|ttf|ttc)$", line, re.IGNORECASE)})
     likeness = _Likeness()
     taken: list[Face] = []
     refused: dict[str, str] = {}

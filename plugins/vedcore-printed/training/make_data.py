@@ -109,9 +109,7 @@ def _job(job: tuple[Path, int, int, int]) -> tuple[int, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--lines", type=int, default=190_000)
     parser.add_argument("--shard-lines", type=int, default=5_000)
@@ -130,9 +128,7 @@ def main() -> None:
     start = time.perf_counter()
     with Pool(chosen.processes) as pool:
         for number, seconds in pool.imap_unordered(_job, jobs):
-            print(
-                f"shard {number:03}: {seconds:.0f} s, {time.perf_counter() - start:.0f} s in all", flush=True
-            )
+            print(f"shard {number:03}: {seconds:.0f} s, {time.perf_counter() - start:.0f} s in all", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,7 @@ __all__ = ["CONDITIONS", "Style", "pick_style", "render"]
 
 CONDITIONS = ("clean", "small", "dark", "photo")
 PLAIN = ["-liga", "-clig", "-calt", "-dlig"]  # else code fonts draw one arrow for "->"
-CODE = re.compile(
-    r"mono|code|hack|typewriter|cursor|agave|hermit|cousine|inconsolata|courier|3270", re.IGNORECASE
-)
+CODE = re.compile(r"mono|code|hack|typewriter|cursor|agave|hermit|cousine|inconsolata|courier|3270", re.IGNORECASE)
 
 
 @dataclass
@@ -36,9 +34,7 @@ class Style:
     wide: bool
 
 
-def pick_style(
-    rng: np.random.Generator, families: dict[str, list[Face]], condition: str, *, wide: bool
-) -> Style:
+def pick_style(rng: np.random.Generator, families: dict[str, list[Face]], condition: str, *, wide: bool) -> Style:
     """A font at the condition's size: each family as often, upright faces five times as often as slanted."""
     members = families[sorted(families)[int(rng.integers(len(families)))]]
     weights = np.array([0.2 if face.slanted else 1.0 for face in members])
@@ -48,9 +44,7 @@ def pick_style(
         low, high = (11, 20) if condition == "small" else (16, 46) if rng.random() < 0.4 else (22, 38)
     size = float(rng.uniform(low, high)) if wide else float(rng.integers(low, high + 1))
     basic = wide and rng.random() < 0.5
-    font = ImageFont.truetype(
-        face.path, size, layout_engine=ImageFont.Layout.BASIC if basic else ImageFont.Layout.RAQM
-    )
+    font = ImageFont.truetype(face.path, size, layout_engine=ImageFont.Layout.BASIC if basic else ImageFont.Layout.RAQM)
     plain = not basic and (bool(CODE.search(face.family)) and not (wide and rng.random() < 0.15))
     return Style(font, PLAIN if plain else None, size, condition, wide)
 
@@ -63,9 +57,7 @@ def render(text: str, style: Style, rng: np.random.Generator) -> Image.Image:
         cover = _printed(cover, style.size, rng)
     photo = style.condition == "photo"
     if photo:
-        cover = cover.rotate(
-            rng.uniform(-1.5, 1.5) * (1.2 if wide else 1.0), Image.Resampling.BICUBIC, expand=True
-        )
+        cover = cover.rotate(rng.uniform(-1.5, 1.5) * (1.2 if wide else 1.0), Image.Resampling.BICUBIC, expand=True)
     ink, paper = _colours(style.condition, wide, rng)
     alpha = np.asarray(cover, np.float32)[..., None] / 255.0
     pixels = paper + (ink - paper) * alpha  # (H, W, 1 or 3)
@@ -112,9 +104,7 @@ def _cover(text: str, style: Style, rng: np.random.Generator) -> Image.Image:
                 draw.text((x, y), char, fill=255, font=font, features=style.features)
             x += font.getlength(char, features=style.features) + extra + (blank if char == " " else 0.0)
         end = canvas.getbbox()
-        return canvas.crop(
-            (0, 0, min(width, max(4, (end or (0, 0, width, 0))[2] + max(0, round(margins[1])))), height)
-        )
+        return canvas.crop((0, 0, min(width, max(4, (end or (0, 0, width, 0))[2] + max(0, round(margins[1])))), height))
     draw.text((x, y), text, fill=255, font=font, features=style.features)
     return canvas
 
@@ -147,9 +137,7 @@ def _printed(cover: Image.Image, size: float, rng: np.random.Generator) -> Image
     return cover
 
 
-def _colours(
-    condition: str, wide: bool, rng: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _colours(condition: str, wide: bool, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Colours of ink and paper, each ``(1,)`` or ``(3,)`` in 0 to 255."""
     if condition == "dark":
         least = 70 if wide else 90
@@ -172,17 +160,13 @@ def _colours(
 
 def _photographed(pixels: NDArray[np.float32], wide: bool, rng: np.random.Generator) -> Image.Image:
     """Blur, light falling off to one side or from a point, noise, JPEG."""
-    image = _image(pixels).filter(
-        ImageFilter.GaussianBlur(rng.uniform(0.3, 1.25) if wide else rng.uniform(0.5, 1.1))
-    )
+    image = _image(pixels).filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.25) if wide else rng.uniform(0.5, 1.1)))
     pixels = np.asarray(image, np.float32)
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     height, width = pixels.shape[:2]
     least = rng.uniform(0.5 if wide else 0.6, 1.0)
     across = np.linspace(0, 1, width, dtype=np.float32)[None, :]
-    down = np.linspace(0, 1, height, dtype=np.float32)[:, None] * (
-        rng.uniform(0, 0.6) if wide else height / width
-    )
+    down = np.linspace(0, 1, height, dtype=np.float32)[:, None] * (rng.uniform(0, 0.6) if wide else height / width)
     if rng.random() < 0.5:
         across = 1 - across
     way = across + (down if rng.random() < 0.5 else float(down.max()) - down)
@@ -202,20 +186,16 @@ def _worn(pixels: NDArray[np.float32], rng: np.random.Generator) -> Image.Image:
     if kind < 0.12:
         pixels = pixels + rng.standard_normal(pixels.shape, np.float32) * np.float32(rng.uniform(1, 7))
     elif kind < 0.2:
-        grain = rng.standard_normal(
-            (pixels.shape[0] // 4 + 2, pixels.shape[1] // 4 + 2), np.float32
-        ) * rng.uniform(2, 8)
+        grain = rng.standard_normal((pixels.shape[0] // 4 + 2, pixels.shape[1] // 4 + 2), np.float32) * rng.uniform(
+            2, 8
+        )
         size = (pixels.shape[1], pixels.shape[0])
         pixels = (
             pixels
-            + np.asarray(Image.fromarray(grain.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))[
-                ..., None
-            ]
+            + np.asarray(Image.fromarray(grain.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))[..., None]
         )
     elif kind < 0.28:
-        pixels = (
-            pixels * np.linspace(1, rng.uniform(0.7, 1), pixels.shape[1], dtype=np.float32)[None, :, None]
-        )
+        pixels = pixels * np.linspace(1, rng.uniform(0.7, 1), pixels.shape[1], dtype=np.float32)[None, :, None]
     image = _image(pixels)
     return _jpeg(image, int(rng.integers(40, 95))) if rng.random() < 0.15 else image
 

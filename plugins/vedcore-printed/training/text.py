@@ -130,9 +130,7 @@ class Texts:
         if kind < 0.2:
             return part + self._pick(".,;:!?,.")
         if kind < 0.42:
-            pair = self._pick(
-                ["()", "[]", "{}", '""', "''", "<>", "``", '""', "''", "**", "__", "||", "//", "~~"]
-            )
+            pair = self._pick(["()", "[]", "{}", '""', "''", "<>", "``", '""', "''", "**", "__", "||", "//", "~~"])
             return pair[0] + part + pair[1] + (self._pick(".,;:") if self._chance(0.25) else "")
         if kind < 0.52:
             return self._pick("#@$%&*+-=/\\|~^_<>!.:'\"") + part
@@ -268,9 +266,7 @@ class Texts:
         return self._from(PRINTABLE, 2, 10)
 
     def _alike(self) -> str:
-        return self._from(
-            self._pick(ALIKE) + self._pick(ALIKE) + self._from(LETTERS + string.digits, 1, 3), 2, 7
-        )
+        return self._from(self._pick(ALIKE) + self._pick(ALIKE) + self._from(LETTERS + string.digits, 1, 3), 2, 7)
 
     def _marks(self) -> str:
         return self._from(string.punctuation, 1, 5)

@@ -96,9 +96,7 @@ class Batches:
         return values, mask, torch.from_numpy(labels)
 
 
-def loss_of(
-    model: vedcore.VisionEncoderDecoder, batch: tuple[Tensor, Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
+def loss_of(model: vedcore.VisionEncoderDecoder, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Cross entropy of the decoder and CTC loss of the encoder."""
     pixels, mask, labels = batch
     tokens = model.token_ids
@@ -160,9 +158,7 @@ def validate(model: vedcore.VisionEncoderDecoder, batches: Batches, count: int) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--threads", type=int, default=2)

@@ -30,9 +30,7 @@ LEAST_CONTRAST = 4.0  # grey levels of 255; less is taken for blank paper
 Floats = NDArray[np.float32]
 
 
-def normalise_line(
-    image: Image.Image, *, max_width: int = 1600, rng: np.random.Generator | None = None
-) -> Floats:
+def normalise_line(image: Image.Image, *, max_width: int = 1600, rng: np.random.Generator | None = None) -> Floats:
     """Normalise the picture of one line.
 
     Args:
@@ -202,9 +200,7 @@ def _levelled(drawn: Image.Image, slope: float) -> Image.Image:
         return canvas
     # At two degrees a shear along the height is a turn to within a thousandth, and costs half of it.
     matrix = (1.0, 0.0, 0.0, slope, 1.0, -slope * canvas.width / 2)
-    return canvas.transform(
-        canvas.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=PAPER
-    )
+    return canvas.transform(canvas.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=PAPER)
 
 
 def _ink_box(drawn: Image.Image, threshold: float, height: int) -> tuple[float, float, float, float]:

@@ -110,9 +110,7 @@ def test_uneven_light_does_not_matter() -> None:
     assert likeness(normalise_line(image), normalise_line(uneven)) > 0.95
 
 
-@pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "I", "F", "I;16"]
-)
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "I", "F", "I;16"])
 def test_modes(mode: str) -> None:
     image = drawn("every mode")
     if mode == "I;16":

@@ -1,0 +1,417 @@
+"""Writing a folder: whole or not at all, beside other savers and readers, and around what the user keeps in it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vedcore.checkpoints import exchange, folder
+from vedcore.checkpoints.folder import Written, save_folder
+from vedcore.checkpoints.snapshot import MANIFEST, Snapshot, aside_of, read_folder
+from vedcore.errors import CheckpointNotFoundError, CheckpointUnsafeError, CheckpointWriteError
+
+SCRIPT = Path(__file__).with_name("interrupt_saves.py")
+
+
+@pytest.fixture
+def workplace() -> Iterator[Path]:
+    """A folder in memory where there is one, for saves by the hundred."""
+    shared = Path("/dev/shm")
+    path = Path(tempfile.mkdtemp(prefix="vedcore-test-", dir=shared if os.access(shared, os.W_OK) else None))
+    yield path
+    shutil.rmtree(path)
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+# -- a save -----------------------------------------------------------------------------------------------------
+
+
+def test_files_and_manifest(tmp_path: Path) -> None:
+    target = save_folder(
+        tmp_path / "m", {"a.json": b"{}", "b.bin": Written(3, lambda path: void(path.write_bytes(b"abc")))}
+    )
+    assert content(target).keys() == {"a.json", "b.bin", MANIFEST}
+    manifest = json.loads((target / MANIFEST).read_text())
+    assert manifest["files"]["b.bin"] == {"size": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
+    assert os.listdir(tmp_path) == ["m"]
+
+
+def void(_: object) -> None:
+    return None
+
+
+def test_the_order_of_things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsync of the files, the manifest last; fsync of the folder; exchange; fsync of the parent; then the old goes."""
+    save_folder(tmp_path / "m", {"a": b"1"})
+    events: list[str] = []
+
+    def name_of(descriptor: int) -> str:
+        return re.sub(
+            r"\.vedcore-tmp-.*?(?=/|$)", "stage", os.path.relpath(f"/proc/self/fd/{descriptor}", "/")
+        ) and re.sub(
+            r"\.vedcore-tmp-[^/]*", "stage", os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), tmp_path)
+        )
+
+    real = {"fsync": os.fsync, "replace": exchange.replace_folder, "rmtree": shutil.rmtree}
+    monkeypatch.setattr(os, "fsync", lambda d: (events.append(f"fsync {name_of(d)}"), real["fsync"](d))[1])
+    monkeypatch.setattr(folder, "replace_folder", lambda *a: (events.append("exchange"), real["replace"](*a))[1])
+    monkeypatch.setattr(shutil, "rmtree", lambda *a, **k: (events.append("drop"), real["rmtree"](*a, **k))[1])
+    save_folder(tmp_path / "m", {"a": b"2", "b": b"3"})
+    files = ["fsync stage/a", "fsync stage/b", f"fsync stage/{MANIFEST}"]
+    assert events[:7] == [*files, "fsync stage", "exchange", "fsync .", "drop"]
+
+
+def test_files_are_as_readable_as_others(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        target = save_folder(
+            tmp_path / "m", {"a": Written(1, lambda path: void((path.touch(0o600), path.write_bytes(b"x"))))}
+        )
+    finally:
+        os.umask(before)
+    assert (target / "a").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("name", ["../../x", "/abs", "a/b", "a\\b", "C:x", "", ".", "..", "a\0b", "a\nb", "x" * 256])
+def test_unsafe_names(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CheckpointUnsafeError, match="no plain file name"):
+        save_folder(tmp_path / "m", {name: b""})
+    assert os.listdir(tmp_path) == []
+
+
+def test_nowhere_to_write(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    bad: list[str | Path] = [
+        "", tmp_path / "file", tmp_path / "missing" / "m", tmp_path / "file" / "m", tmp_path / ("x" * 256),
+        tmp_path / "a\0b",
+        tmp_path / "loop", "/", "/proc",
+    ]  # fmt: skip
+    for path in bad:
+        with pytest.raises(CheckpointWriteError) as error:
+            save_folder(path, {"a": b""})
+        assert error.value.hint
+        assert len(str(error.value)) <= 300
+    assert sorted(os.listdir(tmp_path)) == ["file", "loop"]
+
+
+def test_no_permission(tmp_path: Path) -> None:
+    script = f"""
+        import os, pytest
+        from vedcore.checkpoints.folder import save_folder
+        from vedcore.errors import CheckpointWriteError
+        os.chmod({str(tmp_path)!r}, 0o555)
+        if os.getuid() == 0:
+            os.setuid(65534)
+        with pytest.raises(CheckpointWriteError, match="permission denied"):
+            save_folder({str(tmp_path / "m")!r}, {{"a": b""}})
+    """
+    if os.getuid() == 0:
+        for parent in tmp_path.parents:
+            if not parent.stat().st_mode & 0o001:
+                pytest.skip("another user cannot enter the folder")
+    run(script)
+
+
+def run(script: str, *options: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *options, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# -- what the user keeps ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_the_users_files_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool) -> None:
+    if not exchanges:
+        monkeypatch.setattr(exchange, "_renameat2", lambda: None)
+    target = tmp_path / "m"
+    save_folder(target, {"a": b"old", "gone": b"old", "README.md": b"card"})
+    (target / "runs" / "1").mkdir(parents=True)
+    mine = {"notes.safetensors": b"1", ".tmpX": b"2", "runs/1/log": b"3", "README.md": b"card, edited"}
+    for name, data in mine.items():
+        (target / name).write_bytes(data)
+    (target / "link").symlink_to("/nowhere")
+    os.mkfifo(target / "pipe")
+    inode = (target / "notes.safetensors").stat().st_ino
+    for _ in range(2):
+        save_folder(target, {"a": b"new", "README.md": b"a new card"})
+        now = content(target)
+        del now[MANIFEST]
+        assert now == {"a": b"new", **mine}
+        assert os.readlink(target / "link") == "/nowhere"
+        assert (target / "notes.safetensors").stat().st_ino == inode
+        assert (target / "pipe").is_fifo()
+    assert os.listdir(tmp_path) == ["m"]
+
+
+def test_a_card_that_nobody_edited_is_renewed(tmp_path: Path) -> None:
+    save_folder(tmp_path / "m", {"README.md": b"one"})
+    save_folder(tmp_path / "m", {"README.md": b"two"})
+    assert (tmp_path / "m" / "README.md").read_bytes() == b"two"
+
+
+def test_an_earlier_models_files_go_whoever_wrote_them(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    for name in ("model.safetensors", "notes"):
+        (tmp_path / "m" / name).touch()
+    save_folder(tmp_path / "m", {"a": b""}, re.compile("model.*"))
+    assert content(tmp_path / "m").keys() == {"a", "notes", MANIFEST}
+
+
+def test_without_hard_links_files_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    save_folder(tmp_path / "m", {"a": b"old"})
+    (tmp_path / "m" / "notes").write_bytes(b"mine")
+    monkeypatch.setattr(os, "link", refuse)
+    save_folder(tmp_path / "m", {"a": b"new"})
+    assert (tmp_path / "m" / "notes").read_bytes() == b"mine"
+
+
+def test_links_and_folders_in_the_way_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "m" / "b").mkdir(parents=True)
+    (tmp_path / "m" / "a").symlink_to("/etc/hostname")
+    for name in ("a", "b"):
+        with pytest.raises(CheckpointWriteError, match="in the way"):
+            save_folder(tmp_path / "m", {name: b""})
+    assert sorted(os.listdir(tmp_path / "m")) == ["a", "b"]
+
+
+def test_a_link_to_a_folder_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert save_folder(tmp_path / "link", {"a": b"1"}) == tmp_path / "real"
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "a").read_bytes() == b"1"
+
+
+def test_saving_into_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "m" / "runs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "m" / "runs")
+    for value in (b"1", b"2"):
+        save_folder("..", {"a": value})
+        assert Path.cwd() == tmp_path / "m" / "runs"
+        assert Path("../a").read_bytes() == value
+
+
+# -- leftovers and locks ----------------------------------------------------------------------------------------
+
+
+def test_leftovers_of_the_dead_are_swept(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = folder._HOST
+    names = {
+        f".vedcore-tmp-{host}-{dead.pid}-ab12": True,
+        f".vedcore-tmp-{host}-{os.getpid()}-ab12": False,
+        f".vedcore-tmp-00000000-{dead.pid}-ab12": False,
+        ".vedcore-tmp-old": True,
+        ".vedcore-tmp-new": False,
+    }
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").touch()
+        if name.endswith("old"):
+            for path in (tmp_path / name / "model.safetensors", tmp_path / name):
+                os.utime(path, (time.time() - 7200,) * 2)
+    (tmp_path / ".tmpX").touch()
+    save_folder(tmp_path / "m", {"a": b""})
+    assert {*os.listdir(tmp_path)} == {"m", ".tmpX", *(name for name, swept in names.items() if not swept)}
+
+
+def test_a_saver_that_died_between_two_renames(tmp_path: Path) -> None:
+    """Without an exchange call: its folder is read from where it stands, and put back by the next save."""
+    target = tmp_path / "m"
+    save_folder(target, {"a": b"1"})
+    os.rename(target, aside_of(target))
+    assert read_folder(target, lambda snapshot: snapshot.read("a")) == b"1"
+    save_folder(target, {"b": b"2"})
+    assert os.listdir(tmp_path) == ["m"]
+
+
+def lock_of(target: Path) -> Path:
+    return target.with_name(f".vedcore-lock-{hashlib.sha256(target.name.encode()).hexdigest()[:12]}")
+
+
+def test_one_saver_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "LOCK_SECONDS", 0.2)
+    target = tmp_path / "m"
+    with (
+        exchange.locked(lock_of(target), 0),
+        pytest.raises(CheckpointWriteError, match=rf"locked by pid {os.getpid()} on "),
+    ):
+        save_folder(target, {"a": b""})
+    save_folder(target, {"a": b""})
+    assert os.listdir(tmp_path) == ["m"]
+
+
+def test_the_second_saver_waits(tmp_path: Path) -> None:
+    target = tmp_path / "m"
+    order = []
+
+    def slow(path: Path) -> None:
+        started.set()
+        time.sleep(0.3)
+        path.write_bytes(b"1")
+        order.append(1)
+
+    started = threading.Event()
+    first = threading.Thread(target=save_folder, args=(target, {"a": Written(1, slow)}))
+    first.start()
+    started.wait()
+    save_folder(target, {"a": Written(1, lambda path: void((path.write_bytes(b"2"), order.append(2))))})
+    first.join()
+    assert order == [1, 2]
+    assert (target / "a").read_bytes() == b"2"
+
+
+def test_the_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
+    lock_of(tmp_path / "m").write_text("pid 1 on elsewhere")
+    save_folder(tmp_path / "m", {"a": b""})
+    assert os.listdir(tmp_path) == ["m"]
+
+
+# -- no space ---------------------------------------------------------------------------------------------------
+
+
+def test_no_space_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    save_folder(tmp_path / "m", {"a": b"old"})
+    with pytest.raises(
+        CheckpointWriteError, match=r"no space left.*1,000,000,000,000,000 bytes needed, [\d,]+ free"
+    ) as error:
+        save_folder(tmp_path / "m", {"a": Written(10**15, lambda path: pytest.fail("written"))})
+    assert error.value.errno == errno.ENOSPC
+    assert (tmp_path / "m" / "a").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["m"]
+
+
+def test_a_limit_on_file_sizes(tmp_path: Path) -> None:
+    """A write that fails in the middle, in safetensors' code and in ours."""
+    script = f"""
+        import os, resource, signal, torch
+        from vedcore.checkpoints.folder import save_folder
+        from vedcore.checkpoints.weight_files import weight_files
+        from vedcore.errors import CheckpointWriteError
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        folder = {str(tmp_path / "m")!r}
+        save_folder(folder, {{"a": b"old"}})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+        for files in (weight_files({{"x": torch.ones(5000)}}), {{"a": bytes(5001)}}):
+            try:
+                save_folder(folder, files)
+            except CheckpointWriteError as error:
+                print(error)
+        assert open(folder + "/a", "rb").read() == b"old"
+        assert os.listdir({str(tmp_path)!r}) == ["m"]
+    """
+    assert re.findall(r"([\d,]+) bytes needed, [\d,]+ free", run(script)) == ["20,000", "5,001"]
+
+
+# -- being stopped, and concurrency -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("how", "exchanges", "before"),
+    [
+        ("kill", "yes", "single"),
+        ("kill", "no", "shards"),
+        ("interrupt", "no", "nothing"),
+        ("interrupt", "yes", "shards"),
+        ("full", "no", "single"),
+    ],
+)
+def test_stopped_at_any_point(workplace: Path, how: str, exchanges: str, before: str) -> None:
+    """The folder is the old one or the new one, and nothing is left; see the script for a run over every point."""
+    command = [sys.executable, str(SCRIPT), how, exchanges, before, "7", str(workplace)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_two_savers_and_a_reader(workplace: Path, monkeypatch: pytest.MonkeyPatch, locks: bool) -> None:
+    """Every read is of one save; also where the file system says yes to every lock."""
+    target = workplace / "m"
+    save_folder(target, {"a": b"0" * 9, "b": b"0" * 9})
+    child = f"""
+        import sys, time
+        from vedcore.checkpoints import exchange
+        from vedcore.checkpoints.folder import save_folder
+        from vedcore.errors import CheckpointWriteError
+        if not {locks}:
+            exchange._flock = lambda file: True
+        end, count = time.monotonic() + 1.5, 0
+        while time.monotonic() < end:
+            count += 1
+            value = (sys.argv[1] * 9).encode()
+            save_folder({str(target)!r}, {{"a": value, "b": value, "only" + sys.argv[1]: b""}})
+        print(count)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(child)]
+    savers = [subprocess.Popen([*command, who], stdout=subprocess.PIPE) for who in "12"]
+    seen = set()
+    while any(saver.poll() is None for saver in savers):
+        one, other = read_folder(target, lambda snapshot: (snapshot.read("a"), snapshot.read("b")))
+        assert one == other
+        seen.add(one)
+    assert [saver.returncode for saver in savers] == [0, 0]
+    assert all(int(saver.communicate()[0]) > 5 for saver in savers)
+    assert len(seen) > 1
+    assert os.listdir(workplace) == ["m"]
+
+
+def test_an_opened_file_outlives_its_folder(tmp_path: Path) -> None:
+    save_folder(tmp_path / "m", {"a": b"old"})
+    with Snapshot(tmp_path / "m") as snapshot:
+        file = snapshot.open("a")
+        assert not snapshot.replaced()
+        save_folder(tmp_path / "m", {"b": b"new"})
+        assert snapshot.replaced()
+        assert file.read() == b"old"
+        with pytest.raises(CheckpointNotFoundError):
+            snapshot.read("a")
+
+
+def test_a_real_ctrl_c(tmp_path: Path) -> None:
+    script = f"""
+        import time
+        from vedcore.checkpoints.folder import Written, save_folder
+        save_folder({str(tmp_path / "m")!r}, {{"a": b"old"}})
+        print("ready", flush=True)
+        save_folder({str(tmp_path / "m")!r}, {{"a": Written(1, lambda path: time.sleep(30))}})
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    time.sleep(0.2)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(10) == -signal.SIGINT
+    assert os.listdir(tmp_path) == ["m"]
+    assert (tmp_path / "m" / "a").read_bytes() == b"old"
