@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
-import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,22 +29,12 @@ assert vedcore.plan("patches", "tiny-4").projector.name == "linear"
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page's files, with the metadata that pip would make of its pyproject.toml."""
+def installed(lay_out: Callable[[Path, Path], list[Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page's files, as if pip had installed them."""
     site = tmp_path_factory.mktemp("site")
-    files = re.findall(r"^`([\w./]+)`\n\n```\w+\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
-    assert [name for name, _ in files] == [
+    assert [block.file for block in lay_out(PAGE, site) if block.file] == [
         "pyproject.toml", "vedcore_tiny/__init__.py", "vedcore_tiny/encoder.py", "vedcore_tiny/decoder.py",
     ]  # fmt: skip
-    for name, text in files:
-        (site / name).parent.mkdir(exist_ok=True)
-        (site / name).write_text(text, encoding="utf-8")
-    project = tomllib.loads((site / "pyproject.toml").read_text())["project"]
-    info = site / f"vedcore_tiny-{project['version']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    points = "".join(f"{name} = {value}\n" for name, value in project["entry-points"]["vedcore"].items())
-    (info / "entry_points.txt").write_text("[vedcore]\n" + points)
     return site
 
 
