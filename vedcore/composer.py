@@ -39,6 +39,7 @@ from vedcore.errors import (
     did_you_mean,
 )
 from vedcore.generation.config import GenerationConfig
+from vedcore.layers.drawing import LateDraws
 from vedcore.model import VisionEncoderDecoder
 from vedcore.planning import PartPlan, Plan, in_units
 from vedcore.plugins import load_component, registry
@@ -131,16 +132,27 @@ def compose(
         resolved = _resolve(*_request(data, options))
         _check_device(device)
         _, projector = _lay_out(resolved)
-        return _build(resolved, projector, device)
+        return _build(resolved, projector, device, draw=True)
 
 
 def build(
-    config: ModelConfig, *, tokenizer: Tokenizer | None = None, device: str | torch.device | None = None
+    config: ModelConfig,
+    *,
+    tokenizer: Tokenizer | None = None,
+    device: str | torch.device | None = None,
+    draw: bool = True,
 ) -> VisionEncoderDecoder:
-    """Build the model of a complete config, with random weights: `compose` for a config and its tokenizer."""
+    """Build the model of a complete config: `compose` for a config and its tokenizer.
+
+    Args:
+        config: the settings.
+        tokenizer: in place of the one that the config names.
+        device: where the parameters go.
+        draw: give parameters random numbers; False leaves them as memory is, for weights that are loaded next.
+    """
     resolved = _resolve(config, tokenizer)
     _, projector = _lay_out(resolved)
-    return _build(resolved, projector, device)
+    return _build(resolved, projector, device, draw=draw)
 
 
 # -- from arguments to a request --------------------------------------------------------------------------------
@@ -317,7 +329,7 @@ def _lay_out(resolved: _Resolved) -> tuple[Plan, _Part]:
     """The plan, and the projector that it needs."""
     request = resolved.request
     dtype: torch.dtype = getattr(torch, request.dtype)
-    with torch.device("meta"), _bounded(dtype.itemsize):
+    with torch.device("meta"), _bounded(dtype.itemsize), LateDraws():
         encoder: VisionEncoder = resolved.encoder.make("encoder")
         decoder: TextDecoder = resolved.decoder.make("decoder")
         width = getattr(decoder, "cross_attention_size", None)
@@ -403,16 +415,22 @@ def _check_device(device: str | torch.device | None) -> None:
         ) from None
 
 
-def _build(resolved: _Resolved, projector_part: _Part, device: str | torch.device | None) -> VisionEncoderDecoder:
+def _build(
+    resolved: _Resolved, projector_part: _Part, device: str | torch.device | None, *, draw: bool
+) -> VisionEncoderDecoder:
     request = resolved.request
     with torch.random.fork_rng(devices=[], enabled=request.seed is not None):
         if request.seed is not None:
             torch.manual_seed(request.seed)
-        encoder: VisionEncoder = resolved.encoder.make("encoder", pretrained=request.pretrained)
-        decoder: TextDecoder = resolved.decoder.make("decoder")
-        if request.pretrained:
-            decoder.load_pretrained(resolved.decoder.variant)
-        projector: Projector = projector_part.make("projector", encoder.hidden_size, decoder.cross_attention_size)
+        with LateDraws() as draws:
+            encoder: VisionEncoder = resolved.encoder.make("encoder", pretrained=request.pretrained)
+            decoder: TextDecoder = resolved.decoder.make("decoder")
+            width = decoder.cross_attention_size
+            projector: Projector = projector_part.make("projector", encoder.hidden_size, width)
+            if request.pretrained:
+                decoder.load_pretrained(resolved.decoder.variant)
+        if draw:
+            draws.draw()
     preprocessing: Preprocessing = request.preprocessing or encoder.preprocessing
     parts: dict[Kind, _Part] = {"encoder": resolved.encoder, "decoder": resolved.decoder, "projector": projector_part}
     config = request.model_copy(

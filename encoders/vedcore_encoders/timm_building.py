@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import timm
-import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from vedcore.config import check_limit
 from vedcore.errors import HubError, IncompatibleError, printable
@@ -37,8 +33,7 @@ def build(variant: str, pretrained: bool = False, **arguments: Any) -> nn.Module
         HubError: the weights cannot be had.
     """
     if not pretrained:
-        with _ValuesSkipped() if torch.get_default_device().type == "meta" else nullcontext():
-            return timm.create_model(variant, num_classes=0, **arguments)  # type: ignore[no-any-return]
+        return timm.create_model(variant, num_classes=0, **arguments)  # type: ignore[no-any-return]
     if not timm.get_pretrained_cfg(variant).has_weights:
         raise IncompatibleError(
             f"{variant} has no published weights", field="pretrained", hint="compose without pretrained=True"
@@ -62,28 +57,6 @@ def build(variant: str, pretrained: bool = False, **arguments: Any) -> nn.Module
         ) from error  # fmt: skip
     model.reset_classifier(0)
     return model  # type: ignore[no-any-return]
-
-
-class _ValuesSkipped(TorchFunctionMode):
-    """Leaves out what only sets values of meta tensors, which have none: that is most of the time of building there."""
-
-    names = frozenset({
-        "add_", "clamp_", "copy_", "div_", "erfinv_", "fill_", "kaiming_uniform_", "mul_", "normal_", "uniform_",
-        "zero_",
-    })  # fmt: skip
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        if getattr(func, "__name__", "") in self.names:
-            target = args[0] if args else (kwargs or {}).get("tensor")
-            if isinstance(target, Tensor) and target.is_meta:
-                return target
-        return func(*args, **(kwargs or {}))
 
 
 def check_division(whole: int, part: int, what: str, by: str, field: str, hint: str) -> None:

@@ -65,13 +65,14 @@ def value_in(folder: Path) -> float:
 
 
 class Stop:
-    """Calls ``how`` at the n-th entry to or return from a function of the system."""
+    """Does what ``how`` says at the n-th entry to or return from a function of the system."""
 
-    def __init__(self, how: Callable[[], object], at: int) -> None:
-        self.how, self.left = how, at
+    def __init__(self, how: str, at: int) -> None:
+        self.how, self.left = HOWS[how], at
+        self.events = ("c_call",) if how == "full" else ("c_call", "c_return")  # what failed was not done
 
     def __call__(self, frame: Any, event: str, function: Any) -> None:
-        if event not in ("c_call", "c_return"):
+        if event not in self.events:
             return
         owner = getattr(function, "__self__", None)
         module = getattr(function, "__module__", None)
@@ -92,15 +93,18 @@ def stopped_save(how: str, at: int, folder: Path, new: dict[str, bytes | Written
     if how == "kill":
         child = os.fork()
         if child == 0:
-            sys.setprofile(Stop(HOWS[how], at))
+            sys.setprofile(Stop(how, at))
             save(folder, new)
             os._exit(0)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    stop = Stop(HOWS[how], at)
-    with contextlib.suppress(KeyboardInterrupt, CheckpointWriteError):
+    stop = Stop(how, at)
+    with contextlib.suppress(KeyboardInterrupt):
         sys.setprofile(stop)
         try:
             save(folder, new)
+        except CheckpointWriteError:
+            sys.setprofile(None)
+            assert not folder.exists() or value_in(folder) == 1.0, f"an error at point {at}, and yet the new folder"
         finally:
             sys.setprofile(None)
     return stop.left <= 0

@@ -177,6 +177,16 @@ def test_another_dtype(saved: Path, model: vedcore.VisionEncoderDecoder) -> None
             vedcore.load(saved, dtype=dtype)  # type: ignore[arg-type]
 
 
+def test_weights_stored_in_fewer_bits(tmp_path: Path, model: vedcore.VisionEncoderDecoder) -> None:
+    model.save_pretrained(tmp_path / "whole")
+    model.save_pretrained(tmp_path / "half", weights_dtype="float16")
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    back = vedcore.load(tmp_path / "half")
+    assert_same(compose().half().float(), back)
+    assert back.decoder.get_output_embeddings().weight is back.decoder.get_input_embeddings().weight
+
+
 def test_the_card(saved: Path, model: vedcore.VisionEncoderDecoder) -> None:
     import yaml
 
@@ -428,7 +438,7 @@ def test_nothing_is_executed_imported_or_written(saved: Path) -> None:
         def hook(event, arguments):
             if event == "open" and isinstance(arguments[2], int) and arguments[2] & 3:
                 bad.append((event, arguments))
-            if event.startswith(("socket.", "subprocess.", "os.system", "os.exec", "os.remove", "os.rename", "pickle.")):
+            if event.startswith(("socket.", "subprocess.", "os.system", "os.exec", "os.re", "pickle.")):
                 bad.append((event, arguments))
             if event == "open" and str(arguments[0]).endswith(".bin"):
                 bad.append((event, arguments))

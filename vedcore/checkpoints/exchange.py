@@ -128,8 +128,9 @@ def _acquire(path: Path, deadline: float) -> io.FileIO:
         file = io.FileIO(path, "r+", opener=lambda name, _: os.open(name, flags, 0o666))
         try:
             if _flock(file) and _is_at(file, path):
-                file.truncate(0)
-                file.write(f"pid {os.getpid()} on {socket.gethostname()}".encode())
+                with contextlib.suppress(OSError):  # a full disk; the text is for messages only
+                    file.truncate(0)
+                    file.write(f"pid {os.getpid()} on {socket.gethostname()}".encode())
                 return file
             owner = (file.read(200) or b"another saver").decode("utf-8", "replace")
         except BaseException:
@@ -147,7 +148,8 @@ def _release(file: io.FileIO) -> None:
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_UN)  # processes forked meanwhile have the file too
     finally:
-        file.close()
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 def _flock(file: io.FileIO) -> bool:

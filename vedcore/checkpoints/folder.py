@@ -93,24 +93,42 @@ def _replace(target: Path, files: Mapping[str, bytes | Written], replaces: re.Pa
         stage.mkdir()
         if target.is_dir():
             shutil.copymode(target, stage)
-            _keep(target, stage, ours)
+        _keep(target, stage, ours)
         records = {name: _write(stage / name, content) for name, content in new.items()}
         manifest = {"files": {name: record._asdict() for name, record in records.items()}}
         _write(stage / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
         fsync_folder(stage)
         replace_folder(stage, target, aside_of(target))
-        fsync_folder(target.parent)
-        if stage.is_dir():
+        try:
+            fsync_folder(target.parent)
             _keep(stage, target, ours)  # what came while we wrote
+        except OSError:
+            _put_back(stage, target)
+            raise
     finally:
         try:
-            shutil.rmtree(stage, ignore_errors=True)  # before the exchange the unfinished folder, after it the old one
+            _clean_up(stage, target)
         finally:
-            shutil.rmtree(stage, ignore_errors=True)  # once more, where Ctrl-C came in between
-            recover_folder(target, aside_of(target))
+            _clean_up(stage, target)  # once more, where Ctrl-C came in between
         if inside is not None:
             with contextlib.suppress(OSError):
                 os.chdir(target / inside)
+
+
+def _clean_up(stage: Path, target: Path) -> None:
+    """Drop the unfinished folder, or after the exchange the old one; what resists is left for a later save."""
+    with contextlib.suppress(OSError):
+        recover_folder(target, aside_of(target))
+    with contextlib.suppress(OSError):
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _put_back(stage: Path, target: Path) -> None:
+    """Undo the exchange: ``stage`` holds the old folder, if there was one."""
+    if stage.is_dir():
+        replace_folder(stage, target, aside_of(target))
+    else:
+        os.rename(target, stage)
 
 
 def _write(path: Path, content: bytes | Written) -> FileRecord:
@@ -170,8 +188,8 @@ def _old_manifest(target: Path) -> dict[str, FileRecord]:
         return {}
 
 
-def _names(target: Path) -> list[str]:
-    return os.listdir(target) if target.is_dir() else []
+def _names(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []
 
 
 def _edited(path: Path, record: FileRecord | None) -> bool:
@@ -181,7 +199,7 @@ def _edited(path: Path, record: FileRecord | None) -> bool:
 
 def _keep(source: Path, destination: Path, ours: set[str]) -> None:
     """Give ``destination`` all that is in ``source`` but ``ours`` and what it has, without taking it from there."""
-    for name in os.listdir(source):
+    for name in _names(source):
         if name not in ours and not name.startswith(TEMPORARY) and not os.path.lexists(destination / name):
             _link(source / name, destination / name)
 

@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from vedcore.checkpoints.snapshot import Snapshot
+from vedcore.checkpoints.snapshot import Snapshot, read_folder
 from vedcore.checkpoints.weights import CheckFinite
+from vedcore.config_files import parse_json
+from vedcore.config_files.plain import short
 from vedcore.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
 
     from vedcore.model import VisionEncoderDecoder
 
-__all__ = ["Format", "LoadOptions", "load", "torch_dtype"]
+__all__ = ["CONFIG", "Format", "LoadOptions", "load", "torch_dtype"]
+
+CONFIG = "config.json"
+"""What a folder of any format has."""
 
 
 class LoadOptions(TypedDict):
@@ -91,17 +96,21 @@ def load(
     options = LoadOptions(
         device=device, dtype=torch_dtype(dtype), strict=strict, check_finite=check_finite, verify=verify
     )
-    with Snapshot(folder) as snapshot:  # says what is wrong with the path
-        if not snapshot.has("config.json"):
-            raise CheckpointNotFoundError("no config.json in this folder", path=folder, hint=snapshot.listing())
+    read_folder(folder, _check_config)
     names = [entry.name for entry in registry().entries("format")]
     for name in sorted(names, key=lambda name: name != "native"):
         format: Format = load_component("format", name)[0]()
         if format.recognises(folder):
             return format.load(folder, options)
-    raise CheckpointError(
-        "config.json is not of a format that can be read here", path=folder, hint=f"formats: {', '.join(names)}"
-    )
+    kind = read_folder(folder, lambda snapshot: parse_json(snapshot.read(CONFIG), folder / CONFIG)).get("model_type")
+    message = f"a model of type {short(kind)}, which no format here reads"
+    raise CheckpointError(message, path=folder / CONFIG, hint=f"the formats are {', '.join(names)}")
+
+
+def _check_config(snapshot: Snapshot) -> None:
+    """Say what is wrong with a path that leads to no model."""
+    if not snapshot.has(CONFIG):
+        raise CheckpointNotFoundError(f"no {CONFIG} in this folder", path=snapshot.path, hint=snapshot.listing())
 
 
 def _folder(folder_or_name: str | os.PathLike[str]) -> Path:
@@ -112,15 +121,13 @@ def _folder(folder_or_name: str | os.PathLike[str]) -> Path:
     if not text:
         raise CheckpointNotFoundError("an empty path", hint="name a folder, or a model of `vedcore list models`")
     path = Path(text)
+    if os.path.lexists(path) or isinstance(folder_or_name, os.PathLike):
+        return path
     try:
-        if os.path.lexists(path) or isinstance(folder_or_name, os.PathLike):
-            return path
         target, _ = load_component("model", text)
-    except ValueError as error:
-        if isinstance(error, UnknownComponentError):
-            what = "no such folder, and no model of that name"
-            raise CheckpointNotFoundError(what, path=text, hint=_offer(path, error)) from None
-        raise CheckpointNotFoundError(str(error), path=text, hint="check the path") from None  # a NUL in it
+    except UnknownComponentError as error:
+        what = "no such folder, and no model of that name"
+        raise CheckpointNotFoundError(what, path=text, hint=_offer(path, error)) from None
     return Path(target())
 
 

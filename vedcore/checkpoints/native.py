@@ -12,18 +12,17 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.folder import CARD, Written, save_folder
-from vedcore.checkpoints.formats import Format, LoadOptions, torch_dtype
+from vedcore.checkpoints.formats import CONFIG, Format, LoadOptions, torch_dtype
 from vedcore.checkpoints.snapshot import Snapshot, read_folder
 from vedcore.checkpoints.weight_files import weight_files
 from vedcore.checkpoints.weights import Weights
@@ -37,7 +36,6 @@ from vedcore.processing import PREPROCESSING_FILE, TOKENIZER_FILE, Processor, ma
 
 __all__ = ["NativeFormat"]
 
-CONFIG = "config.json"
 GENERATION = "generation_config.json"
 _NAMES = re.compile(
     r"(config|generation_config|preprocessor_config|tokenizer|model\.safetensors\.index)\.json"
@@ -128,11 +126,8 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     settings = _numbers(config)
     if options["strict"]:
         with torch.device("meta"):
-            weights.check(build(config, tokenizer=processor.tokenizer), settings=settings)
-        with _NoRandomNumbers():  # all of them would be overwritten
-            model = build(config, tokenizer=processor.tokenizer)
-    else:
-        model = build(config, tokenizer=processor.tokenizer)
+            weights.check(build(config, tokenizer=processor.tokenizer, draw=False), settings=settings)
+    model = build(config, tokenizer=processor.tokenizer, draw=not options["strict"])
     weights.load_into(
         model, strict=options["strict"], check_finite=options["check_finite"], manifest=manifest, settings=settings
     )
@@ -178,19 +173,3 @@ def _numbers(config: ModelConfig) -> dict[str, int]:
         for field, value in getattr(config, kind).fields.items()
         if type(value) is int
     }
-
-
-class _NoRandomNumbers(TorchFunctionMode):
-    """Leaves memory as it is where parameters would get random values; constants are still filled in."""
-
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        if name in _RANDOM and args and isinstance(args[0], torch.Tensor):
-            return args[0]
-        return func(*args, **(kwargs or {}))
-
-
-_RANDOM = {
-    "normal_", "uniform_", "trunc_normal_", "xavier_normal_", "xavier_uniform_", "kaiming_normal_", "kaiming_uniform_",
-    "orthogonal_", "erfinv_",
-}  # fmt: skip

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -40,6 +39,8 @@ def weight_files(state: Mapping[str, Tensor], max_shard_size: int | str = "5GB")
         CheckpointWriteError: something that is no dense tensor with values.
         UsageError: a size that is none.
     """
+    from huggingface_hub import split_torch_state_dict_into_shards  # slow to import, and loading needs none of it
+
     for name, tensor in state.items():
         _check_storable(name, tensor)
     ties = _ties(state)

@@ -32,6 +32,8 @@ __all__ = ["CheckFinite", "Weights"]
 
 NAMES_SHOWN = 5
 _AGAIN = "get the folder from its source again"
+_SERIAL = 32_000
+"""Numbers that torch adds up in one thread: waiting for a second one takes longer, much longer on a busy machine."""
 CheckFinite = bool | Literal["warn"]
 
 
@@ -275,14 +277,16 @@ def _check_hash(file: TensorFile, name: str, manifest: Mapping[str, FileRecord])
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or Inf: their sum tells, unless it overflows."""
+    """Whether no value is NaN or Inf: the sums of its parts tell, unless one overflows."""
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return True
     values = tensor.detach()
+    values = (torch.view_as_real(values) if values.is_complex() else values).reshape(-1)
     if values.dtype.itemsize == 1:
         values = values.float()
-    total = values.sum(dtype=torch.float32 if values.dtype.itemsize < 4 else None)
-    return bool(total.isfinite()) or bool(values.isfinite().all())
+    type_ = torch.float64 if values.dtype == torch.float64 else torch.float32
+    sums = [part.sum(dtype=type_) for part in values.split(_SERIAL)]
+    return bool(torch.stack(sums).isfinite().all()) or bool(values.isfinite().all())
 
 
 def _bytes(tensor: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
-from vedcore_printed.encoder import PrintedColumnsConfig, PrintedColumnsEncoder
 
 import vedcore
+from vedcore_printed.encoder import PrintedColumnsConfig, PrintedColumnsEncoder
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,10 @@ def test_wrong_sizes_are_refused(encoder: PrintedColumnsEncoder) -> None:
 def test_pictures_of_any_size_become_one_batch() -> None:
     model = vedcore.compose(
         {"name": "printed-columns", "stem_width": 16, "channels": [16, 16, 24, 24]},
-        {"name": "mbart", "d_model": 16, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 16, "max_position_embeddings": 16},
+        {
+            "name": "mbart", "d_model": 16, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 16,
+            "max_position_embeddings": 16,
+        },
         tokenizer="char", seed=0,
     )  # fmt: skip
     pictures = []

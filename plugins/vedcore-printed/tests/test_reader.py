@@ -62,7 +62,7 @@ def test_the_demo(reader: vedcore.VisionEncoderDecoder) -> None:
 def test_it_is_unsure_where_it_is_wrong(read: dict[str, vedcore.TextResult]) -> None:
     right = [read[name].confidence for name in TEXTS if read[name].text == TEXTS[name]]
     wrong = [read[name].confidence for name in TEXTS if read[name].text != TEXTS[name]]
-    assert sum(right) / len(right) > sum(wrong + [0.0]) / (len(wrong) + 1)
+    assert sum(right) / len(right) > sum([*wrong, 0.0]) / (len(wrong) + 1)
 
 
 def test_a_batch_reads_as_alone(reader: vedcore.VisionEncoderDecoder, read: dict[str, vedcore.TextResult]) -> None:

@@ -57,7 +57,7 @@ def evaluate(model: vedcore.VisionEncoderDecoder, lines: int = 200, words: int =
                 sum(edits(*pair) for pair in pairs),
                 sum(len(text) for _, text in pairs),
                 tuple(pair for pair in worst if edits(*pair)),
-            )  # fmt: skip
+            )
         )
     return scores
 

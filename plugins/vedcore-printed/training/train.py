@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from evaluate import evaluate, table
+from evaluate import edits, evaluate, table
 from make_data import Lines
 from torch import Tensor
 from torch.nn import functional as F
@@ -139,8 +139,6 @@ def rate_at(progress: float) -> float:
 
 def validate(model: vedcore.VisionEncoderDecoder, batches: Batches, count: int) -> float:
     """Character error rate on lines held back, drawn like the training lines."""
-    from evaluate import edits
-
     total = errors = 0
     order = sorted(
         range(len(batches.lines) - HELD_BACK, len(batches.lines) - HELD_BACK + count),
@@ -202,7 +200,7 @@ def main() -> None:
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             step, seen = step + 1, seen + len(batch[0])
-            means = [0.98 * m + 0.02 * float(v) for m, v in zip(means, (entropy, ctc), strict=True)]
+            means = [0.98 * m + 0.02 * float(v.detach()) for m, v in zip(means, (entropy, ctc), strict=True)]
             if progress - told >= 0.05:
                 told = progress
                 log(
@@ -210,9 +208,8 @@ def main() -> None:
                     f"loss {means[0]:.4f}  ctc {means[1]:.4f}  validation {validate(model, batches, 128):.2%}"
                 )
     model.eval()
-    log(
-        f"{(time.monotonic() - start) / 60:6.1f} min  step {step:6}  lines {seen:8,}  validation {validate(model, batches, HELD_BACK):.2%}"
-    )
+    minutes, rate = (time.monotonic() - start) / 60, validate(model, batches, HELD_BACK)
+    log(f"{minutes:6.1f} min  step {step:6}  lines {seen:8,}  validation {rate:.2%}")
     model.save_pretrained(chosen.output, weights_dtype="float16")
     log(table(evaluate(vedcore.load(chosen.output))))
 

@@ -116,9 +116,10 @@ class PrintedColumnsEncoder(VisionEncoder):
         return EncoderOutput(states, attention_mask, hidden_states=(columns,) if output_hidden_states else None)
 
     def _columns(self, lines: Tensor, mask: Tensor | None) -> Tensor:
-        shown = {} if mask is None else {
-            mask.shape[1] * times: mask.to(lines.dtype).repeat_interleave(times, 1)[:, None, None] for times in (1, 2, COLUMN)
-        }  # fmt: skip
+        shown = {}  # by width: the stages see a line at its own, at half and at a quarter of its width
+        if mask is not None:
+            columns = mask.to(lines.dtype)[:, None, None]  # (N, 1, 1, S)
+            shown = {mask.shape[1] * times: columns.repeat_interleave(times, 3) for times in (1, 2, COLUMN)}
         token = _masks.set(shown)
         try:
             maps = self.backbone.forward_features(lines)  # (N, D, 1, S)
