@@ -17,7 +17,7 @@ $(VENV)/tested: $(VENV)/installed
 	touch $@
 
 demo: $(VENV)/installed
-	$(BIN)/vedcore generate printed-line $(PLUGIN)/demo/line.png
+	$(BIN)/vedcore generate printed-line $(PLUGIN)/demo/line.png --verbose
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q tests $(PLUGIN)/tests

@@ -266,9 +266,8 @@ def check_limit(value: int, limit: int, field: str, what: str) -> None:
         ConfigLimitError: naming the field, the value and the limit.
     """
     if value > limit:
-        raise ConfigLimitError(
-            f"{what} {_shown(value)} is above the limit of {limit:,}", field=field, hint="make it smaller"
-        )
+        shown = f"{value:,}" if value.bit_length() <= 64 else _shown(value)
+        raise ConfigLimitError(f"{what} {shown} is above the limit of {limit:,}", field=field, hint="make it smaller")
 
 
 def token_id_tuple(value: int | Iterable[int] | None) -> tuple[int, ...]:

@@ -343,7 +343,7 @@ def test_stopped_at_any_point(workplace: Path, how: str, exchanges: str, before:
         command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 100
+    assert int(done.stdout) > 90
 
 
 @pytest.mark.parametrize("locks", [True, False])

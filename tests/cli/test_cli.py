@@ -200,7 +200,7 @@ def test_texts_of_a_folder(run: Run, model: Path, pictures: Path) -> None:
         str(pictures / name) for name in ("a.jpg", "b.png", "sub/c.PNG")
     ]
     rows = json.loads(run("generate", model, pictures, *search, "--json").stdout)
-    assert [set(row) for row in rows] == [{"image", "text", "confidence", "finish_reason"}] * 3
+    assert [set(row) for row in rows] == [{"image", "text", "confidence", "finish_reason", "seconds"}] * 3
     expected = vedcore.load(model).generate_text([row["image"] for row in rows], max_new_tokens=3, num_beams=2)
     assert [row["text"] for row in rows] == [result.text for result in expected]
 

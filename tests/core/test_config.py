@@ -211,6 +211,6 @@ def test_sections_are_names_or_mappings() -> None:
 
 def test_limits() -> None:
     check_limit(10, 10, "hidden_size", "the width")
-    for value, shown in ((11, "11"), (10**12, "1000000000000"), (10**5000, "thousands of digits")):
+    for value, shown in ((11, "11"), (10**12, "1,000,000,000,000"), (10**5000, "thousands of digits")):
         with pytest.raises(vedcore.ConfigLimitError, match=f"hidden_size: the width .*{shown}.* limit of 10"):
             check_limit(value, 10, "hidden_size", "the width")

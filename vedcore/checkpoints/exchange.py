@@ -51,7 +51,8 @@ def replace_folder(new: Path, target: Path, aside: Path) -> None:
         return
     os.rename(target, aside)
     os.rename(new, target)
-    os.rename(aside, new)
+    with contextlib.suppress(OSError):  # what stays aside is dropped by `recover_folder`
+        os.rename(aside, new)
 
 
 def recover_folder(target: Path, aside: Path) -> None:

@@ -285,7 +285,7 @@ def _is_finite(tensor: Tensor) -> bool:
     if values.dtype.itemsize == 1:
         values = values.float()
     type_ = torch.float64 if values.dtype == torch.float64 else torch.float32
-    sums = [part.sum(dtype=type_) for part in values.split(_SERIAL)]
+    sums = [part.sum(dtype=type_) for part in torch.split(values, _SERIAL)]
     return bool(torch.stack(sums).isfinite().all()) or bool(values.isfinite().all())
 
 

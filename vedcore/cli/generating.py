@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
@@ -42,10 +43,11 @@ def _usable_device(ctx: click.Context, param: click.Parameter, value: str | None
 @click.option("--device", callback=_usable_device, help="cpu, cuda, cuda:1, ...")
 @click.option("--json", "layout", flag_value="json", help="One JSON array.")
 @click.option("--jsonl", "layout", flag_value="jsonl", help="One JSON object a line.")
+@click.option("--verbose", "-v", is_flag=True, help="Tell each image's confidence and time on stderr.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False), help="File to write instead of stdout.")
 def generate(
-    model: str, images: tuple[str, ...], batch_size: int, device: str | None, layout: str | None, output: str | None,
-    **options: Any,
+    model: str, images: tuple[str, ...], batch_size: int, device: str | None, layout: str | None, verbose: bool,
+    output: str | None, **options: Any,
 ) -> int:  # fmt: skip
     """Read or describe IMAGES with MODEL: a folder, or the name of an installed model.
 
@@ -65,12 +67,16 @@ def generate(
     with _destination(output) as file, tqdm(total=len(paths), unit="image", file=sys.stderr, disable=None) as progress:
         writer = _Writer(file, layout, bare)
         for at in range(0, len(paths), batch_size):
-            batch = paths[at : at + batch_size]
-            for path, result in zip(batch, _read(loaded, batch, settings), strict=True):
-                writer.write(path, result)
+            batch, start = paths[at : at + batch_size], time.perf_counter()
+            results = _read(loaded, batch, settings)
+            seconds = (time.perf_counter() - start) / len(batch)
+            for path, result in zip(batch, results, strict=True):
+                writer.write(path, result, seconds)
                 if isinstance(result, ImageError):
                     failed += 1
                     progress.write(f"error: {result}", file=sys.stderr)
+                elif verbose or result.finish_reason == "length":
+                    progress.write(f"{printable(path)}: {_told(result, seconds)}", file=sys.stderr)
             progress.update(len(batch))
         writer.finish()
     for line in walk.skipped:
@@ -90,6 +96,11 @@ def _read(model: VisionEncoderDecoder, paths: list[str], settings: dict[str, Any
         if len(paths) == 1:
             return [error]
         return [result for path in paths for result in _read(model, [path], settings)]
+
+
+def _told(result: TextResult, seconds: float) -> str:
+    cut = ", cut at the length limit" if result.finish_reason == "length" else ""
+    return f"confidence {result.confidence:.2%}, {1000 * seconds:.0f} ms{cut}"
 
 
 @contextlib.contextmanager
@@ -119,13 +130,13 @@ class _Writer:
         self.file, self.layout, self.bare = file, layout, bare
         self.rows: list[dict[str, Any]] = []
 
-    def write(self, path: str, result: TextResult | ImageError) -> None:
-        """Write one result; in text, one that failed is only told on stderr."""
+    def write(self, path: str, result: TextResult | ImageError, seconds: float) -> None:
+        """Write one result, and its share of the time; in text, one that failed is only told on stderr."""
         if isinstance(result, ImageError):
             row: dict[str, Any] = {"image": path, "error": str(result)}
         else:
             row = {"image": path, "text": result.text, "confidence": result.confidence}
-            row["finish_reason"] = result.finish_reason
+            row |= {"finish_reason": result.finish_reason, "seconds": round(seconds, 4)}
         if self.layout == "json":
             self.rows.append(row)
         elif self.layout == "jsonl":
