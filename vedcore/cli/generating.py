@@ -75,7 +75,7 @@ def generate(
                 if isinstance(result, ImageError):
                     failed += 1
                     progress.write(f"error: {result}", file=sys.stderr)
-                elif verbose or result.finish_reason == "length":
+                elif verbose or (result.finish_reason == "length" and "max_new_tokens" not in settings):
                     progress.write(f"{printable(path)}: {_told(result, seconds)}", file=sys.stderr)
             progress.update(len(batch))
         writer.finish()
