@@ -116,11 +116,11 @@ class AnyTimm(TimmEncoder):
         """
         size = image_size or self.image_size
         self.check_size(size)
-        return look(self.config.variant, size).tokens
+        return look(self.config.variant, size, *_looked_at(self.config)[1:]).tokens
 
     def check_size(self, image_size: tuple[int, int]) -> None:
         if image_size != self.image_size and not timm.get_pretrained_cfg(self.config.variant).fixed_input_size:
-            look(self.config.variant, image_size)
+            look(self.config.variant, image_size, *_looked_at(self.config)[1:])
         else:
             super().check_size(image_size)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import click
+
+from vedcore.errors import ConfigError, UsageError
 
 __all__ = ["compose", "plan"]
 
@@ -52,7 +55,8 @@ def plan(encoder: str, decoder: str | None, overrides: tuple[str, ...], as_json:
     """
     import vedcore
 
-    result = vedcore.plan(encoder, decoder, **_merged(encoder, decoder, options, overrides))
+    with _flag_named(overrides):
+        result = vedcore.plan(encoder, decoder, **_merged(encoder, decoder, options, overrides))
     click.echo(json.dumps(result.model_dump(mode="json"), indent=2) if as_json else str(result))
 
 
@@ -69,7 +73,8 @@ def compose(
     """
     import vedcore
 
-    model = vedcore.compose(encoder, decoder, **_merged(encoder, decoder, options, overrides))
+    with _flag_named(overrides):
+        model = vedcore.compose(encoder, decoder, **_merged(encoder, decoder, options, overrides))
     model.save_pretrained(output)
     parameters = sum(p.numel() for p in model.parameters())
     if as_json:
@@ -77,6 +82,18 @@ def compose(
     else:
         click.echo(output)
         click.echo(f"{parameters:,} parameters", err=True)
+
+
+@contextlib.contextmanager
+def _flag_named(overrides: Iterable[str]) -> Iterator[None]:
+    """What is wrong with a setting that ``--set`` made is wrong with the command: name the flag."""
+    try:
+        yield
+    except ConfigError as error:
+        for text in overrides:
+            if error.path is None and error.field and text.partition("=")[0] == error.field:
+                raise UsageError(error.message, field=f"--set {text}", hint=error.hint, details=error.details) from None
+        raise
 
 
 def _merged(encoder: str, decoder: str | None, options: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

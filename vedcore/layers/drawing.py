@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 __all__ = ["LateDraws"]
@@ -126,7 +127,7 @@ class LateDraws(TorchFunctionMode):
             if name in _CONSTANTS:
                 self._laws.pop(target, None)
         if self._laws and not _is_look(func, name):
-            for used in (*args, *kwargs.values()):
+            for used in tree_leaves((args, kwargs)):
                 if isinstance(used, nn.Parameter) and used in self._laws:
                     self._draw(used, self._laws.pop(used))
         return func(*args, **kwargs)
