@@ -498,7 +498,9 @@ def _as_encoder_output(outputs: Any) -> EncoderOutput | None:
     if isinstance(outputs, Tensor):
         return EncoderOutput(outputs)
     if isinstance(outputs, (tuple, list)) and outputs and isinstance(outputs[0], Tensor):
-        return EncoderOutput(outputs[0])
+        return EncoderOutput(
+            outputs[0], None, *outputs[1:3]
+        )  # as transformers' tuples: states, hidden states, attentions
     states = getattr(outputs, "last_hidden_state", None)
     if isinstance(states, Tensor):
         return EncoderOutput(

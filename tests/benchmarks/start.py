@@ -9,6 +9,7 @@ the fastest and slowest of the rounds.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -33,6 +34,7 @@ def in_turns(rounds: int, *runs: Callable[[], object]) -> list[Seconds]:
     times: list[Seconds] = [[] for _ in runs]
     for round_number in range(rounds + 1):
         for run, seconds in zip(runs, times, strict=True):
+            gc.collect()
             start = time.perf_counter()
             result = run()
             elapsed = time.perf_counter() - start
