@@ -261,11 +261,13 @@ class TextDecoder(Component):
             last_logits_only: compute the logits of the last position alone, (B, 1, V).
 
         Raises:
-            UsageError: both or none of ids and embeddings, a mask of a wrong length, an id outside the vocabulary.
+            UsageError: both or none of ids and embeddings, shapes that do not fit each other or the cache, an id
+                outside the vocabulary.
             IncompatibleError: more tokens than the decoder has positions, encoder states of another width.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise UsageError("give either decoder_input_ids or decoder_inputs_embeds, and not both")
+        self._check_text(input_ids, inputs_embeds)
         embeddings = self._lookup(input_ids) if inputs_embeds is None else inputs_embeds
         cache = past_key_values
         if self.gradient_checkpointing and self.training and (use_cache or cache is not None):
@@ -275,6 +277,11 @@ class TextDecoder(Component):
         self._check_encoder_states(encoder_hidden_states, embeddings.shape[0])
 
         queries, past = embeddings.shape[1], cache.length if cache is not None else 0
+        if cache is not None and past and cache.rows != len(embeddings):
+            raise UsageError(
+                f"{len(embeddings)} rows of text for a cache of {cache.rows}", field="past_key_values",
+                hint="give the same rows at each step, or reorder the cache",
+            )  # fmt: skip
         if self.max_positions is not None and past + queries > self.max_positions:
             raise IncompatibleError(
                 f"a text of {past + queries} tokens, but the decoder has {self.max_positions} positions",
@@ -326,6 +333,21 @@ class TextDecoder(Component):
                 field="decoder_input_ids", hint="use the model's own tokenizer, or model.resize_vocabulary(n)",
             ) from None  # fmt: skip
 
+    def _check_text(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:
+        if input_ids is not None and (input_ids.ndim != 2 or input_ids.dtype not in (torch.long, torch.int)):
+            raise UsageError(
+                f"ids of shape {tuple(input_ids.shape)} and type {input_ids.dtype}", field="decoder_input_ids",
+                hint="give (B, T) of torch.long",
+            )  # fmt: skip
+        if inputs_embeds is None:
+            return
+        width = self.get_input_embeddings().embedding_dim
+        if inputs_embeds.ndim != 3 or inputs_embeds.shape[-1] != width:
+            raise UsageError(
+                f"embeddings of shape {tuple(inputs_embeds.shape)}", field="decoder_inputs_embeds",
+                hint=f"give (B, T, {width})",
+            )  # fmt: skip
+
     def _check_encoder_states(self, states: Tensor | None, rows: int) -> None:
         if states is None:
             return
@@ -334,7 +356,7 @@ class TextDecoder(Component):
                 f"encoder states of width {states.shape[-1]}, but cross-attention takes {self.cross_attention_size}",
                 field="decoder.cross_attention_hidden_size", hint="compose with a projector",
             )  # fmt: skip
-        if rows % states.shape[0]:
+        if not rows or not len(states) or rows % len(states):
             raise UsageError(f"{rows} rows of text for {states.shape[0]} images", hint="give every image as many rows")
 
     def _positions(

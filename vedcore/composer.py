@@ -36,6 +36,7 @@ from vedcore.errors import (
     UnknownComponentError,
     UsageError,
     VedcoreError,
+    described,
     did_you_mean,
 )
 from vedcore.generation.config import GenerationConfig
@@ -69,13 +70,13 @@ class _Part(NamedTuple):
         """The module; what a plugin's constructor raises is said to be the plugin's."""
         try:
             return self.cls(self.config, *arguments, **keywords)
-        except (VedcoreError, MemoryError):
+        except (VedcoreError, KeyboardInterrupt, MemoryError):
             raise
-        except Exception as error:
+        except BaseException as error:  # sys.exit too
             if self.entry.owner.distribution == BUILT_IN:
                 raise
             raise PluginContractError(
-                f"{kind} {self.entry.name!r} of {self.entry.owner} does not build: {type(error).__name__}: {error}",
+                f"{kind} {self.entry.name!r} of {self.entry.owner} does not build: {described(error)}",
                 plugin=self.entry.owner.distribution, hint="check its settings, or tell its authors",
             ) from error  # fmt: skip
 
@@ -409,7 +410,7 @@ def _projector_part(request: ModelConfig, encoder_width: int, decoder_width: int
 def _check_device(device: str | torch.device | None) -> None:
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch's ways to say "no such device" and "not built for it"
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:  # not there, not built for it, no device
         raise UsageError(
             f"{str(device)!r} cannot be used: {str(error).splitlines()[0]}", field="device", hint="try 'cpu' or 'cuda'"
         ) from None

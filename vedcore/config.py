@@ -25,9 +25,10 @@ Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 """A dropout probability."""
 Layers = Annotated[int, Field(ge=1, le=1024)]
 """Number of layers."""
-VocabSize = Annotated[int, Field(ge=1, le=1 << 24)]
+MAX_VOCAB_SIZE = 1 << 24
+VocabSize = Annotated[int, Field(ge=1, le=MAX_VOCAB_SIZE)]
 """Number of token ids."""
-TokenId = Annotated[int, Field(ge=0)]
+TokenId = Annotated[int, Field(ge=0, lt=MAX_VOCAB_SIZE)]
 """Number of a token in the vocabulary."""
 Spread = Annotated[float, Field(gt=0.0, le=10.0, allow_inf_nan=False)]
 """Standard deviation of fresh weights."""
@@ -89,6 +90,10 @@ class Config(BaseModel):
         return self.parse({**self.model_dump(), **fields})
 
 
+REMEDIES = {"missing": "add it", "int_parsing_size": "make it smaller"}
+"""What to do about pydantic's errors that do not say it themselves."""
+
+
 def _shown(value: object) -> str:
     try:
         return repr(value)[:55]
@@ -108,11 +113,13 @@ def schema_error(error: ValidationError, path: object, prefix: str) -> ConfigErr
     shown = "" if isinstance(value, Mapping) else f", got {_shown(value)}"
     # the upper bounds of whole numbers are limits of sanity; those of rates are open ("less_than")
     too_large = error.errors()[0]["type"] == "less_than_equal" and isinstance(value, int)
+    remedy = REMEDIES.get(error.errors()[0]["type"], "")
+    more = f"and {len(problems) - 1} more" if len(problems) > 1 else ""
     return (ConfigLimitError if too_large else ConfigSchemaError)(
         message + shown,
         path=path,
         field=field.rstrip("."),
-        hint=f"and {len(problems) - 1} more" if len(problems) > 1 else "",
+        hint=", ".join(filter(None, (remedy, more))),
         details="\n".join(f"{f}: {m}" for f, m, _ in problems[1:]),
     )
 
@@ -251,12 +258,15 @@ class ModelConfig(Config):
     def _by_name(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
 
-    @field_validator("preprocessing", "token_ids", mode="before")
+    @field_validator("preprocessing", mode="before")
     @classmethod
-    def _from_lists(cls, value: object) -> object:
-        if isinstance(value, Mapping):
-            return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-        return value
+    def _preprocessing(cls, value: object) -> object:
+        return Preprocessing.parse(value, prefix="preprocessing.") if isinstance(value, Mapping) else value
+
+    @field_validator("token_ids", mode="before")
+    @classmethod
+    def _token_ids(cls, value: object) -> object:
+        return TokenIds.parse(value, prefix="token_ids.") if isinstance(value, Mapping) else value
 
 
 def check_limit(value: int, limit: int, field: str, what: str) -> None:

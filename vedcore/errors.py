@@ -94,6 +94,14 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
+def described(error: BaseException) -> str:
+    """A foreign error's type and text, also where giving its text fails."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
+
+
 def _shortened(text: str, length: int = 100) -> str:
     """A long path without its middle: its start and its end say more."""
     return text if len(text) <= length else f"{text[: length // 4]}…{text[-(length - length // 4 - 1) :]}"

@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vedcore.components import Projector, TextDecoder, VisionEncoder
-from vedcore.config import TOKEN_ID_FIELDS, ComponentConfig, ModelConfig, TokenIds, token_id_tuple
+from vedcore.config import (
+    MAX_VOCAB_SIZE,
+    TOKEN_ID_FIELDS,
+    ComponentConfig,
+    ModelConfig,
+    TokenIds,
+    check_limit,
+    token_id_tuple,
+)
 from vedcore.errors import IncompatibleError, UsageError
 from vedcore.generation.config import GenerationConfig
 from vedcore.generation.search import search
@@ -114,6 +122,11 @@ class VisionEncoderDecoder(nn.Module):
 
     @token_ids.setter
     def token_ids(self, ids: TokenIds) -> None:
+        if not isinstance(ids, TokenIds):
+            raise UsageError(
+                f"TokenIds expected, got {type(ids).__name__}", field="token_ids",
+                hint="model.token_ids.changed(eos=(1,)) gives such",
+            )  # fmt: skip
         ids.check(self.decoder.vocab_size)
         self._token_ids = self.processor.token_ids = ids  # labels that the processor makes end with them too
 
@@ -140,10 +153,12 @@ class VisionEncoderDecoder(nn.Module):
 
         A frozen encoder runs without a graph.
         """
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3 or not pixel_values.is_floating_point():
+        _check_tensors(pixel_values=pixel_values, encoder_attention_mask=encoder_attention_mask)
+        shaped = pixel_values.ndim == 4 and pixel_values.shape[1] == 3 and len(pixel_values) > 0
+        if not shaped or not pixel_values.is_floating_point():
             raise UsageError(
                 f"images of shape {tuple(pixel_values.shape)} and type {pixel_values.dtype}", field="pixel_values",
-                hint="give (N, 3, H, W) of floats as model.processor makes them, or call generate_text with files",
+                hint="give (N, 3, H, W) of floats, N at least 1, as model.processor makes them, or call generate_text",
             )  # fmt: skip
         no_graph = "encoder" in self._frozen and not any(p.requires_grad for p in self.encoder.parameters())
         with torch.no_grad() if no_graph else contextlib.nullcontext():
@@ -196,6 +211,16 @@ class VisionEncoderDecoder(nn.Module):
             UsageError: arguments that contradict each other or are missing.
             IncompatibleError: sizes that do not fit.
         """
+        _check_tensors(
+            pixel_values=pixel_values, decoder_input_ids=decoder_input_ids, labels=labels,
+            decoder_attention_mask=decoder_attention_mask, decoder_inputs_embeds=decoder_inputs_embeds,
+            encoder_attention_mask=encoder_attention_mask,
+        )  # fmt: skip
+        if past_key_values is not None and not isinstance(past_key_values, DecoderCache):
+            raise UsageError(
+                f"a cache expected, got {type(past_key_values).__name__}", field="past_key_values",
+                hint="give what an earlier call returned with use_cache=True",
+            )  # fmt: skip
         if labels is not None:
             self._check_labels(labels)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
@@ -255,10 +280,10 @@ class VisionEncoderDecoder(nn.Module):
         return self.projector(states), None if mask is None else self.projector.project_mask(mask.bool())
 
     def _check_labels(self, labels: Tensor) -> None:
-        if labels.ndim != 2 or labels.dtype != torch.long:
+        if labels.ndim != 2 or 0 in labels.shape or labels.dtype != torch.long:
             raise UsageError(
                 f"labels of shape {tuple(labels.shape)} and type {labels.dtype}", field="labels",
-                hint="give (B, T) of torch.long",
+                hint="give (B, T) of torch.long, at least one of each",
             )  # fmt: skip
         if labels.device.type != "cpu":  # a GPU would have to be waited for; it stops by itself
             return
@@ -277,7 +302,9 @@ class VisionEncoderDecoder(nn.Module):
                 hint="give one label for each token of the decoder's input",
             )  # fmt: skip
         if not 0.0 <= smoothing <= 1.0:
-            raise UsageError(f"{smoothing} is not from 0 to 1", field="label_smoothing")
+            raise UsageError(
+                f"{smoothing} is not from 0 to 1", field="label_smoothing", hint="0.1 is common, 0 is none"
+            )
         loss = F.cross_entropy(
             logits.float().flatten(0, 1), labels.flatten().to(logits.device),  # (B, T, V) -> (B*T, V)
             ignore_index=-100, label_smoothing=smoothing, reduction="mean" if items is None else "sum",
@@ -332,6 +359,9 @@ class VisionEncoderDecoder(nn.Module):
         Raises:
             ConfigSchemaError: a token id that would fall outside.
         """
+        if not isinstance(vocab_size, int):
+            raise UsageError(f"a whole number expected, got {type(vocab_size).__name__}", field="vocab_size")
+        check_limit(vocab_size, MAX_VOCAB_SIZE, "vocab_size", "the vocabulary of")
         if vocab_size < 1:
             raise UsageError(f"a vocabulary of {vocab_size} tokens", field="vocab_size", hint="give 1 or more")
         self.token_ids.check(vocab_size)
@@ -383,11 +413,19 @@ class VisionEncoderDecoder(nn.Module):
             UsageError: an unknown option, or options that contradict each other.
             GenerationError: a prompt that leaves no position; `NonFiniteError` for NaN in the logits.
         """
-        config = (generation_config or self.generation_config).with_options(**options)
+        config = self._options(generation_config, options)
         ids = config.token_ids(self.token_ids, self.decoder.vocab_size)
+        _check_tensors(
+            pixel_values=pixel_values, decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask, encoder_attention_mask=encoder_attention_mask,
+        )  # fmt: skip
         prompt = torch.tensor([[self._required("start", ids)]]) if decoder_input_ids is None else decoder_input_ids
+        if prompt.ndim != 2:
+            raise UsageError(f"ids of shape {tuple(prompt.shape)}", field="decoder_input_ids", hint="give (N, T)")
         limits = config.limits(prompt.shape[-1], self.decoder.max_positions)
         check_streamer(streamer, config)
+        if decoder_attention_mask is not None and not bool(decoder_attention_mask[..., -1:].all()):
+            raise UsageError("a prompt ends in padding", field="decoder_attention_mask", hint="pad at the left")
         if (pixel_values is None) == (encoder_outputs is None):
             raise UsageError(
                 "give either pixel_values or encoder_outputs, and not both", field="pixel_values",
@@ -403,11 +441,22 @@ class VisionEncoderDecoder(nn.Module):
             if decoder_input_ids is None:
                 prompt = prompt.expand(len(states), 1)  # (N, 1)
             if len(prompt) != len(states):
-                raise UsageError(f"{len(prompt)} prompts for {len(states)} images", field="decoder_input_ids")
+                raise UsageError(
+                    f"{len(prompt)} prompts for {len(states)} images", field="decoder_input_ids",
+                    hint="give one for each image",
+                )  # fmt: skip
             prompt_mask = None if decoder_attention_mask is None else decoder_attention_mask.to(states.device)
             state = DecodingState(self.decoder, states, mask, prompt_mask, limits.max_length, config.use_cache)
             out = search(state, prompt, config, ids, limits, attention_mask=prompt_mask, streamer=streamer)
         return out if config.return_dict_in_generate else out.sequences
+
+    def _options(self, config: GenerationConfig | None, options: dict[str, Any]) -> GenerationConfig:
+        if config is not None and not isinstance(config, GenerationConfig):
+            raise UsageError(
+                f"GenerationConfig expected, got {type(config).__name__}", field="generation_config",
+                hint="give its fields as keywords: num_beams=4",
+            )  # fmt: skip
+        return (config or self.generation_config).with_options(**options)
 
     def generate_text(self, images: Any, *, batch_size: int = 8, **options: Any) -> list[TextResult]:
         """The text in, or about, each image.
@@ -428,10 +477,10 @@ class VisionEncoderDecoder(nn.Module):
             raise UsageError(
                 "the model has no tokenizer", field="tokenizer", hint="compose with tokenizer='char', 'byte' or a file"
             )
-        config = (options.pop("generation_config", None) or self.generation_config).with_options(**options)
+        config = self._options(options.pop("generation_config", None), options)
         eos = config.token_ids(self.token_ids, self.decoder.vocab_size).eos
-        if batch_size < 1:
-            raise UsageError(f"batches of {batch_size}", field="batch_size", hint="give 1 or more")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise UsageError(f"batches of {batch_size!r}", field="batch_size", hint="give 1 or more")
         sources = list(images) if isinstance(images, (list, tuple)) else [images]
         results: list[TextResult] = []
         for at in range(0, len(sources), batch_size):
@@ -489,6 +538,14 @@ class VisionEncoderDecoder(nn.Module):
         from vedcore.plugins import load_component
 
         load_component("format", format)[0]().save(self, folder, **options)
+
+
+def _check_tensors(**arguments: object) -> None:
+    """Refuse whatever else than a tensor was given for an argument that takes one."""
+    for name, value in arguments.items():
+        if value is not None and not isinstance(value, Tensor):
+            hint = "give files and pictures to generate_text" if name == "pixel_values" else "wrap it in torch.tensor"
+            raise UsageError(f"a tensor expected, got {type(value).__name__}", field=name, hint=hint)
 
 
 def _as_encoder_output(outputs: Any) -> EncoderOutput | None:

@@ -19,6 +19,7 @@ from vedcore.errors import (
     PluginLoadError,
     UnknownComponentError,
     close_matches,
+    described,
     printable,
 )
 
@@ -81,7 +82,7 @@ class Entry:
             raise
         except BaseException as error:
             raise PluginLoadError(
-                f"{self.name!r} of {self.owner}: {self.target} does not load: {type(error).__name__}: {error}",
+                f"{self.name!r} of {self.owner}: {self.target} does not load: {described(error)}",
                 plugin=self.owner.distribution, hint=f"repair or uninstall {self.owner.distribution}",
             ) from error  # fmt: skip
         return target

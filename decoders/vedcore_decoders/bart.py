@@ -227,19 +227,6 @@ class BartDecoder(PublishedDecoder):
         assert self.config.pad_token_id is not None  # the config has seen to that
         return self.config.pad_token_id
 
-    def head(self, hidden_states: Tensor) -> Tensor:
-        """(B, T, D) to (B, T, V)."""
-        out: Tensor = self.output(hidden_states)
-        return out
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """(V, D)."""
-        return self.embedding
-
-    def get_output_embeddings(self) -> nn.Linear:
-        """D to V."""
-        return self.output
-
 
 class MBartDecoder(BartDecoder):
     """mBART's decoder on images."""

@@ -203,10 +203,6 @@ class BertDecoder(PublishedDecoder):
         out: Tensor = self.lm_head(hidden_states)
         return out
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """(V, D)."""
-        return self.embedding
-
     def get_output_embeddings(self) -> nn.Linear:
         """D to V."""
         return self.lm_head.output

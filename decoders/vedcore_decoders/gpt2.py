@@ -162,16 +162,3 @@ class GPT2Decoder(PublishedDecoder):
         """(B, T, D) and (1 or B, T) to (B, T, D); padding takes the first position, and nothing looks at it."""
         out: Tensor = self.dropout(embeddings + self.position_embedding(positions.clamp(min=0)))
         return out
-
-    def head(self, hidden_states: Tensor) -> Tensor:
-        """(B, T, D) to (B, T, V)."""
-        out: Tensor = self.output(hidden_states)
-        return out
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """(V, D)."""
-        return self.embedding
-
-    def get_output_embeddings(self) -> nn.Linear:
-        """D to V."""
-        return self.output

@@ -1,4 +1,7 @@
-"""Published weights of decoders: a language model's file from the hub, under our names."""
+"""What the built-in decoders share: where their embeddings stand, and how they take published weights.
+
+Shape letters: B rows of text, T tokens, D width, V vocabulary size.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from vedcore.checkpoints.keymap import Row, to_ours
 from vedcore.components import TextDecoder
@@ -29,6 +32,24 @@ class PublishedDecoder(TextDecoder):
     """Variants to the repositories of their published weights."""
     hub_prefix: ClassVar[str] = ""
     """What the decoder's names begin with in those repositories, where they hold an encoder too."""
+
+    embedding: nn.Embedding
+    """Tokens, (V, D)."""
+    output: nn.Linear
+    """D to V, the whole of the head unless a family says otherwise."""
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """(V, D)."""
+        return self.embedding
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """D to V."""
+        return self.output
+
+    def head(self, hidden_states: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, V)."""
+        out: Tensor = self.output(hidden_states)
+        return out
 
     def load_pretrained(self, variant: str | None) -> None:
         """Take the published weights of ``variant``; cross-attention, where they have none, stays fresh.

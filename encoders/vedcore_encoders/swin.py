@@ -49,7 +49,7 @@ class SwinConfig(TimmConfig):
     """Attention heads of each stage; they divide its width."""
     window_size: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Height and width of a window, in places of a map; a map that is smaller is one window."""
-    mlp_ratio: Annotated[float, Field(gt=0, le=64)] | None = None
+    mlp_ratio: Annotated[float, Field(ge=0.125, le=64)] | None = None
     """Width inside the feed-forward layers over the stage's width."""
     qkv_bias: bool | None = None
     """Whether query, key and value have a bias."""

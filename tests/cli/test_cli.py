@@ -165,7 +165,9 @@ def test_a_seed_gives_the_same_weights(run: Run, model: Path, tmp_path: Path) ->
         (["plan", "os:system", "gpt2"], 3, "os:system"),
         (["plan", "vit", "gpt2", "--set", "decoder.n_layr=3"], 2, "--set decoder.n_layr=3: unknown key; did you mean"),
         (["plan", "vit", "gpt2", "--set", "encoder.hidden_size=abc"], 2, "--set encoder.hidden_size=abc: input should"),
-        (["plan", "vit", "gpt2", "--set", "nope.x=1"], 2, "nope"),
+        (["plan", "vit", "gpt2", "--set", "nope.x=1"], 2, "--set nope.x=1: unknown argument"),
+        (["plan", "vit", "gpt2", "--set", "encoder.hidden_size.x=3"], 2, "--set encoder.hidden_size.x=3: input should"),
+        (["plan", "vit", "gpt2", "--set", "decoder=5"], 2, "--set decoder=5: input should be a valid string"),
         (["plan", "vit", "gpt2", "--set", "__class__=x"], 2, "--set"),
         (["plan", "missing.yaml"], 3, "no such file"),
         (["generate", "no-such-folder", "x.png"], 1, "no-such-folder"),
@@ -222,15 +224,16 @@ def test_bad_images_are_told_and_the_others_are_read(run: Run, model: Path, pict
         server.bind(str(pictures / "s.png"))
     (pictures / "self.png").symlink_to("self.png")
     (pictures / "sub" / "up").symlink_to("..")
+    (pictures / "sub" / "top").symlink_to("/")
     output = tmp_path / "out.jsonl"
     done = run("generate", model, pictures, "gone.png", "--max-new-tokens", "1", "--jsonl", "-o", output)
     assert (done.returncode, done.stdout) == (1, "")
     rows = {os.path.basename(row["image"]): row for row in map(json.loads, output.read_text().splitlines())}
     assert {name for name, row in rows.items() if "text" in row} == {"a.jpg", "b.png", "c.PNG"}
     assert {name for name, row in rows.items() if "error" in row} == {"broken.png", "gone.png"}
-    for word in ("fifo.png: not a regular", "s.png: not a regular", "self.png", "up: a folder seen before"):
+    for word in ("fifo.png: not a regular", "s.png: not a regular", "self.png", "up: a link to a", "top: a link to a"):
         assert word in done.stderr
-    assert "3 read, 2 failed, 4 skipped" in done.stderr
+    assert "3 read, 2 failed, 5 skipped" in done.stderr
 
 
 def test_names_survive_the_way_through_json(run: Run, model: Path, tmp_path: Path) -> None:

@@ -62,7 +62,6 @@ ENCODERS = {
     "timm/resnet50": "resnet50",
 }
 CROSS = {"is_decoder": True, "add_cross_attention": True}
-TABLES = {"vocab_size": 28996, "max_position_embeddings": 512}
 DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", {}),
     "bert-large-uncased": (
@@ -544,6 +543,10 @@ def test_a_tokenizer_file_is_meant_from_the_folder_of_the_config(
         (("vit", "gpt2"), {"decoder_n_layers": 1}, vedcore.ConfigSchemaError, "unknown key; did you mean 'n_layer'"),
         (("missing.yaml",), {}, vedcore.ConfigParseError, r"missing\.yaml: no such file"),
         (("vit", "gpt2"), {"device": "cudaa"}, vedcore.UsageError, "device"),
+        (("vit", "gpt2"), {"device": [1]}, vedcore.UsageError, "device"),
+        (("vit", "gpt2"), {"token_ids": {"strat": 1}}, vedcore.ConfigSchemaError, "did you mean 'start'"),
+        (("vit", "gpt2"), {"preprocessing": {}}, vedcore.ConfigSchemaError, "image_size: field required; add it"),
+        (({"name": "swin", "mlp_ratio": 1e-9}, "gpt2"), {}, vedcore.ConfigSchemaError, "mlp_ratio"),
         (("vit", "gpt2"), {"dtype": "float8"}, vedcore.ConfigSchemaError, "dtype.*float32"),
         (("vit", "gpt2"), {"dtype": torch.int8}, vedcore.ConfigSchemaError, "dtype.*got 'int8'"),
         (("vit", "gpt2"), {"seed": -1}, vedcore.ConfigSchemaError, "seed"),

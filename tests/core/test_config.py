@@ -74,6 +74,7 @@ def test_changes_are_checked_like_new_ones() -> None:
         ({"zorg": 3}, vedcore.ConfigSchemaError, "unknown key; valid keys: bos_token_id, "),
         ({3: 3}, vedcore.ConfigSchemaError, r"decoder\.3: unknown key"),
         ({"n_embd": 3, "hidden_size": 4}, vedcore.ConfigSchemaError, "given twice, as 'hidden_size' and as 'n_embd'"),
+        ({"bos_token_id": 10**5000}, vedcore.ConfigSchemaError, r"decoder\.bos_token_id: .*less than 16777216"),
         ({"n_embd": "3"}, vedcore.ConfigSchemaError, r"decoder\.n_embd: .*integer.*got '3'"),
         ({"n_embd": 3.0}, vedcore.ConfigSchemaError, r"n_embd: .*integer.*got 3\.0"),
         ({"n_embd": True}, vedcore.ConfigSchemaError, "n_embd: .*integer.*got True"),

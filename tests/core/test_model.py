@@ -325,9 +325,16 @@ def test_masked_image_tokens_do_not_count(model: Any, pixels: Tensor) -> None:
             },
             "not both",
         ),
+        ({"pixel_values": [1.0], "labels": ids()}, "pixel_values: a tensor expected, got list"),
+        ({"encoder_outputs": torch.zeros(3, 7, 24), "labels": [[1]]}, "labels: a tensor expected, got list"),
+        ({"encoder_outputs": torch.zeros(3, 7, 24), "past_key_values": (1,)}, "past_key_values: a cache expected"),
         ({"pixel_values": torch.zeros(3, *IMAGE), "labels": ids()}, r"pixel_values.*\(N, 3, H, W\)"),
         ({"pixel_values": torch.zeros(3, 1, *IMAGE), "labels": ids()}, "pixel_values"),
         ({"pixel_values": torch.zeros(3, 3, *IMAGE, dtype=torch.uint8), "labels": ids()}, "uint8"),
+        ({"pixel_values": torch.zeros(0, 3, *IMAGE), "decoder_input_ids": ids(0)}, r"pixel_values.*\(0, 3"),
+        ({"encoder_outputs": torch.zeros(0, 7, 24), "decoder_input_ids": ids(0)}, "0 rows of text for 0 images"),
+        ({"pixel_values": torch.zeros(3, 3, *IMAGE), "decoder_input_ids": ids(0)}, "0 rows of text for 3 images"),
+        ({"pixel_values": torch.zeros(3, 3, *IMAGE), "labels": ids()[:, :0]}, r"labels of shape \(3, 0\)"),
         ({"pixel_values": torch.zeros(3, 3, 16, 16), "labels": ids()}, "16 x 16.*16 x 24"),
         ({"encoder_outputs": torch.zeros(3, 7, 25), "labels": ids()}, "25"),
         ({"encoder_outputs": "no", "labels": ids()}, "encoder_outputs of type str"),
@@ -567,6 +574,8 @@ def test_prompts_go_before_what_is_written(model: Any, pixels: Tensor) -> None:
     padded = torch.cat([torch.full((3, 2), PAD), prompt], 1)
     mask = torch.cat([torch.zeros(3, 2), torch.ones(3, 4)], 1)
     same = model.generate(pixels, decoder_input_ids=padded, decoder_attention_mask=mask, max_new_tokens=3)
+    with pytest.raises(vedcore.UsageError, match="ends in padding; pad at the left"):
+        model.generate(pixels, decoder_input_ids=padded, decoder_attention_mask=mask.flip(1), max_new_tokens=3)
     assert same[:, 2:].tolist() == out.tolist()
     with pytest.raises(vedcore.VedcoreError):
         model.generate(pixels, decoder_input_ids=prompt[:2])
@@ -686,3 +695,20 @@ def test_double_precision_agrees_with_single(pixels: Tensor) -> None:
     single, double = tiny("bert"), tiny("bert").double()
     text = ids()
     close(double(pixels, decoder_input_ids=text).logits.float(), single(pixels, decoder_input_ids=text).logits)
+
+
+def test_calls_with_other_types_are_refused() -> None:
+    model = tiny("gpt2")
+    pixels = torch.zeros(1, 3, *IMAGE)
+    calls: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("generation_config", lambda: model.generate(pixels, {"num_beams": 2})),  # type: ignore[arg-type]
+        ("decoder_input_ids", lambda: model.generate(pixels, decoder_input_ids=torch.tensor(1))),
+        ("pad_token_id", lambda: model.generate(pixels, pad_token_id=10**5000)),
+        ("top_k", lambda: model.generate(pixels, top_k=10**5000)),
+        ("vocab_size", lambda: model.resize_vocabulary(1 << 70)),
+        ("vocab_size", lambda: model.resize_vocabulary("9")),  # type: ignore[arg-type]
+        ("token_ids", lambda: setattr(model, "token_ids", {"start": 1})),
+    )
+    for field, call in calls:
+        with pytest.raises(vedcore.ConfigError, match=f"^{field}: "):
+            call()

@@ -116,6 +116,8 @@ def test_a_broken_plugin_stops_nobody_else(site: Path) -> None:
         ("x = 1", "[vedcore]\nmain = not valid!!\n", "no module or module:object"),
         ("x = 1", "[vedcore]\nmain =\n", "no module or module:object"),
         ("raise SystemExit(3)", None, "SystemExit"),
+        ("class V:\n  def __str__(self): raise KeyError\nvedcore_api = V()", None, "KeyError"),
+        ("class E(Exception):\n  def __str__(self): raise KeyError\nraise E()", None, "does not load: E"),
         ("from bad import x", None, "ImportError"),
         ("raise BaseException('odd')", None, "odd"),
         ("def f(): f()\nf()", None, "RecursionError"),

@@ -92,6 +92,14 @@ def test_cache_is_given_when_asked_for(family: Any, ids: Tensor, states: Tensor)
     close(step, logits(model, ids, states, attention_mask=torch.cat([mask, torch.ones(2, 1)], 1))[:, 6:])
 
 
+def test_a_cache_of_inference_mode_goes_on_outside_of_it(family: Any, ids: Tensor, states: Tensor) -> None:
+    model = family.build()
+    with torch.inference_mode():
+        cache = model(ids[:, :4], encoder_hidden_states=states, use_cache=True).past_key_values
+    parts = [logits(model, ids[:, at : at + 1], past_key_values=cache) for at in range(4, 7)]
+    close(torch.cat(parts, 1), logits(model, ids, states)[:, 4:])
+
+
 def test_rows_of_one_image_share_its_keys(family: Any, states: Tensor) -> None:
     """Three rows an image give what the image's states repeated give, attentions included, with and without cache."""
     model, ids = family.build(), torch.randint(5, 61, (6, 4))
@@ -192,6 +200,15 @@ def test_calls_that_cannot_be(family: Any, ids: Tensor, states: Tensor) -> None:
         model(torch.full((3, 1), 5), encoder_hidden_states=states)
     with pytest.raises(UsageError, match=r"mask of shape \(2, 3\)"):
         model(ids, attention_mask=torch.ones(2, 3))
+    with pytest.raises(UsageError, match=r"ids of shape \(7,\)"):
+        model(ids[0])
+    with pytest.raises(UsageError, match="type torch.float32"):
+        model(ids.float())
+    with pytest.raises(UsageError, match=r"shape \(2, 3, 9\).*give \(B, T, 24\)"):
+        model(inputs_embeds=torch.zeros(2, 3, 9))
+    cache = model(ids, use_cache=True).past_key_values
+    with pytest.raises(UsageError, match="1 rows of text for a cache of 2"):
+        model(ids[:1], past_key_values=cache)
     with pytest.raises(UsageError, match="either"):
         model()
 

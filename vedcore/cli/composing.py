@@ -91,7 +91,8 @@ def _flag_named(overrides: Iterable[str]) -> Iterator[None]:
         yield
     except ConfigError as error:
         for text in overrides:
-            if error.path is None and error.field and text.partition("=")[0] == error.field:
+            key, field = f"{text.partition('=')[0]}.", f"{error.field}."  # one may lie within the other
+            if error.path is None and error.field and (key.startswith(field) or field.startswith(key)):
                 raise UsageError(error.message, field=f"--set {text}", hint=error.hint, details=error.details) from None
         raise
 

@@ -21,7 +21,8 @@ class ImageWalk:
 
     A file that is named is always given, whatever it is, so that its error is told. In a folder, files that have an
     image's suffix are given; anything else that has one (a FIFO, a socket, a broken or circular link), and folders
-    that cannot be read, are noted in ``skipped``. Links to folders are followed, each folder once.
+    that cannot be read, are noted in ``skipped``. Links to folders are followed, each folder once,
+    but for those that lead upwards: one to ``/`` would bring in the whole machine.
     """
 
     named: Iterable[str]
@@ -54,7 +55,9 @@ class ImageWalk:
             except OSError as error:
                 self._skip(path, error.strerror or str(error))
                 continue
-            if stat.S_ISDIR(mode):
+            if stat.S_ISDIR(mode) and os.path.islink(path) and _holds(path, folder):
+                self._skip(path, "a link to a folder that holds this one")
+            elif stat.S_ISDIR(mode):
                 yield from self._walk(path)
             elif os.path.splitext(name)[1].lower() in SUFFIXES:
                 if stat.S_ISREG(mode):
@@ -64,3 +67,8 @@ class ImageWalk:
 
     def _skip(self, path: str, reason: str) -> None:
         self.skipped.append(f"{path}: {reason}")
+
+
+def _holds(outer: str, inner: str) -> bool:
+    outer, inner = os.path.realpath(outer), os.path.realpath(inner)
+    return os.path.commonpath([outer, inner]) == outer

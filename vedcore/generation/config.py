@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from vedcore.config import Config, TokenIds, check_limit, schema_error, token_id_tuple
+from vedcore.config import MAX_VOCAB_SIZE, Config, TokenId, TokenIds, check_limit, schema_error, token_id_tuple
 from vedcore.errors import GenerationError, UsageError, did_you_mean
 
 __all__ = ["GenerationConfig", "Limits"]
@@ -21,7 +21,6 @@ MAX_LENGTH = 1_000_000
 UNBOUNDED_LENGTH = 1024
 """Default length of a text where the decoder has no last position."""
 
-TokenId = Annotated[int, Field(ge=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
 """Values at which an option changes nothing; None means the same."""
@@ -61,7 +60,7 @@ class GenerationConfig(Config):
     """Draw each token from the distribution instead of taking the most probable."""
     temperature: Annotated[Finite, Field(gt=0)] = 1.0
     """Divides the logits: below 1 sharpens the distribution, above 1 flattens it."""
-    top_k: Annotated[int, Field(ge=0)] = 50
+    top_k: Annotated[int, Field(ge=0, le=MAX_VOCAB_SIZE)] = 50
     """Draw only among that many most probable tokens; 0 means all. transformers' default, used only in sampling."""
     top_p: Annotated[Finite, Field(ge=0, le=1)] = 1.0
     """Draw only among the most probable tokens that together have this probability."""

@@ -32,7 +32,9 @@ class LayerCache:
             self.keys = keys if start == 0 else torch.cat([self._seen(self.keys, start), keys], 2)
             self.values = values if start == 0 else torch.cat([self._seen(self.values, start), values], 2)
             return self.keys, self.values
-        if self.keys is None or self.values is None or self.keys.shape[2] < self.length:
+        # what inference mode made may not be written to outside of it
+        sealed = self.keys is not None and self.keys.is_inference() and not torch.is_inference_mode_enabled()
+        if self.keys is None or self.values is None or self.keys.shape[2] < self.length or sealed:
             room = max(2 * start, self.length + GROWTH)  # twice as much each time: few copies, little left empty
             if self.capacity is not None and self.capacity >= self.length:
                 room = min(room, self.capacity)
@@ -90,6 +92,12 @@ class DecoderCache:
     def length(self) -> int:
         """Tokens so far, padding included."""
         return self.layers[0].length if self.layers else 0
+
+    @property
+    def rows(self) -> int:
+        """B, rows of text so far; 0 while the cache is empty."""
+        keys = self.layers[0].keys if self.layers else None
+        return 0 if keys is None else keys.shape[0]
 
     def get_seq_length(self) -> int:
         """``length``, by transformers' name."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vedcore.components import Component, Projector, TextDecoder, VisionEncoder
 from vedcore.config import Config, DecoderConfig, EncoderConfig, ProjectorConfig
-from vedcore.errors import IncompatibleError, PluginContractError
+from vedcore.errors import IncompatibleError, PluginContractError, VedcoreError, described
 from vedcore.registry import Entry, Kind
 
 __all__ = ["check_built", "check_part"]
@@ -76,8 +76,10 @@ def check_built(kind: Kind, entry: Entry, module: Any) -> None:
         if "meta" in str(error).lower():  # not every operation can do without numbers
             return
         raise refuse(f"forward fails: {error}", hint) from error
-    except (AttributeError, TypeError) as error:
-        raise refuse(f"forward fails: {type(error).__name__}: {error}", "see vedcore.components") from error
+    except (VedcoreError, MemoryError):
+        raise
+    except Exception as error:
+        raise refuse(f"forward fails: {described(error)}", "see vedcore.components") from error
     if given != published:
         raise refuse(f"it gives {given}, but publishes {published}", hint)
 

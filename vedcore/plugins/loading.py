@@ -15,7 +15,7 @@ from typing import Any
 import pluggy
 
 from vedcore import hookspecs
-from vedcore.errors import PluginApiError, PluginContractError, PluginError, PluginLoadError, did_you_mean
+from vedcore.errors import PluginApiError, PluginContractError, PluginError, PluginLoadError, described, did_you_mean
 from vedcore.plugins.scan import GROUP, EntryPoint
 from vedcore.registry import KINDS, Entry, Kind
 
@@ -39,14 +39,14 @@ def import_plugin(point: EntryPoint) -> Any:
         plugin = module = importlib.import_module(module_name)
         for attribute in filter(None, attributes.split(".")):
             plugin = getattr(plugin, attribute)
-        version = getattr(plugin, "vedcore_api", getattr(module, "vedcore_api", hookspecs.API_VERSION))
+        version = str(getattr(plugin, "vedcore_api", getattr(module, "vedcore_api", hookspecs.API_VERSION)))
     except (KeyboardInterrupt, MemoryError):
         raise
     except BaseException as error:
-        raise _load_error(point, f"{type(error).__name__}: {error}") from error
-    if str(version).partition(".")[0] != str(hookspecs.API_VERSION):
+        raise _load_error(point, described(error)) from error
+    if version.partition(".")[0] != str(hookspecs.API_VERSION):
         raise PluginApiError(
-            f"{point} was written for plugin API {str(version)[:20]}, and this vedcore has {hookspecs.API_VERSION}",
+            f"{point} was written for plugin API {version[:20]}, and this vedcore has {hookspecs.API_VERSION}",
             plugin=point.owner.distribution, hint=f"install another version of {point.owner.distribution}",
         )  # fmt: skip
     return plugin
@@ -76,7 +76,7 @@ def collect(plugin: Any, point: EntryPoint) -> list[tuple[Kind, Entry]]:
     except pluggy.PluginValidationError as error:
         raise _contract_error(point, str(error).splitlines()[-1], "hooks take no arguments") from error
     except BaseException as error:
-        raise _load_error(point, f"registering raises {type(error).__name__}: {error}") from error
+        raise _load_error(point, f"registering raises {described(error)}") from error
 
 
 @contextlib.contextmanager

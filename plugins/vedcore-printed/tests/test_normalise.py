@@ -85,6 +85,14 @@ def test_margins_do_not_matter(text: str, margin: int) -> None:
     assert likeness(one, other) > 0.9
 
 
+@pytest.mark.parametrize("text", ["quick brown fox", "Ham"])
+@pytest.mark.parametrize("margin", [60, 150])
+def test_margins_far_wider_than_the_line_do_not_matter(text: str, margin: int) -> None:
+    one, other = normalise_line(drawn(text)), normalise_line(drawn(text, margin=margin))
+    assert abs(one.shape[1] / other.shape[1] - 1) < 0.1
+    assert likeness(one, other) > 0.85
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.floats(-1.9, 1.9))
 def test_a_turned_line_comes_back(angle: float) -> None:

@@ -28,6 +28,7 @@ PAPER = 64  # level of the paper while the ink is kept in 8 bits
 LEAST_CONTRAST = 4.0  # grey levels of 255; less is taken for blank paper
 
 Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 
 def normalise_line(image: Image.Image, *, max_width: int = 1600, rng: np.random.Generator | None = None) -> Floats:
@@ -65,8 +66,13 @@ def normalise_line(image: Image.Image, *, max_width: int = 1600, rng: np.random.
     if rng is not None:
         slope += math.tan(math.radians(rng.normal(0.0, 0.2)))
     drawn = _levelled(drawn, slope)
-    box = _ink_box(drawn, threshold / peak * (255.0 - PAPER), ink.shape[0])
-    return _fitted(drawn, box, max_width, rng)
+    mask = _soft(drawn) > threshold / peak * (255.0 - PAPER)
+    if (part := _lone_line(mask, ink.shape, slope)) is not None:
+        along, down = image.width / ink.shape[1], image.height / ink.shape[0]
+        left, top, right, bottom = part
+        cut = (math.floor(left * along), math.floor(top * down), math.ceil(right * along), math.ceil(bottom * down))
+        return normalise_line(image.crop(cut), max_width=max_width, rng=rng)
+    return _fitted(drawn, _ink_box(mask, ink.shape[0]), max_width, rng)
 
 
 def _grey(image: Image.Image) -> Floats:
@@ -203,16 +209,49 @@ def _levelled(drawn: Image.Image, slope: float) -> Image.Image:
     return canvas.transform(canvas.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=PAPER)
 
 
-def _ink_box(drawn: Image.Image, threshold: float, height: int) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom of the ink; a third of the picture high at least, so a dash stays a dash."""
-    mask = _soft(drawn) > threshold
+def _lone_line(mask: Mask, size: tuple[int, ...], slope: float) -> tuple[float, float, float, float] | None:
+    """Left, top, right, bottom of the part of a picture (H, W) worth keeping where its line lies far from the edges.
+
+    None for an ordinary picture, and for ink that may be low because it is a dash or dots: those are known by
+    their place in the picture. ``mask`` is the ink of the levelled picture.
+    """
+    height, width = size
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if not len(columns):
-        return 0.0, 0.0, float(drawn.width), float(drawn.height)
+        return None
+    pad_x, pad_y = (mask.shape[1] - width) // 2, (mask.shape[0] - height) // 2
+    left, right = int(columns[0]) - pad_x, int(columns[-1]) + 1 - pad_x
+    top, bottom = int(rows[0]) - pad_y, int(rows[-1]) + 1 - pad_y
+    high, wide = bottom - top, right - left
+    beside = min(left, top, width - right, height - bottom)
+    far = beside > 4 * high  # no dash or dot of an ordinary picture is
+    if 4 * high > height or high < (3 if far else 7):
+        return None
+    ink = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    tops = ink.argmax(axis=0)[ink.any(axis=0)]  # of letters these rise and fall, of a row of dashes or dots hardly
+    uneven = float(tops.std()) > max(0.05 * high, 0.7)
+    if wide >= 6 * high:
+        letters = uneven
+    else:
+        margin = min(top, height - bottom) if uneven and wide > 1.2 * high else beside
+        letters = margin > 1.7 * high and (far or high > 0.08 * height) and float(ink.mean()) < 0.8
+    around = 0.4 * high
+    upright = around + abs(slope) * max(width / 2 - left, right - width / 2)  # the picture itself is not level
+    upper, lower = max(top - upright, 0.0), min(bottom + upright, float(height))
+    if not letters or not 0 < lower - upper < 0.75 * height:
+        return None
+    return max(left - around, 0.0), upper, min(right + around, float(width)), lower
+
+
+def _ink_box(mask: Mask, height: int) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of the ink; a third of the picture high at least, so a dash stays a dash."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if not len(columns):
+        return 0.0, 0.0, float(mask.shape[1]), float(mask.shape[0])
     top, bottom = float(rows[0]), float(rows[-1] + 1)
     lacking = height / 3 - (bottom - top)
     if lacking > 0:
-        pad = (drawn.height - height) / 2
+        pad = (mask.shape[0] - height) / 2
         above = min(max((top - pad) / max(height - (bottom - top), 1.0), 0.0), 1.0)
         top, bottom = top - lacking * above, bottom + lacking * (1 - above)
     return float(columns[0]), top, float(columns[-1] + 1), bottom
