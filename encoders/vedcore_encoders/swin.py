@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vedcore.checkpoints.keymap import Row, ignored
-from vedcore.config import Activation, Epsilon, Layers, Rate
+from vedcore.config import Activation, Epsilon, Layers, Rate, check_limit
 from vedcore.errors import IncompatibleError
 from vedcore_encoders.timm_building import (
     build,
@@ -74,6 +74,10 @@ class Published(NamedTuple):
     heads: tuple[int, ...]
     image_size: tuple[int, int]
     patch_size: tuple[int, int]
+
+
+MAX_BLOCKS = 1024
+"""Blocks of all stages together."""
 
 
 @functools.cache
@@ -144,6 +148,7 @@ class SwinEncoder(BlockEncoder):
         own = published(config.variant)
         heads, width = config.num_heads or own.heads, config.embed_dim or own.embed_dim
         stages = len(config.depths) if config.depths else len(own.heads)
+        check_limit(sum(config.depths or ()), MAX_BLOCKS, f"{prefix}depths", "number of blocks")
         if len(heads) != stages:
             raise IncompatibleError(
                 f"num_heads has {len(heads)} stages, depths {stages}",

@@ -64,6 +64,7 @@ TABLE: list[tuple[Any, str | None, dict[str, Any], type[VedcoreError], list[str]
     (SwinEncoder, None, {"embed_dim": 42}, IncompatibleError, ["encoder.num_heads", "42", "4"]),
     (SwinEncoder, None, {"depths": (2, 2)}, IncompatibleError, ["encoder.num_heads", "4 stages", "2"]),
     (SwinEncoder, None, {"depths": ()}, ConfigSchemaError, ["encoder.depths"]),
+    (SwinEncoder, None, {"depths": (1000, 1000, 1000, 1000)}, ConfigLimitError, ["encoder.depths", "4,000", "1,024"]),
     (SwinEncoder, None, {"depths": (1,) * 99, "num_heads": (1,) * 99}, ConfigSchemaError, ["encoder.depths"]),
     (AnyTimm, "resnet18", {"image_size": 7}, IncompatibleError, ["encoder.image_size", "7 x 7", "32"]),
     (AnyTimm, "resnet18", {"image_size": 10**7}, ConfigLimitError, ["encoder.image_size"]),
