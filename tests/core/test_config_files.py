@@ -46,7 +46,7 @@ def refusal(path: Path, kind: type[VedcoreError], *parts: str, read: Any = read_
     start = time.monotonic()
     with pytest.raises(kind) as caught:
         read(path)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 20
     message = str(caught.value)
     assert type(caught.value) is kind
     assert caught.value.path == str(path)

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -295,10 +294,11 @@ def test_threads_and_dtype_of_torch_are_put_back(site: Path) -> None:
 
 
 def test_a_slow_plugin_is_named_and_help_does_not_wait_for_it(site: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_distribution(site, "slow", "import time\ntime.sleep(1.2)\n" + GOOD.format(name="slow", module="slow"))
-    start = time.perf_counter()
+    marked = f"open({str(site / 'imported')!r}, 'w').close()\n"
+    slow = marked + "import time\ntime.sleep(1.2)\n" + GOOD.format(name="slow", module="slow")
+    write_distribution(site, "slow", slow)
     help_text = run_cli(site, "--help")
-    assert time.perf_counter() - start < 1.2
+    assert not (site / "imported").exists()
     assert "slow==1.0" in help_text.stdout
     with caplog.at_level(logging.WARNING):
         assert any("1.2 s to import" in problem for problem in status("slow").problems)
@@ -416,14 +416,6 @@ def test_a_thousand_distributions(site: Path) -> None:
     write_distribution(site, "needle")
     assert "needle" in [p.owner.distribution for p in scan()]
     assert not [p for p in scan() if p.owner.distribution.startswith("unrelated")]
-    best = min(_seconds(scan) for _ in range(5))
-    assert best < 0.5  # 20 ms on the machine it was written on; tests/benchmarks has the figure
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def test_the_command_line_of_a_plugin_and_clean_stdout(site: Path) -> None:
