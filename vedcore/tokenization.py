@@ -21,6 +21,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from vedcore.config import TokenIds
+from vedcore.config_files.plain import unique_keys
 from vedcore.errors import (
     CheckpointLimitError,
     ConfigLimitError,
@@ -112,7 +113,7 @@ def parse_tokenizer(data: bytes, *, path: object) -> Tokenizer:
     hint = "give a tokenizer.json that the tokenizers library has written"
     try:
         text = data.decode("utf-8")
-        plain = json.loads(text, object_pairs_hook=_unique)
+        plain = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         reason = (
             "empty" if not data.strip() else "nested too deeply" if isinstance(error, RecursionError) else str(error)
@@ -131,15 +132,6 @@ def parse_tokenizer(data: bytes, *, path: object) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"key {twice[:40]!r} given twice")
-    return data
 
 
 def _check_lengths(plain: Mapping[str, Any], path: object) -> None:

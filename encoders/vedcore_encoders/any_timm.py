@@ -23,6 +23,7 @@ from vedcore.errors import (
     UnknownComponentError,
     UsageError,
     VedcoreError,
+    described,
     printable,
 )
 from vedcore.layers.embeddings import sinusoid_2d
@@ -226,6 +227,9 @@ def look(
             raise ConfigSchemaError(
                 f"{variant} has no such setting", field=f"encoder.{unknown[1]}", hint="leave it out"
             ) from error
+        if image_size == tuple(own.input_size[1:]):  # its own, so the size is not what is wrong
+            message, hint = f"{variant} does not run as an encoder: {described(error)}", "choose another model"
+            raise IncompatibleError(message, field="encoder.variant", hint=hint) from error
         raise IncompatibleError(
             f"{variant} does not take images of {image_size[0]} x {image_size[1]} pixels", field="encoder.image_size",
             hint=f"use {own.input_size[1]} x {own.input_size[2]}, which it was made for", details=printable(error),

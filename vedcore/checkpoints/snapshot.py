@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
-from vedcore.config_files.plain import short
+from vedcore.config_files.plain import short, unique_keys
 from vedcore.errors import (
     CheckpointCorruptError,
     CheckpointError,
@@ -229,18 +229,9 @@ def json_object(raw: bytes, path: object) -> dict[str, Any]:
         CheckpointCorruptError: it is none.
     """
     try:
-        data = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+        data = json.loads(raw.decode("utf-8"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:  # bad UTF-8 and bad JSON are ValueErrors
         raise CheckpointCorruptError(f"not JSON: {error}", path=path, hint=_AGAIN) from None
     if not isinstance(data, dict):
         raise CheckpointCorruptError(f"object expected, got {type(data).__name__}", path=path, hint=_AGAIN)
-    return data
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"key {short(twice)} occurs twice")
     return data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError
@@ -48,6 +49,19 @@ def dotted(path: KeyPath) -> str:
     """``("encoder", "sizes", 0)`` as ``encoder.sizes.0``, cut in the middle to what fits into a message."""
     text = ".".join(map(str, path))
     return text if len(text) <= 80 else f"{text[:39]}…{text[-40:]}"
+
+
+class DuplicateKeyError(ValueError):
+    """Two equal keys in one JSON object; the text names the key."""
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An ``object_pairs_hook`` for ``json`` that refuses a key given twice, of which json would keep the last."""
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        twice, count = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise DuplicateKeyError(f"key {short(twice)} given {'twice' if count == 2 else f'{count} times'}")
+    return data
 
 
 def short(value: object) -> str:

@@ -20,13 +20,22 @@ import functools
 import json
 import os
 import re
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from vedcore.config_files.plain import MAX_DEPTH, TOO_DEEP, TOO_LONG, KeyPath, dotted, not_plain, short
+from vedcore.config_files.plain import (
+    MAX_DEPTH,
+    TOO_DEEP,
+    TOO_LONG,
+    DuplicateKeyError,
+    KeyPath,
+    dotted,
+    not_plain,
+    short,
+    unique_keys,
+)
 from vedcore.config_files.positions import first_duplicate, json_positions, nesting_beyond, toml_positions
 from vedcore.config_files.yaml import YamlProblem, read_yaml
 from vedcore.errors import (
@@ -37,6 +46,7 @@ from vedcore.errors import (
     UsageError,
     VedcoreError,
 )
+from vedcore.files import open_regular
 
 MAX_BYTES = 1_000_000
 MAX_EXTENDS = 16
@@ -234,8 +244,8 @@ class _Document:
     def _parse_json(self) -> Any:
         self._check_nesting()
         try:
-            return json.loads(self.text, object_pairs_hook=_unique_pairs)
-        except _DuplicateKeyError:
+            return json.loads(self.text, object_pairs_hook=unique_keys)
+        except DuplicateKeyError:
             key_path, offset = first_duplicate(json_positions(self.text))
             message = f"duplicate key {short(key_path[-1])}"
             hint = "keep one of them"
@@ -278,39 +288,13 @@ class _Document:
             raise self.error(ConfigLimitError, TOO_DEEP, at=offset, hint="flatten it")
 
 
-class _DuplicateKeyError(ValueError):
-    """Two equal keys in one JSON object."""
-
-
-def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        raise _DuplicateKeyError
-    return data
-
-
 def _read_regular(path: Path, limit_bytes: int) -> bytes:
-    """The bytes of a regular file; never waits on a FIFO, never reads a device."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-                raise ConfigParseError(what, path=path, hint="give the path of a configuration file")
-            if status.st_size <= limit_bytes and len(raw := file.read(limit_bytes + 1)) <= limit_bytes:
-                return raw
-    except FileNotFoundError:
-        raise ConfigParseError("no such file", path=path, hint="check the path") from None
-    except IsADirectoryError:
-        raise ConfigParseError("a folder", path=path, hint="give the path of a configuration file") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, VedcoreError):
-            raise
-        message = f"cannot be read: {getattr(error, 'strerror', None) or error}".lower()
-        raise ConfigParseError(message, path=path, hint="check the path and its permissions") from None
-    size = max(status.st_size, limit_bytes + 1)
-    message = f"{size:,} bytes or more, and a configuration file has at most {limit_bytes:,}"
+    """The bytes of a regular file that is not too large."""
+    with open_regular(path, ConfigParseError, "give the path of a configuration file that can be read") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= limit_bytes and len(raw := file.read(limit_bytes + 1)) <= limit_bytes:
+            return raw
+    message = f"{max(size, limit_bytes + 1):,} bytes or more, and a configuration file has at most {limit_bytes:,}"
     raise ConfigLimitError(message, path=path, hint="is it the right file?")
 
 
