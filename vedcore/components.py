@@ -76,7 +76,7 @@ class VisionEncoder(Component):
     preprocessing: Preprocessing
     """How an image becomes the input: size, mean, std, interpolation."""
     key_map: ClassVar[tuple[Any, ...]] = ()
-    """Rows of `vedcore.checkpoints.keymap`: the names that transformers' class of this family has."""
+    """Rows of `vedcore.weights.keymap`: the names that transformers' class of this family has."""
 
     @abc.abstractmethod
     def num_tokens(self, image_size: tuple[int, int] | None = None) -> int:

@@ -21,7 +21,6 @@ from typing import Any, ClassVar, Self
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from vedcore.checkpoints.keymap import Row, ignored
 from vedcore.config import Activation, DecoderConfig, Layers, Rate, Size, Spread, TokenId, VocabSize
 from vedcore.errors import IncompatibleError
 from vedcore.layers.attention import CrossAttention, SelfAttention
@@ -29,6 +28,7 @@ from vedcore.layers.block import DecoderLayer
 from vedcore.layers.embeddings import sinusoid
 from vedcore.layers.linear import Embedding, output_layer
 from vedcore.layers.mlp import MLP
+from vedcore.weights.keymap import Row, ignored
 from vedcore_decoders.published import PublishedDecoder
 
 __all__ = ["BartConfig", "BartDecoder", "MBartConfig", "MBartDecoder", "TrOCRConfig", "TrOCRDecoder"]

@@ -15,13 +15,13 @@ from typing import Any, ClassVar, Self
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from vedcore.checkpoints.keymap import Row, ignored
 from vedcore.config import Activation, DecoderConfig, Epsilon, Layers, Rate, Size, Spread, TokenId, VocabSize
 from vedcore.errors import IncompatibleError
 from vedcore.layers.attention import CrossAttention, SelfAttention
 from vedcore.layers.block import DecoderLayer
 from vedcore.layers.linear import Embedding, Linear, output_layer
 from vedcore.layers.mlp import MLP, activation
+from vedcore.weights.keymap import Row, ignored
 from vedcore_decoders.published import PublishedDecoder
 
 __all__ = ["BertConfig", "BertDecoder", "MaskedLMHead"]

@@ -16,13 +16,13 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from vedcore.checkpoints.keymap import Row, ignored
 from vedcore.config import Activation, DecoderConfig, Layers, Rate, Size, Spread, TokenId, VocabSize
 from vedcore.errors import IncompatibleError
 from vedcore.layers.attention import CrossAttention, SelfAttention
 from vedcore.layers.block import DecoderLayer
 from vedcore.layers.linear import Embedding
 from vedcore.layers.mlp import MLP
+from vedcore.weights.keymap import Row, ignored
 from vedcore_decoders.bert import MaskedLMHead
 from vedcore_decoders.published import PublishedDecoder
 

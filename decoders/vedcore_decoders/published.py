@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vedcore.checkpoints.keymap import Row, to_ours
 from vedcore.components import TextDecoder
 from vedcore.errors import CheckpointCorruptError, CheckpointMismatchError, HubError, UsageError, printable
+from vedcore.weights.keymap import Row, to_ours
 
 __all__ = ["PublishedDecoder"]
 

@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Self
 from pydantic import model_validator
 from torch import Tensor
 
-from vedcore.checkpoints.keymap import Row
 from vedcore.config import Size, TokenId, VocabSize
 from vedcore.errors import IncompatibleError
+from vedcore.weights.keymap import Row
 from vedcore_decoders.bert import BertConfig, BertDecoder, body_rows
 
 __all__ = ["RobertaConfig", "RobertaDecoder"]

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from vedcore.checkpoints.keymap import Row, ignored
+from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.timm_encoder import Run
 from vedcore_encoders.vit import KEY_MAP as VIT_KEY_MAP
 from vedcore_encoders.vit import ViTConfig, ViTEncoder

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from vedcore.checkpoints.keymap import Row
+from vedcore.weights.keymap import Row
 from vedcore_encoders.vit import KEY_MAP as VIT_KEY_MAP
 from vedcore_encoders.vit import ViTConfig, ViTEncoder
 

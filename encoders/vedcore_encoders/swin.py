@@ -17,9 +17,9 @@ from timm.models.swin_transformer import window_partition, window_reverse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vedcore.checkpoints.keymap import Row, ignored
 from vedcore.config import Activation, Epsilon, Layers, Rate, check_limit
 from vedcore.errors import IncompatibleError
+from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.timm_building import (
     build,
     check_division,

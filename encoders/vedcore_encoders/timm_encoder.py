@@ -16,11 +16,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vedcore.checkpoints.keymap import Row
 from vedcore.components import VisionEncoder
 from vedcore.config import EncoderConfig, Preprocessing
 from vedcore.errors import IncompatibleError, UsageError
 from vedcore.outputs import EncoderOutput
+from vedcore.weights.keymap import Row
 from vedcore_encoders.attention_weights import AttentionWeights
 from vedcore_encoders.timm_building import build
 from vedcore_encoders.timm_names import check_timm_name

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vedcore.checkpoints.keymap import Row, ignored
 from vedcore.config import Activation, Epsilon, Layers, Rate, Size
+from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.timm_building import (
     build,
     check_division,

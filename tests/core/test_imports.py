@@ -22,10 +22,10 @@ ROWS = [
     ["config_files", "config", "layers"],
     ["components"],
     ["registry", "hookspecs", "projectors"],
-    ["builtin", "plugins", "images", "tokenization", "processing"],
-    ["generation"],
+    ["weights", "hub", "builtin", "plugins", "images", "tokenization", "processing"],
+    ["generation", "hf"],
     ["model"],
-    ["planning", "composer"],
+    ["planning", "parts", "composer"],
     ["checkpoints"],
     ["__init__", "cli", "__main__"],
 ]

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from transformers.models.vision_encoder_decoder.modeling_vision_encoder_decoder import shift_tokens_right as their_shift
 
 import vedcore
-from vedcore.checkpoints.keymap import to_ours
 from vedcore.model import shift_tokens_right
+from vedcore.weights.keymap import to_ours
 
 VOCABULARY, START, EOS, PAD = 50, 2, 3, 1
 IMAGE = (16, 24)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vedcore.checkpoints.keymap import to_ours, to_theirs
+from vedcore.weights.keymap import to_ours, to_theirs
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-4}
 

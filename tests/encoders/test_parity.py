@@ -11,8 +11,8 @@ import transformers
 from safetensors.torch import load_file
 from torch import nn
 
-from vedcore.checkpoints.keymap import to_ours, to_theirs
 from vedcore.components import VisionEncoder
+from vedcore.weights.keymap import to_ours, to_theirs
 from vedcore_encoders.beit import BeitEncoder
 from vedcore_encoders.deit import DeiTEncoder
 from vedcore_encoders.swin import SwinEncoder

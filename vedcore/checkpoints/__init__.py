@@ -1,8 +1,7 @@
-"""Folders of weights: what reads them, what writes them, and how names there map to names here.
+"""Folders of models: what reads them and what writes them.
 
-``formats`` finds the format of a folder, and ``native`` is vedcore's own. Below them: ``weights`` (tensors as files),
-``safetensors_file`` (one such file), ``folder`` (writing a folder whole), ``snapshot`` (reading one), ``exchange``
-(the system calls of both), ``keymap`` (names in other libraries' files) and ``card`` (the README).
+``formats`` finds the format of a folder; ``native`` is vedcore's own and ``transformers`` that of the Hugging Face
+VisionEncoderDecoder family; ``card`` writes the README.
 """
 
 from vedcore.checkpoints.formats import Format, LoadOptions, load

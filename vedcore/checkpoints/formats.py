@@ -7,8 +7,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from vedcore.checkpoints.snapshot import Snapshot, read_folder
-from vedcore.checkpoints.weights import CheckFinite
 from vedcore.config_files import parse_json
 from vedcore.config_files.plain import short
 from vedcore.errors import (
@@ -19,6 +17,8 @@ from vedcore.errors import (
     close_matches,
 )
 from vedcore.plugins import load_component, registry
+from vedcore.weights.loading import CheckFinite
+from vedcore.weights.snapshot import Snapshot, read_folder
 
 if TYPE_CHECKING:
     import torch

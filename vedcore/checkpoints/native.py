@@ -21,11 +21,7 @@ import torch
 from torch import Tensor
 
 from vedcore.checkpoints.card import model_card
-from vedcore.checkpoints.folder import CARD, Written, save_folder
 from vedcore.checkpoints.formats import CONFIG, Format, LoadOptions, torch_dtype
-from vedcore.checkpoints.snapshot import Snapshot, read_folder
-from vedcore.checkpoints.weight_files import weight_files
-from vedcore.checkpoints.weights import Weights
 from vedcore.composer import build
 from vedcore.config import ModelConfig
 from vedcore.config_files import parse_json
@@ -33,6 +29,10 @@ from vedcore.errors import ConfigError, ConfigSchemaError, TokenizerError, Usage
 from vedcore.generation.config import GenerationConfig
 from vedcore.model import VisionEncoderDecoder
 from vedcore.processing import PREPROCESSING_FILE, TOKENIZER_FILE, Processor, make_tokenizer
+from vedcore.weights.folder import CARD, Written, save_folder
+from vedcore.weights.loading import Weights
+from vedcore.weights.saving import weight_files
+from vedcore.weights.snapshot import Snapshot, read_folder
 
 __all__ = ["NativeFormat"]
 
@@ -73,7 +73,7 @@ class NativeFormat(Format):
 
         Args:
             model: what to write.
-            folder: made, or exchanged as a whole for the new one; see `vedcore.checkpoints.folder`.
+            folder: made, or exchanged as a whole for the new one; see `vedcore.weights.folder`.
             max_shard_size: bytes, or text such as ``"500MB"``; larger weights become several files and an index.
             weights_dtype: store numbers in this type, such as ``"float16"``; what is loaded has the model's own again.
 

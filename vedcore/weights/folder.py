@@ -24,9 +24,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vedcore.checkpoints.exchange import LockedError, fsync_folder, locked, recover_folder, replace_folder
-from vedcore.checkpoints.snapshot import MANIFEST, TEMPORARY, FileRecord, Snapshot, aside_of, check_name
 from vedcore.errors import CheckpointError, CheckpointWriteError
+from vedcore.weights.exchange import LockedError, fsync_folder, locked, recover_folder, replace_folder
+from vedcore.weights.snapshot import MANIFEST, TEMPORARY, FileRecord, Snapshot, aside_of, check_name
 
 __all__ = ["CARD", "Written", "save_folder"]
 

@@ -12,10 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from vedcore.checkpoints.folder import save_folder
-from vedcore.checkpoints.snapshot import Snapshot
-from vedcore.checkpoints.weight_files import INDEX, SINGLE, weight_files
-from vedcore.checkpoints.weights import Weights
 from vedcore.errors import (
     CheckpointCorruptError,
     CheckpointLimitError,
@@ -26,6 +22,10 @@ from vedcore.errors import (
     NonFiniteError,
     UsageError,
 )
+from vedcore.weights.folder import save_folder
+from vedcore.weights.loading import Weights
+from vedcore.weights.saving import INDEX, SINGLE, weight_files
+from vedcore.weights.snapshot import Snapshot
 
 
 class Net(nn.Module):

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vedcore.checkpoints.keymap import NO_KEY_BIAS, TRANSPOSED, Row, ignored, to_ours, to_theirs
 from vedcore.errors import CheckpointMismatchError
+from vedcore.weights.keymap import NO_KEY_BIAS, TRANSPOSED, Row, ignored, to_ours, to_theirs
 
 ROWS = (
     Row("[base.]embed",                    "embedding"),

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import pytest
 
-from vedcore.checkpoints import exchange, folder
-from vedcore.checkpoints.folder import Written, save_folder
-from vedcore.checkpoints.snapshot import MANIFEST, Snapshot, aside_of, read_folder
 from vedcore.errors import CheckpointNotFoundError, CheckpointUnsafeError, CheckpointWriteError
+from vedcore.weights import exchange, folder
+from vedcore.weights.folder import Written, save_folder
+from vedcore.weights.snapshot import MANIFEST, Snapshot, aside_of, read_folder
 
 SCRIPT = Path(__file__).with_name("interrupt_saves.py")
 
@@ -115,7 +115,7 @@ def test_no_permission(workplace: Path) -> None:
     workplace.chmod(0o555)
     run(f"""
         import os, pytest
-        from vedcore.checkpoints.folder import save_folder
+        from vedcore.weights.folder import save_folder
         from vedcore.errors import CheckpointWriteError
         if os.getuid() == 0:
             os.setuid(65534)
@@ -305,8 +305,8 @@ def test_a_limit_on_file_sizes(tmp_path: Path) -> None:
     """A write that fails in the middle, in safetensors' code and in ours."""
     script = f"""
         import os, resource, signal, torch
-        from vedcore.checkpoints.folder import save_folder
-        from vedcore.checkpoints.weight_files import weight_files
+        from vedcore.weights.folder import save_folder
+        from vedcore.weights.saving import weight_files
         from vedcore.errors import CheckpointWriteError
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         folder = {str(tmp_path / "m")!r}
@@ -353,8 +353,8 @@ def test_two_savers_and_a_reader(workplace: Path, monkeypatch: pytest.MonkeyPatc
     save_folder(target, {"a": b"0" * 9, "b": b"0" * 9})
     child = f"""
         import sys, time
-        from vedcore.checkpoints import exchange
-        from vedcore.checkpoints.folder import save_folder
+        from vedcore.weights import exchange
+        from vedcore.weights.folder import save_folder
         from vedcore.errors import CheckpointWriteError
         if not {locks}:
             exchange._flock = lambda file: True
@@ -393,7 +393,7 @@ def test_an_opened_file_outlives_its_folder(tmp_path: Path) -> None:
 def test_a_real_ctrl_c(tmp_path: Path) -> None:
     script = f"""
         import time
-        from vedcore.checkpoints.folder import Written, save_folder
+        from vedcore.weights.folder import Written, save_folder
         save_folder({str(tmp_path / "m")!r}, {{"a": b"old"}})
         print("ready", flush=True)
         save_folder({str(tmp_path / "m")!r}, {{"a": Written(1, lambda path: time.sleep(30))}})

@@ -18,9 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vedcore.checkpoints.folder import Written
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointWriteError, UsageError
+from vedcore.weights.folder import Written
 
 __all__ = ["INDEX", "SINGLE", "weight_files"]
 

@@ -22,12 +22,12 @@ from typing import Any
 
 import torch
 
-from vedcore.checkpoints import exchange
-from vedcore.checkpoints.folder import Written, save_folder
-from vedcore.checkpoints.snapshot import Snapshot, read_folder
-from vedcore.checkpoints.weight_files import weight_files
-from vedcore.checkpoints.weights import Weights
 from vedcore.errors import CheckpointNotFoundError, CheckpointWriteError
+from vedcore.weights import exchange
+from vedcore.weights.folder import Written, save_folder
+from vedcore.weights.loading import Weights
+from vedcore.weights.saving import weight_files
+from vedcore.weights.snapshot import Snapshot, read_folder
 
 HOWS: dict[str, Callable[[], object]] = {
     "kill": lambda: os._exit(9),

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from vedcore.checkpoints.safetensors_file import TensorFile
 from vedcore.errors import CheckpointCorruptError, CheckpointError, CheckpointLimitError
+from vedcore.weights.safetensors_file import TensorFile
 
 TENSORS = {"a": torch.arange(6, dtype=torch.float32).reshape(2, 3), "b": torch.tensor([1.5, -2.0]).bfloat16()}
 

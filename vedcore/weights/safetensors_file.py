@@ -21,9 +21,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vedcore.checkpoints.snapshot import json_object
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointCorruptError, CheckpointError, CheckpointLimitError
+from vedcore.weights.snapshot import json_object
 
 __all__ = ["StoredTensor", "TensorFile"]
 

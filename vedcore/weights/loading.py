@@ -15,9 +15,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vedcore.checkpoints.safetensors_file import StoredTensor, TensorFile
-from vedcore.checkpoints.snapshot import FileRecord, Snapshot, check_name, json_object
-from vedcore.checkpoints.weight_files import INDEX, SINGLE
 from vedcore.config_files.plain import short
 from vedcore.errors import (
     CheckpointCorruptError,
@@ -27,6 +24,9 @@ from vedcore.errors import (
     CheckpointUnsafeError,
     NonFiniteError,
 )
+from vedcore.weights.safetensors_file import StoredTensor, TensorFile
+from vedcore.weights.saving import INDEX, SINGLE
+from vedcore.weights.snapshot import FileRecord, Snapshot, check_name, json_object
 
 __all__ = ["CheckFinite", "Weights"]
 
