@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from vedcore.plugins import list_projectors as list_projectors
     from vedcore.processing import Processor as Processor
     from vedcore.registry import Entry as Entry
+    from vedcore.weights.loading import LoadReport as LoadReport
 
 __version__ = "0.1.0"
 
@@ -66,6 +67,7 @@ _HOMES = {
     "plugins": ["list_decoders", "list_encoders", "list_models", "list_projectors"],
     "processing": ["Processor"],
     "registry": ["Entry"],
+    "weights.loading": ["LoadReport"],
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -20,15 +20,25 @@ def register_projectors() -> list[Entry]:
 def register_commands() -> list[Entry]:
     """The commands that need no plugin."""
     return [
+        Entry("cache", "vedcore.cli.hub:cache", "Look after the cache of models."),
         Entry("compose", "vedcore.cli.composing:compose", "Build a model and write it to a folder."),
+        Entry("convert", "vedcore.cli.checkpoints:convert", "Write a model in another format."),
         Entry("generate", "vedcore.cli.generating:generate", "Read or describe images with a model."),
+        Entry("inspect", "vedcore.cli.checkpoints:inspect", "Tell what is in a folder, with nothing built."),
         Entry("list", "vedcore.cli.listing:list_command", "List encoders, decoders, projectors, models, ..."),
         Entry("plan", "vedcore.cli.composing:plan", "Show what a model would be, with nothing built."),
         Entry("plugins", "vedcore.cli.listing:plugins", "Show the plugins that are installed, and whether they work."),
+        Entry("pull", "vedcore.cli.hub:pull", "Fetch a model of the hub and print its folder."),
     ]
 
 
 @hookimpl
 def register_formats() -> list[Entry]:
-    """The folder that ``save_pretrained`` writes."""
-    return [Entry("native", "vedcore.checkpoints.native:NativeFormat", "vedcore's own folder")]
+    """The folders that ``save_pretrained`` writes."""
+    return [
+        Entry("native", "vedcore.checkpoints.native:NativeFormat", "vedcore's own folder"),
+        Entry(
+            "transformers", "vedcore.checkpoints.transformers:TransformersFormat",
+            "the folder of transformers' VisionEncoderDecoderModel",
+        ),
+    ]  # fmt: skip

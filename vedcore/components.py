@@ -25,6 +25,8 @@ from vedcore.outputs import DecoderOutput, EncoderOutput
 if TYPE_CHECKING:
     from PIL import Image
 
+    from vedcore.hf.classes import TransformersClass
+
 __all__ = ["Component", "Projector", "TextDecoder", "VisionEncoder"]
 
 
@@ -32,8 +34,11 @@ class Component(nn.Module, abc.ABC):
     """What all three kinds of parts have: a config class, variants, and a constructor that takes a config."""
 
     config_class: ClassVar[type[Config]]
+    config: Any
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Named sizes: what each sets of the config."""
+    transformers: ClassVar[tuple[TransformersClass, ...]] = ()
+    """The classes of transformers whose checkpoints this part opens; it is written as the first that can be it."""
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass instead of kept."""
 
@@ -60,6 +65,11 @@ class Component(nn.Module, abc.ABC):
         given = {words.get(field, field) for field in fields}
         base = {field: value for field, value in cls.variants.get(variant or "", {}).items() if field not in given}
         return cls.config_class.parse({**base, **fields}, path=path, prefix=prefix)
+
+    def settings(self) -> dict[str, Any]:
+        """All fields of the config as this part has them, none left to a variant."""
+        config: Config = self.config
+        return config.model_dump()
 
 
 class VisionEncoder(Component):

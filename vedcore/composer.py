@@ -42,6 +42,7 @@ from vedcore.errors import (
 from vedcore.generation.config import GenerationConfig
 from vedcore.layers.drawing import LateDraws
 from vedcore.model import VisionEncoderDecoder
+from vedcore.parts import PartCheckpoint, find_part, open_part
 from vedcore.planning import PartPlan, Plan, in_units
 from vedcore.plugins import load_component, registry
 from vedcore.plugins.contracts import check_built
@@ -65,6 +66,8 @@ class _Part(NamedTuple):
     cls: Any
     config: Any
     variant: str | None
+    checkpoint: PartCheckpoint | None = None
+    """Where its weights come from, if it was named by a folder or a repository."""
 
     def make(self, kind: Kind, *arguments: Any, **keywords: Any) -> Any:
         """The module; what a plugin's constructor raises is said to be the plugin's."""
@@ -113,10 +116,11 @@ def compose(
     """Build a model of a vision encoder and a text decoder, in eval mode.
 
     Args:
-        encoder: a family (``"swin"``), a variant (``"swin_tiny_patch4_window7_224"``, ``"timm/convnext_tiny"``), or a
+        encoder: a family (``"swin"``), a variant (``"swin_tiny_patch4_window7_224"``, ``"timm/convnext_tiny"``), a
+            checkpoint (a folder, or ``"hub:org/name@revision"``; ``model.load_reports`` says what was taken), or a
             mapping of a ``name`` and fields. Or, without ``decoder``, a whole model: the path of a .yaml, .toml or
             .json file, a mapping, or a `ModelConfig`.
-        decoder: a family, a variant, or a mapping.
+        decoder: a family, a variant, a checkpoint, or a mapping. A checkpoint brings its tokenizer.
         device: where the parameters go; the CPU by default.
         options: ``projector`` (``"auto"``, ``"identity"``, ``"linear"``, ``"mlp"``, a plugin's, or a mapping),
             ``tokenizer`` (``"char"``, ``"byte"``, a tokenizer.json, a ``tokenizers.Tokenizer``), ``image_size``
@@ -255,7 +259,11 @@ def _with_image_size(preprocessing: Any, size: Any) -> Any:
         preprocessing = preprocessing.model_dump()
     if not isinstance(preprocessing, Mapping):
         return preprocessing
-    return {**preprocessing, "image_size": (size, size) if isinstance(size, int) else size}
+    size = (size, size) if isinstance(size, int) else size
+    before, aim = preprocessing.get("image_size"), preprocessing.get("resize_size")
+    if before is not None and aim is not None:  # what is cut away around stays in proportion
+        aim = tuple(round(a * new / old) for a, new, old in zip(aim, size, before, strict=True))
+    return {**preprocessing, "image_size": size, **({} if aim is None else {"resize_size": aim})}
 
 
 # -- from a request to parts ------------------------------------------------------------------------------------
@@ -265,11 +273,35 @@ def _resolve(request: ModelConfig, tokenizer: Any) -> _Resolved:
     tokenizer = request.tokenizer if tokenizer is None else tokenizer
     tokenizer = None if tokenizer is None else make_tokenizer(tokenizer)
     encoder = _part("encoder", request.encoder, request.plugins.get("encoder"))
-    decoder, token_ids, notes = _decoder_part(request, tokenizer)
+    if encoder.checkpoint is not None and request.preprocessing is None:
+        found: Any = encoder.checkpoint.preprocessing()
+        if "image_size" in request.encoder.fields:
+            found = found and Preprocessing.parse(_with_image_size(found, request.encoder.fields["image_size"]))
+        request = request.model_copy(update={"preprocessing": found})
+    checkpoint = _checkpoint("decoder", request.decoder)
+    if checkpoint is not None and tokenizer is None:
+        tokenizer = checkpoint.tokenizer()
+    decoder, token_ids, notes = _decoder_part(request, tokenizer, checkpoint)
     return _Resolved(request, encoder, decoder, tokenizer, token_ids, notes)
 
 
-def _part(kind: Kind, section: ComponentConfig, owner: str | None, defaults: Mapping[str, Any] = EMPTY) -> _Part:
+def _checkpoint(kind: Kind, section: ComponentConfig) -> PartCheckpoint | None:
+    """The checkpoint that a section names instead of a family."""
+    folder = find_part(section.name)
+    return None if folder is None else open_part(kind, folder)
+
+
+def _part(
+    kind: Kind,
+    section: ComponentConfig,
+    owner: str | None,
+    defaults: Mapping[str, Any] = EMPTY,
+    checkpoint: PartCheckpoint | None = None,
+) -> _Part:
+    if kind == "encoder":
+        checkpoint = _checkpoint(kind, section)
+    if checkpoint is not None:
+        section = ComponentConfig(name=checkpoint.name, **{**checkpoint.fields, **section.fields})
     try:
         cls, found = load_component(kind, section.name, recorded=owner)
         fields = {**defaults, **section.fields}
@@ -277,12 +309,16 @@ def _part(kind: Kind, section: ComponentConfig, owner: str | None, defaults: Map
         config = cls.make_config(variant, fields, prefix=f"{kind}.")
     except UnknownComponentError as error:
         raise error if error.field else error.at(error.path, kind) from None
-    return _Part(found.entry, cls, config, variant)
+    return _Part(found.entry, cls, config, variant, checkpoint)
 
 
-def _decoder_part(request: ModelConfig, tokenizer: Tokenizer | None) -> tuple[_Part, TokenIds, tuple[str, ...]]:
+def _decoder_part(
+    request: ModelConfig, tokenizer: Tokenizer | None, checkpoint: PartCheckpoint | None
+) -> tuple[_Part, TokenIds, tuple[str, ...]]:
     """The decoder's config with the vocabulary and token ids that it shall have, and those ids."""
     given, notes, defaults = request.decoder.fields, [], {}
+    if checkpoint is not None:
+        given = {**checkpoint.fields, **given}
     if tokenizer is not None:
         vocabulary, ids = vocab_size_of(tokenizer), token_ids_of(tokenizer)
         size = given.get("vocab_size")
@@ -295,7 +331,9 @@ def _decoder_part(request: ModelConfig, tokenizer: Tokenizer | None) -> tuple[_P
         pad = ids.pad if ids.pad is not None or not ids.eos else ids.eos[0]
         values = (ids.start, ids.eos or None, pad, start)  # None too: the family's own ids mean other tokens here
         defaults = {"vocab_size": vocabulary, **dict(zip(TOKEN_ID_FIELDS, values, strict=True))}
-    part = _part("decoder", request.decoder, request.plugins.get("decoder"), defaults)
+        if checkpoint is not None:  # which has ids of its own, but where it leaves them open
+            given = {key: value for key, value in given.items() if value is not None or key not in defaults}
+    part = _part("decoder", request.decoder, request.plugins.get("decoder"), defaults, checkpoint)
     config: DecoderConfig = part.config
     for field in TOKEN_ID_FIELDS:
         largest = max(token_id_tuple(getattr(config, field)), default=-1)
@@ -424,12 +462,22 @@ def _build(
         if request.seed is not None:
             torch.manual_seed(request.seed)
         with LateDraws() as draws:
-            encoder: VisionEncoder = resolved.encoder.make("encoder", pretrained=request.pretrained)
+            from_timm = request.pretrained and resolved.encoder.checkpoint is None
+            encoder: VisionEncoder = resolved.encoder.make("encoder", pretrained=from_timm)
             decoder: TextDecoder = resolved.decoder.make("decoder")
             width = decoder.cross_attention_size
             projector: Projector = projector_part.make("projector", encoder.hidden_size, width)
-            if request.pretrained:
+            if request.pretrained and resolved.decoder.checkpoint is None:
                 decoder.load_pretrained(resolved.decoder.variant)
+        sides: dict[Kind, tuple[_Part, Any]] = {
+            "encoder": (resolved.encoder, encoder), "decoder": (resolved.decoder, decoder),
+        }  # fmt: skip
+        reports = {
+            kind: part.checkpoint.load_into(module)
+            for kind, (part, module) in sides.items() if part.checkpoint is not None
+        }  # fmt: skip
+        for kind, report in reports.items():
+            draws.forget(tensor for name, tensor in sides[kind][1].named_parameters() if name in report.loaded)
         if draw:
             draws.draw()
     preprocessing: Preprocessing = request.preprocessing or encoder.preprocessing
@@ -447,6 +495,7 @@ def _build(
         processor=Processor(preprocessing, resolved.tokenizer, encoder=encoder, token_ids=resolved.token_ids),
         token_ids=resolved.token_ids, generation_config=GenerationConfig(),
     )  # fmt: skip
+    model.load_reports = {str(kind): report for kind, report in reports.items()}
     return model.to(device=device, dtype=getattr(torch, request.dtype)).eval()
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, did_you_mean
 
@@ -168,10 +168,30 @@ class Preprocessing(Config):
     """Subtracted from each channel, on the scale 0 to 1."""
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Divides each channel afterwards."""
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    interpolation: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] = "bicubic"
     """How pixels are resampled."""
-    resize_mode: Literal["squash", "crop", "pad"] = "squash"
-    """``squash`` stretches to the size; ``crop`` fills it and cuts the rest; ``pad`` fits in and adds the mean."""
+    resize_mode: Literal["squash", "crop", "pad", "shortest_edge", "none"] = "squash"
+    """``squash`` stretches to the size; ``crop`` fills it and cuts the rest; ``pad`` fits in and adds the mean;
+    ``shortest_edge`` makes the shorter side as long as the size's shorter side; ``none`` leaves every image its own.
+
+    After the last two an image has ``image_size`` only where ``do_pad`` or ``do_center_crop`` make it so; else it keeps
+    what it has, and an encoder of fixed size refuses it.
+    """
+    resize_size: tuple[Size, Size] | None = None
+    """Height and width that ``squash`` and ``shortest_edge`` aim at before ``do_center_crop``; None: ``image_size``."""
+    do_crop_margin: bool = False
+    """Whether to cut off light margins first."""
+    do_align_long_axis: bool = False
+    """Whether to turn an image clockwise by 90 degrees where it is wide and ``image_size`` tall, or the reverse."""
+    thumbnail: Literal["interpolation", "bicubic"] | None = None
+    """How to shrink what is larger than ``image_size`` after resizing: by ``interpolation`` (by ``bicubic`` where that
+    is ``nearest``, as Donut's does), or always by ``bicubic``, after averaging where it shrinks by 4 or more, as
+    Nougat's does; None does not."""
+    do_pad: bool = False
+    """Whether to centre the image on black of ``image_size``, an odd pixel at the right and bottom; what stands out is
+    cut off."""
+    do_center_crop: bool = False
+    """Whether to cut ``image_size`` out of the middle; what is missing is black, an odd pixel at the left and top."""
 
     @field_validator("image_std")
     @classmethod
@@ -186,6 +206,22 @@ class Preprocessing(Config):
         if not all(map(math.isfinite, value)):
             raise ValueError("every image_mean must be finite")
         return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        whole = self.resize_mode in ("crop", "pad")  # these give image_size by themselves
+        for name in ("thumbnail", "do_pad", "do_center_crop", "resize_size"):
+            if whole and getattr(self, name):
+                raise ConfigSchemaError(
+                    f"nothing is left to do after resize_mode {self.resize_mode!r}", field=name,
+                    hint="leave it out, or use squash, shortest_edge or none",
+                )  # fmt: skip
+        if self.resize_size and (self.resize_mode == "none" or not self.do_center_crop):
+            raise ConfigSchemaError(
+                "without a resize before, and do_center_crop after it, there is no second size", field="resize_size",
+                hint="leave it out",
+            )  # fmt: skip
+        return self
 
 
 class TokenIds(Config):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
@@ -36,6 +37,7 @@ from vedcore.processing import Processor, vocab_size_of
 
 if TYPE_CHECKING:
     from vedcore.generation.streaming import Streamer
+    from vedcore.weights.loading import LoadReport
 
 __all__ = ["VisionEncoderDecoder", "shift_tokens_right"]
 
@@ -94,6 +96,8 @@ class VisionEncoderDecoder(nn.Module):
         self.processor = processor
         self.token_ids = token_ids
         self.generation_config = generation_config or GenerationConfig()
+        self.load_reports: Mapping[str, LoadReport] = {}
+        """For each part that came from a checkpoint: what was loaded, what is fresh, what was left behind."""
         self._config = config
         self._frozen: set[Part] = set()
 
@@ -529,8 +533,9 @@ class VisionEncoderDecoder(nn.Module):
 
         Args:
             folder: made, or exchanged as a whole for the new one; other files in it stay.
-            format: a registered checkpoint format; ``"native"`` is vedcore's own.
-            options: of the format, such as ``max_shard_size="5GB"``.
+            format: a registered checkpoint format; ``"native"`` is vedcore's own, ``"transformers"`` that of its
+                VisionEncoderDecoderModel.
+            options: of the format, such as ``max_shard_size="5GB"``, or ``part="decoder"`` of transformers'.
 
         Raises:
             CheckpointWriteError: nothing was changed.
@@ -538,6 +543,43 @@ class VisionEncoderDecoder(nn.Module):
         from vedcore.plugins import load_component
 
         load_component("format", format)[0]().save(self, folder, **options)
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        revision: str | None = None,
+        private: bool | None = None,
+        commit_message: str = "Upload model",
+        create_pr: bool = False,
+        token: str | None = None,
+        **options: Any,
+    ) -> str:
+        """Write the model to a repository of the hub, in one commit; it is made where it is not there.
+
+        Args:
+            repo: ``org/name``.
+            revision: the branch; main by default.
+            private: whether a repository that is made is private.
+            commit_message: what the commit says.
+            create_pr: open a pull request instead.
+            token: of the hub; by default the one that ``hf auth login`` or ``HF_TOKEN`` set.
+            options: as `save_pretrained` takes them, ``format`` too.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            HubError: the hub does not take it.
+        """
+        from vedcore.hub import push_folder
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(os.path.join(folder, "model"), **options)
+            return push_folder(
+                os.path.join(folder, "model"), repo, revision=revision, private=private,
+                commit_message=commit_message, create_pr=create_pr, token=token,
+            )  # fmt: skip
 
 
 def _check_tensors(**arguments: object) -> None:

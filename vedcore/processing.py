@@ -15,7 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from vedcore.config import Preprocessing, TokenIds
-from vedcore.errors import ConfigSchemaError, ImageError, IncompatibleError, TokenizerError, UsageError
+from vedcore.errors import (
+    ConfigSchemaError,
+    ImageError,
+    ImageLimitError,
+    IncompatibleError,
+    TokenizerError,
+    UsageError,
+)
 from vedcore.images import MAX_PIXELS, ImageSource, load_image
 from vedcore.tokenization import (
     IGNORE_INDEX,
@@ -43,31 +50,103 @@ COMMON_WORDS = frozenset({"do_resize", "size", "resample", "do_rescale", "rescal
 def prepare_image(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     """An image as (3, H, W) float32: resized as ``preprocessing`` says, scaled to 0 to 1, less mean, over std.
 
-    ``squash`` stretches the image to H x W. ``crop`` takes the largest centred part of H to W and resizes that, in one
-    step. ``pad`` makes the image as large as fits, centred, and fills the rest with zeros, which is the mean.
+    In this order: margins cut off, turned, resized, shrunk to a thumbnail, padded, cropped, normalised; each where
+    `Preprocessing` says so. ``squash`` stretches the image to H x W. ``crop`` takes the largest centred part of H to W
+    and resizes that, in one step. ``pad`` makes the image as large as fits, centred, and fills the rest with zeros,
+    which is the mean. H x W is ``image_size``; but see `Preprocessing.resize_mode`.
+
+    Raises:
+        ImageLimitError: an image so long that resizing would make more than 50 million pixels of it.
     """
     if image.mode != "RGB":
         image = load_image(image)
+    if preprocessing.do_crop_margin:
+        image = _crop_margin(image)
     height, width = preprocessing.image_size
-    scales = width / image.width, height / image.height
-    resample = Image.Resampling[preprocessing.interpolation.upper()]
+    if preprocessing.do_align_long_axis and (width - height) * (image.width - image.height) < 0:
+        image = image.transpose(Image.Transpose.ROTATE_270)
     if preprocessing.resize_mode == "pad":
-        size = (
-            max(1, min(width, round(image.width * min(scales)))),
-            max(1, min(height, round(image.height * min(scales)))),
-        )
-        pixels = _normalise(image.resize(size, resample), preprocessing)  # (3, h, w)
+        scale = min(width / image.width, height / image.height)
+        size = max(1, min(width, round(image.width * scale))), max(1, min(height, round(image.height * scale)))
+        pixels = _normalise(_resize(image, size, preprocessing), preprocessing)  # (3, h, w)
         left, top = (width - size[0]) // 2, (height - size[1]) // 2
         return torch.nn.functional.pad(pixels, (left, width - size[0] - left, top, height - size[1] - top))
-    box = None
-    if preprocessing.resize_mode == "crop":
-        half_width, half_height = width / max(scales) / 2, height / max(scales) / 2
-        middle_x, middle_y = image.width / 2, image.height / 2
-        box = (
-            max(0.0, middle_x - half_width), max(0.0, middle_y - half_height),
-            min(float(image.width), middle_x + half_width), min(float(image.height), middle_y + half_height),
-        )  # fmt: skip
-    return _normalise(image.resize((width, height), resample, box), preprocessing)
+    image = _resized(image, preprocessing)
+    if preprocessing.thumbnail is not None:
+        image = _thumbnail(image, preprocessing)
+    if preprocessing.do_pad:
+        image = _window(image, -((width - image.width) // 2), -((height - image.height) // 2), width, height)
+    if preprocessing.do_center_crop:
+        image = _window(image, (image.width - width) // 2, (image.height - height) // 2, width, height)
+    return _normalise(image, preprocessing)
+
+
+def _crop_margin(image: Image.Image) -> Image.Image:
+    """Without the rows and columns at its edges that are light, at 200 or more of its greys stretched to 0 to 255."""
+    grey = np.array(image.convert("L"))  # (H, W)
+    low, high = int(grey.min()), int(grey.max())
+    if low == high:
+        return image
+    dark = ((np.arange(256) - low) / (high - low) * 255 < 200)[grey]
+    rows, columns = (np.flatnonzero(dark.any(axis)) for axis in (1, 0))
+    return image.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
+
+
+def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    height, width = preprocessing.resize_size or preprocessing.image_size
+    match preprocessing.resize_mode:
+        case "crop":
+            scale = max(width / image.width, height / image.height)
+            half_width, half_height = width / scale / 2, height / scale / 2
+            middle_x, middle_y = image.width / 2, image.height / 2
+            box = (
+                max(0.0, middle_x - half_width), max(0.0, middle_y - half_height),
+                min(float(image.width), middle_x + half_width), min(float(image.height), middle_y + half_height),
+            )  # fmt: skip
+            return _resize(image, (width, height), preprocessing, box)
+        case "squash":
+            return _resize(image, (width, height), preprocessing)
+        case "shortest_edge":
+            short = min(height, width)
+            long = int(short * max(image.size) / min(image.size))
+            return _resize(image, (short, long) if image.width <= image.height else (long, short), preprocessing)
+        case _:
+            return image
+
+
+def _thumbnail(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    height, width = (min(pair) for pair in zip(preprocessing.image_size, (image.height, image.width), strict=True))
+    if (width, height) == image.size:
+        return image
+    if image.height > image.width:
+        width = max(1, int(image.width * height / image.height))
+    elif image.width > image.height:
+        height = max(1, int(image.height * width / image.width))
+    if preprocessing.thumbnail == "bicubic":
+        return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    if preprocessing.interpolation == "nearest":  # Donut's class takes its number, 0, for none given
+        preprocessing = preprocessing.model_copy(update={"interpolation": "bicubic"})
+    return _resize(image, (width, height), preprocessing)
+
+
+def _resize(
+    image: Image.Image,
+    size: tuple[int, int],
+    preprocessing: Preprocessing,
+    box: tuple[float, float, float, float] | None = None,
+) -> Image.Image:
+    """``size`` is width and height here, as Pillow has it."""
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ImageLimitError(
+            f"{image.width} x {image.height} would be resized to {size[0]} x {size[1]}, {size[0] * size[1]:,} pixels",
+            hint=f"cut it into parts: at most {MAX_PIXELS:,}",
+        )
+    return image.resize(size, Image.Resampling[preprocessing.interpolation.upper()], box)
+
+
+def _window(image: Image.Image, left: int, top: int, width: int, height: int) -> Image.Image:
+    """What ``width`` x ``height`` pixels from ``left`` and ``top`` on hold, black outside the image."""
+    return image.crop((left, top, left + width, top + height))
 
 
 def _normalise(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
@@ -229,7 +308,7 @@ class Processor:
         """The processor as files, name to content: the settings of preprocessing, and the tokenizer if there is one.
 
         ``preprocessor_config.json`` holds the fields of `Preprocessing`; where other libraries' image processors can do
-        the same (``squash``), it says so in their words too.
+        the same (``squash`` and no more), it says so in their words too.
         """
         plain = {**self.preprocessing.model_dump(mode="json"), **_common_words(self.preprocessing)}
         files = {PREPROCESSING_FILE: (json.dumps(plain, indent=2) + "\n").encode()}
@@ -272,7 +351,8 @@ class Processor:
 
 def _common_words(preprocessing: Preprocessing) -> dict[str, Any]:
     """The words of other libraries' image processors for the same settings; none where those can't do it."""
-    if preprocessing.resize_mode != "squash":
+    plain = preprocessing.model_dump(include={"image_size", "image_mean", "image_std", "interpolation"})
+    if Preprocessing(**plain) != preprocessing:
         return {}
     height, width = preprocessing.image_size
     return {

@@ -20,6 +20,7 @@ from vedcore.errors import (
     UnknownComponentError,
     close_matches,
     described,
+    did_you_mean,
     printable,
 )
 
@@ -56,6 +57,8 @@ class Entry:
         default_variant: what the bare family name means.
         aliases: other names of the family.
         prefix: when set, ``prefix/anything`` means this family with ``anything`` as its variant.
+        model_types: what transformers' config.json calls the models whose checkpoints this family opens; the target
+            says of each, in ``transformers``, how.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Entry:
     default_variant: str | None = None
     aliases: tuple[str, ...] = ()
     prefix: str | None = None
+    model_types: tuple[str, ...] = ()
     owner: Owner = field(default=Owner(BUILT_IN), compare=False)
 
     def load(self) -> Any:
@@ -167,6 +171,24 @@ class Registry:
             raise self.failures[canonical(distribution)]
         raise self._unknown(kind, name)
 
+    def find_model_type(self, kind: Kind, model_type: str) -> Entry:
+        """The family that opens transformers' checkpoints of that ``model_type``; a built-in one comes first.
+
+        Raises:
+            UnknownComponentError: none does; offers the nearest ones.
+        """
+        entries = [entry for group in self._by_rank(kind) for entry in group]
+        for entry in entries:
+            if model_type in entry.model_types:
+                return entry
+        known = sorted({name for entry in entries for name in entry.model_types})
+        hint = did_you_mean(model_type, known) or f"there are: {', '.join(known)}"
+        shown = printable(model_type)
+        raise UnknownComponentError(
+            f"no {kind} opens transformers' model_type '{shown[:60]}'",
+            hint=f"{_cut(hint, 110)}; a plugin may bring it",
+        )
+
     def conflicts(self, kind: Kind, entry: Entry) -> list[PluginConflictError]:
         """Why names of ``entry`` do not mean it, one error for each that belongs to somebody else too."""
         built_in, others = self._by_rank(kind)
@@ -236,6 +258,7 @@ def check_entry(kind: Kind, entry: object, owner: Owner) -> None:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise refuse(f"{str(name)[:60]!r} is no name", "use letters, digits, - _ .")
     _texts(entry.variants, "variants", refuse)
+    _texts(entry.model_types, "model_types", refuse)
     if not isinstance(entry.summary, str) or not isinstance(entry.default_variant, str | None):
         raise refuse(f"{entry.name!r}: summary and default_variant are text", "see vedcore.Entry")
     module, colon, attribute = str(entry.target).partition(":")

@@ -95,7 +95,7 @@ def make_tokenizer(spec: str | os.PathLike[str] | Tokenizer) -> Tokenizer:
         raise TokenizerError(
             f"no tokenizer: {type(spec).__name__}", hint="give 'char', 'byte', a path or a tokenizers.Tokenizer"
         )
-    with _foreign_errors("the tokenizer cannot be copied", None, "use parts that the tokenizers library can save"):
+    with foreign_errors("the tokenizer cannot be copied", None, "use parts that the tokenizers library can save"):
         text = spec.to_str()
     return parse_tokenizer(text.encode(), path=None)
 
@@ -126,7 +126,7 @@ def parse_tokenizer(data: bytes, *, path: object) -> Tokenizer:
             f"version {plain['version']!r}, but 1.0 is what can be read", path=path, field="version", hint=hint
         )
     _check_lengths(plain, path)
-    with _foreign_errors("not a tokenizer", path, hint):
+    with foreign_errors("not a tokenizer", path, hint):
         tokenizer: Tokenizer = Tokenizer.from_str(text)
     _check_ids(plain, tokenizer, path)
     tokenizer.no_padding()
@@ -238,7 +238,7 @@ def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     _require_unicode(text)
     if not tokenizer.encode_special_tokens:  # here, for pickling and copying lose it
         tokenizer.encode_special_tokens = True
-    with _foreign_errors("the text cannot be encoded", None, "try another text, or another tokenizer"):
+    with foreign_errors("the text cannot be encoded", None, "try another text, or another tokenizer"):
         try:
             ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
         except Exception as error:
@@ -283,7 +283,7 @@ def decode_ids(tokenizer: Tokenizer, ids: Any, skip_special_tokens: bool = True)
     except (TypeError, ValueError):
         message = "one row of whole numbers expected"
         raise TokenizerError(message, field="ids", hint="for several rows use batch_decode") from None
-    with _foreign_errors("the ids cannot be decoded", None, "give ids of this tokenizer"):
+    with foreign_errors("the ids cannot be decoded", None, "give ids of this tokenizer"):
         text: str = tokenizer.decode([i for i in row if i != IGNORE_INDEX], skip_special_tokens=skip_special_tokens)
         return text
 
@@ -299,7 +299,7 @@ def _require_unicode(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _foreign_errors(message: str, path: object, hint: str) -> Iterator[None]:
+def foreign_errors(message: str, path: object, hint: str) -> Iterator[None]:
     """Turn whatever the library raises into TokenizerError; its panics are no Exception."""
     try:
         yield

@@ -17,31 +17,37 @@ def register_decoders() -> list[Entry]:
                 "bert-base-multilingual-uncased", "bert-base-multilingual-cased",
             ),
             default_variant="bert-base-uncased",
+            model_types=("bert",),
         ),
         Entry(
             "roberta", "vedcore_decoders.roberta:RobertaDecoder", "RoBERTa, causal, with cross-attention",
             variants=("roberta-base", "roberta-large", "distilroberta-base"),
             default_variant="roberta-base",
+            model_types=("roberta",),
         ),
         Entry(
             "distilbert", "vedcore_decoders.distilbert:DistilBertDecoder", "DistilBERT, causal, with cross-attention",
             variants=("distilbert-base-uncased", "distilbert-base-cased", "distilbert-base-multilingual-cased"),
             default_variant="distilbert-base-uncased",
+            model_types=("distilbert",),
         ),
         Entry(
             "gpt2", "vedcore_decoders.gpt2:GPT2Decoder", "GPT2 with cross-attention",
             variants=("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2"),
             default_variant="gpt2",
+            model_types=("gpt2",),
         ),
         Entry(
             "bart", "vedcore_decoders.bart:BartDecoder", "the decoder of BART",
             variants=("bart-base", "bart-large"),
             default_variant="bart-base",
+            model_types=("bart",),
         ),
         Entry(
             "mbart", "vedcore_decoders.bart:MBartDecoder", "the decoder of mBART, many languages",
             variants=("mbart-large-cc25", "mbart-large-50"),
             default_variant="mbart-large-cc25",
+            model_types=("mbart",),
         ),
         Entry(
             "trocr", "vedcore_decoders.bart:TrOCRDecoder", "the decoder of TrOCR, for reading text",
@@ -51,5 +57,6 @@ def register_decoders() -> list[Entry]:
                 "trocr-small-handwritten", "trocr-small-printed", "trocr-small-stage1",
             ),
             default_variant="trocr-base-handwritten",
+            model_types=("trocr",),
         ),
     ]  # fmt: skip

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from vedcore.config import Activation, DecoderConfig, Layers, Rate, Size, Spread, TokenId, VocabSize
 from vedcore.errors import IncompatibleError
+from vedcore.hf.classes import TransformersClass, Word, unused
 from vedcore.layers.attention import CrossAttention, SelfAttention
 from vedcore.layers.block import DecoderLayer
 from vedcore.layers.embeddings import sinusoid
@@ -30,6 +31,7 @@ from vedcore.layers.linear import Embedding, output_layer
 from vedcore.layers.mlp import MLP
 from vedcore.weights.keymap import Row, ignored
 from vedcore_decoders.published import PublishedDecoder
+from vedcore_decoders.transformers_words import id_words, narrow
 
 __all__ = ["BartConfig", "BartDecoder", "MBartConfig", "MBartDecoder", "TrOCRConfig", "TrOCRDecoder"]
 
@@ -155,6 +157,7 @@ def _key_map(head: str) -> tuple[Row, ...]:
         Row("[model.]decoder.layer_norm",                         "final_norm",                        optional=True),
         Row(head,                                                 "output",                            optional=True),
         ignored("[model.]decoder.embed_positions._float_tensor"),  # of TrOCR's sinusoids, in files of old
+        ignored("[model.]decoder.embed_positions.weights"),
         ignored("[model.]encoder.*"),
         ignored("final_logits_bias"),  # zeros, of the sequence-to-sequence classes
     )  # fmt: skip
@@ -164,6 +167,50 @@ KEY_MAP = _key_map("lm_head")
 """``BartForCausalLM``'s and ``MBartForCausalLM``'s names."""
 TROCR_KEY_MAP = _key_map("output_projection")
 """``TrOCRForCausalLM``'s names."""
+
+WORDS = (
+    Word("vocab_size",              50265),
+    Word("d_model",                 1024),
+    Word("decoder_layers",          12),
+    Word("decoder_attention_heads", 16),
+    Word("decoder_ffn_dim",         4096),
+    Word("activation_function",     "gelu"),
+    Word("dropout",                 0.1),
+    Word("attention_dropout",       0.0),
+    Word("activation_dropout",      0.0),
+    Word("decoder_layerdrop",       0.0),
+    Word("init_std",                0.02),
+    Word("scale_embedding",         False),
+    *map(unused, ("classifier_dropout", "classif_dropout", "encoder_attention_heads", "encoder_ffn_dim",
+                  "encoder_layerdrop", "encoder_layers", "num_hidden_layers")),
+    # switches of the first releases: their values are those of the family, and the library stopped reading them
+    *map(unused, ("add_bias_logits", "add_final_layer_norm", "do_blenderbot_90_layernorm", "extra_pos_embeddings",
+                  "force_bos_token_to_be_generated", "normalize_before", "normalize_embedding",
+                  "static_position_embeddings")),
+)  # fmt: skip
+_LEARNED = {"use_learned_position_embeddings": True, "layernorm_embedding": True}
+BART_MODEL = TransformersClass(
+    model_type="bart", name="BartForCausalLM", key_map=KEY_MAP, refuses=narrow,
+    attribute_map={"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"},
+    fixed={"normalize_before": False, **_LEARNED},
+    words=(*WORDS, Word("max_position_embeddings", 1024), *id_words(bos=0, eos=2, pad=1, start=2)),
+)  # fmt: skip
+MBART_MODEL = TransformersClass(
+    model_type="mbart", name="MBartForCausalLM", key_map=KEY_MAP, refuses=narrow,
+    attribute_map=BART_MODEL.attribute_map, fixed={"normalize_before": True, **_LEARNED},
+    words=(*WORDS, Word("max_position_embeddings", 1024), *id_words(bos=0, eos=2, pad=1)),
+)  # fmt: skip
+TROCR_MODEL = TransformersClass(
+    model_type="trocr", name="TrOCRForCausalLM", key_map=TROCR_KEY_MAP,
+    attribute_map=BartConfig.attribute_map, fixed={"normalize_before": False},
+    words=(
+        *WORDS,
+        Word("max_position_embeddings",         512),
+        Word("use_learned_position_embeddings", True),
+        Word("layernorm_embedding",             True),
+        *id_words(bos=0, eos=2, pad=1, start=2),
+    ),
+)  # fmt: skip
 
 
 class BartDecoder(PublishedDecoder):
@@ -180,6 +227,7 @@ class BartDecoder(PublishedDecoder):
     }  # fmt: skip
     hub_repos: ClassVar[Mapping[str, str]] = {"bart-base": "facebook/bart-base", "bart-large": "facebook/bart-large"}
     key_map = KEY_MAP
+    transformers: ClassVar[tuple[TransformersClass, ...]] = (BART_MODEL,)
 
     def __init__(self, config: BartConfig) -> None:
         super().__init__()
@@ -238,6 +286,7 @@ class MBartDecoder(BartDecoder):
         "mbart-large-50": {"vocab_size": 250054, "scale_embedding": True},
     }
     hub_repos: ClassVar[Mapping[str, str]] = {name: f"facebook/{name}" for name in variants}
+    transformers = (MBART_MODEL,)
 
 
 _SIZES: dict[str, dict[str, Any]] = {
@@ -275,3 +324,4 @@ class TrOCRDecoder(BartDecoder):
     hub_repos: ClassVar[Mapping[str, str]] = {name: f"microsoft/{name}" for name in variants}
     hub_prefix = "decoder."
     key_map = TROCR_KEY_MAP
+    transformers = (TROCR_MODEL,)

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from vedcore.config import Activation, DecoderConfig, Epsilon, Layers, Rate, Size, Spread, TokenId, VocabSize
 from vedcore.errors import IncompatibleError
+from vedcore.hf.classes import TransformersClass, Word, only, unused
 from vedcore.layers.attention import CrossAttention, SelfAttention
 from vedcore.layers.block import DecoderLayer
 from vedcore.layers.linear import Embedding, Linear, output_layer
 from vedcore.layers.mlp import MLP, activation
 from vedcore.weights.keymap import Row, ignored
 from vedcore_decoders.published import PublishedDecoder
+from vedcore_decoders.transformers_words import id_words, narrow
 
 __all__ = ["BertConfig", "BertDecoder", "MaskedLMHead"]
 
@@ -143,6 +145,29 @@ KEY_MAP = (
 )  # fmt: skip
 """``BertLMHeadModel``'s names, and what ``BertForPreTraining`` has besides."""
 
+SIZE_WORDS = (
+    Word("hidden_size",                  768),
+    Word("num_hidden_layers",            12),
+    Word("num_attention_heads",          12),
+    Word("intermediate_size",            3072),
+    Word("hidden_act",                   "gelu"),
+    Word("hidden_dropout_prob",          0.1),
+    Word("attention_probs_dropout_prob", 0.1),
+    Word("max_position_embeddings",      512),
+    Word("type_vocab_size",              2),
+    Word("initializer_range",            0.02),
+    Word("layer_norm_eps",               1e-12),
+    only("position_embedding_type",      "absolute"),
+    unused("classifier_dropout"),
+    *map(unused, ("directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
+                  "pooler_size_per_head", "pooler_type")),
+)  # fmt: skip
+"""What transformers' BERT and RoBERTa have in common."""
+BERT_MODEL = TransformersClass(
+    model_type="bert", name="BertLMHeadModel", key_map=KEY_MAP, flags=("is_decoder", "add_cross_attention"),
+    refuses=narrow, words=(Word("vocab_size", 30522), *SIZE_WORDS, *id_words(pad=0)),
+)  # fmt: skip
+
 _IDS = {"bos_token_id": 101, "eos_token_id": 102}
 """[CLS] and [SEP]."""
 _LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
@@ -163,6 +188,7 @@ class BertDecoder(PublishedDecoder):
     }
     hub_repos: ClassVar[Mapping[str, str]] = {name: f"google-bert/{name}" for name in variants}
     key_map = KEY_MAP
+    transformers = (BERT_MODEL,)
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vedcore.config import Activation, DecoderConfig, Layers, Rate, Size, Spread, TokenId, VocabSize
 from vedcore.errors import IncompatibleError
+from vedcore.hf.classes import TransformersClass, Word, unused
 from vedcore.layers.attention import CrossAttention, SelfAttention
 from vedcore.layers.block import DecoderLayer
 from vedcore.layers.linear import Embedding
@@ -25,6 +26,7 @@ from vedcore.layers.mlp import MLP
 from vedcore.weights.keymap import Row, ignored
 from vedcore_decoders.bert import MaskedLMHead
 from vedcore_decoders.published import PublishedDecoder
+from vedcore_decoders.transformers_words import id_words
 
 __all__ = ["DistilBertConfig", "DistilBertDecoder"]
 
@@ -116,6 +118,27 @@ KEY_MAP = (
 )  # fmt: skip
 """``DistilBertForMaskedLM``'s names; those of cross-attention are ours, in its style."""
 
+DISTILBERT_MODEL = TransformersClass(
+    model_type="distilbert", name="DistilBertForMaskedLM", key_map=KEY_MAP,
+    attribute_map=DistilBertConfig.attribute_map,
+    refuses=lambda decoder: "transformers' DistilBERT has no cross-attention",
+    words=(
+        Word("vocab_size",              30522),
+        Word("max_position_embeddings", 512),
+        Word("sinusoidal_pos_embds",    False),
+        Word("n_layers",                6),
+        Word("n_heads",                 12),
+        Word("dim",                     768),
+        Word("hidden_dim",              3072),
+        Word("dropout",                 0.1),
+        Word("attention_dropout",       0.1),
+        Word("activation",              "gelu"),
+        Word("initializer_range",       0.02),
+        *id_words(pad=0),
+        *map(unused, ("qa_dropout", "seq_classif_dropout", "tie_weights_")),
+    ),
+)  # fmt: skip
+
 _IDS = {"bos_token_id": 101, "eos_token_id": 102}
 """[CLS] and [SEP]."""
 
@@ -132,6 +155,7 @@ class DistilBertDecoder(PublishedDecoder):
     }
     hub_repos: ClassVar[Mapping[str, str]] = {name: f"distilbert/{name}" for name in variants}
     key_map = KEY_MAP
+    transformers = (DISTILBERT_MODEL,)
 
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__()

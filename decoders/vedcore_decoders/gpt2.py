@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from vedcore.config import Activation, DecoderConfig, Epsilon, Layers, Rate, Size, Spread, TokenId, VocabSize
 from vedcore.errors import IncompatibleError
+from vedcore.hf.classes import TransformersClass, Word, unused
 from vedcore.layers.attention import CrossAttention, SelfAttention
 from vedcore.layers.block import DecoderLayer
 from vedcore.layers.linear import Embedding, output_layer
 from vedcore.layers.mlp import MLP
 from vedcore.weights.keymap import SAME, TRANSPOSED, Row, ignored
 from vedcore_decoders.published import PublishedDecoder
+from vedcore_decoders.transformers_words import id_words, narrow
 
 __all__ = ["GPT2Config", "GPT2Decoder"]
 
@@ -121,6 +123,31 @@ KEY_MAP = (
 )  # fmt: skip
 """``GPT2LMHeadModel``'s names."""
 
+GPT2_MODEL = TransformersClass(
+    model_type="gpt2", name="GPT2LMHeadModel", key_map=KEY_MAP, flags=("add_cross_attention",), refuses=narrow,
+    attribute_map=GPT2Config.attribute_map,
+    words=(
+        Word("vocab_size",                      50257),
+        Word("n_positions",                     1024),
+        Word("n_embd",                          768),
+        Word("n_layer",                         12),
+        Word("n_head",                          12),
+        Word("n_inner",                         None),
+        Word("activation_function",             "gelu_new"),
+        Word("resid_pdrop",                     0.1),
+        Word("embd_pdrop",                      0.1),
+        Word("attn_pdrop",                      0.1),
+        Word("layer_norm_epsilon",              1e-5),
+        Word("initializer_range",               0.02),
+        Word("scale_attn_weights",              True),
+        Word("scale_attn_by_inverse_layer_idx", False),
+        Word("reorder_and_upcast_attn",         False),
+        *id_words(bos=50256, eos=50256),
+        *map(unused, ("n_ctx", "n_special", "predict_special_tokens", "summary_activation", "summary_first_dropout",
+                      "summary_proj_to_labels", "summary_type", "summary_use_proj")),
+    ),
+)  # fmt: skip
+
 
 class GPT2Decoder(PublishedDecoder):
     """GPT2 as a decoder of images; ``decoder(input_ids, encoder_hidden_states=...)``, see `TextDecoder.forward`."""
@@ -142,6 +169,7 @@ class GPT2Decoder(PublishedDecoder):
         "distilgpt2": "distilbert/distilgpt2",
     }
     key_map = KEY_MAP
+    transformers = (GPT2_MODEL,)
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from vedcore.config import Size, TokenId, VocabSize
 from vedcore.errors import IncompatibleError
+from vedcore.hf.classes import TransformersClass, Word
 from vedcore.weights.keymap import Row
-from vedcore_decoders.bert import BertConfig, BertDecoder, body_rows
+from vedcore_decoders.bert import SIZE_WORDS, BertConfig, BertDecoder, body_rows
+from vedcore_decoders.transformers_words import id_words, narrow
 
 __all__ = ["RobertaConfig", "RobertaDecoder"]
 
@@ -57,6 +59,11 @@ KEY_MAP = (
 """``RobertaForCausalLM``'s names."""
 
 
+ROBERTA_MODEL = TransformersClass(
+    model_type="roberta", name="RobertaForCausalLM", key_map=KEY_MAP, flags=("is_decoder", "add_cross_attention"),
+    refuses=narrow, words=(Word("vocab_size", 50265), *SIZE_WORDS, *id_words(bos=0, eos=2, pad=1)),
+)  # fmt: skip
+
 _BASE = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 
 
@@ -78,6 +85,7 @@ class RobertaDecoder(BertDecoder):
         "distilroberta-base": "distilbert/distilroberta-base",
     }
     key_map = KEY_MAP
+    transformers = (ROBERTA_MODEL,)
 
     def __init__(self, config: RobertaConfig) -> None:
         super().__init__(config)

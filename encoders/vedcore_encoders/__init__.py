@@ -19,6 +19,7 @@ def register_encoders() -> list[Entry]:
             summary="Vision Transformer: patches, a class token, global attention",
             variants=("vit_*",),
             default_variant="vit_base_patch16_224",
+            model_types=("vit",),
         ),
         Entry(
             name="deit",
@@ -26,6 +27,7 @@ def register_encoders() -> list[Entry]:
             summary="ViT trained on ImageNet alone, with or without a distillation token",
             variants=("deit*",),
             default_variant="deit_base_patch16_224",
+            model_types=("deit",),
         ),
         Entry(
             name="beit",
@@ -33,6 +35,7 @@ def register_encoders() -> list[Entry]:
             summary="ViT with relative positions and scaled layers, pre-trained on masked patches",
             variants=("beit_*", "beitv2_*"),
             default_variant="beit_base_patch16_224",
+            model_types=("beit",),
         ),
         Entry(
             name="swin",
@@ -40,6 +43,7 @@ def register_encoders() -> list[Entry]:
             summary="Swin: attention in shifted windows, four stages of shrinking maps",
             variants=("swin_*",),
             default_variant="swin_base_patch4_window7_224",
+            model_types=("swin", "donut-swin"),
         ),
         Entry(
             name="timm",

@@ -14,12 +14,16 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from timm.models.beit import Attention, Block
+from torch import Tensor, nn
 
+from vedcore.hf.classes import TransformersClass, Word, unused
 from vedcore.weights.keymap import Row, ignored
+from vedcore_encoders.timm_building import as_square
 from vedcore_encoders.timm_encoder import Run
+from vedcore_encoders.timm_transformers import misfit, odd_layers, of_both_eras, stands_for
 from vedcore_encoders.vit import KEY_MAP as VIT_KEY_MAP
-from vedcore_encoders.vit import ViTConfig, ViTEncoder
+from vedcore_encoders.vit import VIT_WORDS, ViTConfig, ViTEncoder
 
 __all__ = ["KEY_MAP", "BeitConfig", "BeitEncoder"]
 
@@ -44,10 +48,10 @@ class BeitConfig(ViTConfig):
     that ``last_hidden_state`` is not normed, and False that a final norm stands there, as in transformers."""
 
 
-# transformers' BeitModel; rows of ViT that read the same are taken from there
+# rows of ViT that read the same are taken from there
 _RELATIVE = "relative_position_bias.relative_position_bias_table"
 _OPTIONAL = ("embeddings.position_embeddings", "layernorm")
-KEY_MAP: tuple[Row, ...] = (
+KEY_MAP: tuple[Row, ...] = of_both_eras((
     Row("encoder.layer.{}.attention.attention.query.bias",        "model.blocks.{}.attn.q_bias", optional=True),
     Row("encoder.layer.{}.attention.attention.value.bias",        "model.blocks.{}.attn.v_bias", optional=True),
     Row("encoder.layer.{}.lambda_1",                              "model.blocks.{}.gamma_1", optional=True),
@@ -58,7 +62,58 @@ KEY_MAP: tuple[Row, ...] = (
         optional=True),
     ignored("encoder.layer.{}.attention.attention.relative_position_bias.relative_position_index"),
     ignored("encoder.relative_position_bias.relative_position_index"),
-    *(Row(row.theirs, row.ours, optional=True) if row.theirs in _OPTIONAL else row for row in VIT_KEY_MAP),
+    *(ignored(head) for head in ("lm_head", "decode_head.*", "auxiliary_head.*", "fpn1.*", "fpn2.*", "fpn.*")),
+    *(Row(row.theirs, row.ours, optional=True) if row.theirs in _OPTIONAL else row for row in VIT_KEY_MAP
+      if not row.theirs.startswith("layers.")),
+))  # fmt: skip
+_BASE = ("qkv_bias", "pooler_output_size", "pooler_act")
+BEIT_WORDS: tuple[Word, ...] = (
+    *(word for word in VIT_WORDS if word.theirs not in _BASE),
+    Word("use_absolute_position_embeddings",  False),
+    Word("use_relative_position_bias",        False),
+    Word("use_shared_relative_position_bias", False),
+    Word("layer_scale_init_value",            0.1, read=lambda value: max(0.0, value or 0.0)),
+    Word("drop_path_rate",                    0.1),
+    Word("use_mean_pooling",                  True),
+    *map(unused, (
+        "vocab_size", "use_mask_token", "pool_scales", "use_auxiliary_head", "auxiliary_loss_weight",
+        "auxiliary_channels", "auxiliary_num_convs", "auxiliary_concat_input", "semantic_loss_ignore_index",
+        "out_features", "out_indices", "stage_names", "segmentation_indices", "add_fpn", "reshape_hidden_states",
+    )),
+)  # fmt: skip
+
+
+def pooler(part: Any) -> dict[str, tuple[tuple[int, ...], float]]:
+    """The norm that transformers puts behind the mean of the tokens, which a model with a decoder does not read."""
+    if not part.settings()["use_mean_pooling"]:
+        return {}
+    return {"pooler.layernorm.weight": ((part.hidden_size,), 1.0), "pooler.layernorm.bias": ((part.hidden_size,), 0.0)}
+
+
+def refuses(part: Any) -> str:
+    """Why an encoder is not transformers' BEiT; an empty string where it is."""
+    model, settings = part.model, part.settings()
+    rows, columns = model.patch_embed.grid_size
+    relative = settings["use_relative_position_bias"] or settings["use_shared_relative_position_bias"]
+    reasons = {
+        "relative positions there need as many rows of patches as columns": relative and rows != columns,
+        "relative positions there need square patches": relative
+        and not isinstance(as_square(settings["patch_size"]), int),
+        "absolute positions there need a square image": (
+            settings["use_absolute_position_embeddings"] and part.image_size[0] != part.image_size[1]
+        ),
+        "its blocks are of another kind": any(
+            type(block) is not Block or type(block.attn) is not Attention for block in model.blocks
+        ),
+    }
+    reason = next((reason for reason, found in reasons.items() if found), "")
+    return reason or odd_layers(model, model.blocks) or misfit(part, part.key_map)
+
+
+BEIT_MODEL = TransformersClass(
+    model_type="beit", name="BeitModel", base_prefix="beit", key_map=KEY_MAP,
+    words=(stands_for("beit", "beit_base_patch16_224"), *BEIT_WORDS),
+    fixed={"qkv_bias": True}, extra=pooler, refuses=refuses,
 )  # fmt: skip
 
 
@@ -68,6 +123,7 @@ class BeitEncoder(ViTEncoder):
     config_class: ClassVar[type[BeitConfig]] = BeitConfig
     timm_modules: ClassVar[tuple[str, ...]] = ("beit",)
     key_map = KEY_MAP
+    transformers = (BEIT_MODEL,)
 
     @classmethod
     def timm_arguments(cls, config: Any) -> dict[str, Any]:
@@ -79,6 +135,18 @@ class BeitEncoder(ViTEncoder):
             "use_shared_rel_pos_bias": config.use_shared_relative_position_bias,
             "init_values": config.layer_scale_init_value,
             "global_pool": pooling[config.use_mean_pooling],
+        }
+
+    def built(self) -> dict[str, Any]:
+        model, block = self.model, self.model.blocks[0]
+        return {
+            **super().built(),
+            "qkv_bias": block.attn.q_bias is not None,
+            "use_absolute_position_embeddings": model.pos_embed is not None,
+            "use_relative_position_bias": block.attn.relative_position_bias_table is not None,
+            "use_shared_relative_position_bias": model.rel_pos_bias is not None,
+            "layer_scale_init_value": 0.0 if block.gamma_1 is None else float(block.init_values),
+            "use_mean_pooling": isinstance(model.norm, nn.Identity),
         }
 
     def states(self, pixel_values: Tensor, run: Run) -> Iterator[Tensor]:

@@ -19,17 +19,31 @@ from torch.nn import functional as F
 
 from vedcore.config import Activation, Epsilon, Layers, Rate, check_limit
 from vedcore.errors import IncompatibleError
+from vedcore.hf.classes import TransformersClass, Word, only, unused
 from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.timm_building import (
+    as_square,
     build,
     check_division,
     check_patches,
     check_tokens,
     drop_once,
+    pair,
     set_activation,
     set_layer_norm_eps,
 )
 from vedcore_encoders.timm_encoder import BlockEncoder, Heads, PatchSide, Run, TimmConfig
+from vedcore_encoders.timm_transformers import (
+    HEADS,
+    LAYER_WORDS,
+    activation_name,
+    first,
+    image_words,
+    misfit,
+    odd_layers,
+    of_both_eras,
+    stands_for,
+)
 
 __all__ = ["KEY_MAP", "SwinConfig", "SwinEncoder"]
 
@@ -39,8 +53,8 @@ class SwinConfig(TimmConfig):
 
     variant: str = "swin_base_patch4_window7_224"
     """timm's name of the model, with or without the tag of its published weights."""
-    patch_size: PatchSide | None = None
-    """Height and width in pixels of a patch."""
+    patch_size: PatchSide | tuple[PatchSide, PatchSide] | None = None
+    """Height and width in pixels of a patch; one number means a square."""
     embed_dim: Annotated[int, Field(ge=1, le=8192)] | None = None
     """Width of the first stage; it doubles from stage to stage."""
     depths: Annotated[tuple[Layers, ...], Field(min_length=1, max_length=8)] | None = None
@@ -59,6 +73,8 @@ class SwinConfig(TimmConfig):
     """Added to the variance in the norms of blocks and in the final one; those between stages keep 1e-5."""
     use_absolute_embeddings: bool = False
     """Whether positions are added to the embeddings; published models have none."""
+    final_norm: bool = True
+    """Whether a norm follows the last stage; Donut has none there."""
     hidden_dropout_prob: Rate | None = None
     """Share dropped, in training, from the embeddings and from what each layer adds."""
     attention_probs_dropout_prob: Rate | None = None
@@ -93,35 +109,87 @@ def published(variant: str) -> Published:
     )
 
 
-# transformers' SwinModel, as its files have it; it merges patches at the end of a stage, timm at the start of the next
+# transformers merges patches at the end of a stage, timm at the start of the next
 _THEIRS, _OURS = "encoder.layers.{}.blocks.{}", "model.layers.{}.blocks.{}"
 _TABLE, _INDEX = "relative_position_bias_table", "relative_position_index"
-KEY_MAP: tuple[Row, ...] = (
-    Row("embeddings.patch_embeddings.projection",             "model.patch_embed.proj"),
-    Row("embeddings.norm",                                    "model.patch_embed.norm"),
-    Row("embeddings.position_embeddings",                     "position_embeddings", optional=True),
-    Row(f"{_THEIRS}.layernorm_before",                        f"{_OURS}.norm1"),
-    Row(f"{_THEIRS}.attention.self.query+key+value",          f"{_OURS}.attn.qkv"),
-    Row(f"{_THEIRS}.attention.self.{_TABLE}",                 f"{_OURS}.attn.{_TABLE}"),
-    Row(f"{_THEIRS}.attention.output.dense",                  f"{_OURS}.attn.proj"),
-    Row(f"{_THEIRS}.layernorm_after",                         f"{_OURS}.norm2"),
-    Row(f"{_THEIRS}.intermediate.dense",                      f"{_OURS}.mlp.fc1"),
-    Row(f"{_THEIRS}.output.dense",                            f"{_OURS}.mlp.fc2"),
-    Row("encoder.layers.{}.downsample.norm",                  "model.layers.{+1}.downsample.norm", optional=True),
-    Row("encoder.layers.{}.downsample.reduction",             "model.layers.{+1}.downsample.reduction", optional=True),
-    Row("layernorm",                                          "model.norm"),
-    ignored("embeddings.mask_token"),
+_NORM = Row("layernorm", "model.norm", optional=True)
+KEY_MAP: tuple[Row, ...] = of_both_eras((
+    Row("embeddings.patch_embeddings.projection",       "model.patch_embed.proj"),
+    Row("embeddings.norm",                              "model.patch_embed.norm"),
+    Row("embeddings.position_embeddings",               "position_embeddings", optional=True),
+    Row(f"{_THEIRS}.layernorm_before",                  f"{_OURS}.norm1"),
+    Row(f"{_THEIRS}.attention.self.query+key+value",    f"{_OURS}.attn.qkv", optional=True),  # or by the new name
+    Row(f"{_THEIRS}.attention.self.{_TABLE}",           f"{_OURS}.attn.{_TABLE}", optional=True),
+    Row(f"{_THEIRS}.attention.output.dense",            f"{_OURS}.attn.proj", optional=True),
+    Row(f"{_THEIRS}.layernorm_after",                   f"{_OURS}.norm2"),
+    Row(f"{_THEIRS}.intermediate.dense",                f"{_OURS}.mlp.fc1", optional=True),
+    Row(f"{_THEIRS}.output.dense",                      f"{_OURS}.mlp.fc2", optional=True),
+    Row("encoder.layers.{}.downsample.norm",            "model.layers.{+1}.downsample.norm", optional=True),
+    Row("encoder.layers.{}.downsample.reduction",       "model.layers.{+1}.downsample.reduction", optional=True),
     ignored(f"{_THEIRS}.attention.self.{_INDEX}"),
+    _NORM,
+    *HEADS,
+))  # fmt: skip
+SWIN_WORDS: tuple[Word, ...] = (
+    Word("embed_dim",               96),
+    Word("depths",                  (2, 2, 6, 2), read=tuple, write=list),
+    Word("num_heads",               (3, 6, 12, 24), read=tuple, write=list),
+    Word("window_size",             7),
+    Word("mlp_ratio",               4.0, write=float),
+    Word("qkv_bias",                True),
+    Word("layer_norm_eps",          1e-5),
+    Word("use_absolute_embeddings", False),
+    Word("drop_path_rate",          0.1),
+    *image_words(4),
+    *LAYER_WORDS,
+    *map(unused, ("hidden_size", "num_layers", "stage_names", "out_features", "out_indices", "path_norm")),
+)  # fmt: skip
+
+
+def refuses(part: Any) -> str:
+    """Why an encoder is not transformers' Swin; an empty string where it is."""
+    window = part.settings()["window_size"]
+    if any(block.window_size != (window, window) for stage in part.model.layers for block in stage.blocks):
+        return "not all of its windows are of the same size, or a map is smaller than one"
+    return odd_layers(part.model, part.model.layers) or misfit(part, part.key_map)
+
+
+def indices(part: Any) -> dict[str, Tensor]:
+    """Where in its table each pair of a window's places looks, which transformers' Donut keeps in its files."""
+    return {
+        f"encoder.layers.{i}.blocks.{j}.attention.self.{_INDEX}": block.attn.relative_position_index.clone()
+        for i, stage in enumerate(part.model.layers)
+        for j, block in enumerate(stage.blocks)
+    }
+
+
+_ABSOLUTE = "use_absolute_embeddings"
+_COMPUTED = {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
+SWIN_MODEL = TransformersClass(
+    model_type="swin", name="SwinModel", base_prefix="swin", key_map=KEY_MAP,
+    words=(stands_for("swin", "swin_base_patch4_window7_224"), *SWIN_WORDS),
+    attribute_map=_COMPUTED, fixed={"final_norm": True}, refuses=refuses,
+)  # fmt: skip
+DONUT_MODEL = TransformersClass(
+    model_type="donut-swin", name="DonutSwinModel", base_prefix="donut",
+    key_map=tuple(row for row in KEY_MAP if row is not _NORM),
+    words=(
+        stands_for("donut-swin", "swin_base_patch4_window7_224"),
+        only(_ABSOLUTE, False),  # transformers makes room for one patch too many, and cannot run
+        *(word for word in SWIN_WORDS if word.theirs != _ABSOLUTE),
+    ),
+    attribute_map=_COMPUTED, fixed={"final_norm": False, _ABSOLUTE: False}, extra=indices, refuses=refuses,
 )  # fmt: skip
 
 
 class SwinEncoder(BlockEncoder):
-    """A timm ``SwinTransformer`` as an encoder; ``last_hidden_state`` is after the final norm."""
+    """A timm ``SwinTransformer`` as an encoder; ``last_hidden_state`` is after the final norm, where there is one."""
 
     config_class: ClassVar[type[SwinConfig]] = SwinConfig
     config: SwinConfig
     timm_modules: ClassVar[tuple[str, ...]] = ("swin_transformer",)
     key_map = KEY_MAP
+    transformers = (SWIN_MODEL, DONUT_MODEL)
     model: Any
 
     def __init__(self, config: SwinConfig, pretrained: bool = False) -> None:
@@ -138,6 +206,8 @@ class SwinEncoder(BlockEncoder):
             set_layer_norm_eps(stage.blocks, config.layer_norm_eps)
             _keep_still(stage.blocks)
         set_layer_norm_eps(self.model.norm, config.layer_norm_eps)
+        if not config.final_norm:
+            self.model.norm = nn.Identity()
         if config.hidden_dropout_prob is not None:
             drop_once(self.model.layers)
         self.model.head = nn.Identity()
@@ -161,7 +231,7 @@ class SwinEncoder(BlockEncoder):
                 "change num_heads or embed_dim",
             )  # fmt: skip
         image = config.image_size or own.image_size
-        patch = own.patch_size if config.patch_size is None else (config.patch_size, config.patch_size)
+        patch = pair(config.patch_size) or own.patch_size
         check_patches(image, patch, prefix)
         last = [-(-side // (p * 2 ** (stages - 1))) for side, p in zip(image, patch, strict=True)]
         check_tokens(last[0] * last[1], prefix)
@@ -180,6 +250,30 @@ class SwinEncoder(BlockEncoder):
             "proj_drop_rate": config.hidden_dropout_prob,
             "attn_drop_rate": config.attention_probs_dropout_prob,
             "drop_path_rate": config.drop_path_rate,
+        }
+
+    def built(self) -> dict[str, Any]:
+        stages = [stage.blocks for stage in self.model.layers]
+        block = stages[0][0]
+        width, window = block.mlp.fc1.in_features, block.window_size[0]
+        as_one = all(  # or cut to a map that is smaller
+            tuple(b.window_size) == tuple(min(window, side) for side in b.input_resolution)
+            for blocks in stages for b in blocks
+        )  # fmt: skip
+        return {
+            **super().built(),
+            "patch_size": as_square(tuple(self.model.patch_embed.patch_size)),
+            "embed_dim": self.model.embed_dim,
+            "depths": tuple(len(blocks) for blocks in stages),
+            "num_heads": tuple(blocks[0].attn.num_heads for blocks in stages),
+            "window_size": window if as_one else None,
+            "mlp_ratio": block.mlp.fc1.out_features / width,
+            "qkv_bias": block.attn.qkv.bias is not None,
+            "hidden_act": activation_name(self.model.layers),
+            "layer_norm_eps": block.norm1.eps,
+            "hidden_dropout_prob": block.attn.proj_drop.p,
+            "attention_probs_dropout_prob": block.attn.attn_drop.p,
+            "drop_path_rate": first(stages[-1][-1], "drop_prob") or 0.0,
         }
 
     def num_tokens(self, image_size: tuple[int, int] | None = None) -> int:

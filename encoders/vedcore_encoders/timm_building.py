@@ -15,8 +15,8 @@ from vedcore.layers.drawing import LateDraws
 from vedcore.layers.mlp import activation
 
 __all__ = [
-    "build", "check_division", "check_patches", "check_tokens", "drop_once", "set_activation",
-    "set_layer_norm_eps",
+    "as_square", "build", "check_division", "check_patches", "check_tokens", "drop_once", "pair",
+    "set_activation", "set_layer_norm_eps",
 ]  # fmt: skip
 
 MAX_TOKENS = 65_536
@@ -62,6 +62,16 @@ def build(variant: str, pretrained: bool = False, **arguments: Any) -> nn.Module
         ) from error  # fmt: skip
     model.reset_classifier(0)
     return model  # type: ignore[no-any-return]
+
+
+def pair(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """Height and width; one number means a square, and None stays None."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def as_square(size: int | tuple[int, int]) -> int | tuple[int, int]:
+    """One number where height and width are the same."""
+    return size if isinstance(size, int) or size[0] != size[1] else size[0]
 
 
 def check_division(whole: int, part: int, what: str, by: str, field: str, hint: str) -> None:

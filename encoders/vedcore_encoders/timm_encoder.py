@@ -119,6 +119,15 @@ class TimmEncoder(VisionEncoder):
     def timm_arguments(cls, config: Any) -> dict[str, Any]:
         """The config in the words of timm's constructor; None for what is as the variant has it."""
 
+    def built(self) -> dict[str, Any]:
+        """The settings that the built model shows; what it has no number for is left out, or None."""
+        return {"image_size": self.image_size}
+
+    def settings(self) -> dict[str, Any]:
+        """All fields of the config: as they were set, and where they were not, as the model has them."""
+        shown = self.built()
+        return {name: shown.get(name) if value is None else value for name, value in self.config.model_dump().items()}
+
     @abc.abstractmethod
     def encode(self, pixel_values: Tensor, run: Run, output_hidden_states: bool) -> tuple[Tensor, list[Tensor]]:
         """Images to the last state (N, S, D), and the states before it where they are asked for."""

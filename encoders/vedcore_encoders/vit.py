@@ -12,22 +12,39 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+from timm.layers import Attention, PatchEmbed
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from vedcore.config import Activation, Epsilon, Layers, Rate, Size
+from vedcore.errors import IncompatibleError
+from vedcore.hf.classes import TransformersClass, Word, unused
 from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.timm_building import (
+    as_square,
     build,
     check_division,
     check_patches,
     check_tokens,
     drop_once,
+    pair,
     set_activation,
     set_layer_norm_eps,
 )
 from vedcore_encoders.timm_encoder import BlockEncoder, Heads, PatchSide, Run, TimmConfig, Width
+from vedcore_encoders.timm_transformers import (
+    HEADS,
+    LAYER_WORDS,
+    activation_name,
+    first,
+    image_words,
+    misfit,
+    odd_layers,
+    of_both_eras,
+    stands_for,
+)
 
-__all__ = ["KEY_MAP", "ViTConfig", "ViTEncoder"]
+__all__ = ["KEY_MAP", "VIT_MODEL", "VIT_WORDS", "ViTConfig", "ViTEncoder", "pooler", "refuses"]
 
 
 class ViTConfig(TimmConfig):
@@ -67,6 +84,8 @@ class Published(NamedTuple):
     image_size: tuple[int, int]
     patch_size: tuple[int, int]
     extra_tokens: int
+    hybrid: bool
+    """Whether patches come from a convolutional network, which decides their size."""
 
 
 @functools.cache
@@ -80,11 +99,11 @@ def published(variant: str) -> Published:
         image_size=tuple(model.patch_embed.img_size),
         patch_size=tuple(model.patch_embed.feat_ratio(as_scalar=False)),
         extra_tokens=model.num_prefix_tokens,
+        hybrid=type(model.patch_embed) is not PatchEmbed,
     )
 
 
-# transformers' ViTModel, as its files have it
-KEY_MAP: tuple[Row, ...] = (
+KEY_MAP: tuple[Row, ...] = of_both_eras((
     Row("embeddings.cls_token",                            "model.cls_token"),
     Row("embeddings.position_embeddings",                  "model.pos_embed"),
     Row("embeddings.patch_embeddings.projection",          "model.patch_embed.proj"),
@@ -95,8 +114,50 @@ KEY_MAP: tuple[Row, ...] = (
     Row("encoder.layer.{}.intermediate.dense",             "model.blocks.{}.mlp.fc1"),
     Row("encoder.layer.{}.output.dense",                   "model.blocks.{}.mlp.fc2"),
     Row("layernorm",                                       "model.norm"),
-    ignored("embeddings.mask_token"),
     ignored("pooler.*"),
+    *HEADS,
+))  # fmt: skip
+VIT_WORDS: tuple[Word, ...] = (
+    Word("hidden_size",         768),
+    Word("num_hidden_layers",   12),
+    Word("num_attention_heads", 12),
+    Word("intermediate_size",   3072),
+    Word("layer_norm_eps",      1e-12),
+    Word("qkv_bias",            True),
+    *image_words(16),
+    *LAYER_WORDS,
+    unused("pooler_output_size"),
+    unused("pooler_act"),
+)  # fmt: skip
+
+
+def pooler(part: Any) -> dict[str, tuple[tuple[int, ...], float]]:
+    """The layer that transformers puts behind the class token, which nothing reads in a model with a decoder."""
+    return {"pooler.dense.weight": ((part.hidden_size,) * 2, 0.0), "pooler.dense.bias": ((part.hidden_size,), 0.0)}
+
+
+def refuses(part: Any, prefix_tokens: int = 1) -> str:
+    """Why an encoder is not transformers' ViT, or, of two ``prefix_tokens``, its DeiT; an empty string where it is."""
+    model, blocks = part.model, part.model.blocks
+    reasons = {
+        "it has no class token": not model.has_class_token,
+        "it has register tokens": model.num_reg_tokens > 0,
+        "its class token has no position": model.no_embed_class or model.pos_embed is None,
+        "it has a norm before the blocks": not isinstance(model.norm_pre, nn.Identity),
+        "it has no final norm": isinstance(model.norm, nn.Identity),
+        "its blocks are of another kind": any(type(b) is not Block or type(b.attn) is not Attention for b in blocks),
+        "its layers are scaled": first(blocks, "gamma") is not None,
+        "it has no distillation token": model.num_prefix_tokens < prefix_tokens,
+        "it has a distillation token": model.num_prefix_tokens > prefix_tokens,
+    }
+    reason = next((reason for reason, found in reasons.items() if found), "")
+    return reason or odd_layers(model, blocks) or misfit(part, part.key_map)
+
+
+VIT_MODEL = TransformersClass(
+    model_type="vit", name="ViTModel", base_prefix="vit", key_map=KEY_MAP,
+    words=(stands_for("vit", "vit_base_patch16_224"), *VIT_WORDS),
+    fixed={"drop_path_rate": 0.0}, extra=pooler, refuses=refuses,
 )  # fmt: skip
 
 
@@ -106,6 +167,7 @@ class ViTEncoder(BlockEncoder):
     config_class: ClassVar[type[ViTConfig]] = ViTConfig
     timm_modules: ClassVar[tuple[str, ...]] = ("vision_transformer", "vision_transformer_hybrid")
     key_map = KEY_MAP
+    transformers: ClassVar[tuple[TransformersClass, ...]] = (VIT_MODEL,)
     model: Any
 
     def __init__(self, config: ViTConfig, pretrained: bool = False) -> None:
@@ -115,9 +177,9 @@ class ViTEncoder(BlockEncoder):
         set_layer_norm_eps(self.model, config.layer_norm_eps)
         if config.hidden_dropout_prob is not None:
             drop_once(self.model.blocks)
-        for unused in ("fc_norm", "head_drop", "head", "head_dist"):  # pooling is not for sequences
-            if hasattr(self.model, unused):
-                setattr(self.model, unused, nn.Identity())
+        for pooling in ("fc_norm", "head_drop", "head", "head_dist"):  # which is not for sequences
+            if hasattr(self.model, pooling):
+                setattr(self.model, pooling, nn.Identity())
         self.model.attn_pool = None
 
     @classmethod
@@ -128,7 +190,12 @@ class ViTEncoder(BlockEncoder):
             config.hidden_size or own.hidden_size, config.num_attention_heads or own.heads, "hidden_size",
             "num_attention_heads", f"{prefix}num_attention_heads", "change one of the two",
         )  # fmt: skip
-        image, patch = config.image_size or own.image_size, _pair(config.patch_size) or own.patch_size
+        if own.hybrid and config.patch_size is not None:
+            raise IncompatibleError(
+                f"the patches of {config.variant} come from a convolutional network", field=f"{prefix}patch_size",
+                hint="leave patch_size out",
+            )  # fmt: skip
+        image, patch = config.image_size or own.image_size, pair(config.patch_size) or own.patch_size
         if (image, patch) != (own.image_size, own.patch_size):  # some are published with a rest that no patch covers
             check_patches(image, patch, prefix)
         check_tokens(own.extra_tokens + image[0] // patch[0] * (image[1] // patch[1]), prefix)
@@ -153,6 +220,26 @@ class ViTEncoder(BlockEncoder):
             "drop_path_rate": config.drop_path_rate,
         }
 
+    def built(self) -> dict[str, Any]:
+        blocks = self.model.blocks
+        inner, qkv = first(blocks, "fc1") or first(blocks, "fc1_g"), first(blocks, "qkv")
+        attention_dropout, drop_path = first(blocks, "attn_drop"), first(blocks[-1], "drop_prob")
+        patches = self.model.patch_embed
+        return {
+            **super().built(),
+            "hidden_size": self.hidden_size,
+            "num_hidden_layers": len(blocks),
+            "num_attention_heads": first(blocks, "num_heads"),
+            "intermediate_size": inner.out_features if inner else None,
+            "hidden_act": activation_name(blocks),
+            "layer_norm_eps": first(blocks, "eps"),
+            "qkv_bias": qkv.bias is not None if qkv else None,
+            "patch_size": as_square(tuple(patches.patch_size)) if type(patches) is PatchEmbed else None,
+            "hidden_dropout_prob": self.model.pos_drop.p,
+            "attention_probs_dropout_prob": getattr(attention_dropout, "p", attention_dropout),
+            "drop_path_rate": drop_path or 0.0,
+        }
+
     def num_tokens(self, image_size: tuple[int, int] | None = None) -> int:
         """S: the patches, and the tokens before them.
 
@@ -173,7 +260,3 @@ class ViTEncoder(BlockEncoder):
     def final_norm(self, hidden_states: Tensor) -> Tensor:
         out: Tensor = self.model.norm(hidden_states)
         return out
-
-
-def _pair(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    return (size, size) if isinstance(size, int) else size

@@ -233,7 +233,7 @@ def test_paths_that_are_no_model(saved: Path, monkeypatch: pytest.MonkeyPatch) -
         "": "empty path",
         "mm": "did you mean",
         "http://x.y/z": "nothing is downloaded",
-        "some/model": "no folder some",
+        "some/old/model": "no folder some/old",
         "m/config.json": "a file, not a folder",
         "empty": "it is empty",
         ".": "no config.json",

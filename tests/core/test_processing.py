@@ -110,6 +110,51 @@ def test_grey_is_made_rgb_first() -> None:
     assert prepare_image(Image.new("L", (5, 5)), settings_of()).shape == (3, 8, 12)
 
 
+WHITE: dict[str, Any] = {"image_mean": (0.0,) * 3, "image_std": (1.0,) * 3}
+
+
+def test_what_padding_and_cropping_add_is_black() -> None:
+    dot = Image.new("RGB", (3, 3), "white")
+    padded = prepare_image(dot, settings_of(resize_mode="none", do_pad=True, **WHITE))
+    assert padded.shape == (3, 8, 12)
+    assert padded[0].nonzero().amin(0).tolist() == [2, 4]  # the odd pixel is at the bottom and at the right
+    cropped = prepare_image(dot, settings_of(resize_mode="none", do_center_crop=True, **WHITE))
+    assert cropped[0].nonzero().amin(0).tolist() == [3, 5]
+    assert padded.sum() == cropped.sum() == 27
+
+
+def test_an_image_of_its_own_size() -> None:
+    assert prepare_image(noise(5, 7), settings_of(resize_mode="none")).shape == (3, 5, 7)
+    assert prepare_image(noise(5, 7), settings_of(resize_mode="shortest_edge")).shape == (3, 8, 11)
+    with pytest.raises(IncompatibleError, match="5 x 7, 4 x 4"):
+        Processor(settings_of(resize_mode="none"))([noise(5, 7), noise(4, 4)])
+
+
+def test_margins_turning_and_thumbnails() -> None:
+    page = Image.new("RGB", (60, 40), "white")
+    page.paste("black", (10, 20, 14, 30))
+    cut = settings_of(resize_mode="none", do_crop_margin=True, do_align_long_axis=True, **WHITE)
+    assert prepare_image(page, cut).shape == (3, 4, 10)
+    assert prepare_image(Image.new("RGB", (9, 9), "white"), cut).shape == (3, 9, 9)  # nothing but margin
+    thumbnail = settings_of(resize_mode="none", thumbnail="interpolation")
+    assert prepare_image(noise(100, 2), thumbnail).shape == (3, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"resize_mode": "pad", "do_pad": True}, "do_pad: nothing is left"),
+        ({"resize_mode": "crop", "do_center_crop": True}, "do_center_crop: nothing is left"),
+        ({"resize_size": (9, 9)}, "resize_size: without"),
+        ({"resize_size": (9, 9), "resize_mode": "none", "do_center_crop": True}, "resize_size: without"),
+    ],
+    ids=str,
+)
+def test_settings_at_odds(fields: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigSchemaError, match=match):
+        settings_of(**fields)
+
+
 # -- Processor ------------------------------------------------------------------------------------------------------
 
 
@@ -268,6 +313,26 @@ def test_files_there_and_back(mode: str) -> None:
     alone = Processor(settings_of()).to_files()
     assert list(alone) == [PREPROCESSING_FILE]
     assert Processor.from_files(alone).tokenizer is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"resize_mode": "shortest_edge", "resize_size": (9, 10), "do_center_crop": True},
+        {"resize_mode": "none", "do_crop_margin": True, "do_align_long_axis": True, "thumbnail": "bicubic"},
+        {"do_pad": True, "interpolation": "box"},
+    ],
+    ids=str,
+)
+def test_every_setting_there_and_back(fields: dict[str, Any]) -> None:
+    processor = Processor(settings_of(**fields))
+    assert Processor.from_files(processor.to_files()).preprocessing == processor.preprocessing
+
+
+def test_files_from_before_there_were_more_settings() -> None:
+    plain = {"image_size": [8, 12], "image_mean": [0.5] * 3, "interpolation": "bilinear", "resize_mode": "pad"}
+    read = Processor.from_files({PREPROCESSING_FILE: json.dumps(plain).encode()}).preprocessing
+    assert read == settings_of(interpolation="bilinear", resize_mode="pad")
 
 
 def test_transformers_reads_the_settings(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ TABLE: list[tuple[Any, str | None, dict[str, Any], type[VedcoreError], list[str]
     (ViTEncoder, None, {"layer_norm_eps": float("nan")}, ConfigSchemaError, ["encoder.layer_norm_eps"]),
     (ViTEncoder, None, {"hidden_act": "os.system"}, ConfigSchemaError, ["encoder.hidden_act", "gelu"]),
     (ViTEncoder, None, {"patch_size": 0}, ConfigSchemaError, ["encoder.patch_size"]),
+    (ViTEncoder, "vit_base_r50_s16_224", {"patch_size": 8}, IncompatibleError, ["encoder.patch_size", "convolution"]),
     (ViTEncoder, None, {"variant": 5}, ConfigSchemaError, ["encoder.variant"]),
     *(
         (cls, variant, {"image_size": size}, error, ["encoder.image_size", *words])

@@ -30,6 +30,13 @@ from vedcore.generation.config import GenerationConfig
     ({"num_beams": 2, "length_penalty": 1e9}, ConfigSchemaError, ["length_penalty"]),
     ({"num_beams": 2, "early_stopping": "soon"}, ConfigSchemaError, ["early_stopping", "soon"]),
     ({"eos_token_id": -1}, ConfigSchemaError, ["eos_token_id"]),
+    ({"bad_words_ids": [[]]}, ConfigSchemaError, ["bad_words_ids"]),
+    ({"bad_words_ids": [3]}, ConfigSchemaError, ["bad_words_ids"]),
+    ({"bad_words_ids": [[3, "x"]]}, ConfigSchemaError, ["bad_words_ids", "'x'"]),
+    ({"suppress_tokens": [-1]}, ConfigSchemaError, ["suppress_tokens", "-1"]),
+    ({"begin_suppress_tokens": 3}, ConfigSchemaError, ["begin_suppress_tokens"]),
+    ({"forced_bos_token_id": [1]}, ConfigSchemaError, ["forced_bos_token_id"]),
+    ({"forced_eos_token_id": [1.5]}, ConfigSchemaError, ["forced_eos_token_id"]),
     ({"seed": -1, "do_sample": True}, ConfigSchemaError, ["seed"]),
     ({"num_beams": 100_000}, ConfigLimitError, ["num_beams", "100,000", "1,024"]),
     ({"do_sample": True, "num_return_sequences": 5000}, ConfigLimitError, ["num_return_sequences", "5,000"]),
@@ -39,6 +46,8 @@ from vedcore.generation.config import GenerationConfig
     ({"min_new_tokens": 5, "min_length": 6}, UsageError, ["min_new_tokens", "min_length=6"]),
     ({"min_new_tokens": 5, "max_new_tokens": 4}, UsageError, ["min_new_tokens", "max_new_tokens=4"]),
     ({"min_length": 5, "max_length": 4}, UsageError, ["min_length", "max_length=4"]),
+    ({"forced_bos_token_id": 5, "suppress_tokens": [4, 5]}, UsageError, ["forced_bos_token_id", "suppress_tokens"]),
+    ({"forced_eos_token_id": [5, 4], "suppress_tokens": [4, 5]}, UsageError, ["forced_eos_token_id"]),
     ({"num_return_sequences": 2}, UsageError, ["num_return_sequences", "num_beams=1", "do_sample=True"]),
     ({"num_return_sequences": 3, "num_beams": 2}, UsageError, ["num_return_sequences", "num_beams=2"]),
     ({"num_return_sequences": 3, "num_beams": 2, "do_sample": True}, UsageError, ["num_beams=2"]),
@@ -76,6 +85,8 @@ def test_refused(options: dict[str, Any], kind: type[ConfigError], words: list[s
     {"num_beams": 4, "num_return_sequences": 4, "early_stopping": "never"},
     {"do_sample": True, "num_return_sequences": 40},
     {"repetition_penalty": 2, "num_beams": 2, "length_penalty": 0},
+    {"bad_words_ids": [[1, 2], [3]], "suppress_tokens": [1], "forced_eos_token_id": [0, 1], "forced_bos_token_id": 0},
+    {"bad_words_ids": [], "suppress_tokens": [], "begin_suppress_tokens": None, "forced_eos_token_id": []},
     {"eos_token_id": [1, 2]},
 ], ids=str)  # fmt: skip
 def test_accepted(options: dict[str, Any]) -> None:
@@ -101,7 +112,7 @@ def test_kept_and_given_options_may_contradict() -> None:
 
 
 def test_round_trip() -> None:
-    kept = GenerationConfig(num_beams=3, eos_token_id=[4, 5], length_penalty=0.5, max_new_tokens=9)
+    kept = GenerationConfig(num_beams=3, eos_token_id=[4, 5], length_penalty=0.5, bad_words_ids=[[1, 2], [3]])
     assert GenerationConfig.parse(kept.model_dump(mode="json")) == kept
     assert GenerationConfig.parse(kept.model_dump(exclude_unset=True)) == kept
 
@@ -114,6 +125,16 @@ def test_token_ids() -> None:
     assert GenerationConfig().with_options(eos_token_id=None).token_ids(base, 10).eos == ()
     with pytest.raises(ConfigSchemaError, match=r"token_ids\.eos.*7.*vocab_size 7"):
         changed.token_ids(base, 7)
+
+
+@pytest.mark.parametrize("options", [
+    {"bad_words_ids": [[1], [2, 10]]}, {"suppress_tokens": [10]}, {"begin_suppress_tokens": [3, 10]},
+    {"forced_bos_token_id": 10}, {"forced_eos_token_id": 10}, {"forced_eos_token_id": [1, 10]},
+], ids=str)  # fmt: skip
+def test_ids_beyond_the_vocabulary(options: dict[str, Any]) -> None:
+    GenerationConfig(**options).token_ids(TokenIds(), 11)
+    with pytest.raises(ConfigSchemaError, match=rf"{next(iter(options))}: id 10 .*vocab_size 10"):
+        GenerationConfig(**options).token_ids(TokenIds(), 10)
 
 
 @pytest.mark.parametrize(("options", "prompt", "positions", "expected"), [

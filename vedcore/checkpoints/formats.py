@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import abc
+import json
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -12,10 +15,13 @@ from vedcore.config_files.plain import short
 from vedcore.errors import (
     CheckpointError,
     CheckpointNotFoundError,
+    HubError,
     UnknownComponentError,
     UsageError,
     close_matches,
 )
+from vedcore.hub import parse_repo
+from vedcore.parts import from_hub, is_hub_name
 from vedcore.plugins import load_component, registry
 from vedcore.weights.loading import CheckFinite
 from vedcore.weights.snapshot import Snapshot, read_folder
@@ -25,10 +31,22 @@ if TYPE_CHECKING:
 
     from vedcore.model import VisionEncoderDecoder
 
-__all__ = ["CONFIG", "Format", "LoadOptions", "load", "torch_dtype"]
+__all__ = [
+    "CONFIG", "GENERATION", "MAX_CONFIG_BYTES", "MAX_TOKENIZER_BYTES", "MODEL_FILES", "Format", "LoadOptions",
+    "folder_of", "json_bytes", "load", "stored_state", "torch_dtype",
+]  # fmt: skip
 
 CONFIG = "config.json"
 """What a folder of any format has."""
+GENERATION = "generation_config.json"
+MODEL_FILES = re.compile(
+    r"(config|generation_config|preprocessor_config|processor_config|tokenizer|tokenizer_config|special_tokens_map"
+    r"|added_tokens|vocab|model\.safetensors\.index)\.json|(merges|vocab)\.txt|(sentencepiece\.bpe|spiece|tokenizer)\.model"
+    r"|model(-\d{5}-of-\d{5})?\.safetensors"
+)
+"""What a folder of a model may hold: files of these names are read, so none of an earlier model may stay."""
+MAX_CONFIG_BYTES = 1_000_000
+MAX_TOKENIZER_BYTES = 200_000_000
 
 
 class LoadOptions(TypedDict):
@@ -68,6 +86,7 @@ class Format(abc.ABC):
 def load(
     folder_or_name: str | os.PathLike[str],
     *,
+    revision: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     strict: bool = True,
@@ -77,8 +96,11 @@ def load(
     """The model of a folder, in eval mode, bit for bit as it was saved.
 
     Args:
-        folder_or_name: a folder that ``save_pretrained`` wrote, or the name of a model that a plugin brings
-            (``vedcore.list_models()``); a folder of that name comes first.
+        folder_or_name: a folder that ``save_pretrained`` wrote, or one of transformers' VisionEncoderDecoderModel; the
+            name of a model that a plugin brings (``vedcore.list_models()``); a repository of the hub, ``"org/name"``.
+            They are looked for in this order, and a path whose parent folder is there is never looked for on the
+            hub; ``"hub:org/name"`` means the hub alone.
+        revision: branch, tag or commit of the repository; the main branch by default.
         device: where the parameters go; the CPU by default.
         dtype: type of the parameters, such as ``"bfloat16"``; None takes the model's own.
         strict: False takes the tensors that fit by name, leaves the others random, and warns of both.
@@ -91,8 +113,9 @@ def load(
         ConfigError: settings that cannot be used.
         PluginMissingError: the model needs a plugin that is not installed.
         NonFiniteError: NaN or Inf in the weights.
+        HubError: the hub does not give it.
     """
-    folder = _folder(folder_or_name)
+    folder = folder_of(folder_or_name, revision)
     options = LoadOptions(
         device=device, dtype=torch_dtype(dtype), strict=strict, check_finite=check_finite, verify=verify
     )
@@ -113,19 +136,29 @@ def _check_config(snapshot: Snapshot) -> None:
         raise CheckpointNotFoundError(f"no {CONFIG} in this folder", path=snapshot.path, hint=snapshot.listing())
 
 
-def _folder(folder_or_name: str | os.PathLike[str]) -> Path:
-    """The folder that is meant: it, or that of a registered model."""
+def folder_of(folder_or_name: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """The folder that is meant: it, that of a registered model, or one from the hub."""
     if not isinstance(folder_or_name, (str, os.PathLike)):
         raise UsageError(f"a folder or a name expected, got {type(folder_or_name).__name__}", field="folder_or_name")
     text = os.fsdecode(folder_or_name)
     if not text:
         raise CheckpointNotFoundError("an empty path", hint="name a folder, or a model of `vedcore list models`")
     path = Path(text)
+    if is_hub_name(text):
+        return from_hub(text, revision)
     if os.path.lexists(path) or isinstance(folder_or_name, os.PathLike):
+        if revision is not None:
+            raise UsageError(f"{text!r} is a folder", field="revision", hint=f"write hub:{text} for the repository")
         return path
     try:
         target, _ = load_component("model", text)
     except UnknownComponentError as error:
+        if parse_repo(text) is not None and not path.parent.exists():
+            try:
+                return from_hub(text, revision)
+            except HubError as failure:
+                what = f"no such folder here, and of the hub: {failure.message}"
+                raise HubError(what, path=failure.path or text, hint=failure.hint) from None
         what = "no such folder, and no model of that name"
         raise CheckpointNotFoundError(what, path=text, hint=_offer(path, error)) from None
     return Path(target())
@@ -156,3 +189,21 @@ def torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     if dtype in choices:
         return choices[dtype]
     raise UsageError(f"{dtype!r} is no type of weights", field="dtype", hint=f"choose one of {', '.join(choices)}")
+
+
+def stored_state(model: torch.nn.Module, dtype: str | torch.dtype | None) -> dict[str, Any]:
+    """The state to store, its numbers in another type if asked for; what was one tensor stays one."""
+    import torch
+
+    state: dict[str, Any] = model.state_dict(keep_vars=True)
+    type_ = torch_dtype(dtype)
+    if type_ is not None:
+        is_number = {id(t): isinstance(t, torch.Tensor) and t.is_floating_point() for t in state.values()}
+        cast = {id(t): t.to(type_) if is_number[id(t)] else t for t in state.values()}
+        state = {name: cast[id(t)] for name, t in state.items()}
+    return {name: t.detach() if isinstance(t, torch.Tensor) else t for name, t in state.items()}
+
+
+def json_bytes(data: Mapping[str, Any]) -> bytes:
+    """A JSON file of that content."""
+    return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -9,20 +9,26 @@ The settings may be edited by hand: they are checked for what they say. The weig
 
 from __future__ import annotations
 
-import json
 import os
-import re
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vedcore.checkpoints.card import model_card
-from vedcore.checkpoints.formats import CONFIG, Format, LoadOptions, torch_dtype
-from vedcore.composer import build
+from vedcore.checkpoints.filling import filled
+from vedcore.checkpoints.formats import (
+    CONFIG,
+    GENERATION,
+    MAX_CONFIG_BYTES,
+    MAX_TOKENIZER_BYTES,
+    MODEL_FILES,
+    Format,
+    LoadOptions,
+    json_bytes,
+    stored_state,
+)
 from vedcore.config import ModelConfig
 from vedcore.config_files import parse_json
 from vedcore.errors import ConfigError, ConfigSchemaError, TokenizerError, UsageError
@@ -35,15 +41,6 @@ from vedcore.weights.saving import weight_files
 from vedcore.weights.snapshot import Snapshot, read_folder
 
 __all__ = ["NativeFormat"]
-
-GENERATION = "generation_config.json"
-_NAMES = re.compile(
-    r"(config|generation_config|preprocessor_config|tokenizer|model\.safetensors\.index)\.json"
-    r"|model(-\d{5}-of-\d{5})?\.safetensors"
-)
-"""What a folder of this format may hold: files of these names are read, so none of an earlier model may stay."""
-MAX_CONFIG_BYTES = 1_000_000
-MAX_TOKENIZER_BYTES = 200_000_000
 
 
 class NativeFormat(Format):
@@ -86,27 +83,13 @@ class NativeFormat(Format):
             )
         config = model.config.model_copy(update={"tokenizer": _tokenizer_name(model), "pretrained": False})
         files: dict[str, bytes | Written] = {
-            CONFIG: _json(config.model_dump(mode="json")),
-            GENERATION: _json(model.generation_config.model_dump(mode="json", exclude_none=True)),
+            CONFIG: json_bytes(config.model_dump(mode="json")),
+            GENERATION: json_bytes(model.generation_config.model_dump(mode="json", exclude_none=True)),
             CARD: model_card(model, config).encode(),
             **model.processor.to_files(),
-            **weight_files(_stored(model, weights_dtype), max_shard_size),
+            **weight_files(stored_state(model, weights_dtype), max_shard_size),
         }
-        save_folder(folder, files, replaces=_NAMES)
-
-
-def _stored(model: VisionEncoderDecoder, dtype: str | torch.dtype | None) -> dict[str, Any]:
-    """The state, its numbers in another type if asked for; what was one tensor stays one."""
-    state = model.state_dict(keep_vars=True)
-    type_ = torch_dtype(dtype)
-    if type_ is not None:
-        cast = {id(t): t.to(type_) if isinstance(t, Tensor) and t.is_floating_point() else t for t in state.values()}
-        state = {name: cast[id(t)] for name, t in state.items()}
-    return {name: t.detach() if isinstance(t, Tensor) else t for name, t in state.items()}
-
-
-def _json(data: Mapping[str, Any]) -> bytes:
-    return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        save_folder(folder, files, replaces=MODEL_FILES)
 
 
 def _read_json(snapshot: Snapshot, name: str) -> dict[str, Any]:
@@ -123,21 +106,11 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     if config.tokenizer == TOKENIZER_FILE:  # so that the config means the same from any folder
         changes["tokenizer"] = os.path.abspath(snapshot.path / TOKENIZER_FILE)
     config = config.model_copy(update=changes)
-    settings = _numbers(config)
-    if options["strict"]:
-        with torch.device("meta"):
-            weights.check(build(config, tokenizer=processor.tokenizer, draw=False), settings=settings)
-    model = build(config, tokenizer=processor.tokenizer, draw=not options["strict"])
-    weights.load_into(
-        model, strict=options["strict"], check_finite=options["check_finite"], manifest=manifest, settings=settings
+    model = filled(
+        config, weights, options, path=snapshot.path / CONFIG, tokenizer=processor.tokenizer, manifest=manifest
     )
     model.generation_config = generation_config
-    return model.to(device=options["device"], dtype=options["dtype"] or _own_dtype(model, config)).eval()
-
-
-def _own_dtype(model: VisionEncoderDecoder, config: ModelConfig) -> torch.dtype | None:
-    """The config's type where all weights were stored in another; a model of mixed types stays mixed."""
-    return torch_dtype(config.dtype) if len({p.dtype for p in model.parameters()}) == 1 else None
+    return model
 
 
 def _tokenizer_name(model: VisionEncoderDecoder) -> str | None:
@@ -163,13 +136,3 @@ def _read_processor(snapshot: Snapshot, config: ModelConfig) -> Processor:
             hint="make them equal, or leave it out here",
         )  # fmt: skip
     return processor
-
-
-def _numbers(config: ModelConfig) -> dict[str, int]:
-    """Dotted names of the parts' fields to their whole numbers."""
-    return {
-        f"{kind}.{field}": value
-        for kind in ("encoder", "projector", "decoder")
-        for field, value in getattr(config, kind).fields.items()
-        if type(value) is int
-    }

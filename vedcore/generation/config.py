@@ -7,12 +7,13 @@ Needs no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from vedcore.config import MAX_VOCAB_SIZE, Config, TokenId, TokenIds, check_limit, schema_error, token_id_tuple
-from vedcore.errors import GenerationError, UsageError, did_you_mean
+from vedcore.errors import ConfigSchemaError, GenerationError, UsageError, did_you_mean
 
 __all__ = ["GenerationConfig", "Limits"]
 
@@ -22,7 +23,10 @@ UNBOUNDED_LENGTH = 1024
 """Default length of a text where the decoder has no last position."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+OFF: dict[str, Any] = {
+    "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
+    "bad_words_ids": (), "suppress_tokens": (), "begin_suppress_tokens": (),
+}  # fmt: skip
 """Values at which an option changes nothing; None means the same."""
 SAMPLING = ("temperature", "top_k", "top_p", "seed")
 BEAMS = ("early_stopping", "length_penalty")
@@ -79,6 +83,16 @@ class GenerationConfig(Config):
     """Above 1 makes tokens that the row already holds less probable."""
     no_repeat_ngram_size: Annotated[int, Field(ge=0)] = 0
     """No run of that many tokens occurs twice in a row; 0 is off."""
+    bad_words_ids: tuple[Annotated[tuple[TokenId, ...], Field(min_length=1)], ...] = ()
+    """Runs of tokens that are never written; one that is a single end id is passed over."""
+    suppress_tokens: tuple[TokenId, ...] = ()
+    """Tokens that are never written."""
+    begin_suppress_tokens: tuple[TokenId, ...] = ()
+    """Tokens that are not written first, or, with ``forced_bos_token_id`` in force, second."""
+    forced_bos_token_id: TokenId | None = None
+    """What is written right after a prompt of one token."""
+    forced_eos_token_id: TokenId | tuple[TokenId, ...] | None = None
+    """What a row that reaches its greatest length ends with; greedy search takes the lowest of several."""
     eos_token_id: TokenId | tuple[TokenId, ...] | None = None
     """In place of the model's end ids; ``()`` means that nothing ends a row but its length."""
     pad_token_id: TokenId | None = None
@@ -103,6 +117,8 @@ class GenerationConfig(Config):
         if not isinstance(data, Mapping):
             return data
         data = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        if isinstance(words := data.get("bad_words_ids"), tuple):
+            data["bad_words_ids"] = tuple(tuple(word) if isinstance(word, list) else word for word in words)
         return {k: OFF[k] if v is None and k in OFF else v for k, v in data.items()}
 
     @model_validator(mode="after")
@@ -123,6 +139,11 @@ class GenerationConfig(Config):
             self._check_idle(SAMPLING, "do_sample=False", "pass do_sample=True, or leave them out")
         if self.num_beams == 1:
             self._check_idle(BEAMS, "num_beams=1", "pass num_beams=2 or more, or leave them out")
+        for name in ("forced_bos_token_id", "forced_eos_token_id"):
+            forced = token_id_tuple(getattr(self, name))
+            if forced and set(forced) <= set(self.suppress_tokens):
+                message = f"{getattr(self, name)} is also in suppress_tokens"
+                raise UsageError(message, field=name, hint="take it out of one of them")
         most = self.num_beams if self.num_beams > 1 or not self.do_sample else MAX_BEAMS
         if self.num_return_sequences > most:
             raise UsageError(
@@ -162,13 +183,23 @@ class GenerationConfig(Config):
         """The model's token ids with these options' own in their place; without a pad id the first end id pads.
 
         Raises:
-            ConfigSchemaError: an id that the vocabulary does not have.
+            ConfigSchemaError: an id that the vocabulary does not have, in any of the options.
         """
         eos = base.eos if self.eos_token_id is None else token_id_tuple(self.eos_token_id)
         pad = base.pad if self.pad_token_id is None else self.pad_token_id
         start = base.start if self.decoder_start_token_id is None else self.decoder_start_token_id
         ids = TokenIds(start=start, eos=eos, pad=eos[0] if pad is None and eos else pad)
         ids.check(vocab_size)
+        for name, named in (
+            ("bad_words_ids", chain.from_iterable(self.bad_words_ids)),
+            ("suppress_tokens", self.suppress_tokens),
+            ("begin_suppress_tokens", self.begin_suppress_tokens),
+            ("forced_bos_token_id", token_id_tuple(self.forced_bos_token_id)),
+            ("forced_eos_token_id", token_id_tuple(self.forced_eos_token_id)),
+        ):
+            if (largest := max(named, default=0)) >= vocab_size:
+                message = f"id {largest} is not below vocab_size {vocab_size}"
+                raise ConfigSchemaError(message, field=name, hint="leave it out")
         return ids
 
     def limits(self, prompt_length: int, max_positions: int | None) -> Limits:

@@ -11,15 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from vedcore.config import TokenIds
-from vedcore.generation.config import GenerationConfig
+from vedcore.config import TokenIds, token_id_tuple
+from vedcore.generation.config import GenerationConfig, Limits
 
 __all__ = [
-    "MinLength", "NoRepeatNgrams", "Processor", "RepetitionPenalty", "Temperature", "TopK", "TopP", "make_processors",
+    "BadWords", "Forced", "MinLength", "NoRepeatNgrams", "Processor", "RepetitionPenalty", "Suppressed", "Temperature",
+    "TopK", "TopP", "make_processors",
 ]  # fmt: skip
 
 Processor = Callable[[Tensor, Tensor], Tensor]
@@ -65,6 +68,31 @@ class NoRepeatNgrams:
 
 
 @dataclass(frozen=True)
+class BadWords:
+    """Forbids the token that would complete one of some runs of tokens."""
+
+    words: tuple[tuple[int, ...], ...]
+    device: torch.device
+
+    @cached_property
+    def _by_length(self) -> list[tuple[Tensor, Tensor]]:
+        """Runs of K equal lengths P + 1 at once: (K, P) what stands before the last token, (K,) the last token."""
+        runs = [
+            torch.tensor(list(group), device=self.device) for _, group in groupby(sorted(self.words, key=len), key=len)
+        ]
+        return [(run[:, :-1], run[:, -1]) for run in runs]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        length = input_ids.shape[1]
+        marks = torch.zeros_like(scores)
+        for before, last in self._by_length:
+            if before.shape[1] <= length:
+                found = (input_ids[:, None, length - before.shape[1] :] == before).all(2)  # (B, K)
+                marks.index_add_(1, last, found.to(marks.dtype))
+        return scores.masked_fill(marks > 0, -math.inf)
+
+
+@dataclass(frozen=True)
 class MinLength:
     """Forbids the end ids until a row, prompt included, is long enough."""
 
@@ -74,6 +102,33 @@ class MinLength:
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         return scores.index_fill(1, self.eos, -math.inf) if input_ids.shape[1] < self.length else scores
+
+
+@dataclass(frozen=True)
+class Forced:
+    """Leaves rows of some length, prompt included, one of some tokens to go on with, all equally probable."""
+
+    length: int
+    tokens: Tensor
+    """(number of tokens,) long."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if input_ids.shape[1] != self.length:
+            return scores
+        return torch.full_like(scores, -math.inf).index_fill(1, self.tokens, 0.0)
+
+
+@dataclass(frozen=True)
+class Suppressed:
+    """Forbids some tokens, in rows of some length, prompt included, or in all."""
+
+    tokens: Tensor
+    """(number of tokens,) long."""
+    length: int | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        here = self.length is None or input_ids.shape[1] == self.length
+        return scores.index_fill(1, self.tokens, -math.inf) if here else scores
 
 
 @dataclass(frozen=True)
@@ -112,7 +167,7 @@ class TopP:
 
 
 def make_processors(
-    options: GenerationConfig, token_ids: TokenIds, min_length: int, device: torch.device,
+    options: GenerationConfig, token_ids: TokenIds, limits: Limits, prompt_length: int, device: torch.device,
     attention_mask: Tensor | None = None,
 ) -> list[Processor]:  # fmt: skip
     """The processors that ``options`` ask for.
@@ -120,18 +175,34 @@ def make_processors(
     Args:
         options: of the call.
         token_ids: those in force; only the end ids matter here.
-        min_length: tokens a row must have before it may end, prompt included.
+        limits: how long rows must and may get, prompt included.
+        prompt_length: tokens of the prompt.
         device: of the scores.
         attention_mask: (B, T) of the prompt, where it is padded at the left.
     """
+
+    def tensor(ids: tuple[int, ...]) -> Tensor:
+        return torch.tensor(ids, dtype=torch.long, device=device)
+
     processors: list[Processor] = []
     if options.repetition_penalty != 1.0:
         skip = None if attention_mask is None else (attention_mask != 0).int().argmax(1)
         processors.append(RepetitionPenalty(options.repetition_penalty, skip))
     if options.no_repeat_ngram_size:
         processors.append(NoRepeatNgrams(options.no_repeat_ngram_size))
-    if min_length and token_ids.eos:
-        processors.append(MinLength(min_length, torch.tensor(token_ids.eos, device=device)))
+    if words := tuple(word for word in options.bad_words_ids if len(word) > 1 or word[0] not in token_ids.eos):
+        processors.append(BadWords(words, device))
+    if limits.min_length and token_ids.eos:
+        processors.append(MinLength(limits.min_length, tensor(token_ids.eos)))
+    if options.forced_bos_token_id is not None:
+        processors.append(Forced(1, tensor((options.forced_bos_token_id,))))
+    if forced_eos := token_id_tuple(options.forced_eos_token_id):
+        processors.append(Forced(limits.max_length - 1, tensor(forced_eos)))
+    if options.suppress_tokens:
+        processors.append(Suppressed(tensor(options.suppress_tokens)))
+    if options.begin_suppress_tokens:
+        forced_bos = options.forced_bos_token_id is not None and prompt_length == 1
+        processors.append(Suppressed(tensor(options.begin_suppress_tokens), prompt_length + forced_bos))
     if options.do_sample:
         # beams need one token that does not end them
         at_least = max(2, len(token_ids.eos) + 1) if options.num_beams > 1 else 1

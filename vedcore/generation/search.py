@@ -103,7 +103,7 @@ def sample_steps(
     _check_prompts(input_ids, attention_mask)
     (prompts, prompt_length), device, copies = input_ids.shape, input_ids.device, options.num_return_sequences
     expand = torch.arange(prompts, device=device).repeat_interleave(copies)  # (B,) which prompt each row continues
-    processors = _processors(options, token_ids, limits, attention_mask, expand)
+    processors = _processors(options, token_ids, limits, attention_mask, expand, prompt_length)
     stopping, generator = Stopping(token_ids.eos, limits.max_length, device), _generator(options, device)
     ids = input_ids.new_empty(prompts * copies, limits.max_length)  # untouched memory costs nothing
     ids[:, :prompt_length] = input_ids[expand]
@@ -177,7 +177,7 @@ def beam_search(
     (prompts, prompt_length), device, beams = input_ids.shape, input_ids.device, options.num_beams
     expand = torch.arange(prompts, device=device).repeat_interleave(beams)  # (B,)
     own, first_row = torch.arange(beams, device=device), torch.arange(prompts, device=device)[:, None] * beams
-    processors = _processors(options, token_ids, limits, attention_mask, expand)
+    processors = _processors(options, token_ids, limits, attention_mask, expand, prompt_length)
     stopping, generator = Stopping(token_ids.eos, limits.max_length, device), _generator(options, device)
     if processors:  # nothing else reads the rows so far
         ids = input_ids.new_empty(prompts * beams, limits.max_length)
@@ -188,6 +188,7 @@ def beam_search(
     pool = _Pool(prompts, beams, device)
     improvable = torch.ones(prompts, 1, dtype=torch.bool, device=device)
     patient = options.early_stopping == "never" and options.length_penalty > 0  # a longer text may still score better
+    forced = options.forced_bos_token_id is not None or options.forced_eos_token_id is not None
     lived: list[_Candidates] = []
 
     logits = state.prefill(input_ids).float()[expand]
@@ -201,7 +202,7 @@ def beam_search(
         if options.do_sample:
             found = _drawn(logits, total, processed, running, per_beam * beams, generator)
         else:
-            found = _best(logits, total, processed, running, per_beam * beams)
+            found = _best(logits, total, processed, running, per_beam * beams, forced)
         barred = (improvable & (found.score.amax(1, keepdim=True) == -math.inf))[:, 0]
         ended = stopping.is_end(found.token) | stopping.is_full(length)
 
@@ -260,9 +261,12 @@ class _Pool:
         return self.ended.all(1, keepdim=True)
 
     def add(self, found: _Candidates, may_end: Tensor, length: int, length_penalty: float) -> None:
-        """Let those of the best W candidates that ``may_end``, (N, K), compete for a place."""
+        """Let those of the best W candidates that ``may_end``, (N, K), compete for a place.
+
+        The others compete as well, at a score that loses, so that ties are broken as in transformers.
+        """
         beams = self.score.shape[1]
-        found, may_end = _Candidates(*(field[:, :beams] for field in found)), may_end[:, :beams]
+        may_end = may_end & (torch.arange(may_end.shape[1], device=may_end.device) < beams)
         score = found.score / length**length_penalty
         score = torch.where(may_end, score, score + FAR)
         self.score, index = torch.cat([self.score, score], 1).topk(beams)
@@ -289,10 +293,19 @@ class _Pool:
         return tokens.flatten(1).T.contiguous().to(device), log_probs.flatten(1).T.contiguous().to(device)
 
 
-def _best(logits: Tensor, total: Tensor, processed: Tensor | None, running: Tensor, count: int) -> _Candidates:
-    """The ``count`` best continuations of each prompt: the best of the best of each beam."""
-    prompts, beams = running.shape
-    each = min(count, logits.shape[1])
+def _best(
+    logits: Tensor, total: Tensor, processed: Tensor | None, running: Tensor, count: int, forced: bool
+) -> _Candidates:
+    """The ``count`` best continuations of each prompt: the best of the best of each beam.
+
+    Forced tokens tie, so with them all beams are looked at together, slower, to break ties as transformers does.
+    """
+    (prompts, beams), vocab_size = running.shape, logits.shape[1]
+    if forced and processed is not None:
+        scores = (processed.reshape(prompts, beams, -1) + running[:, :, None]).flatten(1)  # (N, W V)
+        score, index = scores.topk(count)
+        return _candidates(logits, total, score, index // vocab_size, index % vocab_size)
+    each = min(count, vocab_size)
     if processed is None:  # the order within a row is that of the logits, so only the winners are normalised
         top, token = logits.topk(each)
         top = top - total
@@ -337,10 +350,11 @@ def _generator(options: GenerationConfig, device: torch.device) -> torch.Generat
 
 
 def _processors(
-    options: GenerationConfig, token_ids: TokenIds, limits: Limits, attention_mask: Tensor | None, expand: Tensor
-) -> list[Processor]:
+    options: GenerationConfig, token_ids: TokenIds, limits: Limits, attention_mask: Tensor | None, expand: Tensor,
+    prompt_length: int,
+) -> list[Processor]:  # fmt: skip
     mask = None if attention_mask is None else attention_mask[expand]
-    return make_processors(options, token_ids, limits.min_length, expand.device, mask)
+    return make_processors(options, token_ids, limits, prompt_length, expand.device, mask)
 
 
 def _apply(processors: list[Processor], input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -384,5 +398,5 @@ def _raise_non_finite(logits: Tensor, unusable: Tensor, copies: int, step: int) 
 def _raise_barred(barred: Tensor, copies: int, step: int) -> NoReturn:
     raise GenerationError(
         f"the options leave {_rows(barred, copies)} no token to go on with at {_where(step)}",
-        hint="relax no_repeat_ngram_size or min_length, or pass a smaller max_new_tokens",
+        hint="relax no_repeat_ngram_size, min_length or suppress_tokens, or pass a smaller max_new_tokens",
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -103,6 +103,11 @@ class LateDraws(TorchFunctionMode):
         self._order: MutableMapping[Tensor, int] = WeakIdKeyDictionary()
         self._numbers = itertools.count()
         self._seed: int | None = None
+
+    def forget(self, parameters: Iterable[Tensor]) -> None:
+        """Do not draw these, which have got their numbers from elsewhere."""
+        for parameter in parameters:
+            self._laws.pop(parameter, None)
 
     def draw(self) -> None:
         """Draw all that is still to be drawn, as many parameters at a time as torch has threads."""

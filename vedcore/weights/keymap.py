@@ -24,14 +24,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vedcore.errors import CheckpointMismatchError
 
-__all__ = ["NO_KEY_BIAS", "SAME", "TRANSPOSED", "Change", "Row", "ignored", "to_ours", "to_theirs"]
+__all__ = [
+    "NO_KEY_BIAS", "SAME", "TRANSPOSED", "Assignment", "Assignments", "Change", "Row", "assign", "ignored",
+    "mismatch", "their_name", "to_ours", "to_theirs", "under",
+]  # fmt: skip
 
 NAMES_SHOWN = 5
 _LEAF = r"(?:\.(weight|bias|gamma|beta|running_mean|running_var|num_batches_tracked))?"
@@ -95,6 +99,11 @@ def ignored(theirs: str) -> Row:
     return Row(theirs, "", optional=True, read_only=True)
 
 
+def under(rows: Iterable[Row], theirs: str, ours: str) -> tuple[Row, ...]:
+    """The rows of a part that stands in a larger checkpoint, under ``theirs`` there and ``ours`` here."""
+    return tuple(replace(row, theirs=theirs + row.theirs, ours=row.ours and ours + row.ours) for row in rows)
+
+
 def to_ours(state: Mapping[str, Tensor], rows: Iterable[Row], *, path: object = None) -> dict[str, Tensor]:
     """Their tensors under our names, in our layout.
 
@@ -107,7 +116,7 @@ def to_ours(state: Mapping[str, Tensor], rows: Iterable[Row], *, path: object = 
         CheckpointMismatchError: tensors that no row explains, rows that are not optional and match nothing, and
             tensors that cannot be cut; all of them at once.
     """
-    return _translate(state, list(rows), back=False, path=path)
+    return _translate(state, tuple(rows), back=False, path=path)
 
 
 def to_theirs(state: Mapping[str, Tensor], rows: Iterable[Row]) -> dict[str, Tensor]:
@@ -116,7 +125,7 @@ def to_theirs(state: Mapping[str, Tensor], rows: Iterable[Row]) -> dict[str, Ten
     Raises:
         CheckpointMismatchError: as `to_ours`.
     """
-    return _translate(state, [row for row in rows if not row.read_only], back=True, path=None)
+    return _translate(state, tuple(rows), back=True, path=None)
 
 
 class _Side:
@@ -164,53 +173,128 @@ Group = tuple[int, tuple[int, ...], str]
 """A row's number, layer numbers, and the tensor's own name in its module."""
 
 
-def _translate(state: Mapping[str, Tensor], rows: list[Row], *, back: bool, path: object) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class Assignment:
+    """Tensors of one side that together become tensors of the other.
+
+    Attributes:
+        sources: names on the one side, in their order; None where there is none, which stands for zeros.
+        targets: names on the other side, in their order; None for what is not wanted there.
+        row: the row that says so.
+        back: whether the sources are ours.
+    """
+
+    sources: tuple[str | None, ...]
+    targets: tuple[str | None, ...]
+    row: Row
+    back: bool
+
+    @property
+    def plain(self) -> bool:
+        """Whether the sources, one below the other, are the one target as they stand."""
+        return len(self.targets) == 1 and self.row.change.to_ours is _same
+
+    def apply(self, found: Sequence[Tensor | None]) -> dict[str, Tensor] | None:
+        """The targets for the sources; None where they are not to be cut into so many."""
+        change = self.row.change
+        tensors = _changed(found, len(self.targets), change.to_theirs if self.back else change.to_ours, back=self.back)
+        if tensors is None:
+            return None
+        return {name: tensor for name, tensor in zip(self.targets, tensors, strict=True) if name is not None}
+
+
+class Assignments(NamedTuple):
+    """What becomes of the names of a checkpoint."""
+
+    found: list[Assignment]
+    missing: list[str]
+    """Names that rows ask for and the checkpoint has not."""
+    unexpected: list[str]
+    """Names that no row explains."""
+    unused: list[str]
+    """Names that a row explains and nobody needs: ignored ones, and what was read under another name already."""
+
+
+def assign(names: Iterable[str], rows: Sequence[Row], *, back: bool = False) -> Assignments:
+    """Which tensors become which, by their names alone.
+
+    Args:
+        names: of the one side; theirs, or ours where ``back``.
+        rows: the key map.
+        back: from ours to theirs.
+    """
+    names = list(names)
+    rows = [row for row in rows if not (back and row.read_only)]
     sides = [(_Side(row.theirs), _Side(row.ours)) for row in rows]
     if back:
         sides = [(ours, theirs) for theirs, ours in sides]
-    groups, unexpected = _grouped(state, sides, first_only=not back)
+    groups, unexpected = _grouped(names, sides, first_only=not back)
     missing = _unmatched(rows, sides, groups)
-    out: dict[str, Tensor] = {}
-    for (index, numbers, leaf), found in sorted(groups.items(), key=lambda item: item[0]):
+    found: list[Assignment] = []
+    assigned: set[str] = set()
+    for (index, numbers, leaf), present in sorted(groups.items(), key=lambda item: item[0]):
         row, (source, target) = rows[index], sides[index]
         if not target.names:
             continue
-        names = target.write(numbers, leaf)
-        if not back and all(name in out for name in names):
+        targets = target.write(numbers, leaf)
+        if not back and assigned.issuperset(targets):
             continue  # an earlier row has read it
         gap = row.change.no_bias if leaf == "bias" else None
-        absent = [n for i, n in enumerate(source.write(numbers, leaf)) if i not in found and (back or i != gap)]
+        absent = [n for i, n in enumerate(source.write(numbers, leaf)) if i not in present and (back or i != gap)]
         if absent:
             missing += absent
             continue
-        change = row.change.to_theirs if back else row.change.to_ours
-        tensors = _changed([found.get(i) for i in range(len(source.names))], len(names), change, back=back)
-        if tensors is None:
-            shape = tuple(next(iter(found.values())).shape)
-            unexpected.append(f"{source.write(numbers, leaf)[0]} of shape {shape}, not to be cut into {len(names)}")
-            continue
-        out.update({name: t for i, (name, t) in enumerate(zip(names, tensors, strict=True)) if not back or i != gap})
-    if missing or unexpected:
-        raise _mismatch(missing, unexpected, path)
+        assigned.update(targets)
+        wanted = tuple(None if back and i == gap else name for i, name in enumerate(targets))
+        found.append(Assignment(tuple(present.get(i) for i in range(len(source.names))), wanted, row, back))
+    used = {name for assignment in found for name in assignment.sources} | set(unexpected)
+    return Assignments(found, missing, unexpected, [name for name in names if name not in used])
+
+
+def their_name(name: str, rows: Iterable[Row]) -> str | None:
+    """What a file of theirs would call a tensor of ours, for messages; None where no row says."""
+    for row in rows:
+        side = None if row.read_only else _Side(row.ours)
+        if side is not None and (match := side.match(name)) is not None:
+            position, numbers, leaf = match
+            written = _Side(row.theirs).write(numbers, leaf)
+            return written[position] if len(written) == len(side.names) else ", ".join(written)
+    return None
+
+
+def _translate(state: Mapping[str, Tensor], rows: Sequence[Row], *, back: bool, path: object) -> dict[str, Tensor]:
+    assignments = assign(state, rows, back=back)
+    unexpected = list(assignments.unexpected)
+    out: dict[str, Tensor] = {}
+    for assignment in assignments.found:
+        targets = assignment.apply([None if name is None else state[name] for name in assignment.sources])
+        if targets is None:
+            name = next(name for name in assignment.sources if name is not None)
+            shape, parts = tuple(state[name].shape), len(assignment.targets)
+            unexpected.append(f"{name} of shape {shape}, not to be cut into {parts}")
+        else:
+            out |= targets
+    if assignments.missing or unexpected:
+        raise mismatch(assignments.missing, unexpected, path)
     return out
 
 
 def _grouped(
-    state: Mapping[str, Tensor], sides: list[tuple[_Side, _Side]], *, first_only: bool
-) -> tuple[dict[Group, dict[int, Tensor]], list[str]]:
-    """The tensors by row, layer and leaf, each by its position among the row's names; and those of no row."""
-    groups: dict[Group, dict[int, Tensor]] = {}
+    names: Iterable[str], sides: list[tuple[_Side, _Side]], *, first_only: bool
+) -> tuple[dict[Group, dict[int, str]], list[str]]:
+    """The names by row, layer and leaf, each by its position among the row's names; and those of no row."""
+    groups: dict[Group, dict[int, str]] = {}
     unexpected = []
-    for key, tensor in state.items():
+    for key in names:
         matches = [(i, m) for i, (source, _) in enumerate(sides) if (m := source.match(key))]
         if not matches:
             unexpected.append(key)
         for index, (position, numbers, leaf) in matches[:1] if first_only else matches:
-            groups.setdefault((index, numbers, _OLD_LEAVES.get(leaf, leaf)), {})[position] = tensor
+            groups.setdefault((index, numbers, _OLD_LEAVES.get(leaf, leaf)), {})[position] = key
     return groups, unexpected
 
 
-def _unmatched(rows: list[Row], sides: list[tuple[_Side, _Side]], groups: Iterable[Group]) -> list[str]:
+def _unmatched(rows: Sequence[Row], sides: list[tuple[_Side, _Side]], groups: Iterable[Group]) -> list[str]:
     """Names of rows that must match and do not, for every layer that any row has."""
     matched = {(index, numbers) for index, numbers, _ in groups}
     layers: dict[str | None, set[tuple[int, ...]]] = {None: {()}}
@@ -226,7 +310,7 @@ def _unmatched(rows: list[Row], sides: list[tuple[_Side, _Side]], groups: Iterab
 
 
 def _changed(
-    found: list[Tensor | None], parts: int, change: Callable[[Tensor], Tensor], *, back: bool
+    found: Sequence[Tensor | None], parts: int, change: Callable[[Tensor], Tensor], *, back: bool
 ) -> list[Tensor] | None:
     """Join and cut in our layout, and change theirs before or after; None where it does not cut into ``parts``."""
     like = next(t for t in found if t is not None)
@@ -243,7 +327,8 @@ def _changed(
     return [t.contiguous() for t in (map(change, pieces) if back else pieces)]
 
 
-def _mismatch(missing: list[str], unexpected: list[str], path: object) -> CheckpointMismatchError:
+def mismatch(missing: Sequence[str], unexpected: Sequence[str], path: object) -> CheckpointMismatchError:
+    """The error for tensors that a key map does not find, and for those that it does not know."""
     shown = missing[:NAMES_SHOWN], unexpected[: max(0, NAMES_SHOWN - len(missing))]
     said = [
         f"{len(names)} tensor{'s' * (len(names) != 1)} {what}" + (f" ({', '.join(few)})" if few else "")

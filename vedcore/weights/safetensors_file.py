@@ -121,15 +121,16 @@ class TensorFile:
         if end != size:
             raise self._corrupt(f"{size:,} bytes of tensors, and the header announces {end:,}")
 
-    def read(self, place: Callable[[str, StoredTensor], Tensor], *, take_hash: bool = True) -> Iterator[str]:
-        """Read all tensors, each into what ``place`` returns for it.
+    def read(self, place: Callable[[str, StoredTensor], Tensor | None], *, take_hash: bool = True) -> Iterator[str]:
+        """Read the tensors, each into what ``place`` returns for it.
 
         Args:
             place: a tensor of the stored dtype and shape to fill; on the CPU and contiguous it is filled directly.
+                None leaves the stored one where it is.
             take_hash: set `sha256` of the file at the end; it takes about as long as reading.
 
         Yields:
-            The name of each tensor when it has been read.
+            The name of each tensor when it has been read; the others have no part in it.
 
         Raises:
             CheckpointCorruptError: the file was cut meanwhile.
@@ -138,7 +139,11 @@ class TensorFile:
         hashed: Future[None] | None = None
         with ThreadPoolExecutor(1) as worker:  # hashing goes on while the next chunk is read
             for name, stored in self.tensors.items():
-                target = place(name, stored).detach()
+                target = place(name, stored)
+                if target is None and not take_hash:
+                    self._file.seek(stored.stop - stored.start, os.SEEK_CUR)
+                    continue
+                target = torch.empty(stored.shape, dtype=stored.dtype) if target is None else target.detach()
                 direct = target.device.type == "cpu" and target.is_contiguous() and target.dtype == stored.dtype
                 memory = target if direct else torch.empty(stored.shape, dtype=stored.dtype)
                 view = memoryview(memory.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]

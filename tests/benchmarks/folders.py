@@ -1,0 +1,96 @@
+"""How soon and in how little memory a folder is a model again, and a model a folder: ViT-base + GPT2, 957 MB.
+
+    python tests/benchmarks/folders.py [--rounds 5] [--json]
+
+vedcore and transformers read the same folder, each in a process of its own, in turns (A B A B …): from the call to load
+until the first forward pass has run, and how far memory rose from what the imports had taken. Then they write it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+CHILD = """
+import json, resource, sys, time
+import torch
+who, source, target = sys.argv[1:]
+if who == "vedcore":
+    import vedcore, vedcore.checkpoints.transformers, vedcore_encoders.vit, vedcore_decoders.gpt2
+    load, options = vedcore.load, {"format": "transformers"}
+else:
+    import transformers
+    from transformers import GPT2LMHeadModel, ViTModel
+    load, options = transformers.VisionEncoderDecoderModel.from_pretrained, {}
+
+def memory():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+images, ids = torch.zeros(1, 3, 224, 224), torch.ones(1, 1, dtype=torch.long)
+before, start = memory(), time.perf_counter()
+model = load(source)
+loaded = time.perf_counter()
+with torch.no_grad():
+    model(pixel_values=images, decoder_input_ids=ids)
+ready, after = time.perf_counter(), memory()
+model.save_pretrained(target, **options)
+written = time.perf_counter()
+print(json.dumps({"load": loaded - start, "load and first forward": ready - start, "peak memory": after - before,
+                  "save": written - ready, "peak memory of a save": memory() - after}))
+"""
+
+
+def measure(who: str, source: Path, target: Path) -> dict[str, float]:
+    """One load and one save, in a process of its own."""
+    arguments = [sys.executable, "-c", CHILD, who, str(source), str(target)]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def make(folder: Path) -> None:
+    """The folder, as transformers writes it."""
+    import transformers as hf
+
+    decoder = hf.GPT2Config(is_decoder=True, add_cross_attention=True)
+    config = hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(hf.ViTConfig(), decoder)
+    hf.VisionEncoderDecoderModel(config).save_pretrained(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5, help="rounds, after one that warms caches")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    options = parser.parse_args()
+    runs: dict[str, list[dict[str, float]]] = {"vedcore": [], "transformers": []}
+    with tempfile.TemporaryDirectory() as place:
+        source = Path(place, "source")
+        make(source)
+        for round_number in range(options.rounds + 1):
+            for who, found in runs.items():
+                figures = measure(who, source, Path(place, f"target-{who}"))
+                if round_number:
+                    found.append(figures)
+    rows = []
+    for what in runs["vedcore"][0]:
+        ours, theirs = (statistics.median(run[what] for run in runs[who]) for who in runs)
+        ratios = [a[what] / max(b[what], 1e-9) for a, b in zip(*runs.values(), strict=True)]
+        rows.append({"what": what, "vedcore": ours, "transformers": theirs, "ratio": statistics.median(ratios),
+                     "lowest": min(ratios), "highest": max(ratios)})  # fmt: skip
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return
+    print(f"{'':<24}{'vedcore':>12}{'transformers':>14}{'ratio':>8}   lowest to highest")
+    for row in rows:
+        scale, unit = (1e6, "MB") if "memory" in row["what"] else (1.0, "s")
+        figures = f"{row['vedcore'] / scale:>9.2f} {unit:<2}{row['transformers'] / scale:>11.2f} {unit:<2}"
+        print(f"{row['what']:<24}{figures}{row['ratio']:>8.2f}   {row['lowest']:.2f} to {row['highest']:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Parts from checkpoints: transformers' files of a part, alone or within larger models, into ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+
+import vedcore
+
+VIT = hf.ViTConfig(
+    hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=32, patch_size=8
+)
+GPT2 = hf.GPT2Config(vocab_size=91, n_embd=24, n_layer=2, n_head=3, n_positions=40, bos_token_id=3, eos_token_id=4)
+BERT = hf.BertConfig(
+    vocab_size=91, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40,
+    max_position_embeddings=40,
+)  # fmt: skip
+BART = hf.BartConfig(
+    vocab_size=91, d_model=24, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=3,
+    encoder_ffn_dim=40, decoder_ffn_dim=40, max_position_embeddings=40,
+)  # fmt: skip
+ROBERTA = hf.RobertaConfig(
+    vocab_size=91, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40,
+    max_position_embeddings=40,
+)  # fmt: skip
+DISTILBERT = hf.DistilBertConfig(
+    vocab_size=91, dim=24, n_layers=2, n_heads=3, hidden_dim=40, max_position_embeddings=40
+)
+
+
+def saved(model: Any, folder: Path) -> str:
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "left"),
+    [
+        (lambda: hf.ViTModel(VIT), {"pooler.dense.weight", "pooler.dense.bias"}),
+        (lambda: hf.ViTModel(VIT, add_pooling_layer=False), set()),
+        (lambda: hf.ViTForImageClassification(VIT), {"classifier.weight", "classifier.bias"}),
+    ],
+)
+def test_an_encoder(theirs: Any, left: set[str], tmp_path: Path) -> None:
+    model = theirs().eval()
+    ours = vedcore.compose(saved(model, tmp_path / "vit"), "gpt2", decoder_n_layer=1, decoder_vocab_size=50)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        states = (model if hasattr(model, "embeddings") else model.vit)(images).last_hidden_state
+        torch.testing.assert_close(ours.encoder(images).last_hidden_state, states, atol=1e-4, rtol=1e-4)
+    report = ours.load_reports["encoder"]
+    assert set(report.left) == left
+    assert not report.fresh
+    assert set(report.loaded) == set(ours.encoder.state_dict())
+    assert "left behind" in str(report)
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        lambda: hf.GPT2LMHeadModel(GPT2),
+        lambda: hf.GPT2Model(GPT2),
+        lambda: hf.BertForMaskedLM(BERT),
+        lambda: hf.BertForPreTraining(BERT),
+        lambda: hf.RobertaForMaskedLM(ROBERTA),
+        lambda: hf.DistilBertForMaskedLM(DISTILBERT),
+        lambda: hf.BartForConditionalGeneration(BART),
+        lambda: hf.BartModel(BART),
+    ],
+)
+def test_a_decoder(theirs: Any, tmp_path: Path) -> None:
+    model = theirs().eval()
+    folder = saved(model, tmp_path / "part")
+    ours = vedcore.compose("vit", folder, encoder_num_hidden_layers=1, seed=0)
+    report = ours.load_reports["decoder"]
+    names = set(ours.decoder.state_dict())
+    crossing = ours.decoder.fresh_parameters()
+    has_crossing = "bart" in type(model).__name__.lower()
+    assert set(report.fresh) == (set() if has_crossing else crossing)
+    assert set(report.loaded) == names - set(report.fresh)
+    embedding = model.get_input_embeddings().weight
+    assert torch.equal(ours.decoder.get_input_embeddings().weight, embedding)
+    again = vedcore.compose("vit", folder, encoder_num_hidden_layers=1, seed=0)
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), again.parameters(), strict=True))
+    assert all(p.isfinite().all() for p in ours.parameters())
+
+
+def test_halves_of_whole_models(tmp_path: Path) -> None:
+    """Of transformers' and of ours, and of what was written from them."""
+    config = hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(VIT, GPT2)
+    folder = saved(hf.VisionEncoderDecoderModel(config), tmp_path / "theirs")
+    first = vedcore.compose(folder, folder)
+    assert first.load_reports["decoder"].fresh == []
+    whole = vedcore.load(folder)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), whole.parameters(), strict=True))
+    first.save_pretrained(tmp_path / "native")
+    second = vedcore.compose(str(tmp_path / "native"), str(tmp_path / "native"))
+    for part in ("encoder", "decoder"):
+        second.save_pretrained(tmp_path / part, format="transformers", part=part)
+    third = vedcore.compose(str(tmp_path / "encoder"), str(tmp_path / "decoder"))
+    assert third.load_reports["decoder"].fresh == []
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), third.parameters(), strict=True))
+    _, info = hf.ViTModel.from_pretrained(tmp_path / "encoder", output_loading_info=True)
+    assert not info["missing_keys"]
+    _, info = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "decoder", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+
+
+def test_what_does_not_fit(tmp_path: Path) -> None:
+    folder = saved(hf.GPT2LMHeadModel(GPT2), tmp_path / "gpt2")
+    with pytest.raises(vedcore.CheckpointMismatchError, match="n_embd"):
+        vedcore.compose("vit", folder, encoder_num_hidden_layers=1, decoder_n_embd=48)
+    with pytest.raises(vedcore.UnknownComponentError, match="gpt2"):
+        vedcore.compose(folder, "gpt2")
+    plan = vedcore.plan("vit", folder)
+    assert plan.decoder.hidden_size == 24
+    assert plan.vocab_size == 91

@@ -1,0 +1,467 @@
+"""The real client against a hub on the loopback: what comes, what is checked, and what every fault ends in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from huggingface_hub import constants, get_session
+
+from tests.hub.conftest import TOKEN, fill
+from tests.hub.server import Fault, Hub
+from vedcore import hub as ours
+from vedcore.cli.app import group
+from vedcore.errors import CheckpointUnsafeError, HubError, VedcoreError
+from vedcore.hub import fetching, patience
+from vedcore.weights.snapshot import Snapshot
+
+WANTED = ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+def fails(call: Callable[[], object], *words: str, kind: type[VedcoreError] = HubError) -> VedcoreError:
+    """The error of ``call``: one line, with the words, and without the token anywhere."""
+    with pytest.raises(VedcoreError) as caught:
+        call()
+    error = caught.value
+    assert isinstance(error, kind), repr(error)
+    message = str(error)
+    assert len(message) <= 300
+    assert message.isprintable()
+    for word in words:
+        assert word in message, message
+    assert error.hint
+    frames = traceback.TracebackException.from_exception(error, capture_locals=True)
+    frames.stack = traceback.StackSummary.from_list(
+        [f for f in frames.stack if Path(f.filename).parent == Path(ours.__file__).parent]
+    )
+    dump = "".join(frames.format(chain=True)) + repr(error) + repr(vars(error)) + error.details
+    assert TOKEN not in dump
+    assert error.__context__ is None or isinstance(error.__context__, VedcoreError)
+    pickle.dumps(error.args)
+    return error
+
+
+def fetch(**arguments: object) -> Path:
+    return ours.fetch_folder("org/model", **arguments)  # type: ignore[arg-type]
+
+
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+def test_a_folder_of_links_with_what_a_model_needs(hub: Hub, cache: Path) -> None:
+    folder = fetch()
+    assert folder == cache / "models--org--model" / "snapshots" / str(hub.head("org/model"))
+    assert sorted(os.listdir(folder)) == WANTED
+    data = (hub.folder / "org/model/model.safetensors").read_bytes()
+    with Snapshot(folder) as snapshot:
+        assert snapshot.read("model.safetensors") == data
+    assert ours.expected_hashes(folder) == {"model.safetensors": hashlib.sha256(data).hexdigest()}
+    assert hub.tokens == {f"Bearer {TOKEN}"}
+    asked = len(hub.requests)
+    assert fetch() == folder
+    assert len(hub.requests) == asked + 1  # what main is now, and no file again
+    assert fetch(revision=folder.name) == folder
+    assert len(hub.requests) == asked + 1  # a commit does not change
+
+
+def test_only_some_files(hub: Hub) -> None:
+    folder = fetch(only=lambda name: name.endswith(".json"))
+    assert sorted(os.listdir(folder)) == ["config.json", "tokenizer.json"]
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_shards_by_their_index(hub: Hub, ending: str) -> None:
+    repo = hub.folder / "org/model"
+    stem = {"safetensors": "model", "bin": "pytorch_model"}[ending]
+    os.rename(repo / "model.safetensors", repo / f"{stem}-00001-of-00002.{ending}")
+    (repo / f"{stem}-00002-of-00002.{ending}").write_bytes(b"two")
+    (repo / f"{stem}-00003-of-00003.{ending}").write_bytes(b"of another save")
+    index = {"weight_map": {"a": f"{stem}-00001-of-00002.{ending}", "b": f"{stem}-00002-of-00002.{ending}"}}
+    (repo / f"{stem}.{ending}.index.json").write_text(json.dumps(index))
+    assert len(os.listdir(folder := fetch())) == 5
+    assert not (folder / f"{stem}-00003-of-00003.{ending}").exists()
+    index["weight_map"]["c"] = f"{stem}-00004-of-00004.{ending}"
+    (repo / f"{stem}.{ending}.index.json").write_text(json.dumps(index))
+    fails(fetch, "00004-of-00004")
+    index["weight_map"]["c"] = "../../../evil"
+    (repo / f"{stem}.{ending}.index.json").write_text(json.dumps(index))
+    fails(fetch, "evil", kind=CheckpointUnsafeError)
+
+
+def test_safetensors_before_bin(hub: Hub) -> None:
+    (hub.folder / "org/model/pytorch_model.bin").write_bytes(b"legacy")
+    assert sorted(os.listdir(fetch())) == WANTED
+    os.remove(hub.folder / "org/model/model.safetensors")
+    assert sorted(os.listdir(fetch())) == ["config.json", "pytorch_model.bin", "tokenizer.json"]
+
+
+def test_a_branch_that_moves_meanwhile_gives_one_commit(hub: Hub) -> None:
+    repo, before = hub.folder / "org/model", hub.head("org/model")
+
+    def move(method: str, path: str) -> None:
+        if path.endswith("/config.json"):
+            fill(repo, seed=7)
+
+    hub.on_request = move
+    folder = fetch()
+    assert folder.name == before != hub.head("org/model")
+    assert json.loads((folder / "config.json").read_text()) == {"seed": 0}
+    assert json.loads((folder / "tokenizer.json").read_text()) == {"words": 0}
+    hub.on_request = lambda method, path: None
+    assert fetch().name == hub.head("org/model")
+
+
+# Faults of the network and of the server.
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault("status", status=401), ["401", "HF_TOKEN"]),
+        (Fault("status", status=401, headers={"X-Error-Message": "Invalid credentials in Authorization header"}),
+         ["401", "HF_TOKEN"]),
+        (Fault("status", status=403), ["403", "HF_TOKEN"]),
+        (Fault("status", status=403, headers={"X-Error-Code": "GatedRepo"}), ["gated", "ask for access", "HF_TOKEN"]),
+        (Fault("status", status=404, headers={"X-Error-Code": "RepoNotFound"}), ["404", "check the name"]),
+        (Fault("status", status=404, headers={"X-Error-Code": "RevisionNotFound"}), ["'main'", "revision="]),
+        (Fault("status", status=404, headers={"X-Error-Code": "EntryNotFound"}), ["404"]),
+        (Fault("status", status=429, headers={"Retry-After": "3600"}), ["429", "3600 s"]),
+        (Fault("status", status=429, headers={"Retry-After": TOKEN}), ["429"]),
+        (Fault("status", status=500, headers={"X-Error-Message": TOKEN}), ["500", "later"]),
+        (Fault("status", status=503), ["503"]),
+        (Fault("status", status=418), ["418"]),
+        (Fault("hang"), ["no", "check the network"]),
+        (Fault("status", status=200), []),
+    ],
+    ids=lambda value: f"{value.kind}-{value.status}" if isinstance(value, Fault) else None,
+)  # fmt: skip
+@pytest.mark.parametrize("match", ["/api/models", "/resolve/"])
+def test_faults_of_each_request(hub: Hub, cache: Path, fault: Fault, words: list[str], match: str) -> None:
+    hub.faults = [Fault(fault.kind, match, status=fault.status, headers=fault.headers)]
+    start = time.monotonic()
+    fails(fetch, "org/model", *words)
+    assert time.monotonic() - start < 10
+    assert max(hub.requests.count(request) for request in hub.requests) <= 5
+    assert ours.verify()[1] == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("status", "/api/models", times=3),
+        Fault("status", "model.safetensors", "HEAD", times=3),
+        Fault("status", "model.safetensors", "GET", times=3),
+        Fault("status", "model.safetensors", status=429, headers={"Retry-After": "1"}, times=2),
+        Fault("drop", "model.safetensors", "GET", times=2),
+        Fault("drop", "model.safetensors", "GET", times=2, value="ignore_range"),
+        Fault("short", "model.safetensors", "GET", times=2),
+        Fault("hang", times=2),
+        Fault("hang_half", "model.safetensors", "GET", times=2),
+        Fault("ignore_range"),
+    ],
+    ids=lambda fault: f"{fault.kind}-{fault.status}-{fault.match.strip('/')}-{fault.method}",
+)
+def test_faults_that_pass(hub: Hub, fault: Fault) -> None:
+    hub.faults = [fault]
+    folder = fetch()
+    assert (folder / "model.safetensors").read_bytes() == (hub.folder / "org/model/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["drop", "short", "hang_half"])
+def test_faults_of_a_body_that_stay(hub: Hub, kind: str) -> None:
+    hub.faults = [Fault(kind, "model.safetensors", "GET", value="ignore_range")]
+    fails(fetch, "org/model", "check the network")
+    assert hub.asked("model.safetensors", "GET") <= 5
+    hub.faults = []
+    assert (fetch() / "model.safetensors").exists()
+
+
+def test_no_hub_at_all(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    fails(fetch, "no connection", "check the network")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_wrong_bytes_of_the_right_size(hub: Hub, cache: Path, name: str) -> None:
+    hub.faults = [Fault("wrong", name, "GET")]
+    fails(fetch, name, "hash", "vedcore cache verify")
+    assert ours.verify()[1] == []  # they are not kept
+    hub.faults = []
+    assert (fetch() / name).read_bytes() == (hub.folder / "org/model" / name).read_bytes()
+
+
+@pytest.mark.parametrize("etag", ['"../../../../evil"', '"/evil"', '"a/b"', '"a\\\\b"', '""'])
+def test_an_etag_that_is_a_path(hub: Hub, tmp_path: Path, etag: str) -> None:
+    hub.faults = [Fault("etag", "config.json", value=etag)]
+    fails(fetch, "hash", kind=CheckpointUnsafeError)
+    assert not list(tmp_path.rglob("evil"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil", "a/../../evil", "..", "a/..", "/evil", "C:\\evil", "C:evil", "a/C:evil", "\\\\host\\share\\evil",
+     "..\\evil", "a\\b", "a\0b", "a\nb", "", "./a", "a//b", "x" * 300],
+)  # fmt: skip
+def test_file_names_that_lead_out(hub: Hub, cache: Path, name: str) -> None:
+    hub.listed["org/model"] = [name]
+    fails(fetch, "org/model", kind=CheckpointUnsafeError)
+    assert not cache.exists()
+
+
+def test_no_model(hub: Hub) -> None:
+    os.remove(hub.folder / "org/model/config.json")
+    fails(fetch, "no config.json")
+
+
+# The cache.
+
+
+def test_offline(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offline(monkeypatch)
+    fails(fetch, "not in the cache", "vedcore pull org/model", "revision=")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    folder = fetch()
+    offline(monkeypatch)
+    asked = len(hub.requests)
+    assert fetch() == fetch(revision=folder.name) == folder
+    fails(lambda: fetch(revision="v2"), "'v2'", "vedcore pull")
+    fails(lambda: fetch(revision="0" * 40), "vedcore pull")
+    (cache / "models--org--model/refs/main").unlink()
+    fails(fetch, "revision=")
+    assert fetch(revision=folder.name) == folder
+    assert len(hub.requests) == asked
+
+
+def test_a_cache_that_is_damaged(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fetch()
+    ref = folder.parents[1] / "refs" / "main"
+
+    def cut(name: str) -> None:
+        os.truncate(folder / name, (folder / name).stat().st_size // 2)
+
+    damages: list[Callable[[], object]] = [
+        lambda: cut("config.json"),
+        lambda: cut("model.safetensors"),
+        lambda: os.remove(os.path.realpath(folder / "model.safetensors")),
+        lambda: ref.write_text(""),
+        lambda: ref.write_text("../../evil"),
+    ]
+    for damage in damages:
+        damage()
+        offline(monkeypatch)
+        fails(fetch, "vedcore cache verify", "vedcore pull")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        damaged = ours.verify("org/model")[1]
+        assert len(damaged) == 1
+        result = CliRunner().invoke(group, ["cache", "verify", "--json"])
+        assert json.loads(result.stdout)["damaged"][0]["repo"] == "org/model"
+        assert isinstance(result.exception, HubError)
+        result = CliRunner().invoke(group, ["pull", "org/model"])
+        assert result.stdout.strip() == str(folder)
+        assert ours.verify()[1] == []
+    assert CliRunner().invoke(group, ["cache", "verify", "org/model"]).stdout == "3 files, 0 damaged\n"
+
+
+def test_a_cache_that_cannot_be_written(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "cache"))
+    fails(fetch, "cannot be cached", "HF_HOME")
+
+
+def test_a_cache_that_is_read_only_serves_what_it_has(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **more: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    folder = fetch()
+    fill(hub.folder / "org/model", seed=1)
+    with monkeypatch.context() as patch:  # root may write where no one may
+        for owner, name in ((os, "replace"), (os, "makedirs"), (Path, "mkdir")):
+            patch.setattr(owner, name, refuse)
+        assert fetch(revision=folder.name) == folder
+        fails(fetch, "cannot be cached: permission denied", "HF_HOME")
+    fill(hub.folder / "org/model")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        (cache / "models--org--model/refs/main").write_text("0" * 40)
+        assert fetch() == folder
+
+
+def test_large_files_of_the_cache_are_left_to_the_loader(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fetch()
+    (folder / "model.safetensors").write_bytes(b"cut")
+    monkeypatch.setattr(fetching, "_SMALL", 2)
+    expected = ours.expected_hashes(fetch())
+    assert expected["model.safetensors"] != hashlib.sha256(b"cut").hexdigest()
+
+
+CHILD = """
+import sys
+from vedcore import hub
+print(hub.fetch_folder("org/model"), flush=True)
+"""
+
+
+def child(hub: Hub, cache: Path, **variables: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache), **variables}
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_killed_while_it_fetches(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.faults = [Fault("slow", "model.safetensors", "GET")]
+    kills = 2
+    for kill in range(kills):
+        process = child(hub, cache)
+        while hub.asked("model.safetensors", "GET") <= kill and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert ours.verify()[1] == []
+        offline(monkeypatch)
+        fails(fetch, "vedcore pull org/model")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert len(list(cache.rglob("*.incomplete"))) <= kills
+    hub.faults = []
+    process = child(hub, cache)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    offline(monkeypatch)
+    assert str(fetch()) == out.strip()
+
+
+def test_the_token_is_in_no_output_of_a_process(hub: Hub, cache: Path) -> None:
+    hub.faults = [Fault("status", "/api/models", status=403, headers={"X-Error-Message": TOKEN})]
+    process = child(hub, cache, HF_TOKEN=TOKEN, HF_DEBUG="0")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "HubError: org/model: access denied (403)" in err
+    assert TOKEN not in out + err
+
+
+def test_the_token_that_is_passed_is_in_no_error(hub: Hub) -> None:
+    hub.faults = [Fault("status", status=403)]
+    token = f"{TOKEN}x"
+    fails(lambda: fetch(token=token), "403")
+    assert hub.tokens == {f"Bearer {token}"}
+
+
+# Up.
+
+
+def test_push_is_one_commit_and_comes_back(hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    fill(folder, seed=3)
+    (folder / ".hidden").write_text("mine")
+    (folder / "model-2.safetensors").write_bytes(b"more")
+    url = ours.push_folder(folder, "me/new", private=True, commit_message="First", token=TOKEN)
+    assert url.startswith(f"{hub.url}/me/new/commit/")
+    [pushed] = hub.pushed
+    assert pushed["summary"] == "First"
+    kinds = {line["value"]["path"]: line["key"] for line in pushed["lines"][1:]}
+    assert kinds["model.safetensors"] == kinds["model-2.safetensors"] == "lfsFile"
+    assert kinds["config.json"] == "file"
+    assert set(kinds) == {name for name in os.listdir(folder) if name not in (".hidden", "onnx")}
+    back = ours.fetch_folder("me/new")
+    assert (back / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert ours.push_folder(folder, "me/new", create_pr=True).endswith("/discussions/1")
+
+
+@pytest.mark.parametrize("match", ["/api/repos/create", "/preupload/", "/info/lfs", "/storage/", "/commit/"])
+@pytest.mark.parametrize("fault", [Fault("status", status=403), Fault("status", status=500), Fault("hang")],
+                         ids=["403", "500", "hang"])  # fmt: skip
+def test_faults_of_a_push(hub: Hub, tmp_path: Path, match: str, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "TOTAL_SECONDS", 0.5)
+    folder = tmp_path / "made"
+    folder.mkdir()
+    fill(folder)
+    hub.faults = [Fault(fault.kind, match, status=fault.status)]
+    fails(lambda: ours.push_folder(folder, "me/new"), "me/new")
+    assert hub.asked(match) <= 5
+    assert hub.pushed == []
+
+
+def test_nothing_to_push(hub: Hub, tmp_path: Path) -> None:
+    fails(lambda: ours.push_folder(tmp_path / "none", "me/new"), "no such file")
+    fails(lambda: ours.push_folder(hub.folder, "me/new"), "no files")
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "config.json").symlink_to("/etc/hostname")
+    fails(lambda: ours.push_folder(tmp_path / "made", "me/new"), "a link", kind=CheckpointUnsafeError)
+    assert hub.requests == []
+
+
+def test_folders_are_fetched_at_once_in_threads(hub: Hub) -> None:
+    repos = [f"org/m{i}" for i in range(6)]
+    for seed, repo in enumerate(repos):
+        (hub.folder / repo).mkdir()
+        fill(hub.folder / repo, seed)
+    hub.faults = [Fault("status", "model.safetensors", "GET", times=4)]
+    with ThreadPoolExecutor(6) as pool:
+        folders = list(pool.map(ours.fetch_folder, repos * 2))
+    assert [json.loads((folder / "config.json").read_text())["seed"] for folder in folders] == [*range(6)] * 2
+    assert constants.HF_HUB_DISABLE_XET is False
+    assert [len(hooks) for hooks in get_session().event_hooks.values()] == [1, 0]
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("hub:org/name", ("org/name", None)),
+        ("hub:org/name@v1.0", ("org/name", "v1.0")),
+        ("hf://org/name@refs/pr/1", ("org/name", "refs/pr/1")),
+        ("hub:gpt2", ("gpt2", None)),
+        ("org/na.me-2_b", ("org/na.me-2_b", None)),
+        ("org/name@main", ("org/name", "main")),
+        ("gpt2", None),
+        ("./org/name", None),
+        ("/org/name", None),
+        ("../name", None),
+        ("a/b/c", None),
+        ("org/name ", None),
+        ("", None),
+        ("C:\\models", None),
+        ("timm/vit:x", None),
+    ],
+)
+def test_names_of_repos(text: str, named: tuple[str, str | None] | None) -> None:
+    assert ours.parse_repo(text) == named
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["hub:", "hub:/", "hub:a/b/c", "hub:../x", "hub:org/..", "hub:org/na me", "hub:org/name@", "hub:org/name@../x",
+     "hub:org/name@-x", "hub:org/name@a//b", "hf://", "hub:org/a--b", "hub:org/x.git", "hub:org/\u202ename",
+     f"hub:org/{'x' * 99}", "hub:org/name@a\nb", f"hub:org/name@{'x' * 999}"],
+)  # fmt: skip
+def test_names_that_are_wrong(text: str) -> None:
+    fails(lambda: ours.parse_repo(text), " is no ")
+
+
+@pytest.mark.parametrize("revision", ["../../x", "/x", "a/../b", "", "a b", "x\0", "refs/", "~1"])
+def test_revisions_that_are_wrong(hub: Hub, revision: str) -> None:
+    fails(lambda: fetch(revision=revision), "no revision")
+    assert hub.requests == []
+
+
+def test_a_repo_that_is_none(hub: Hub) -> None:
+    fails(lambda: ours.fetch_folder("../x"), "no repo")
+    fails(lambda: ours.verify("org/none"), "vedcore pull org/none")
+    assert ours.verify() == (0, [])

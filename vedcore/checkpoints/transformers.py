@@ -1,0 +1,257 @@
+"""Folders of transformers' VisionEncoderDecoderModel: TrOCR, Donut, Nougat, ViT-GPT2, and everybody's fine-tunes.
+
+``config.json`` has a section for the encoder and one for the decoder, which the families translate
+(`vedcore.hf.classes`); the weights are ``encoder.*``, ``decoder.*`` and, where the widths differ, ``enc_to_dec_proj``;
+settings of generation, images and tokens are where each era of the library kept them (`vedcore.hf`).
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vedcore.checkpoints.card import model_card
+from vedcore.checkpoints.filling import filled
+from vedcore.checkpoints.formats import (
+    CONFIG,
+    GENERATION,
+    MAX_CONFIG_BYTES,
+    MODEL_FILES,
+    Format,
+    LoadOptions,
+    json_bytes,
+    stored_state,
+)
+from vedcore.config import ComponentConfig, ModelConfig, TokenIds
+from vedcore.config_files import parse_json
+from vedcore.errors import ConfigError, IncompatibleError, UsageError
+from vedcore.hf.classes import TransformersClass
+from vedcore.hf.generation import read_generation, write_generation, write_ids
+from vedcore.hf.image_processors import write_image_processor
+from vedcore.hf.tokenizers import write_tokenizer
+from vedcore.layers.drawing import LateDraws
+from vedcore.model import VisionEncoderDecoder
+from vedcore.parts import WHOLE, Section, known_hashes, read_preprocessing, read_section, read_tokenizer_of
+from vedcore.processing import PREPROCESSING_FILE
+from vedcore.weights.folder import CARD, Written, save_folder
+from vedcore.weights.keymap import Row, to_theirs, under
+from vedcore.weights.loading import Weights
+from vedcore.weights.saving import weight_files
+from vedcore.weights.snapshot import Snapshot, read_folder
+
+__all__ = ["TransformersFormat"]
+
+PROJECTOR_ROW = Row("enc_to_dec_proj", "projector.proj", optional=True)
+
+
+class TransformersFormat(Format):
+    """The format of ``save_pretrained(format="transformers")``."""
+
+    def recognises(self, folder: Path) -> bool:
+        """A config.json of that ``model_type``."""
+        try:
+            return read_folder(folder, lambda snapshot: _read_json(snapshot, CONFIG)).get("model_type") == WHOLE
+        except ConfigError:
+            return False
+
+    def load(self, folder: Path, options: LoadOptions) -> VisionEncoderDecoder:
+        """The model in the folder; see `vedcore.load`."""
+        return read_folder(folder, partial(_load, options=options))
+
+    def save(
+        self,
+        model: VisionEncoderDecoder,
+        folder: str | os.PathLike[str],
+        *,
+        max_shard_size: int | str = "5GB",
+        weights_dtype: str | torch.dtype | None = None,
+        part: str | None = None,
+        **unknown: Any,
+    ) -> None:
+        """Write the model such that ``transformers.VisionEncoderDecoderModel.from_pretrained`` loads it.
+
+        Args:
+            model: what to write.
+            folder: made, or exchanged as a whole for the new one; see `vedcore.weights.folder`.
+            max_shard_size: bytes, or text such as ``"500MB"``; larger weights become several files and an index.
+            weights_dtype: store numbers in this type, such as ``"float16"``.
+            part: ``"encoder"`` or ``"decoder"`` writes that part alone, as a checkpoint of its own class.
+
+        Raises:
+            IncompatibleError: transformers has no such encoder, decoder or projector.
+            CheckpointWriteError: it cannot be written; what was there before is unchanged.
+        """
+        if unknown:
+            hint = "there are max_shard_size, weights_dtype, part"
+            raise UsageError("unknown option", field=next(iter(unknown)), hint=hint)
+        if part not in (None, "encoder", "decoder"):
+            raise UsageError(f"no part {part!r}", field="part", hint="name encoder or decoder")
+        state = stored_state(model, weights_dtype)
+        encoder, decoder = (_Half(model, kind, state) for kind in ("encoder", "decoder"))
+        files: dict[str, bytes | Written]
+        if part is not None:
+            half = encoder if part == "encoder" else decoder
+            config, tensors = half.config(), half.tensors()
+        else:
+            config = {
+                "model_type": WHOLE,
+                "architectures": ["VisionEncoderDecoderModel"],
+                "is_encoder_decoder": True,
+                "tie_word_embeddings": False,
+                "encoder": encoder.config(),
+                "decoder": decoder.config(),
+                **write_ids(model.token_ids),
+            }
+            tensors = _projector_tensors(model, state)
+            tensors |= {
+                f"{half.kind}.{name}": tensor for half in (encoder, decoder) for name, tensor in half.tensors().items()
+            }
+        config["dtype"] = str(next(t.dtype for t in tensors.values())).removeprefix("torch.")
+        files = {CONFIG: json_bytes(config), **weight_files(tensors, max_shard_size)}
+        if part != "decoder":
+            files[PREPROCESSING_FILE] = json_bytes(write_image_processor(model.processor.preprocessing))
+        if part != "encoder":
+            generation = write_generation(
+                model.generation_config, model.token_ids, max_positions=model.decoder.max_positions
+            )
+            files[GENERATION] = json_bytes(generation)
+            if model.processor.tokenizer is not None:
+                longest = model.decoder.max_positions
+                files |= write_tokenizer(model.processor.tokenizer, model.token_ids, model_max_length=longest)
+        if part is None:
+            files[CARD] = model_card(model, model.config).encode()
+        save_folder(folder, files, replaces=MODEL_FILES)
+
+
+class _Half:
+    """The encoder or the decoder of a model, as transformers has it."""
+
+    def __init__(self, model: VisionEncoderDecoder, kind: str, state: Mapping[str, Tensor]) -> None:
+        self.kind, self.part = kind, getattr(model, kind)
+        self.state = {n.removeprefix(f"{kind}."): t for n, t in state.items() if n.startswith(f"{kind}.")}
+        self.theirs = _written_as(self.part, getattr(model.config, kind).name)
+
+    def config(self) -> dict[str, Any]:
+        """Its section of config.json."""
+        flags = {"is_decoder": True, "add_cross_attention": True} if self.kind == "decoder" else {}
+        return {**self.theirs.write(self.part, self.part.settings()), **flags}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its tensors under their names, and what their class has beside them."""
+        tensors = to_theirs(self.state, self.theirs.key_map)
+        seen: set[int] = set()
+        for name, tensor in tensors.items():  # a tied matrix is stored once, but their biases are tied only with it
+            if tensor.ndim == 1 and id(tensor) in seen:
+                tensors[name] = tensor.clone()
+            seen.add(id(tensor))
+        like = next(iter(tensors.values()))
+        for name, more in self.theirs.extra(self.part).items():
+            tensors[name] = more if isinstance(more, Tensor) else torch.full(*more, dtype=like.dtype)
+        return tensors
+
+
+def _written_as(part: Any, name: str) -> TransformersClass:
+    """The class of transformers that the part is written as."""
+    classes: tuple[TransformersClass, ...] = getattr(part, "transformers", ())
+    if not classes:
+        raise IncompatibleError(
+            f"transformers has no class for {name!r}", field=name, hint='save it with format="native"'
+        )
+    able = [each for each in classes if not each.refusal(part)]
+    return able[0] if able else classes[0]  # which says why, once it is asked to write
+
+
+def _projector_tensors(model: VisionEncoderDecoder, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``enc_to_dec_proj`` where transformers has it: where the widths differ, and then nothing else fits between."""
+    encoder, decoder, name = model.encoder.hidden_size, model.decoder.hidden_size, model.config.projector.name
+    crossing = model.decoder.settings().get("cross_attention_hidden_size")
+    due = "linear" if encoder != decoder and crossing is None else "identity"
+    if crossing is not None and crossing != encoder:
+        raise IncompatibleError(
+            f"cross-attention takes {crossing}, and transformers gives it the encoder's {encoder} as they are",
+            field="projector", hint='save it with format="native"',
+        )  # fmt: skip
+    if name != due:
+        raise IncompatibleError(
+            f"{name!r}, and transformers has {due!r} between an encoder of {encoder} and a decoder of {decoder}",
+            field="projector", hint='save it with format="native"',
+        )  # fmt: skip
+    return to_theirs({n: t for n, t in state.items() if n.startswith("projector.")}, [PROJECTOR_ROW])
+
+
+def _read_json(snapshot: Snapshot, name: str) -> dict[str, Any]:
+    return parse_json(snapshot.read(name, MAX_CONFIG_BYTES), snapshot.path / name)
+
+
+def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
+    path = snapshot.path / CONFIG
+    top = _read_json(snapshot, CONFIG)
+    encoder = read_section("encoder", top.get("encoder"), path=path, whole=True)
+    decoder = read_section("decoder", top.get("decoder"), path=path, whole=True)
+    tokenizer = read_tokenizer_of(snapshot, decoder.theirs.model_type)
+    generation = _read_json(snapshot, GENERATION) if snapshot.has(GENERATION) else None
+    token_ids, generation_config = read_generation(
+        generation, top, top["decoder"], path=snapshot.path, max_positions=_positions(decoder, path)
+    )
+    rows = (
+        *under(encoder.theirs.key_map, "encoder.", "encoder."),
+        *under(decoder.theirs.key_map, "decoder.", "decoder."),
+        PROJECTOR_ROW,
+    )
+    weights = Weights(snapshot, rows, pickles=True)
+    config = ModelConfig(
+        encoder=_component(encoder),
+        decoder=_component(decoder),
+        preprocessing=read_preprocessing(snapshot, encoder.theirs.model_type),
+        token_ids=_within_vocabulary(token_ids, decoder.fields["vocab_size"], path),
+        dtype=_dtype(weights),
+    )
+    manifest = known_hashes(snapshot) if options["verify"] else None
+    model = filled(config, weights, options, path=path, tokenizer=tokenizer, manifest=manifest)
+    model.generation_config = generation_config
+    if config.preprocessing is None:
+        height, width = model.processor.preprocessing.image_size
+        warnings.warn(
+            f"{snapshot.path}: no {PREPROCESSING_FILE}: images are stretched to {height} x {width}, with mean "
+            f"{model.processor.preprocessing.image_mean}; set model.processor.preprocessing if the model saw others",
+            UserWarning, stacklevel=5,
+        )  # fmt: skip
+    return model
+
+
+def _component(section: Section) -> ComponentConfig:
+    return ComponentConfig(name=section.name, **section.fields)
+
+
+def _positions(decoder: Section, path: Path) -> int | None:
+    """Tokens that a text of the decoder may have."""
+    with torch.device("meta"), LateDraws():
+        part = decoder.cls(decoder.cls.make_config(None, decoder.fields, path=path, prefix="decoder."))
+    positions: int | None = part.max_positions
+    return positions
+
+
+def _within_vocabulary(ids: TokenIds, vocab_size: int, path: Path) -> TokenIds:
+    """The ids, without those that the vocabulary has not: defaults that a small vocabulary left behind."""
+    start, pad = (None if i is not None and i >= vocab_size else i for i in (ids.start, ids.pad))
+    kept = TokenIds(start=start, eos=tuple(i for i in ids.eos if i < vocab_size), pad=pad)
+    if kept != ids:
+        warnings.warn(
+            f"{path}: token ids {ids} reach beyond the vocabulary of {vocab_size}; set model.token_ids", UserWarning,
+            stacklevel=5,
+        )  # fmt: skip
+    return kept
+
+
+def _dtype(weights: Weights) -> Any:
+    """The type that all numbers are stored in; float32 where they are mixed."""
+    types = {str(t.dtype).removeprefix("torch.") for t in weights.stored.values() if t.dtype.is_floating_point}
+    known = types & {"float32", "float16", "bfloat16", "float64"}
+    return next(iter(known)) if len(types) == 1 and known else "float32"

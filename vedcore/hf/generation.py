@@ -1,0 +1,220 @@
+"""How a folder of transformers says texts are to be written, and with which token ids: in, and out again.
+
+transformers reads ``generation_config.json`` where there is one. Before 4.25 there was none: the options stood in
+``config.json``, at its top, else in its decoder's section. Training reads the ids at the top of ``config.json``
+either way; where these differ from those of generation, ours keeps both, as the model's token ids and as
+``GenerationConfig``'s own.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vedcore.config import MAX_VOCAB_SIZE, TOKEN_ID_FIELDS, Config, TokenId, TokenIds, token_id_tuple
+from vedcore.config_files.plain import short
+from vedcore.errors import ConfigError, ConfigSchemaError
+from vedcore.generation.config import BEAMS, EITHER, MAX_LENGTH, SAMPLING, UNBOUNDED_LENGTH, GenerationConfig
+
+__all__ = ["read_generation", "write_generation", "write_ids"]
+
+OWN = {"seed", "use_cache", "return_dict_in_generate"}
+"""Options of a call, not of a folder; transformers has no seed, and the others do not change the text."""
+SHARED = [name for name in GenerationConfig.model_fields if name not in OWN]
+"""Options of both, by one name."""
+
+# Options that change the text and that we do not have, with the values at which they do nothing
+FOREIGN: dict[str, Any] = {
+    "constraints": None, "diversity_penalty": 0.0, "dola_layers": None, "exponential_decay_length_penalty": None,
+    "force_words_ids": None, "guidance_scale": 1, "max_time": None, "num_beam_groups": 1, "penalty_alpha": 0,
+    "remove_invalid_values": False, "renormalize_logits": False, "sequence_bias": None, "stop_strings": None,
+    "token_healing": False, "watermarking_config": None,
+}  # fmt: skip
+FOREIGN_SAMPLING: dict[str, Any] = {
+    "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "min_p": None, "top_h": None, "typical_p": 1.0,
+}  # fmt: skip
+"""Likewise, and without effect unless tokens are drawn."""
+
+# What does not change the text that is written about an image
+IDLE = {
+    *OWN, "_commit_hash", "_from_model_config", "assistant_confidence_threshold", "assistant_early_exit",
+    "assistant_ensemble_weight", "assistant_lookbehind", "cache_config", "cache_implementation", "compile_config",
+    "continuous_batching_config", "disable_compile", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty",
+    "is_assistant", "is_encoder_decoder", "low_memory", "max_cache_len", "max_matching_ngram_size",
+    "num_assistant_tokens", "num_assistant_tokens_schedule", "output_attentions", "output_hidden_states",
+    "output_logits", "output_scores", "prefill_chunk_size", "prompt_lookup_num_tokens", "speculation_type",
+    "target_lookbehind", "transformers_version", "use_mtp",
+} - {"seed"}  # fmt: skip
+
+
+class _Ids(Config):
+    """The token ids of a section."""
+
+    bos_token_id: TokenId | None = None
+    eos_token_id: TokenId | tuple[TokenId, ...] | None = None
+    pad_token_id: TokenId | None = None
+    decoder_start_token_id: TokenId | None = None
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any], path: Path, prefix: str = "") -> _Ids:
+        return cls.parse({name: section.get(name) for name in TOKEN_ID_FIELDS}, path=path, prefix=prefix)
+
+    def over(self, other: _Ids) -> _Ids:
+        """These, and where there are none, the ``other``."""
+        own = {name: value for name, value in self if value is not None}
+        return other.model_copy(update=own)
+
+    @property
+    def start(self) -> int | None:
+        return self.bos_token_id if self.decoder_start_token_id is None else self.decoder_start_token_id
+
+
+def read_generation(
+    generation_config: Mapping[str, Any] | None,
+    top: Mapping[str, Any],
+    decoder: Mapping[str, Any],
+    *,
+    path: object,
+    max_positions: int | None = None,
+) -> tuple[TokenIds, GenerationConfig]:
+    """The ids and options with which transformers' ``generate`` writes.
+
+    Options that others leave no use for (``length_penalty`` without beams, ``temperature`` without sampling,
+    ``max_length`` beside ``max_new_tokens``) are left out, as they are common and change nothing.
+
+    Args:
+        generation_config: ``generation_config.json``; None where there is none.
+        top: ``config.json``.
+        decoder: its decoder's section.
+        path: the folder, for messages.
+        max_positions: positions of the decoder, None where it has no last one; a greater length that a file gives
+            becomes what they allow.
+
+    Returns:
+        Token ids as training takes them, and options, which hold ids where generation's are others. Without a length
+        in the files there is none in the options either: transformers' 20 tokens are no one's wish.
+
+    Raises:
+        ConfigSchemaError, ConfigLimitError: a value of a wrong type or out of bounds, with file and field.
+        UsageError: options that contradict each other, so that transformers refuses them too.
+
+    Warns:
+        UserWarning: one, that names the options with an effect that vedcore does not have.
+    """
+    file = Path(str(path)) / "config.json"
+    top_ids, decoder_ids = _Ids.of(top, file), _Ids.of(decoder, file, "decoder.")
+    given = {**_given(decoder), **_given(top)}
+    ids = top_ids.over(decoder_ids)
+    if generation_config is not None:
+        file = file.with_name("generation_config.json")
+        if not isinstance(generation_config, Mapping):
+            raise ConfigSchemaError(f"object expected, got {type(generation_config).__name__}", path=file)
+        given = {name: value for name, value in generation_config.items() if value is not None}
+        ids = _Ids.of(given, file)
+    elif top.get("force_bos_token_to_be_generated") and top_ids.bos_token_id is not None:  # before 4.1
+        given.setdefault("forced_bos_token_id", top_ids.bos_token_id)
+    _warn_of_foreign(given, file)
+
+    options = {name: given[name] for name in SHARED if name in given and name not in TOKEN_ID_FIELDS}
+    try:
+        config = GenerationConfig.parse(_with_effect(options, max_positions))
+    except ConfigError as error:
+        name = (error.field or "").partition(".")[0]
+        inner = generation_config is None and name in decoder and top.get(name) is None
+        raise error.at(file, f"decoder.{error.field}" if inner else None) from None
+
+    eos = token_id_tuple(ids.eos_token_id)
+    pad = ids.pad_token_id if ids.pad_token_id is not None or not eos else eos[0]
+    ours = TokenIds(
+        start=_first(top_ids.decoder_start_token_id, ids.start, top_ids.bos_token_id),
+        eos=eos or token_id_tuple(top_ids.eos_token_id),
+        pad=_first(top_ids.pad_token_id, pad),
+    )
+    changes: dict[str, Any] = {}
+    if ids.start not in (None, ours.start):
+        changes["decoder_start_token_id"] = ids.start
+    if pad not in (None, ours.pad):
+        changes["pad_token_id"] = pad
+    if eos != ours.eos:
+        changes["eos_token_id"] = eos
+    return ours, config.model_copy(update=changes)
+
+
+def write_generation(config: GenerationConfig, ids: TokenIds, *, max_positions: int | None = None) -> dict[str, Any]:
+    """``generation_config.json`` with which transformers' ``generate`` writes the same.
+
+    Args:
+        config: the model's options.
+        ids: the model's token ids.
+        max_positions: positions of the decoder, None where it has no last one. Without a length of its own ``config``
+            fills them, and the file says so, as transformers stops after 20 tokens unless it is told.
+
+    Warns:
+        UserWarning: options that transformers has no such thing as: a seed.
+    """
+    if config.seed is not None:
+        warnings.warn(
+            f"seed={config.seed} is not written, as transformers has no such option; call torch.manual_seed",
+            UserWarning, stacklevel=2,
+        )  # fmt: skip
+    kept = config.model_dump(mode="json", exclude_defaults=True, include=set(SHARED) - set(TOKEN_ID_FIELDS))
+    theirs = {name: value for name, value in kept.items() if value not in (None, [])}
+    if not {"max_length", "max_new_tokens"} & theirs.keys():
+        # a row of one position is the start id alone, and ours writes one token after it
+        theirs |= {"max_length": max(max_positions, 2)} if max_positions else {"max_new_tokens": UNBOUNDED_LENGTH}
+    return {**theirs, **write_ids(config.token_ids(ids, MAX_VOCAB_SIZE))}
+
+
+def write_ids(ids: TokenIds) -> dict[str, Any]:
+    """The ids at the top of transformers' ``config.json``; those that are not set are left out."""
+    eos: int | list[int] | None = ids.eos[0] if len(ids.eos) == 1 else list(ids.eos) or None
+    named = {"decoder_start_token_id": ids.start, "eos_token_id": eos, "pad_token_id": ids.pad}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _given(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in a section of ``config.json``, among all that it says of the model."""
+    known = [*SHARED, *FOREIGN, *FOREIGN_SAMPLING]
+    return {name: section[name] for name in known if section.get(name) is not None}
+
+
+def _with_effect(options: Mapping[str, Any], max_positions: int | None) -> dict[str, Any]:
+    """Without those that others leave no use for, and with lengths that fit each other."""
+    kept = dict(options)
+    if kept.get("do_sample", False) is False:
+        kept = {name: value for name, value in kept.items() if name not in SAMPLING}
+    if kept.get("num_beams", 1) == 1:
+        kept = {name: value for name, value in kept.items() if name not in BEAMS}
+    for new, whole in EITHER:
+        if new in kept:
+            kept.pop(whole, None)
+    lengths = {name: _length(name, kept[name]) for pair in EITHER for name in pair if name in kept}
+    longest = lengths.get("max_length", lengths.get("max_new_tokens", MAX_LENGTH) + 1)
+    if max_positions is not None:  # the last token is not read again; without a word on it a row fills the positions
+        longest = min(longest, max_positions + ("max_length" in lengths or "max_new_tokens" in lengths))
+    for name in lengths:  # transformers, too, goes on until a row is cut if it may not end before
+        kept[name] = min(lengths[name], longest - name.endswith("_new_tokens"))
+    return kept
+
+
+def _length(name: str, value: Any) -> int:
+    length: int = getattr(GenerationConfig.parse({name: value}), name)
+    return length
+
+
+def _warn_of_foreign(given: Mapping[str, Any], file: Path) -> None:
+    known = {*SHARED, *TOKEN_ID_FIELDS, *IDLE, *(FOREIGN_SAMPLING if given.get("do_sample") is not True else ())}
+    off = {**FOREIGN, **FOREIGN_SAMPLING}
+    names = [name for name, value in given.items() if name not in known and value not in (off.get(name), [], {})]
+    if names:
+        shown = ", ".join(short(name) for name in names[:8]) + (", …" if len(names) > 8 else "")
+        warnings.warn(
+            f"{file}: vedcore does not have these options, and generates without them: {shown}",
+            UserWarning, stacklevel=3,
+        )  # fmt: skip
+
+
+def _first(*ids: int | None) -> int | None:
+    return next((each for each in ids if each is not None), None)

@@ -1,0 +1,72 @@
+"""What names a repo, a revision and a file of the hub; nothing else is sent there or looked up in the cache."""
+
+from __future__ import annotations
+
+import re
+
+from vedcore.config_files.plain import short
+from vedcore.errors import CheckpointUnsafeError, HubError
+
+__all__ = ["COMMIT", "Token", "check_path", "check_repo", "check_revision", "parse_repo"]
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
+_REPO = re.compile(rf"{_NAME}(?:/{_NAME})?")
+_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
+
+
+def parse_repo(text: str) -> tuple[str, str | None] | None:
+    """The repo and the revision that ``text`` names, or None where it names no repo.
+
+    ``hub:org/name`` and ``hf://org/name``, each with or without ``@revision``, and without a prefix ``org/name`` and
+    ``org/name@revision``. A name without an owner, such as ``gpt2``, needs the prefix.
+
+    Raises:
+        HubError: a prefix, and then no repo or no revision.
+    """
+    prefix = next((prefix for prefix in ("hub:", "hf://") if text.startswith(prefix)), "")
+    repo, at, revision = text.removeprefix(prefix).partition("@")
+    if prefix:
+        return check_repo(repo), check_revision(revision) if at else None
+    if "/" not in repo or not _is_repo(repo) or (at and not _is_revision(revision)):
+        return None
+    return repo, revision if at else None
+
+
+class Token(str):
+    """A token that no crash dump shows."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+def _is_repo(repo: str) -> bool:
+    return _REPO.fullmatch(repo) is not None and not any(bad in repo for bad in ("--", "..")) and repo[-4:] != ".git"
+
+
+def _is_revision(revision: str) -> bool:
+    return _REVISION.fullmatch(revision) is not None and ".." not in revision and len(revision) <= 200
+
+
+def check_repo(repo: str) -> str:
+    if not isinstance(repo, str) or not _is_repo(repo):
+        raise HubError(f"{short(repo)} is no repo's name", hint="write org/name, as in hub:openai-community/gpt2")
+    return repo
+
+
+def check_revision(revision: str) -> str:
+    if not isinstance(revision, str) or not _is_revision(revision):
+        hint = "set revision= to a branch, a tag or a commit of 40 digits"
+        raise HubError(f"{short(revision)} is no revision", hint=hint)
+    return revision
+
+
+def check_path(name: object, repo: str) -> str:
+    """``name`` if it is a path within a folder, on any system."""
+    parts = name.split("/") if isinstance(name, str) else [""]
+    unsafe = any(part in ("", ".", "..") or re.search(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:", part) for part in parts)
+    if unsafe or max(len(part.encode("utf-8", "replace")) for part in parts) > 255:
+        raise CheckpointUnsafeError(f"a file named {short(name)}", path=repo, hint="do not use this repo")
+    return str(name)
