@@ -31,7 +31,7 @@ from vedcore.layers.linear import Embedding, output_layer
 from vedcore.layers.mlp import MLP
 from vedcore.weights.keymap import Row, ignored
 from vedcore_decoders.published import PublishedDecoder
-from vedcore_decoders.transformers_words import id_words, narrow
+from vedcore_decoders.transformers_words import id_words, narrow_or_unpadded, unpadded
 
 __all__ = ["BartConfig", "BartDecoder", "MBartConfig", "MBartDecoder", "TrOCRConfig", "TrOCRDecoder"]
 
@@ -190,18 +190,25 @@ WORDS = (
 )  # fmt: skip
 _LEARNED = {"use_learned_position_embeddings": True, "layernorm_embedding": True}
 BART_MODEL = TransformersClass(
-    model_type="bart", name="BartForCausalLM", key_map=KEY_MAP, refuses=narrow,
+    model_type="bart", name="BartForCausalLM", key_map=KEY_MAP, refuses=narrow_or_unpadded,
     attribute_map={"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"},
     fixed={"normalize_before": False, **_LEARNED},
     words=(*WORDS, Word("max_position_embeddings", 1024), *id_words(bos=0, eos=2, pad=1, start=2)),
 )  # fmt: skip
 MBART_MODEL = TransformersClass(
-    model_type="mbart", name="MBartForCausalLM", key_map=KEY_MAP, refuses=narrow,
+    model_type="mbart", name="MBartForCausalLM", key_map=KEY_MAP, refuses=narrow_or_unpadded,
     attribute_map=BART_MODEL.attribute_map, fixed={"normalize_before": True, **_LEARNED},
     words=(*WORDS, Word("max_position_embeddings", 1024), *id_words(bos=0, eos=2, pad=1)),
 )  # fmt: skip
+
+
+def _unlike_trocr(decoder: Any) -> str:
+    start = decoder.config.decoder_start_token_id
+    return unpadded(decoder) or ("it has no decoder_start_token_id, and theirs must have one" if start is None else "")
+
+
 TROCR_MODEL = TransformersClass(
-    model_type="trocr", name="TrOCRForCausalLM", key_map=TROCR_KEY_MAP,
+    model_type="trocr", name="TrOCRForCausalLM", key_map=TROCR_KEY_MAP, refuses=_unlike_trocr,
     attribute_map=BartConfig.attribute_map, fixed={"normalize_before": False},
     words=(
         *WORDS,

@@ -24,7 +24,7 @@ from vedcore.layers.linear import Embedding, Linear, output_layer
 from vedcore.layers.mlp import MLP, activation
 from vedcore.weights.keymap import Row, ignored
 from vedcore_decoders.published import PublishedDecoder
-from vedcore_decoders.transformers_words import id_words, narrow
+from vedcore_decoders.transformers_words import id_words, narrow_or_unpadded
 
 __all__ = ["BertConfig", "BertDecoder", "MaskedLMHead"]
 
@@ -165,7 +165,7 @@ SIZE_WORDS = (
 """What transformers' BERT and RoBERTa have in common."""
 BERT_MODEL = TransformersClass(
     model_type="bert", name="BertLMHeadModel", key_map=KEY_MAP, flags=("is_decoder", "add_cross_attention"),
-    refuses=narrow, words=(Word("vocab_size", 30522), *SIZE_WORDS, *id_words(pad=0)),
+    refuses=narrow_or_unpadded, words=(Word("vocab_size", 30522), *SIZE_WORDS, *id_words(pad=0)),
 )  # fmt: skip
 
 _IDS = {"bos_token_id": 101, "eos_token_id": 102}

@@ -20,7 +20,7 @@ from vedcore.errors import IncompatibleError
 from vedcore.hf.classes import TransformersClass, Word
 from vedcore.weights.keymap import Row
 from vedcore_decoders.bert import SIZE_WORDS, BertConfig, BertDecoder, body_rows
-from vedcore_decoders.transformers_words import id_words, narrow
+from vedcore_decoders.transformers_words import id_words, narrow_or_unpadded
 
 __all__ = ["RobertaConfig", "RobertaDecoder"]
 
@@ -61,7 +61,7 @@ KEY_MAP = (
 
 ROBERTA_MODEL = TransformersClass(
     model_type="roberta", name="RobertaForCausalLM", key_map=KEY_MAP, flags=("is_decoder", "add_cross_attention"),
-    refuses=narrow, words=(Word("vocab_size", 50265), *SIZE_WORDS, *id_words(bos=0, eos=2, pad=1)),
+    refuses=narrow_or_unpadded, words=(Word("vocab_size", 50265), *SIZE_WORDS, *id_words(bos=0, eos=2, pad=1)),
 )  # fmt: skip
 
 _BASE = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 CHILD = """
-import json, resource, sys, time
+import json, re, sys, time
 import torch
 who, source, target = sys.argv[1:]
 if who == "vedcore":
@@ -28,20 +28,26 @@ else:
     from transformers import GPT2LMHeadModel, ViTModel
     load, options = transformers.VisionEncoderDecoderModel.from_pretrained, {}
 
-def memory():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def memory(word):
+    return 1024 * int(re.search(word + r":\\s+(\\d+)", open("/proc/self/status").read())[1])
+
+def forget_peak():
+    open("/proc/self/clear_refs", "w").write("5")
 
 images, ids = torch.zeros(1, 3, 224, 224), torch.ones(1, 1, dtype=torch.long)
-before, start = memory(), time.perf_counter()
+forget_peak()
+before, start = memory("VmRSS"), time.perf_counter()
 model = load(source)
 loaded = time.perf_counter()
 with torch.no_grad():
     model(pixel_values=images, decoder_input_ids=ids)
-ready, after = time.perf_counter(), memory()
+ready, after = time.perf_counter(), memory("VmHWM")
+forget_peak()
+held, begun = memory("VmRSS"), time.perf_counter()
 model.save_pretrained(target, **options)
 written = time.perf_counter()
 print(json.dumps({"load": loaded - start, "load and first forward": ready - start, "peak memory": after - before,
-                  "save": written - ready, "peak memory of a save": memory() - after}))
+                  "save": written - begun, "peak memory of a save": memory("VmHWM") - held}))
 """
 
 

@@ -373,3 +373,25 @@ def test_loading_for_a_conversion_is_strict(run: Run, theirs: Path, tmp_path: Pa
     assert done.returncode == 1
     assert "enc_to_dec_proj.bias" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("decoder", ["bert", "roberta", "gpt2", "bart"])
+def test_a_tokenizer_comes_back_as_it_was(run: Run, tmp_path: Path, decoder: str) -> None:
+    """A decoder's class brings no special tokens of its own into a tokenizer that has none of them."""
+    small = {
+        "bert": {"num_hidden_layers": 1, "hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 9},
+        "gpt2": {"n_layer": 1, "n_embd": 24, "n_head": 2},
+        "bart": {"decoder_layers": 1, "d_model": 24, "decoder_attention_heads": 2, "decoder_ffn_dim": 9},
+    }  # fmt: skip
+    model = vedcore.compose(
+        {"name": "vit", "num_hidden_layers": 1, "hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 9},
+        {"name": decoder, **small.get(decoder, small["bert"])}, image_size=16, tokenizer="byte", seed=1,
+    )  # fmt: skip
+    assert model.processor.tokenizer is not None
+    model.save_pretrained(tmp_path / "ours")
+    assert run("convert", tmp_path / "ours", tmp_path / "theirs", "--format", "transformers").returncode == 0
+    assert run("convert", tmp_path / "theirs", tmp_path / "back", "--format", "native").returncode == 0
+    again = vedcore.load(tmp_path / "back").processor.tokenizer
+    assert again is not None
+    assert again.to_str() == model.processor.tokenizer.to_str()
+    assert told(run, tmp_path / "theirs")["tokenizer"] == {"name": "tokenizer.json", "kind": "BPE", "tokens": 259}

@@ -149,6 +149,19 @@ def test_what_the_class_lacks_is_not_written(part: str, field: str, value: bool)
         the_class(part).write(decoder, decoder.settings())
 
 
+@pytest.mark.parametrize("part", ["bert", "bart", "mbart", "trocr"])
+def test_padding_outside_the_vocabulary_is_not_written(part: str) -> None:
+    decoder = cases()[part].build(pad_token_id=VOCABULARY)
+    with pytest.raises(IncompatibleError, match="pad_token_id"):
+        the_class(part).write(decoder, decoder.settings())
+
+
+def test_trocr_without_a_start_is_not_written() -> None:
+    decoder = cases()["trocr"].build(decoder_start_token_id=None)
+    with pytest.raises(IncompatibleError, match="decoder_start_token_id"):
+        the_class("trocr").write(decoder, decoder.settings())
+
+
 def test_relative_positions_are_refused() -> None:
     with pytest.raises(ConfigSchemaError, match="position_embedding_type"):
         the_class("bert").read({"position_embedding_type": "relative_key"})
