@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -136,7 +136,7 @@ def compose(
     with _placed(source, options):
         resolved = _resolve(*_request(data, options))
         _check_device(device)
-        _, projector = _lay_out(resolved)
+        projector = _lay_out(resolved)[1]
         return _build(resolved, projector, device, draw=True)
 
 
@@ -146,6 +146,7 @@ def build(
     tokenizer: Tokenizer | None = None,
     device: str | torch.device | None = None,
     draw: bool = True,
+    check: Callable[[nn.Module], object] | None = None,
 ) -> VisionEncoderDecoder:
     """Build the model of a complete config: `compose` for a config and its tokenizer.
 
@@ -154,9 +155,12 @@ def build(
         tokenizer: in place of the one that the config names.
         device: where the parameters go.
         draw: give parameters random numbers; False leaves them as memory is, for weights that are loaded next.
+        check: called with the model's parts on the meta device, before anything is allocated.
     """
     resolved = _resolve(config, tokenizer)
-    _, projector = _lay_out(resolved)
+    _, projector, parts = _lay_out(resolved)
+    if check is not None:
+        check(parts)
     return _build(resolved, projector, device, draw=draw)
 
 
@@ -364,8 +368,8 @@ def _ids_of(config: DecoderConfig) -> TokenIds:
 # -- from parts to a plan ---------------------------------------------------------------------------------------
 
 
-def _lay_out(resolved: _Resolved) -> tuple[Plan, _Part]:
-    """The plan, and the projector that it needs."""
+def _lay_out(resolved: _Resolved) -> tuple[Plan, _Part, nn.Module]:
+    """The plan, the projector that it needs, and the three parts on the meta device, by the names of the model."""
     request = resolved.request
     dtype: torch.dtype = getattr(torch, request.dtype)
     with torch.device("meta"), _bounded(dtype.itemsize), LateDraws():
@@ -409,7 +413,10 @@ def _lay_out(resolved: _Resolved) -> tuple[Plan, _Part]:
         dtype=request.dtype, weight_bytes=total * dtype.itemsize, cache_bytes_per_image=per_token * tokens,
         cache_bytes_per_token=per_token, notes=resolved.notes,
     )  # fmt: skip
-    return result, projector_part
+    whole = nn.Module()
+    for kind, (_, module) in parts.items():
+        whole.add_module(kind, module)
+    return result, projector_part, whole
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,10 +41,8 @@ def filled(
     """
     settings = _numbers(config)
     try:
-        if options["strict"]:
-            with torch.device("meta"):
-                weights.check(build(config, tokenizer=tokenizer, draw=False), settings=settings)
-        model = build(config, tokenizer=tokenizer, draw=not options["strict"])
+        check = partial(weights.check, settings=settings) if options["strict"] else None
+        model = build(config, tokenizer=tokenizer, draw=not options["strict"], check=check)
     except ConfigError as error:
         raise error if error.path else error.at(path) from None
     weights.load_into(

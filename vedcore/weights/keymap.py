@@ -194,12 +194,20 @@ class Assignment:
         """Whether the sources, one below the other, are the one target as they stand."""
         return len(self.targets) == 1 and self.row.change.to_ours is _same
 
-    def apply(self, found: Sequence[Tensor | None]) -> dict[str, Tensor] | None:
-        """The targets for the sources; None where they are not to be cut into so many."""
+    def apply(self, found: Sequence[Tensor | None], *, views: bool = False) -> dict[str, Tensor] | None:
+        """The targets for the sources; None where they are not to be cut into so many.
+
+        Args:
+            found: the tensors, in the order of the names.
+            views: leave the targets in memory that they may share, in any layout; otherwise each is its own.
+        """
         change = self.row.change
         tensors = _changed(found, len(self.targets), change.to_theirs if self.back else change.to_ours, back=self.back)
         if tensors is None:
             return None
+        if not views:
+            cut = len(tensors) > 1
+            tensors = [t.contiguous() if not cut or not t.is_contiguous() else t.clone() for t in tensors]
         return {name: tensor for name, tensor in zip(self.targets, tensors, strict=True) if name is not None}
 
 
@@ -321,10 +329,10 @@ def _changed(
     if parts == 1:
         pieces = [whole]
     elif whole.ndim and whole.shape[0] % parts == 0:
-        pieces = [piece.clone() for piece in whole.chunk(parts)]  # each owns its memory
+        pieces = list(whole.chunk(parts))
     else:
         return None
-    return [t.contiguous() for t in (map(change, pieces) if back else pieces)]
+    return [change(piece) for piece in pieces] if back else pieces
 
 
 def mismatch(missing: Sequence[str], unexpected: Sequence[str], path: object) -> CheckpointMismatchError:

@@ -309,7 +309,7 @@ class _Filling:
         found[position] = memory
         if len(found) == sum(source is not None for source in assignment.sources):
             del self.beside[id(assignment)]
-            targets = assignment.apply([found.get(i) for i in range(len(assignment.sources))])
+            targets = assignment.apply([found.get(i) for i in range(len(assignment.sources))], views=True)
             for target, tensor in (targets or {}).items():
                 if target in self.state:
                     self._target(target, tensor.dtype, tuple(tensor.shape)).detach().copy_(tensor)
@@ -329,7 +329,7 @@ def _shapes(assignment: Assignment, like: Sequence[Tensor | None]) -> dict[str, 
     """Shapes of the targets for sources on the meta device; None where they cannot be joined or cut."""
     if len({tensor.shape for tensor in like if tensor is not None}) > 1:
         return None
-    targets = assignment.apply(like)
+    targets = assignment.apply(like, views=True)
     return None if targets is None else {name: tuple(tensor.shape) for name, tensor in targets.items()}
 
 
