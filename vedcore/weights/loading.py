@@ -440,11 +440,11 @@ def _shard_name(name: object, path: Path, ending: str) -> str:
 def _open_file(snapshot: Snapshot, name: str, index: str | None) -> Stored:
     try:
         file = snapshot.open(name)
-    except CheckpointNotFoundError as error:
+    except CheckpointNotFoundError:
         if index is None:
             raise
         raise CheckpointNotFoundError(
-            f"no such file, and {index} names it", path=snapshot.path / name, hint=error.hint
+            f"no such file, and {index} names it", path=snapshot.path / name, hint=_AGAIN
         ) from None
     if not name.endswith(".bin"):
         return TensorFile(file, snapshot.path / name)

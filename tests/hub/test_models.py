@@ -1,0 +1,99 @@
+"""Models by the names of repositories: loaded, taken apart, and written back, through the real client."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import transformers as hf
+from huggingface_hub import constants
+
+import vedcore
+from tests.hub.server import Hub
+
+SMALL = {
+    "encoder_num_hidden_layers": 1, "encoder_hidden_size": 16, "encoder_num_attention_heads": 2, "image_size": 32,
+    "decoder_n_layer": 1, "decoder_n_embd": 16, "decoder_n_head": 2, "decoder_n_positions": 20,
+}  # fmt: skip
+
+
+def small() -> vedcore.VisionEncoderDecoder:
+    return vedcore.compose("vit", "gpt2", tokenizer="byte", seed=0, **SMALL)
+
+
+def assert_same(a: vedcore.VisionEncoderDecoder, b: vedcore.VisionEncoderDecoder) -> None:
+    assert a.state_dict().keys() == b.state_dict().keys()
+    assert all(torch.equal(a.state_dict()[name], b.state_dict()[name]) for name in a.state_dict())
+
+
+@pytest.mark.parametrize("format", ["native", "transformers"])
+def test_pushed_loaded_and_taken_apart(hub: Hub, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small()
+    url = model.push_to_hub("me/captioner", private=True, commit_message="First", format=format)
+    assert "me/captioner" in url
+    assert hub.asked("/commit/", "POST") == 1
+    loaded = vedcore.load("me/captioner")
+    assert_same(model, loaded)
+    assert_same(model, vedcore.load("hub:me/captioner@main"))
+    assert_same(model, vedcore.load("me/captioner", revision=hub.head("me/captioner")))
+    assert loaded.processor.tokenizer is not None
+    composed = vedcore.compose("hub:me/captioner", "hub:me/captioner")
+    assert_same(model, composed)
+    assert composed.processor.tokenizer is not None
+    assert composed.processor.preprocessing == model.processor.preprocessing
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert_same(model, vedcore.load("me/captioner"))
+
+
+def test_parts_of_transformers(hub: Hub, tmp_path: Path) -> None:
+    vit = hf.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=20, image_size=32, patch_size=8
+    )
+    gpt2 = hf.GPT2Config(vocab_size=60, n_embd=24, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=2)
+    hf.ViTModel(vit).save_pretrained(tmp_path / "repos" / "a" / "vit")
+    hf.GPT2LMHeadModel(gpt2).save_pretrained(tmp_path / "repos" / "a" / "gpt2")
+    model = vedcore.compose("hub:a/vit", "hub:a/gpt2")
+    assert model.config.projector.name == "linear"
+    assert model.load_reports["decoder"].fresh
+    assert not model.load_reports["encoder"].fresh
+
+
+def test_a_name_that_is_a_folder_stays_one(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small().save_pretrained(tmp_path / "model")
+    (tmp_path / "org").mkdir()
+    for name in ("org/model", "./org/model", "org/other/model", "model/nothing", str(tmp_path / "nothing")):
+        with pytest.raises(vedcore.CheckpointNotFoundError):
+            vedcore.load(name)
+    vedcore.load("model")
+    with pytest.raises(vedcore.UsageError, match="revision"):
+        vedcore.load("model", revision="main")
+    assert hub.requests == []
+
+
+def test_what_the_hub_does_not_have(hub: Hub) -> None:
+    for name in ("org/none", "hub:org/none", "hub:org/model@nowhere"):
+        with pytest.raises(vedcore.HubError) as error:
+            vedcore.load(name)
+        assert len(str(error.value)) <= 300
+        with pytest.raises(vedcore.HubError):
+            vedcore.compose(name if ":" in name else f"hub:{name}", "gpt2")
+    with pytest.raises(vedcore.HubError):
+        vedcore.load("hub:no repository")
+
+
+@pytest.mark.parametrize("format", ["native", "transformers"])
+def test_a_flipped_bit_in_the_cache(hub: Hub, cache: Path, format: str) -> None:
+    small().push_to_hub("me/m", format=format)
+    vedcore.load("me/m")
+    link = next(cache.rglob("model.safetensors"))
+    blob = link.resolve()
+    data = bytearray(blob.read_bytes())
+    data[-3] ^= 4
+    blob.write_bytes(bytes(data))
+    with pytest.raises((vedcore.HubError, vedcore.CheckpointCorruptError), match=r"model\.safetensors"):
+        vedcore.load("me/m")
+    shutil.rmtree(cache)
+    vedcore.load("me/m")
