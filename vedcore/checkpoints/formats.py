@@ -105,7 +105,7 @@ def load(
         dtype: type of the parameters, such as ``"bfloat16"``; None takes the model's own.
         strict: False takes the tensors that fit by name, leaves the others random, and warns of both.
         check_finite: refuse NaN and Inf in the weights; ``"warn"`` warns, False does not look.
-        verify: compare the weights with the manifest's sha256.
+        verify: compare the weights with the sha256 of the folder's manifest, or of the hub that it came from.
 
     Raises:
         CheckpointNotFoundError: no such folder or model, or a file that it needs is missing.

@@ -94,12 +94,11 @@ class TransformersFormat(Format):
         if part not in (None, "encoder", "decoder"):
             raise UsageError(f"no part {part!r}", field="part", hint="name encoder or decoder")
         state = stored_state(model, weights_dtype)
-        encoder, decoder = (_Half(model, kind, state) for kind in ("encoder", "decoder"))
-        files: dict[str, bytes | Written]
         if part is not None:
-            half = encoder if part == "encoder" else decoder
+            half = _Half(model, part, state)
             config, tensors = half.config(), half.tensors()
         else:
+            encoder, decoder = (_Half(model, kind, state) for kind in ("encoder", "decoder"))
             config = {
                 "model_type": WHOLE,
                 "architectures": ["VisionEncoderDecoderModel"],
@@ -110,11 +109,10 @@ class TransformersFormat(Format):
                 **write_ids(model.token_ids),
             }
             tensors = _projector_tensors(model, state)
-            tensors |= {
-                f"{half.kind}.{name}": tensor for half in (encoder, decoder) for name, tensor in half.tensors().items()
-            }
+            for half in (encoder, decoder):
+                tensors |= {f"{half.kind}.{name}": tensor for name, tensor in half.tensors().items()}
         config["dtype"] = str(next(t.dtype for t in tensors.values())).removeprefix("torch.")
-        files = {CONFIG: json_bytes(config), **weight_files(tensors, max_shard_size)}
+        files: dict[str, bytes | Written] = {CONFIG: json_bytes(config), **weight_files(tensors, max_shard_size)}
         if part != "decoder":
             files[PREPROCESSING_FILE] = json_bytes(write_image_processor(model.processor.preprocessing))
         if part != "encoder":
