@@ -39,6 +39,7 @@ MAX_DIRECTORY_BYTES = 2 << 20
 _MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _VERSION = 1001
 _MAX_SMALL = 1 << 16
+_CHUNK = 1 << 22
 codecs.lookup("cp437")  # zipfile would import it when a file has such a name
 _CONTAINERS = {
     b"7z\xbc\xaf\x27\x1c": "7z", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"Rar!": "rar",
@@ -206,6 +207,7 @@ class TorchFile:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                self._check_sums()
                 self._file.seek(0)
                 reader = io.BufferedReader(_Nameless(self._file))
                 value: Any = torch.load(reader, map_location="cpu", weights_only=True, mmap=False)
@@ -220,10 +222,21 @@ class TorchFile:
         except Exception as error:
             if "allocate memory" in str(error):  # what torch's allocator says where Python has a MemoryError
                 raise MemoryError(f"{self.path}: {self.size:,} bytes") from None
-            raise _corrupt(f"torch.load: {str(error).strip().partition(chr(10))[0]}").at(self.path) from None
+            raise _corrupt(f"cannot be read: {str(error).strip().partition(chr(10))[0]}").at(self.path) from None
         if described != self.tensors:
             raise _corrupt("the file was changed while it was read").at(self.path)
         return values
+
+    def _check_sums(self) -> None:
+        """Read each member of an archive against its checksum: torch looks at those of some only."""
+        self._file.seek(0)
+        if self._file.read(2) != b"PK":
+            return
+        with zipfile.ZipFile(_Nameless(self._file)) as archive:
+            for entry in archive.infolist():
+                with archive.open(entry) as member:
+                    while member.read(_CHUNK):
+                        pass
 
     def _named(self, name: str) -> str:
         return name.removeprefix("module.") if self._prefix else name
