@@ -275,6 +275,8 @@ def _checked_entries(found: list[zipfile.ZipInfo], size: int) -> dict[str, zipfi
             raise CheckpointUnsafeError(f"the archive has {short(name)} beside its one folder", hint=AGAIN)
         if (entry.compress_type, entry.flag_bits & 1, entry.compress_size) != (zipfile.ZIP_STORED, 0, entry.file_size):
             raise CheckpointUnsafeError(f"{short(name)} is compressed, and torch.save never does", hint=AGAIN)
+        if entry.external_attr & 0x10:  # torch would read a folder as nothing, and leave memory as it is
+            raise CheckpointUnsafeError(f"{short(name)} says that it is a folder", hint=AGAIN)
         entries[name] = entry
     if not entries:
         raise _corrupt("an empty zip archive")
