@@ -398,7 +398,11 @@ def _lay_out(resolved: _Resolved) -> tuple[Plan, _Part, nn.Module]:
     layers = len(decoder.layers) if hasattr(decoder, "layers") else 0
     per_token = 2 * layers * decoder.hidden_size * dtype.itemsize
     crossing = decoder.fresh_parameters()
-    fresh = sum(p.numel() for name, p in decoder.named_parameters() if name in crossing)
+    fresh = {
+        "encoder": 0, "projector": counts["projector"],
+        "decoder": sum(p.numel() for name, p in decoder.named_parameters() if name in crossing),
+    }  # fmt: skip
+    drawn = [kind for kind, (part, _) in parts.items() if part.checkpoint is None and not request.pretrained]
     result = Plan(
         **{
             kind: PartPlan(
@@ -409,7 +413,7 @@ def _lay_out(resolved: _Resolved) -> tuple[Plan, _Part, nn.Module]:
         },
         image_size=size, image_tokens=tokens, vocab_size=decoder.vocab_size, max_positions=decoder.max_positions,
         token_ids=resolved.token_ids, parameters=total,
-        fresh_parameters=counts["projector"] + fresh if request.pretrained else total,
+        fresh_parameters=sum(counts[kind] if kind in drawn else fresh[kind] for kind in counts),
         dtype=request.dtype, weight_bytes=total * dtype.itemsize, cache_bytes_per_image=per_token * tokens,
         cache_bytes_per_token=per_token, notes=resolved.notes,
     )  # fmt: skip

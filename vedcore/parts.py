@@ -34,11 +34,12 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 __all__ = [
-    "WHOLE", "PartCheckpoint", "Section", "find_part", "from_hub", "is_hub_name", "known_hashes", "open_part",
-    "read_preprocessing", "read_section", "read_tokenizer_of",
+    "CONFIG", "MAX_CONFIG_BYTES", "MAX_TOKENIZER_BYTES", "WHOLE", "PartCheckpoint", "Section", "find_part", "from_hub",
+    "is_hub_name", "known_hashes", "open_part", "read_json", "read_preprocessing", "read_section", "read_tokenizer_of",
 ]  # fmt: skip
 
 CONFIG = "config.json"
+"""What a folder of any format has."""
 WHOLE = "vision-encoder-decoder"
 PROCESSOR = "processor_config.json"
 MAX_CONFIG_BYTES = 1_000_000
@@ -208,7 +209,7 @@ def open_part(kind: Kind, folder: Path) -> PartCheckpoint:
         CheckpointError: no config.json, or a model that has no such part.
         ConfigError: settings that cannot be honoured.
     """
-    data = read_folder(folder, partial(_read_config, path=folder / CONFIG))
+    data = read_folder(folder, partial(read_json, name=CONFIG))
     path = folder / CONFIG
     if "model_type" not in data:
         section = data.get(kind)
@@ -253,20 +254,25 @@ def read_preprocessing(snapshot: Snapshot, model_type: str | None) -> Preprocess
         model_type: what transformers calls the encoder; None where the folder is one of ours.
     """
     if model_type is None:
-        files = {name: snapshot.read(name, MAX_CONFIG_BYTES) for name in (PREPROCESSING_FILE,)}
+        files = {PREPROCESSING_FILE: snapshot.read(PREPROCESSING_FILE, MAX_CONFIG_BYTES)}
         return Processor.from_files(files, folder=snapshot.path).preprocessing
     for name in (PREPROCESSING_FILE, PROCESSOR):
-        path = snapshot.path / name
-        data: Any = parse_json(snapshot.read(name, MAX_CONFIG_BYTES), path) if snapshot.has(name) else None
+        data: Any = read_json(snapshot, name) if snapshot.has(name) else None
         if name == PROCESSOR and data is not None:  # as transformers 5 keeps it
             data = data.get("image_processor")
         if data is not None:
-            return read_image_processor(data, path=path, model_type=model_type)
+            return read_image_processor(data, path=snapshot.path / name, model_type=model_type)
     return None
 
 
-def _read_config(snapshot: Snapshot, path: Path) -> dict[str, Any]:
-    return parse_json(snapshot.read(CONFIG, MAX_CONFIG_BYTES), path)
+def read_json(snapshot: Snapshot, name: str) -> dict[str, Any]:
+    """The settings in a file of an opened folder.
+
+    Raises:
+        ConfigParseError: it is no JSON object.
+        CheckpointError: it is not there, unsafe, or larger than settings are.
+    """
+    return parse_json(snapshot.read(name, MAX_CONFIG_BYTES), snapshot.path / name)
 
 
 def _below(prefix: str, *, or_all: bool = False) -> Select:

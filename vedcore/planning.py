@@ -46,7 +46,7 @@ class Plan(Config):
     parameters: int
     """All of them."""
     fresh_parameters: int
-    """Those that start at random: all but those of a pretrained encoder."""
+    """Those that start at random; a checkpoint that has cross-attention leaves fewer than are counted here."""
     dtype: str
     """Type of the parameters."""
     weight_bytes: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_a_decoder(theirs: Any, tmp_path: Path) -> None:
 
 def test_halves_of_whole_models(tmp_path: Path) -> None:
     """Of transformers' and of ours, and of what was written from them."""
-    config = hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(VIT, GPT2)
+    config = hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(VIT, copy.deepcopy(GPT2))  # it changes them
     folder = saved(hf.VisionEncoderDecoderModel(config), tmp_path / "theirs")
     first = vedcore.compose(folder, folder)
     assert first.load_reports["decoder"].fresh == []
@@ -120,3 +121,14 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
     plan = vedcore.plan("vit", folder)
     assert plan.decoder.hidden_size == 24
     assert plan.vocab_size == 91
+
+
+def test_a_plan_counts_what_is_fresh(tmp_path: Path) -> None:
+    vit, gpt2 = saved(hf.ViTModel(VIT), tmp_path / "vit"), saved(hf.GPT2LMHeadModel(GPT2), tmp_path / "gpt2")
+    plan, model = vedcore.plan(vit, gpt2), vedcore.compose(vit, gpt2)
+    fresh = set(model.load_reports["decoder"].fresh)
+    assert plan.fresh_parameters == sum(p.numel() for name, p in model.decoder.named_parameters() if name in fresh)
+    own = vedcore.plan(vit, "gpt2", decoder_n_layer=1)
+    assert own.fresh_parameters == own.parameters - own.encoder.parameters
+    random = vedcore.plan("vit", "gpt2")
+    assert random.fresh_parameters == random.parameters

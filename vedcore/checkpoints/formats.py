@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from vedcore.config_files import parse_json
 from vedcore.config_files.plain import short
 from vedcore.errors import (
     CheckpointError,
@@ -21,7 +20,7 @@ from vedcore.errors import (
     close_matches,
 )
 from vedcore.hub import parse_repo
-from vedcore.parts import from_hub, is_hub_name
+from vedcore.parts import CONFIG, from_hub, is_hub_name, read_json
 from vedcore.plugins import load_component, registry
 from vedcore.weights.loading import CheckFinite
 from vedcore.weights.snapshot import Snapshot, read_folder
@@ -32,12 +31,10 @@ if TYPE_CHECKING:
     from vedcore.model import VisionEncoderDecoder
 
 __all__ = [
-    "CONFIG", "GENERATION", "MAX_CONFIG_BYTES", "MAX_TOKENIZER_BYTES", "MODEL_FILES", "Format", "LoadOptions",
+    "GENERATION", "MODEL_FILES", "Format", "LoadOptions",
     "folder_of", "json_bytes", "load", "stored_state", "torch_dtype",
 ]  # fmt: skip
 
-CONFIG = "config.json"
-"""What a folder of any format has."""
 GENERATION = "generation_config.json"
 MODEL_FILES = re.compile(
     r"(config|generation_config|preprocessor_config|processor_config|tokenizer|tokenizer_config|special_tokens_map"
@@ -45,8 +42,6 @@ MODEL_FILES = re.compile(
     r"|model(-\d{5}-of-\d{5})?\.safetensors"
 )
 """What a folder of a model may hold: files of these names are read, so none of an earlier model may stay."""
-MAX_CONFIG_BYTES = 1_000_000
-MAX_TOKENIZER_BYTES = 200_000_000
 
 
 class LoadOptions(TypedDict):
@@ -125,7 +120,7 @@ def load(
         format: Format = load_component("format", name)[0]()
         if format.recognises(folder):
             return format.load(folder, options)
-    kind = read_folder(folder, lambda snapshot: parse_json(snapshot.read(CONFIG), folder / CONFIG)).get("model_type")
+    kind = read_folder(folder, lambda snapshot: read_json(snapshot, CONFIG)).get("model_type")
     message = f"a model of type {short(kind)}, which no format here reads"
     raise CheckpointError(message, path=folder / CONFIG, hint=f"the formats are {', '.join(names)}")
 

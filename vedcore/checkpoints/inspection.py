@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vedcore.checkpoints.formats import CONFIG, GENERATION, MAX_CONFIG_BYTES
+from vedcore.checkpoints.formats import GENERATION
 from vedcore.checkpoints.transformers import PROJECTOR_ROW
 from vedcore.config import ModelConfig, TokenIds
-from vedcore.config_files import parse_json
 from vedcore.config_files.plain import short
 from vedcore.errors import (
     CheckpointCorruptError,
@@ -35,7 +34,7 @@ from vedcore.errors import (
 from vedcore.generation.config import GenerationConfig
 from vedcore.hf.classes import COMMON
 from vedcore.hf.generation import read_generation
-from vedcore.parts import WHOLE, known_hashes, read_preprocessing, read_tokenizer_of
+from vedcore.parts import CONFIG, WHOLE, known_hashes, read_json, read_preprocessing, read_tokenizer_of
 from vedcore.planning import in_units
 from vedcore.plugins import list_plugins, load_component, registry
 from vedcore.processing import TOKENIZER_FILE, vocab_size_of
@@ -186,7 +185,7 @@ class _Inspector:
             self.found.problems.append(str(error))
 
     def _json(self, name: str) -> dict[str, Any]:
-        return parse_json(self.snapshot.read(name, MAX_CONFIG_BYTES), self.snapshot.path / name)
+        return read_json(self.snapshot, name)
 
     def _format(self) -> str:
         if "model_type" not in self.config:

@@ -19,10 +19,7 @@ import torch
 from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.filling import filled
 from vedcore.checkpoints.formats import (
-    CONFIG,
     GENERATION,
-    MAX_CONFIG_BYTES,
-    MAX_TOKENIZER_BYTES,
     MODEL_FILES,
     Format,
     LoadOptions,
@@ -30,10 +27,10 @@ from vedcore.checkpoints.formats import (
     stored_state,
 )
 from vedcore.config import ModelConfig
-from vedcore.config_files import parse_json
 from vedcore.errors import ConfigError, ConfigSchemaError, TokenizerError, UsageError
 from vedcore.generation.config import GenerationConfig
 from vedcore.model import VisionEncoderDecoder
+from vedcore.parts import CONFIG, MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES, read_json
 from vedcore.processing import PREPROCESSING_FILE, TOKENIZER_FILE, Processor, make_tokenizer
 from vedcore.weights.folder import CARD, Written, save_folder
 from vedcore.weights.loading import Weights
@@ -49,7 +46,7 @@ class NativeFormat(Format):
     def recognises(self, folder: Path) -> bool:
         """A config.json without transformers' ``model_type``, or one that is damaged."""
         try:
-            return "model_type" not in read_folder(folder, lambda snapshot: _read_json(snapshot, CONFIG))
+            return "model_type" not in read_folder(folder, lambda snapshot: read_json(snapshot, CONFIG))
         except ConfigError:
             return True
 
@@ -92,13 +89,9 @@ class NativeFormat(Format):
         save_folder(folder, files, replaces=MODEL_FILES)
 
 
-def _read_json(snapshot: Snapshot, name: str) -> dict[str, Any]:
-    return parse_json(snapshot.read(name, MAX_CONFIG_BYTES), snapshot.path / name)
-
-
 def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
-    config = ModelConfig.parse(_read_json(snapshot, CONFIG), path=snapshot.path / CONFIG)
-    generation_config = GenerationConfig.parse(_read_json(snapshot, GENERATION), path=snapshot.path / GENERATION)
+    config = ModelConfig.parse(read_json(snapshot, CONFIG), path=snapshot.path / CONFIG)
+    generation_config = GenerationConfig.parse(read_json(snapshot, GENERATION), path=snapshot.path / GENERATION)
     processor = _read_processor(snapshot, config)
     manifest = snapshot.manifest() if options["verify"] else None
     weights = Weights(snapshot)

@@ -20,9 +20,7 @@ from torch import Tensor
 from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.filling import filled
 from vedcore.checkpoints.formats import (
-    CONFIG,
     GENERATION,
-    MAX_CONFIG_BYTES,
     MODEL_FILES,
     Format,
     LoadOptions,
@@ -30,7 +28,6 @@ from vedcore.checkpoints.formats import (
     stored_state,
 )
 from vedcore.config import ComponentConfig, ModelConfig, TokenIds
-from vedcore.config_files import parse_json
 from vedcore.errors import ConfigError, IncompatibleError, UsageError
 from vedcore.hf.classes import TransformersClass
 from vedcore.hf.generation import read_generation, write_generation, write_ids
@@ -38,7 +35,16 @@ from vedcore.hf.image_processors import write_image_processor
 from vedcore.hf.tokenizers import write_tokenizer
 from vedcore.layers.drawing import LateDraws
 from vedcore.model import VisionEncoderDecoder
-from vedcore.parts import WHOLE, Section, known_hashes, read_preprocessing, read_section, read_tokenizer_of
+from vedcore.parts import (
+    CONFIG,
+    WHOLE,
+    Section,
+    known_hashes,
+    read_json,
+    read_preprocessing,
+    read_section,
+    read_tokenizer_of,
+)
 from vedcore.processing import PREPROCESSING_FILE
 from vedcore.weights.folder import CARD, Written, save_folder
 from vedcore.weights.keymap import Row, to_theirs, under
@@ -57,7 +63,7 @@ class TransformersFormat(Format):
     def recognises(self, folder: Path) -> bool:
         """A config.json of that ``model_type``."""
         try:
-            return read_folder(folder, lambda snapshot: _read_json(snapshot, CONFIG)).get("model_type") == WHOLE
+            return read_folder(folder, lambda snapshot: read_json(snapshot, CONFIG)).get("model_type") == WHOLE
         except ConfigError:
             return False
 
@@ -184,17 +190,13 @@ def _projector_tensors(model: VisionEncoderDecoder, state: Mapping[str, Tensor])
     return to_theirs({n: t for n, t in state.items() if n.startswith("projector.")}, [PROJECTOR_ROW])
 
 
-def _read_json(snapshot: Snapshot, name: str) -> dict[str, Any]:
-    return parse_json(snapshot.read(name, MAX_CONFIG_BYTES), snapshot.path / name)
-
-
 def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     path = snapshot.path / CONFIG
-    top = _read_json(snapshot, CONFIG)
+    top = read_json(snapshot, CONFIG)
     encoder = read_section("encoder", top.get("encoder"), path=path, whole=True)
     decoder = read_section("decoder", top.get("decoder"), path=path, whole=True)
     tokenizer = read_tokenizer_of(snapshot, decoder.theirs.model_type)
-    generation = _read_json(snapshot, GENERATION) if snapshot.has(GENERATION) else None
+    generation = read_json(snapshot, GENERATION) if snapshot.has(GENERATION) else None
     token_ids, generation_config = read_generation(
         generation, top, top["decoder"], path=snapshot.path, max_positions=_positions(decoder, path)
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from vedcore.errors import ConfigError, UsageError
+from vedcore.errors import ConfigError, UsageError, printable
 
 __all__ = ["compose", "plan"]
 
@@ -75,6 +75,9 @@ def compose(
 
     with _flag_named(overrides):
         model = vedcore.compose(encoder, decoder, **_merged(encoder, decoder, options, overrides))
+    for part, report in model.load_reports.items():
+        for line in f"{part}: {report}".splitlines():
+            click.echo(printable(line), err=True)
     model.save_pretrained(output)
     parameters = sum(p.numel() for p in model.parameters())
     if as_json:

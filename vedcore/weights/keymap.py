@@ -219,8 +219,6 @@ class Assignments(NamedTuple):
     """Names that rows ask for and the checkpoint has not."""
     unexpected: list[str]
     """Names that no row explains."""
-    unused: list[str]
-    """Names that a row explains and nobody needs: ignored ones, and what was read under another name already."""
 
 
 def assign(names: Iterable[str], rows: Sequence[Row], *, back: bool = False) -> Assignments:
@@ -231,7 +229,6 @@ def assign(names: Iterable[str], rows: Sequence[Row], *, back: bool = False) -> 
         rows: the key map.
         back: from ours to theirs.
     """
-    names = list(names)
     rows = [row for row in rows if not (back and row.read_only)]
     sides = [(_Side(row.theirs), _Side(row.ours)) for row in rows]
     if back:
@@ -255,8 +252,7 @@ def assign(names: Iterable[str], rows: Sequence[Row], *, back: bool = False) -> 
         assigned.update(targets)
         wanted = tuple(None if back and i == gap else name for i, name in enumerate(targets))
         found.append(Assignment(tuple(present.get(i) for i in range(len(source.names))), wanted, row, back))
-    used = {name for assignment in found for name in assignment.sources} | set(unexpected)
-    return Assignments(found, missing, unexpected, [name for name in names if name not in used])
+    return Assignments(found, missing, unexpected)
 
 
 def their_name(name: str, rows: Iterable[Row]) -> str | None:

@@ -144,7 +144,7 @@ class Weights:
         self.plans: dict[str, tuple[Assignment, int]] = {}
         """By the stored name: what the tensor becomes, and its place among the sources."""
         if self.rows is None:
-            self.assignments = Assignments([], [], [], [])
+            self.assignments = Assignments([], [], [])
             self.tensors = {new: self.stored[name].shape for name, new in selected.items()}
             self.plans = {name: (Assignment((new,), (new,), _AS_IT_IS, False), 0) for name, new in selected.items()}
             return
