@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from vedcore.hf.classes import TransformersClass
 
-__all__ = ["Component", "Projector", "TextDecoder", "VisionEncoder"]
+__all__ = ["Component", "Projector", "TextDecoder", "VisionEncoder", "torch_dtype"]
 
 
 class Component(nn.Module, abc.ABC):
@@ -58,8 +58,8 @@ class Component(nn.Module, abc.ABC):
             UnknownComponentError: no such variant.
             ConfigSchemaError: a field that the family does not have, or a bad value.
         """
-        if variant is not None and variant not in cls.variants:
-            hint = did_you_mean(variant, cls.variants) or f"choose one of {', '.join(cls.variants)}"
+        if variant is not None and variant not in list(cls.variants):  # it may be anything that a file can hold
+            hint = did_you_mean(str(variant), cls.variants) or f"choose one of {', '.join(cls.variants)}"
             raise UnknownComponentError(f"{cls.__name__} has no variant {variant!r}", path=path, hint=hint)
         words = cls.config_class.attribute_map
         given = {words.get(field, field) for field in fields}
@@ -163,6 +163,8 @@ class TextDecoder(Component):
 
     config_class: ClassVar[type[DecoderConfig]]
     config: DecoderConfig
+    hub_repos: ClassVar[Mapping[str, str]] = {}
+    """Variants to the repositories of their published weights, which ``pretrained=True`` takes."""
     hidden_size: int
     """D."""
     vocab_size: int
@@ -213,14 +215,6 @@ class TextDecoder(Component):
     def fresh_parameters(self) -> set[str]:
         """Names of parameters that no language model's checkpoint holds: those of cross-attention."""
         return {name for name, _ in self.named_parameters() if ".cross_attention" in f".{name}"}
-
-    def load_pretrained(self, variant: str | None) -> None:
-        """Take the published weights of ``variant``, but for cross-attention, which is fresh where they have none.
-
-        Raises:
-            UsageError: there are none.
-        """
-        raise UsageError(f"{type(self).__name__} has no published weights", field="pretrained", hint="leave it out")
 
     def make_cache(self, capacity: int | None = None) -> DecoderCache:
         """An empty cache, with room for ``capacity`` tokens when given."""
@@ -384,6 +378,20 @@ class TextDecoder(Component):
         if cache is not None:
             cache.positions = counted[:, -1:]
         return torch.where(taken, counted - 1, -1)
+
+
+def torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """The type of that name.
+
+    Raises:
+        UsageError: no type for weights.
+    """
+    choices = {str(t).removeprefix("torch."): t for t in (torch.float32, torch.float16, torch.bfloat16, torch.float64)}
+    if dtype is None or (isinstance(dtype, torch.dtype) and dtype in choices.values()):
+        return dtype
+    if dtype in choices:
+        return choices[dtype]
+    raise UsageError(f"{dtype!r} is no type of weights", field="dtype", hint=f"choose one of {', '.join(choices)}")
 
 
 def _full_mask(mask: Tensor | None, cache: DecoderCache | None, rows: int, past: int, queries: int) -> Tensor | None:

@@ -42,7 +42,7 @@ from vedcore.errors import (
 from vedcore.generation.config import GenerationConfig
 from vedcore.layers.drawing import LateDraws
 from vedcore.model import VisionEncoderDecoder
-from vedcore.parts import PartCheckpoint, find_part, open_part
+from vedcore.parts import CONFIG, PartCheckpoint, find_part, from_hub, open_part
 from vedcore.planning import PartPlan, Plan, in_units
 from vedcore.plugins import load_component, registry
 from vedcore.plugins.contracts import check_built
@@ -65,7 +65,6 @@ class _Part(NamedTuple):
     entry: Entry
     cls: Any
     config: Any
-    variant: str | None
     checkpoint: PartCheckpoint | None = None
     """Where its weights come from, if it was named by a folder or a repository."""
 
@@ -103,6 +102,7 @@ def plan(encoder: Any, decoder: Any = None, **options: Any) -> Plan:
 
     Raises:
         ConfigError: parts that are unknown, settings that are wrong, parts that do not fit together.
+        CheckpointError, HubError: a checkpoint that a part comes from is damaged, does not fit, or is not to be had.
         PluginError: a plugin that fails.
     """
     data, source = _gather(encoder, decoder)
@@ -124,12 +124,14 @@ def compose(
         device: where the parameters go; the CPU by default.
         options: ``projector`` (``"auto"``, ``"identity"``, ``"linear"``, ``"mlp"``, a plugin's, or a mapping),
             ``tokenizer`` (``"char"``, ``"byte"``, a tokenizer.json, a ``tokenizers.Tokenizer``), ``image_size``
-            (a number or height and width), ``pretrained`` (published weights), ``seed`` (same seed, same weights),
-            ``dtype`` (``"float32"``, ``"float16"``, ``"bfloat16"``, ``"float64"``), ``token_ids``, ``preprocessing``,
-            and any field of a part as ``encoder_<field>``, ``decoder_<field>`` or ``projector_<field>``.
+            (a number or height and width), ``pretrained`` (published weights: timm's for the encoder, and for
+            the decoder the checkpoint on the hub, with its tokenizer), ``seed`` (same seed, same weights), ``dtype``
+            (``"float32"``, ``"float16"``, ``"bfloat16"``, ``"float64"``), ``token_ids``, ``preprocessing``, and any
+            field of a part as ``encoder_<field>``, ``decoder_<field>`` or ``projector_<field>``.
 
     Raises:
         ConfigError: parts that are unknown, settings that are wrong, parts that do not fit together.
+        CheckpointError, HubError: a checkpoint that a part comes from is damaged, does not fit, or is not to be had.
         PluginError: a plugin that fails.
     """
     data, source = _gather(encoder, decoder)
@@ -283,6 +285,8 @@ def _resolve(request: ModelConfig, tokenizer: Any) -> _Resolved:
             found = found and Preprocessing.parse(_with_image_size(found, request.encoder.fields["image_size"]))
         request = request.model_copy(update={"preprocessing": found})
     checkpoint = _checkpoint("decoder", request.decoder)
+    if checkpoint is None and request.pretrained:
+        checkpoint = _published(request.decoder, request.plugins.get("decoder"))
     if checkpoint is not None and tokenizer is None:
         tokenizer = checkpoint.tokenizer()
     decoder, token_ids, notes = _decoder_part(request, tokenizer, checkpoint)
@@ -295,6 +299,18 @@ def _checkpoint(kind: Kind, section: ComponentConfig) -> PartCheckpoint | None:
     return None if folder is None else open_part(kind, folder)
 
 
+def _published(section: ComponentConfig, owner: str | None) -> PartCheckpoint:
+    """The checkpoint on the hub that is the decoder's variant."""
+    _, cls, variant = _family("decoder", section, owner)
+    repositories: Mapping[str, str] = getattr(cls, "hub_repos", EMPTY)
+    if variant not in list(repositories):
+        raise UsageError(
+            f"{section.name!r} has no published weights", field="pretrained",
+            hint=f"choose one of {', '.join(repositories)}" if repositories else "leave it out",
+        )  # fmt: skip
+    return open_part("decoder", from_hub(repositories[variant]))
+
+
 def _part(
     kind: Kind,
     section: ComponentConfig,
@@ -304,16 +320,32 @@ def _part(
 ) -> _Part:
     if kind == "encoder":
         checkpoint = _checkpoint(kind, section)
-    if checkpoint is not None:
-        section = ComponentConfig(name=checkpoint.name, **{**checkpoint.fields, **section.fields})
+    found, cls, variant = _family(kind, section, owner, checkpoint)
+    given = {field: value for field, value in section.fields.items() if field != "variant"}
+    if checkpoint is not None:  # whose ids count, but where it leaves them open
+        own = checkpoint.fields.items()
+        defaults = {**defaults, **{field: value for field, value in own if value is not None or field not in defaults}}
+    words: Mapping[str, str] = cls.config_class.attribute_map
+    named = {words.get(field, field) for field in given}
+    fields = {**{field: value for field, value in defaults.items() if words.get(field, field) not in named}, **given}
     try:
-        cls, found = load_component(kind, section.name, recorded=owner)
-        fields = {**defaults, **section.fields}
-        variant = fields.pop("variant", found.variant)
         config = cls.make_config(variant, fields, prefix=f"{kind}.")
+    except ConfigError as error:
+        field = error.field or kind
+        theirs = checkpoint is not None and field.removeprefix(f"{kind}.") in checkpoint.fields.keys() - named
+        raise error.at(checkpoint.folder / CONFIG if checkpoint and theirs else error.path, field) from None
+    return _Part(found, cls, config, checkpoint)
+
+
+def _family(
+    kind: Kind, section: ComponentConfig, owner: str | None, checkpoint: PartCheckpoint | None = None
+) -> tuple[Entry, Any, Any]:
+    """The family that a section or its checkpoint names, its class, and the variant of it."""
+    try:
+        cls, found = load_component(kind, checkpoint.name if checkpoint else section.name, recorded=owner)
     except UnknownComponentError as error:
         raise error if error.field else error.at(error.path, kind) from None
-    return _Part(found.entry, cls, config, variant, checkpoint)
+    return found.entry, cls, section.fields.get("variant", found.variant)
 
 
 def _decoder_part(
@@ -478,8 +510,6 @@ def _build(
             decoder: TextDecoder = resolved.decoder.make("decoder")
             width = decoder.cross_attention_size
             projector: Projector = projector_part.make("projector", encoder.hidden_size, width)
-            if request.pretrained and resolved.decoder.checkpoint is None:
-                decoder.load_pretrained(resolved.decoder.variant)
         sides: dict[Kind, tuple[_Part, Any]] = {
             "encoder": (resolved.encoder, encoder), "decoder": (resolved.decoder, decoder),
         }  # fmt: skip

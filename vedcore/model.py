@@ -10,13 +10,14 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vedcore.components import Projector, TextDecoder, VisionEncoder
+from vedcore.components import Projector, TextDecoder, VisionEncoder, torch_dtype
 from vedcore.config import (
     MAX_VOCAB_SIZE,
     TOKEN_ID_FIELDS,
@@ -27,15 +28,21 @@ from vedcore.config import (
     token_id_tuple,
 )
 from vedcore.errors import IncompatibleError, UsageError
+from vedcore.generation.arguments import as_functions, check_tensors, prompt_ids
 from vedcore.generation.config import GenerationConfig
-from vedcore.generation.search import search
+from vedcore.generation.request import Request, StoppingCriterion
+from vedcore.generation.results import constraint_of, encode_prompt, require_tokenizer, text_results, with_inner_states
+from vedcore.generation.search import search, stream
 from vedcore.generation.state import DecodingState
-from vedcore.generation.streaming import check_streamer
+from vedcore.generation.streaming import check_streamer, text_pieces
 from vedcore.layers.cache import DecoderCache
+from vedcore.layers.linear import pack, use_seam
 from vedcore.outputs import EncoderOutput, GenerateOutput, TextResult, VisionEncoderDecoderOutput
-from vedcore.processing import Processor, vocab_size_of
+from vedcore.processing import Batch, Processor, vocab_size_of
 
 if TYPE_CHECKING:
+    from vedcore.generation.logits import PrefixFunction
+    from vedcore.generation.logits import Processor as LogitsProcessor
     from vedcore.generation.streaming import Streamer
     from vedcore.weights.loading import LoadReport
 
@@ -100,6 +107,7 @@ class VisionEncoderDecoder(nn.Module):
         """For each part that came from a checkpoint: what was loaded, what is fresh, what was left behind."""
         self._config = config
         self._frozen: set[Part] = set()
+        use_seam(self)
 
     @property
     def config(self) -> ModelConfig:
@@ -157,13 +165,8 @@ class VisionEncoderDecoder(nn.Module):
 
         A frozen encoder runs without a graph.
         """
-        _check_tensors(pixel_values=pixel_values, encoder_attention_mask=encoder_attention_mask)
-        shaped = pixel_values.ndim == 4 and pixel_values.shape[1] == 3 and len(pixel_values) > 0
-        if not shaped or not pixel_values.is_floating_point():
-            raise UsageError(
-                f"images of shape {tuple(pixel_values.shape)} and type {pixel_values.dtype}", field="pixel_values",
-                hint="give (N, 3, H, W) of floats, N at least 1, as model.processor makes them, or call generate_text",
-            )  # fmt: skip
+        _check_pixels(pixel_values)
+        check_tensors(encoder_attention_mask=encoder_attention_mask)
         no_graph = "encoder" in self._frozen and not any(p.requires_grad for p in self.encoder.parameters())
         with torch.no_grad() if no_graph else contextlib.nullcontext():
             out: EncoderOutput = self.encoder(
@@ -215,7 +218,7 @@ class VisionEncoderDecoder(nn.Module):
             UsageError: arguments that contradict each other or are missing.
             IncompatibleError: sizes that do not fit.
         """
-        _check_tensors(
+        check_tensors(
             pixel_values=pixel_values, decoder_input_ids=decoder_input_ids, labels=labels,
             decoder_attention_mask=decoder_attention_mask, decoder_inputs_embeds=decoder_inputs_embeds,
             encoder_attention_mask=encoder_attention_mask,
@@ -271,17 +274,20 @@ class VisionEncoderDecoder(nn.Module):
         """Encoder states as the decoder takes them, (N, S', E), and their mask (N, S') or None."""
         mask = encoded.attention_mask if mask is None else mask
         states = encoded.last_hidden_state
-        if states.ndim != 3 or states.shape[-1] != self.encoder.hidden_size:
-            raise UsageError(
-                f"states of shape {tuple(states.shape)} from an encoder of width {self.encoder.hidden_size}",
-                field="encoder_outputs", hint="give what model.encode gave",
-            )  # fmt: skip
+        self._check_states(states)
         if mask is not None and mask.shape != states.shape[:2]:
             raise UsageError(
                 f"a mask of shape {tuple(mask.shape)} for {states.shape[0]} images of {states.shape[1]} tokens",
                 field="encoder_attention_mask", hint=f"give {tuple(states.shape[:2])}",
             )  # fmt: skip
         return self.projector(states), None if mask is None else self.projector.project_mask(mask.bool())
+
+    def _check_states(self, states: Tensor) -> None:
+        if states.ndim != 3 or states.shape[-1] != self.encoder.hidden_size:
+            raise UsageError(
+                f"states of shape {tuple(states.shape)} from an encoder of width {self.encoder.hidden_size}",
+                field="encoder_outputs", hint="give what model.encode gave",
+            )  # fmt: skip
 
     def _check_labels(self, labels: Tensor) -> None:
         if labels.ndim != 2 or 0 in labels.shape or labels.dtype != torch.long:
@@ -382,6 +388,23 @@ class VisionEncoderDecoder(nn.Module):
 
     # -- generation ---------------------------------------------------------------------------------------------
 
+    def optimize_for_inference(self, dtype: str | torch.dtype | None = None) -> Self:
+        """Put the model into eval mode and lay its weights out for writing text, as the first `generate` does by itself.
+
+        On CPUs where it makes them faster, the decoder's linear layers hold their weights in blocks, in place of the
+        plain ones; only weights that two modules share (an output layer tied to the embedding) are then there twice.
+        Whoever looks at a weight, and `train`, gets the plain one back, so nothing is ever out of date.
+
+        Args:
+            dtype: the type to change the parameters to, such as ``"bfloat16"``; None leaves it.
+
+        Raises:
+            UsageError: no type of weights.
+        """
+        self.to(dtype=torch_dtype(dtype)).eval()
+        pack(self.decoder)
+        return self
+
     @torch.no_grad()
     def generate(
         self,
@@ -392,6 +415,9 @@ class VisionEncoderDecoder(nn.Module):
         decoder_attention_mask: Tensor | None = None,
         encoder_outputs: EncoderOutput | Sequence[Any] | None = None,
         encoder_attention_mask: Tensor | None = None,
+        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
+        stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
+        prefix_allowed_tokens_fn: PrefixFunction | None = None,
         streamer: Streamer | None = None,
         **options: Any,
     ) -> Tensor | GenerateOutput:
@@ -406,7 +432,12 @@ class VisionEncoderDecoder(nn.Module):
             decoder_attention_mask: (N, T) 0 or False where that start is padded at the left.
             encoder_outputs: what `encode` gave, in place of ``pixel_values``.
             encoder_attention_mask: (N, S) 0 or False marks tokens that show only padding of the image.
-            streamer: gets the ids as they come; greedy and sampling only.
+            logits_processor: one or several of ``(input_ids (B, L), scores (B, V)) -> scores (B, V)``, called after
+                those that the options mean, and before those that sampling does.
+            stopping_criteria: one or several of ``(input_ids (B, L), scores) -> (B,) bool``, True where a row is done;
+                ``scores`` is a tuple of those so far with ``output_scores=True``, else None.
+            prefix_allowed_tokens_fn: ``(number of the image, ids (L,) of a row so far) -> ids that may follow``.
+            streamer: gets the ids as they come; of one image under beams.
             options: fields of `GenerationConfig`, by transformers' names, for this call.
 
         Returns:
@@ -418,41 +449,71 @@ class VisionEncoderDecoder(nn.Module):
             GenerationError: a prompt that leaves no position; `NonFiniteError` for NaN in the logits.
         """
         config = self._options(generation_config, options)
+        check_streamer(streamer)
+        with _eval_mode(self):
+            state, request, encoded = self._prepared(
+                config, pixel_values, decoder_input_ids, decoder_attention_mask, encoder_outputs,
+                encoder_attention_mask, logits_processor, stopping_criteria, prefix_allowed_tokens_fn,
+            )  # fmt: skip
+            out = search(state, request, streamer)
+        if not config.return_dict_in_generate:
+            return out.sequences
+        copies = config.num_beams if config.num_beams > 1 else config.num_return_sequences
+        return with_inner_states(out, state, encoded, request.rows(copies))
+
+    def _prepared(
+        self,
+        config: GenerationConfig,
+        pixel_values: Tensor | None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: EncoderOutput | Sequence[Any] | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
+        stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
+        prefix_allowed_tokens_fn: PrefixFunction | None = None,
+    ) -> tuple[DecodingState, Request, EncoderOutput]:
+        """All that a search needs; everything is checked before the encoder runs."""
         ids = config.token_ids(self.token_ids, self.decoder.vocab_size)
-        _check_tensors(
-            pixel_values=pixel_values, decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask, encoder_attention_mask=encoder_attention_mask,
-        )  # fmt: skip
-        prompt = torch.tensor([[self._required("start", ids)]]) if decoder_input_ids is None else decoder_input_ids
-        if prompt.ndim != 2:
-            raise UsageError(f"ids of shape {tuple(prompt.shape)}", field="decoder_input_ids", hint="give (N, T)")
-        limits = config.limits(prompt.shape[-1], self.decoder.max_positions)
-        check_streamer(streamer, config)
-        if decoder_attention_mask is not None and not bool(decoder_attention_mask[..., -1:].all()):
-            raise UsageError("a prompt ends in padding", field="decoder_attention_mask", hint="pad at the left")
+        check_tensors(encoder_attention_mask=encoder_attention_mask)
         if (pixel_values is None) == (encoder_outputs is None):
             raise UsageError(
                 "give either pixel_values or encoder_outputs, and not both", field="pixel_values",
                 hint="encoder_outputs come from model.encode",
             )  # fmt: skip
-        with _eval_mode(self):
-            if pixel_values is not None:
-                encoder_outputs = self.encode(pixel_values, encoder_attention_mask)
-            encoded = _as_encoder_output(encoder_outputs)
-            assert encoded is not None
-            states, mask = self._project(encoded, encoder_attention_mask)
-            prompt = prompt.to(states.device)
-            if decoder_input_ids is None:
-                prompt = prompt.expand(len(states), 1)  # (N, 1)
-            if len(prompt) != len(states):
-                raise UsageError(
-                    f"{len(prompt)} prompts for {len(states)} images", field="decoder_input_ids",
-                    hint="give one for each image",
-                )  # fmt: skip
-            prompt_mask = None if decoder_attention_mask is None else decoder_attention_mask.to(states.device)
-            state = DecodingState(self.decoder, states, mask, prompt_mask, limits.max_length, config.use_cache)
-            out = search(state, prompt, config, ids, limits, attention_mask=prompt_mask, streamer=streamer)
-        return out if config.return_dict_in_generate else out.sequences
+        if pixel_values is not None:
+            _check_pixels(pixel_values)
+        encoded = _as_encoder_output(encoder_outputs)
+        if encoded is not None:
+            self._check_states(encoded.last_hidden_state)
+        images = len(pixel_values if encoded is None else encoded.last_hidden_state)  # type: ignore[arg-type]
+        starts = config.start_ids(self._required("start", ids), images) if decoder_input_ids is None else None
+        prompts, prompt_mask = prompt_ids(decoder_input_ids, decoder_attention_mask, starts)
+        if len(prompts) != images:
+            raise UsageError(
+                f"{len(prompts)} prompts for {images} images", field="decoder_input_ids", hint="give one for each image"
+            )
+        processors = as_functions("logits_processor", logits_processor)
+        criteria = as_functions("stopping_criteria", stopping_criteria)
+        as_functions("prefix_allowed_tokens_fn", prefix_allowed_tokens_fn)
+        limits = config.limits(prompts.shape[1], self.decoder.max_positions)
+        tokenizer = self.processor.tokenizer
+        request = Request(
+            prompts.to(self.device), config, ids, limits, None if prompt_mask is None else prompt_mask.to(self.device),
+            logits_processor=processors, stopping_criteria=criteria, prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+            text_of=None if tokenizer is None else partial(self.processor.decode, skip_special_tokens=False),
+            constraint=constraint_of(tokenizer, config, ids.eos, self.decoder.vocab_size),
+        )  # fmt: skip
+        attentions, hidden = config.output_attentions, config.output_hidden_states
+        if encoded is None:
+            assert pixel_values is not None
+            encoded = self.encode(pixel_values, encoder_attention_mask, attentions, hidden)
+        states, mask = self._project(encoded, encoder_attention_mask)
+        state = DecodingState(
+            self.decoder, states, mask, request.attention_mask, limits.max_length, config.use_cache,
+            output_attentions=attentions, output_hidden_states=hidden,
+        )  # fmt: skip
+        return state, request, encoded
 
     def _options(self, config: GenerationConfig | None, options: dict[str, Any]) -> GenerationConfig:
         if config is not None and not isinstance(config, GenerationConfig):
@@ -462,13 +523,74 @@ class VisionEncoderDecoder(nn.Module):
             )  # fmt: skip
         return (config or self.generation_config).with_options(**options)
 
-    def generate_text(self, images: Any, *, batch_size: int = 8, **options: Any) -> list[TextResult]:
+    def stream(
+        self,
+        image: Any,
+        *,
+        prompt: str | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
+        stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
+        prefix_allowed_tokens_fn: PrefixFunction | None = None,
+        **options: Any,
+    ) -> Iterator[str]:
+        """The text in, or about, one image, piece by piece as it is written: ``for piece in model.stream(image)``.
+
+        The pieces make up exactly the text of `generate_text`. A character comes once it is whole; under beams, once
+        all that may still win agree on it. Nothing runs ahead of what is taken; the model is in eval mode meanwhile.
+
+        Args:
+            image: a path, bytes, PIL image, array or tensor, or pixels (1, 3, H, W) as ``model.processor`` makes them.
+            prompt: as `generate_text` takes it.
+            generation_config: as `generate` takes it, and all that follows.
+
+        Raises:
+            ImageError: no image.
+            UsageError: options as in `generate`; more than one text; the model has no tokenizer.
+        """
+        config = self._options(generation_config, options)
+        if config.num_return_sequences > 1:
+            raise UsageError(
+                f"{config.num_return_sequences} texts cannot be one stream", field="num_return_sequences",
+                hint="pass 1, or call generate with streamer=",
+            )  # fmt: skip
+        spoiler = require_tokenizer(self.processor).token_to_id("<0xFF>")  # no character has this byte
+        batch = self._batch(image if isinstance(image, Tensor) and image.ndim == 4 else [image])
+        if (count := len(batch["pixel_values"])) > 1:
+            raise UsageError(f"{count} images cannot be one stream", field="image", hint="call stream for each")
+        with torch.no_grad(), _eval_mode(self):
+            state, request, _ = self._prepared(
+                config, batch["pixel_values"], self._prompts(prompt, config, 1),
+                encoder_attention_mask=batch.get("encoder_attention_mask"), logits_processor=logits_processor,
+                stopping_criteria=stopping_criteria, prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+            )  # fmt: skip
+        tokens = stream(state, request)
+
+        def pieces() -> Iterator[str]:
+            with _eval_mode(self):
+                yield from text_pieces(tokens, request.input_ids[0].tolist(), self.processor.decode, spoiler)
+
+        return pieces()
+
+    def generate_text(
+        self,
+        images: Any,
+        *,
+        batch_size: int = 8,
+        prompt: str | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
+        stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
+        **options: Any,
+    ) -> list[TextResult]:
         """The text in, or about, each image.
 
         Args:
             images: a path, bytes, PIL image, array or tensor, or a list of them; see `vedcore.processing`.
             batch_size: images that go through the model together.
-            options: as `generate` takes them.
+            prompt: what every text starts with. Names of special tokens in it are those tokens; one that does not begin
+                with such a name stands behind the start id.
+            generation_config: as `generate` takes it, and all that follows.
 
         Returns:
             One result an image, or ``num_return_sequences`` of them side by side.
@@ -477,54 +599,36 @@ class VisionEncoderDecoder(nn.Module):
             ImageError: naming the image that cannot be read.
             UsageError: the model has no tokenizer.
         """
-        if self.processor.tokenizer is None:
-            raise UsageError(
-                "the model has no tokenizer", field="tokenizer", hint="compose with tokenizer='char', 'byte' or a file"
-            )
-        config = self._options(options.pop("generation_config", None), options)
+        require_tokenizer(self.processor)
+        config = self._options(generation_config, options)
         eos = config.token_ids(self.token_ids, self.decoder.vocab_size).eos
         if not isinstance(batch_size, int) or batch_size < 1:
             raise UsageError(f"batches of {batch_size!r}", field="batch_size", hint="give 1 or more")
         sources = list(images) if isinstance(images, (list, tuple)) else [images]
+        prompts = self._prompts(prompt, config, len(sources))
         results: list[TextResult] = []
         for at in range(0, len(sources), batch_size):
-            batch = self.processor(images=sources[at : at + batch_size])
-            mask = batch.get("encoder_attention_mask")
+            batch = self._batch(sources[at : at + batch_size])
             out = self.generate(
-                batch["pixel_values"].to(self.device),
-                encoder_attention_mask=None if mask is None else mask.to(self.device),
-                generation_config=config,
-                return_dict_in_generate=True,
-            )
+                batch["pixel_values"], config, encoder_attention_mask=batch.get("encoder_attention_mask"),
+                decoder_input_ids=prompts[at : at + batch_size],
+                logits_processor=logits_processor, stopping_criteria=stopping_criteria, return_dict_in_generate=True,
+            )  # fmt: skip
             assert isinstance(out, GenerateOutput)
-            results.extend(self._text_results(out, eos))
+            results.extend(text_results(out, self.processor, eos))
         return results
 
-    def _text_results(self, out: GenerateOutput, eos: tuple[int, ...]) -> list[TextResult]:
-        assert out.token_logprobs is not None
-        assert out.finish_reasons is not None
-        prompt = out.sequences.shape[1] - out.token_logprobs.shape[1]
-        results = []
-        for ids, logprobs, reason in zip(
-            out.sequences.tolist(), out.token_logprobs.tolist(), out.finish_reasons, strict=True
-        ):
-            new = ids[prompt:]
-            ends = [i + 1 for i, token in enumerate(new) if token in eos]
-            length = ends[0] if ends else len(new)
-            probabilities = torch.tensor(logprobs[:length], dtype=torch.float64)
-            results.append(
-                TextResult(
-                    text=self.processor.decode(ids),
-                    confidence=float(probabilities.mean().exp()) if length else 0.0,
-                    tokens=tuple(
-                        (self.processor.token_text(token), float(p))
-                        for token, p in zip(new[:length], probabilities.exp().tolist(), strict=True)
-                        if token not in eos
-                    ),
-                    finish_reason=reason,
-                )
-            )
-        return results
+    def _batch(self, images: Any) -> Batch:
+        """Pixels and mask on the model's device."""
+        batch = Batch(pixel_values=images) if isinstance(images, Tensor) else self.processor(images=images)
+        return batch.to(self.device)
+
+    def _prompts(self, prompt: str | None, config: GenerationConfig, images: int) -> Tensor:
+        """(N, T) ids that the texts start with."""
+        ids = config.token_ids(self.token_ids, self.decoder.vocab_size)
+        if prompt is not None:
+            return encode_prompt(self.processor, prompt, ids.start).expand(images, -1)
+        return torch.tensor(config.start_ids(self._required("start", ids), images))[:, None]
 
     # -- folders ------------------------------------------------------------------------------------------------
 
@@ -582,12 +686,14 @@ class VisionEncoderDecoder(nn.Module):
             )  # fmt: skip
 
 
-def _check_tensors(**arguments: object) -> None:
-    """Refuse whatever else than a tensor was given for an argument that takes one."""
-    for name, value in arguments.items():
-        if value is not None and not isinstance(value, Tensor):
-            hint = "give files and pictures to generate_text" if name == "pixel_values" else "wrap it in torch.tensor"
-            raise UsageError(f"a tensor expected, got {type(value).__name__}", field=name, hint=hint)
+def _check_pixels(pixel_values: Tensor) -> None:
+    check_tensors(pixel_values=pixel_values)
+    shaped = pixel_values.ndim == 4 and pixel_values.shape[1] == 3 and len(pixel_values) > 0
+    if not shaped or not pixel_values.is_floating_point():
+        raise UsageError(
+            f"images of shape {tuple(pixel_values.shape)} and type {pixel_values.dtype}", field="pixel_values",
+            hint="give (N, 3, H, W) of floats, N at least 1, as model.processor makes them, or call generate_text",
+        )  # fmt: skip
 
 
 def _as_encoder_output(outputs: Any) -> EncoderOutput | None:
@@ -611,8 +717,11 @@ def _as_encoder_output(outputs: Any) -> EncoderOutput | None:
 
 
 @contextlib.contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def _eval_mode(model: VisionEncoderDecoder) -> Iterator[None]:
+    """Eval mode for a while; a model that is in it anyway is made ready for writing text."""
     training = [module for module in model.modules() if module.training]
+    if not model.training:
+        pack(model.decoder)
     for module in training:
         module.training = False
     try:

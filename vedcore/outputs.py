@@ -107,7 +107,22 @@ class GenerateOutput(Output):
     token_logprobs: Tensor | None = None
     """(B, L_new) log-probability the model gave each new token, before any processor; 0 past the end."""
     finish_reasons: tuple[str, ...] | None = None
-    """One of ``"eos"`` or ``"length"`` a row."""
+    """Why each row ended: ``"eos"``, ``"length"``, ``"stop_string"``, ``"repetition"``, ``"criteria"``, ``"time"``."""
+    lengths: tuple[int, ...] | None = None
+    """New tokens of each row, end token included. What stands behind them is padding, or, where the model has no end id
+    and another row goes on, of no meaning."""
+    scores: tuple[Tensor, ...] | None = None
+    """On request: for each step (B, V) what the tokens were chosen by, after all processors."""
+    logits: tuple[Tensor, ...] | None = None
+    """On request: for each step (B, V) what the model gave, in float32."""
+    beam_indices: Tensor | None = None
+    """(B, L_new) beam search only: the row of ``scores`` that each token was chosen from; -1 past the end."""
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None
+    decoder_hidden_states: tuple[tuple[Tensor, ...], ...] | None = None
+    """On request: for each step what `DecoderOutput.hidden_states` is."""
+    decoder_attentions: tuple[tuple[Tensor, ...], ...] | None = None
+    cross_attentions: tuple[tuple[Tensor, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +133,7 @@ class TextResult:
     confidence: float
     """Geometric mean of the probabilities of the tokens, end token included: 0 to 1."""
     tokens: tuple[tuple[str, float], ...]
-    """Each token's text and probability."""
+    """Each token's text and probability; end tokens are not among them."""
     finish_reason: str
-    """``"eos"`` when the model ended the text itself, ``"length"`` when the limit did."""
+    """``"eos"`` when the model ended the text itself, ``"length"`` when the limit did, else ``"stop_string"``,
+    ``"repetition"``, ``"criteria"`` or ``"time"``, after the option that did."""

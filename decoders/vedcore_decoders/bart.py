@@ -30,7 +30,7 @@ from vedcore.layers.embeddings import sinusoid
 from vedcore.layers.linear import Embedding, output_layer
 from vedcore.layers.mlp import MLP
 from vedcore.weights.keymap import Row, ignored
-from vedcore_decoders.published import PublishedDecoder
+from vedcore_decoders.built_in import BuiltInDecoder
 from vedcore_decoders.transformers_words import id_words, narrow_or_unpadded, unpadded
 
 __all__ = ["BartConfig", "BartDecoder", "MBartConfig", "MBartDecoder", "TrOCRConfig", "TrOCRDecoder"]
@@ -220,7 +220,7 @@ TROCR_MODEL = TransformersClass(
 )  # fmt: skip
 
 
-class BartDecoder(PublishedDecoder):
+class BartDecoder(BuiltInDecoder):
     """BART's decoder on images; ``decoder(input_ids, encoder_hidden_states=...)``, see `TextDecoder.forward`."""
 
     config_class: ClassVar[type[BartConfig]] = BartConfig
@@ -329,6 +329,5 @@ class TrOCRDecoder(BartDecoder):
         "trocr-small-stage1": _SIZES["small"],
     }
     hub_repos: ClassVar[Mapping[str, str]] = {name: f"microsoft/{name}" for name in variants}
-    hub_prefix = "decoder."
     key_map = TROCR_KEY_MAP
     transformers = (TROCR_MODEL,)

@@ -23,7 +23,7 @@ from vedcore.layers.block import DecoderLayer
 from vedcore.layers.linear import Embedding, Linear, output_layer
 from vedcore.layers.mlp import MLP, activation
 from vedcore.weights.keymap import Row, ignored
-from vedcore_decoders.published import PublishedDecoder
+from vedcore_decoders.built_in import BuiltInDecoder
 from vedcore_decoders.transformers_words import id_words, narrow_or_unpadded
 
 __all__ = ["BertConfig", "BertDecoder", "MaskedLMHead"]
@@ -173,7 +173,7 @@ _IDS = {"bos_token_id": 101, "eos_token_id": 102}
 _LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 
 
-class BertDecoder(PublishedDecoder):
+class BertDecoder(BuiltInDecoder):
     """BERT as a decoder of images; ``decoder(input_ids, encoder_hidden_states=...)``, see `TextDecoder.forward`."""
 
     config_class: ClassVar[type[BertConfig]] = BertConfig

@@ -25,7 +25,7 @@ from vedcore.layers.linear import Embedding
 from vedcore.layers.mlp import MLP
 from vedcore.weights.keymap import Row, ignored
 from vedcore_decoders.bert import MaskedLMHead
-from vedcore_decoders.published import PublishedDecoder
+from vedcore_decoders.built_in import BuiltInDecoder
 from vedcore_decoders.transformers_words import id_words
 
 __all__ = ["DistilBertConfig", "DistilBertDecoder"]
@@ -143,7 +143,7 @@ _IDS = {"bos_token_id": 101, "eos_token_id": 102}
 """[CLS] and [SEP]."""
 
 
-class DistilBertDecoder(PublishedDecoder):
+class DistilBertDecoder(BuiltInDecoder):
     """DistilBERT as a decoder of images; see `TextDecoder.forward`."""
 
     config_class = DistilBertConfig

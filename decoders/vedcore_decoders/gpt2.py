@@ -23,7 +23,7 @@ from vedcore.layers.block import DecoderLayer
 from vedcore.layers.linear import Embedding, output_layer
 from vedcore.layers.mlp import MLP
 from vedcore.weights.keymap import SAME, TRANSPOSED, Row, ignored
-from vedcore_decoders.published import PublishedDecoder
+from vedcore_decoders.built_in import BuiltInDecoder
 from vedcore_decoders.transformers_words import id_words, narrow
 
 __all__ = ["GPT2Config", "GPT2Decoder"]
@@ -149,7 +149,7 @@ GPT2_MODEL = TransformersClass(
 )  # fmt: skip
 
 
-class GPT2Decoder(PublishedDecoder):
+class GPT2Decoder(BuiltInDecoder):
     """GPT2 as a decoder of images; ``decoder(input_ids, encoder_hidden_states=...)``, see `TextDecoder.forward`."""
 
     config_class = GPT2Config

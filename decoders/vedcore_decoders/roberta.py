@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 from torch import Tensor
 
 from vedcore.config import Size, TokenId, VocabSize
-from vedcore.errors import IncompatibleError
+from vedcore.errors import ConfigSchemaError, IncompatibleError
 from vedcore.hf.classes import TransformersClass, Word
 from vedcore.weights.keymap import Row
 from vedcore_decoders.bert import SIZE_WORDS, BertConfig, BertDecoder, body_rows
@@ -38,6 +38,16 @@ class RobertaConfig(BertConfig):
     """Id that fills rows after their end, and after whose row of the table the positions begin."""
     eos_token_id: TokenId | tuple[TokenId, ...] | None = 2
     """Id or ids that end a text."""
+
+    @field_validator("pad_token_id", mode="before")
+    @classmethod
+    def _check_padding(cls, value: Any) -> Any:
+        if value is None:
+            raise ConfigSchemaError(
+                "RoBERTa counts positions from pad_token_id, which is not set (transformers fails at its first token)",
+                field="pad_token_id", hint="set it to the id of <pad>, 1 in published models",
+            )  # fmt: skip
+        return value
 
     @model_validator(mode="after")
     def _check_positions(self) -> Self:

@@ -2,7 +2,8 @@
 
     python tests/benchmarks/folders.py [--rounds 5] [--json]
 
-vedcore and transformers read the same folder, each in a process of its own, in turns (A B A B …): from the call to load
+vedcore, vedcore with ``mmap=True`` and transformers (which maps, too) read the same folder, each in a process of its
+own, in turns (A B C A B C …): from the call to load
 until the first forward pass has run, and how far memory rose from what the imports had taken. Then they write it.
 """
 
@@ -20,9 +21,11 @@ CHILD = """
 import json, re, sys, time
 import torch
 who, source, target = sys.argv[1:]
-if who == "vedcore":
+if who != "transformers":
     import vedcore, vedcore.checkpoints.transformers, vedcore_encoders.vit, vedcore_decoders.gpt2
     load, options = vedcore.load, {"format": "transformers"}
+    if who == "vedcore mmap":
+        load = lambda folder: vedcore.load(folder, mmap=True)
 else:
     import transformers
     from transformers import GPT2LMHeadModel, ViTModel
@@ -73,7 +76,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds, after one that warms caches")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse_args()
-    runs: dict[str, list[dict[str, float]]] = {"vedcore": [], "transformers": []}
+    runs: dict[str, list[dict[str, float]]] = {"vedcore": [], "vedcore mmap": [], "transformers": []}
     with tempfile.TemporaryDirectory() as place:
         source = Path(place, "source")
         make(source)
@@ -83,19 +86,23 @@ def main() -> None:
                 if round_number:
                     found.append(figures)
     rows = []
-    for what in runs["vedcore"][0]:
-        ours, theirs = (statistics.median(run[what] for run in runs[who]) for who in runs)
-        ratios = [a[what] / max(b[what], 1e-9) for a, b in zip(*runs.values(), strict=True)]
-        rows.append({"what": what, "vedcore": ours, "transformers": theirs, "ratio": statistics.median(ratios),
-                     "lowest": min(ratios), "highest": max(ratios)})  # fmt: skip
+    for what in runs["transformers"][0]:
+        theirs = [run[what] for run in runs["transformers"]]
+        for who in ("vedcore", "vedcore mmap"):
+            ours = [run[what] for run in runs[who]]
+            ratios = [a / max(b, 1e-9) for a, b in zip(ours, theirs, strict=True)]
+            rows.append({"what": what, "who": who, "ours": statistics.median(ours),
+                         "transformers": statistics.median(theirs), "ratio": statistics.median(ratios),
+                         "lowest": min(ratios), "highest": max(ratios)})  # fmt: skip
     if options.json:
         print(json.dumps(rows, indent=2))
         return
-    print(f"{'':<24}{'vedcore':>12}{'transformers':>14}{'ratio':>8}   lowest to highest")
+    print(f"{'':<38}{'':>9}   {'transformers':>14}{'ratio':>8}   lowest to highest")
     for row in rows:
         scale, unit = (1e6, "MB") if "memory" in row["what"] else (1.0, "s")
-        figures = f"{row['vedcore'] / scale:>9.2f} {unit:<2}{row['transformers'] / scale:>11.2f} {unit:<2}"
-        print(f"{row['what']:<24}{figures}{row['ratio']:>8.2f}   {row['lowest']:.2f} to {row['highest']:.2f}")
+        figures = f"{row['ours'] / scale:>9.2f} {unit:<2}{row['transformers'] / scale:>11.2f} {unit:<2}"
+        spread = f"{row['lowest']:.2f} to {row['highest']:.2f}"
+        print(f"{row['what']:<24}{row['who']:<14}{figures}{row['ratio']:>8.2f}   {spread}")
 
 
 if __name__ == "__main__":

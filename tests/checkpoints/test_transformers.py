@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from safetensors.torch import load_file
 from torch import Tensor
 
 import vedcore
@@ -165,6 +166,57 @@ def test_open_and_write_back(encoder: str, decoder: str, tmp_path: Path) -> None
         assert name == other
         assert torch.equal(a, b)
     assert native.token_ids == ours.token_ids == vedcore.TokenIds(start=3, eos=(4,), pad=1)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("decoder", ["bert", "roberta", "gpt2", "bart"])
+def test_what_is_stored_has_the_names_of_theirs(decoder: str, tied: bool, tmp_path: Path) -> None:
+    """In whole models and in parts alone: no tensor twice, none left out."""
+    config = DECODERS[decoder]()
+    config.tie_word_embeddings = tied
+    whole = hf.VisionEncoderDecoderModel(
+        hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(ENCODERS["vit"](), config)
+    )
+    widen(whole, 3)
+    whole.save_pretrained(tmp_path / "theirs")
+    whole.decoder.save_pretrained(tmp_path / "their-part")
+    ours = opened(tmp_path / "theirs")
+    ours.save_pretrained(tmp_path / "ours", format="transformers")
+    ours.save_pretrained(tmp_path / "our-part", format="transformers", part="decoder")
+    for mine, theirs in (("ours", "theirs"), ("our-part", "their-part")):
+        stored, expected = (load_file(tmp_path / each / "model.safetensors") for each in (mine, theirs))
+        assert stored.keys() == expected.keys()
+    part, info = type(whole.decoder).from_pretrained(tmp_path / "our-part", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    head, expected = part.get_output_embeddings().state_dict(), whole.decoder.get_output_embeddings().state_dict()
+    assert all(torch.equal(head[name], expected[name]) for name in expected)
+    assert all(
+        torch.equal(a, b) for a, b in zip(opened(tmp_path / "ours").parameters(), ours.parameters(), strict=True)
+    )
+
+
+def test_roberta_without_a_padding_id_is_refused(tmp_path: Path) -> None:
+    """As transformers cannot run it: positions are counted from that id."""
+    config = DECODERS["roberta"]()
+    config.pad_token_id = None
+    theirs = hf.VisionEncoderDecoderModel(
+        hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(ENCODERS["vit"](), config)
+    )
+    with pytest.raises(TypeError):
+        theirs(pixel_values=torch.zeros(1, 3, 32, 32), decoder_input_ids=torch.tensor([[3]]))
+    theirs.save_pretrained(tmp_path / "whole")
+    theirs.decoder.save_pretrained(tmp_path / "part")
+    for call in (
+        lambda: vedcore.load(tmp_path / "whole"),
+        lambda: vedcore.compose("vit", str(tmp_path / "part"), encoder_num_hidden_layers=1),
+    ):
+        with pytest.raises(vedcore.ConfigSchemaError, match=r"config\.json: decoder\.pad_token_id.*positions") as error:
+            call()
+        assert len(str(error.value)) <= 300
+        assert error.value.hint
+    part = vedcore.compose("vit", str(tmp_path / "part"), encoder_num_hidden_layers=1, decoder_pad_token_id=1)
+    assert part.token_ids.pad == 1
 
 
 def test_what_cannot_be_honoured_is_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from tokenizers import Tokenizer, models
 
 import vedcore
 
@@ -132,3 +133,27 @@ def test_a_plan_counts_what_is_fresh(tmp_path: Path) -> None:
     assert own.fresh_parameters == own.parameters - own.encoder.parameters
     random = vedcore.plan("vit", "gpt2")
     assert random.fresh_parameters == random.parameters
+
+
+def test_a_checkpoint_comes_first_but_for_what_is_given(tmp_path: Path) -> None:
+    """Settings under either of their names, and ids that it leaves open, which are its tokenizer's."""
+    gpt2, bert = saved(hf.GPT2LMHeadModel(GPT2), tmp_path / "gpt2"), saved(hf.BertForMaskedLM(BERT), tmp_path / "bert")
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]
+    tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(names[:5])
+    tokenizer.save(str(tmp_path / "bert" / "tokenizer.json"))
+    small = {"encoder_num_hidden_layers": 1}
+    ids = vedcore.compose("vit", bert, **small).token_ids
+    assert (ids.start, ids.eos, ids.pad) == (2, (3,), 0)
+    assert vedcore.compose("vit", bert, **small, decoder_eos_token_id=5).token_ids.eos == (5,)
+    assert vedcore.compose("vit", gpt2, **small, decoder_hidden_size=24).decoder.hidden_size == 24
+    with pytest.raises(vedcore.CheckpointMismatchError, match="n_embd"):
+        vedcore.compose("vit", gpt2, **small, decoder_hidden_size=48)
+    for variant in ("gpt2-huge", [1], 5):
+        with pytest.raises(vedcore.UnknownComponentError, match="no variant"):
+            vedcore.compose("vit", {"name": "gpt2", "variant": variant})
+    (tmp_path / "gpt2" / "config.json").write_text(hf.GPT2Config(**{**GPT2.to_dict(), "n_head": 5}).to_json_string())
+    with pytest.raises(vedcore.ConfigError, match=r"gpt2/config\.json: decoder\.n_head"):
+        vedcore.compose("vit", gpt2)
+    with pytest.raises(vedcore.ConfigError, match=r"^decoder\.n_head"):
+        vedcore.compose("vit", gpt2, decoder_num_attention_heads=7)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
+import vedcore
 from vedcore.config import TokenIds
 from vedcore.generation.config import GenerationConfig
+from vedcore.generation.request import Request
 from vedcore.generation.search import search
 from vedcore.outputs import GenerateOutput
+from vedcore.tokenization import make_tokenizer, vocab_size_of
 
 VOCAB = 40
 
@@ -48,6 +53,9 @@ class GPT2State:
         self.mask = torch.cat([self.mask, torch.ones_like(tokens)], 1)
         return self._logits(1 if self.use_cache else self.ids.shape[1])
 
+    def keep(self, going_on: Any) -> None:
+        pass
+
     def _logits(self, new: int) -> Tensor:
         positions = (self.mask.cumsum(1) - 1).clamp(min=0)
         out = self.model(
@@ -74,6 +82,9 @@ class EncoderDecoderState:
         self.ids = torch.cat([self.ids, tokens], 1)
         return self._logits()
 
+    def keep(self, going_on: Any) -> None:
+        pass
+
     def _logits(self) -> Tensor:
         return self.model(encoder_outputs=(self.states,), decoder_input_ids=self.ids, use_cache=False).logits[:, -1]
 
@@ -89,6 +100,9 @@ class TableState:
 
     def step(self, tokens: Tensor, reorder: Tensor | None) -> Tensor:
         return self._logits(tokens[:, 0])
+
+    def keep(self, going_on: Any) -> None:
+        pass
 
     def _logits(self, last: Tensor) -> Tensor:
         logits = self.table[last].clone()
@@ -163,6 +177,97 @@ def run() -> Callable[..., GenerateOutput]:
         config = GenerationConfig().with_options(**options)
         ids = config.token_ids(TokenIds(), vocab)
         limits = config.limits(prompt.shape[1], positions)
-        return search(state, prompt, config, ids, limits, attention_mask=mask, streamer=streamer)
+        return search(state, Request(prompt, config, ids, limits, mask), streamer)
 
     return run
+
+
+TEXT_VOCAB = 98  # that of the tokenizer of printable ASCII
+START = 0
+
+_CROSS = {"is_decoder": True, "add_cross_attention": True}
+_BERT = {
+    "vocab_size": TEXT_VOCAB, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3,
+    "intermediate_size": 40, "max_position_embeddings": 64, "pad_token_id": 2, **_CROSS,
+}  # fmt: skip
+_BART = {
+    "vocab_size": TEXT_VOCAB, "d_model": 24, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 40,
+    "max_position_embeddings": 64, "pad_token_id": 2, "eos_token_id": 1, "forced_eos_token_id": None, **_CROSS,
+}  # fmt: skip
+WHOLE: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("BertConfig", _BERT),
+    "roberta": ("RobertaConfig", {**_BERT, "max_position_embeddings": 67}),
+    "gpt2": (
+        "GPT2Config", {"vocab_size": TEXT_VOCAB, "n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 64, **_CROSS}
+    ),
+    "bart": ("BartConfig", _BART),
+    "mbart": ("MBartConfig", _BART),
+    "trocr": ("TrOCRConfig", {**_BART, "cross_attention_hidden_size": 24}),
+    "trocr-sinusoid": (
+        "TrOCRConfig", {**_BART, "cross_attention_hidden_size": 24, "use_learned_position_embeddings": False}
+    ),
+}  # fmt: skip
+"""Decoders by family: the class of transformers' config, and what is set."""
+
+
+class Pair(NamedTuple):
+    """One model as both libraries have it; neither has end ids or a pad id of its own."""
+
+    ours: Any
+    theirs: Any
+    tokenizer: Any
+    """Transformers' wrapping of the tokenizer that ours has."""
+    pixels: Tensor
+    """(4, 3, 16, 16)."""
+
+    def generate(self, options: dict[str, Any], theirs: dict[str, Any] | None = None) -> tuple[Any, Any]:
+        """What both give for the same options, or for ``theirs``; transformers also gets what only it must be told."""
+        options = {**options, "return_dict_in_generate": True}
+        ours = self.ours.generate(self.pixels, **options)
+        told = {**options, **(theirs or {})}
+        if told.get("stop_strings"):
+            told["tokenizer"] = self.tokenizer
+        with torch.no_grad():
+            return ours, self.theirs.generate(self.pixels, **{"pad_token_id": None, "max_length": None, **told})
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pair]:
+    """Tiny random whole models by the name of the decoder, written by transformers and opened by vedcore."""
+    import transformers as hf
+
+    @functools.cache
+    def pair(family: str, seed: int = 0, tokenizer: str = "char") -> Pair:
+        name, fields = WHOLE[family]
+        words = make_tokenizer(tokenizer)
+        vit = hf.ViTConfig(
+            hidden_size=24, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32, image_size=16,
+            patch_size=8, attn_implementation="eager",
+        )  # fmt: skip
+        fields = {**fields, "vocab_size": vocab_size_of(words)}
+        text = getattr(hf, name)(**fields, attn_implementation="eager")
+        config = hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(vit, text)
+        config.decoder_start_token_id, config.pad_token_id = START, 2
+        torch.manual_seed(seed)
+        theirs = hf.VisionEncoderDecoderModel(config).eval()
+        with torch.no_grad():
+            for key, parameter in theirs.named_parameters():
+                norm = key.endswith("weight") and ("norm" in key.lower() or ".ln_" in key)
+                parameter.normal_(0, 0.4).add_(float(norm))
+        folder = tmp_path_factory.mktemp(family)
+        theirs.save_pretrained(folder)
+        wrapped = hf.PreTrainedTokenizerFast(
+            tokenizer_object=words, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
+            clean_up_tokenization_spaces=False,
+        )  # fmt: skip
+        wrapped.save_pretrained(folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ours = vedcore.load(folder)
+        theirs.generation_config = hf.GenerationConfig(decoder_start_token_id=START)
+        ours.token_ids = TokenIds(start=START)
+        ours.generation_config = GenerationConfig()
+        pixels = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+        return Pair(ours, theirs, wrapped, pixels)
+
+    return pair

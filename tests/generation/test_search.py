@@ -14,8 +14,9 @@ from torch import Tensor
 from vedcore.config import TokenIds
 from vedcore.errors import GenerationError, NonFiniteError, UsageError
 from vedcore.generation.config import GenerationConfig
-from vedcore.generation.search import _draw, search
-from vedcore.generation.stopping import Stopping
+from vedcore.generation.greedy import draw
+from vedcore.generation.request import Request
+from vedcore.generation.search import search
 
 MODES: list[dict[str, Any]] = [
     {}, {"do_sample": True, "seed": 0}, {"num_beams": 3}, {"num_beams": 3, "do_sample": True, "seed": 0},
@@ -44,7 +45,7 @@ def test_beams_wide_enough_find_the_best_text(
     best = max(_score(table, row, 0) / len(row) ** penalty for row in texts)
     config = GenerationConfig(num_beams=32, early_stopping="never", length_penalty=penalty, max_new_tokens=length)
     ids = TokenIds(eos=(eos,) if ends else (), pad=0)
-    out = search(table_state(table), torch.tensor([[0]]), config, ids, config.limits(1, None))
+    out = search(table_state(table), Request(torch.tensor([[0]]), config, ids, config.limits(1, None)))
     assert out.sequences_scores is not None
     assert out.token_logprobs is not None
     found = tuple(out.sequences[0, 1:].tolist())
@@ -118,7 +119,7 @@ def test_draws_are_those_of_multinomial(count: int) -> None:
     for seed in range(20):
         torch.manual_seed(seed)
         expected = torch.multinomial(probabilities, count)
-        assert torch.equal(_draw(probabilities, count, torch.Generator().manual_seed(seed)), expected)
+        assert torch.equal(draw(probabilities, count, torch.Generator().manual_seed(seed)), expected)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
@@ -169,7 +170,7 @@ def test_options_that_leave_no_token_say_where(table_state: Any, run: Any, mode:
 def test_prompts_of_a_wrong_shape(table_state: Any, prompt: Tensor, mode: dict[str, Any]) -> None:
     config = GenerationConfig(max_new_tokens=2, **mode)
     with pytest.raises(UsageError, match="decoder_input_ids"):
-        search(table_state(_table(0, 5)), prompt, config, TokenIds(), config.limits(1, 9))
+        search(table_state(_table(0, 5)), Request(prompt, config, TokenIds(), config.limits(1, 9)))
 
 
 def test_masks_and_vocabularies_that_do_not_fit(table_state: Any, run: Any) -> None:
@@ -179,10 +180,12 @@ def test_masks_and_vocabularies_that_do_not_fit(table_state: Any, run: Any) -> N
         run(table_state(_table(0, 3)), torch.tensor([[1]]), vocab=3, eos_token_id=(0, 1, 2), num_beams=2)
 
 
-def test_finish_reasons() -> None:
-    new = torch.tensor([[1, 2, 0], [4, 4, 4], [4, 4, 3]])
-    cases = (((2, 3), ("eos", "length", "eos")), ((2,), ("eos", "length", "length")), ((), ("length",) * 3))
-    for eos, expected in cases:
-        assert Stopping(eos, 9, new.device).finish_reasons(new) == expected
-    assert Stopping((), 9, new.device).is_full(9)
-    assert not Stopping((), 9, new.device).is_full(8)
+def test_finish_reasons(table_state: Any, run: Any) -> None:
+    table = torch.zeros(6, 6)
+    for token, following in ((0, 1), (1, 2), (2, 2), (3, 4), (4, 4), (5, 3)):
+        table[token, following] = 9.0
+    for eos, expected in (((2, 3), ("eos", "length", "eos")), ((2,), ("eos", "length", "length")), ((), ("length",) * 3)):
+        for beams in (1, 2):
+            prompt = torch.tensor([[0], [3], [5]])
+            out = run(table_state(table), prompt, vocab=6, max_new_tokens=3, num_beams=beams, eos_token_id=eos)
+            assert out.finish_reasons == expected

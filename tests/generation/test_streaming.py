@@ -10,6 +10,7 @@ import torch
 from vedcore.config import TokenIds
 from vedcore.errors import NonFiniteError, UsageError
 from vedcore.generation.config import GenerationConfig
+from vedcore.generation.request import Request
 from vedcore.generation.search import stream
 
 PROMPT = torch.tensor([[1, 5, 9], [1, 7, 3]])
@@ -50,16 +51,42 @@ def test_streamer_is_ended_after_an_error(table_state: Any, run: Any) -> None:
 
 def test_streamers_that_cannot_be_used(table_state: Any, run: Any) -> None:
     state = table_state(torch.zeros(5, 5))
-    with pytest.raises(UsageError, match=r"streamer.*num_beams=2"):
-        run(state, torch.tensor([[1]]), vocab=5, num_beams=2, streamer=Recorder())
+    with pytest.raises(UsageError, match="num_beams: 2 beams of 3 images cannot be streamed"):
+        run(state, torch.tensor([[1], [2], [3]]), vocab=5, num_beams=2, streamer=Recorder())
     with pytest.raises(UsageError, match="streamer: list lacks put"):
         run(state, torch.tensor([[1]]), vocab=5, streamer=[])
     assert state.calls == 0
 
 
+@pytest.mark.parametrize("options", [{"num_return_sequences": 2}, {"do_sample": True, "seed": 1}], ids=str)
+def test_beams_stream_what_they_agree_on(gpt2: Any, gpt2_state: Any, run: Any, options: dict[str, Any]) -> None:
+    for row in PROMPT:
+        recorder = Recorder()
+        out = run(gpt2_state(gpt2), row[None], streamer=recorder, num_beams=3, eos_token_id=[2, 11, 17, 23],
+                  pad_token_id=0, max_new_tokens=12, **options)  # fmt: skip
+        prompt, *tokens, end = recorder.seen
+        assert (prompt, end) == ([row.tolist()], "end")
+        assert [token for [token] in tokens] == out.sequences[0, 3 : 3 + out.lengths[0]].tolist()
+
+
+@pytest.mark.parametrize("skip_prompt", [False, True])
+def test_transformers_own_streamer(pair: Any, skip_prompt: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    from transformers import TextStreamer
+
+    model = pair("bart")
+    for pixels in model.pixels.split(1):
+        streamer = TextStreamer(model.tokenizer, skip_prompt=skip_prompt)
+        model.theirs.generate(pixels, max_new_tokens=9, streamer=streamer, pad_token_id=2)
+        expected = capsys.readouterr().out
+        for beams in (1, 2):
+            ids = model.ours.generate(pixels, max_new_tokens=9, streamer=streamer, num_beams=beams)
+            text = model.ours.processor.decode(ids[0, skip_prompt:], skip_special_tokens=False)
+            assert capsys.readouterr().out == (expected if beams == 1 else text + "\n")
+
+
 def _stream(state: Any, **options: Any) -> Any:
     config = GenerationConfig(max_new_tokens=6, **options)
-    return stream(state, PROMPT, config, TokenIds(eos=(2, 11), pad=0), config.limits(3, 64))
+    return stream(state, Request(PROMPT, config, TokenIds(eos=(2, 11), pad=0), config.limits(3, 64)))
 
 
 def test_iterator(gpt2: Any, gpt2_state: Any, run: Any) -> None:
@@ -72,6 +99,10 @@ def test_iterator(gpt2: Any, gpt2_state: Any, run: Any) -> None:
     assert iterator.output is not None
     with pytest.raises(UsageError, match="num_beams"):
         _stream(gpt2_state(gpt2), num_beams=2)
+    closed = _stream(gpt2_state(gpt2))
+    closed.close()
+    with pytest.raises(UsageError, match="closed"):
+        closed.finish()
 
 
 def test_iterator_runs_only_as_far_as_it_is_asked(table_state: Any) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from vedcore.config import TokenIds
 from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, UsageError
 from vedcore.generation.config import GenerationConfig
+from vedcore.generation.request import Request
 from vedcore.generation.search import search
 from vedcore.hf.generation import read_generation, write_generation, write_ids
 from vedcore.model import shift_tokens_right
@@ -40,6 +41,9 @@ class State:
             self.ids, self.states = self.ids[reorder], self.states[reorder]
         self.ids = torch.cat([self.ids, tokens], 1)
         return self._logits()
+
+    def keep(self, going_on: Any) -> None:
+        pass
 
     def _logits(self) -> Tensor:
         with torch.no_grad():
@@ -113,7 +117,7 @@ def read(folder: Path, max_positions: int | None = POSITIONS) -> tuple[TokenIds,
 def write_texts(model: Any, ids: TokenIds, config: GenerationConfig) -> list[list[int]]:
     ids = config.token_ids(ids, VOCAB)
     prompt = torch.full((len(PIXELS), 1), ids.start)
-    out = search(State(model), prompt, config, ids, config.limits(1, POSITIONS))
+    out = search(State(model), Request(prompt, config, ids, config.limits(1, POSITIONS)))
     return out.sequences.tolist()
 
 
@@ -150,6 +154,30 @@ OPTIONS: list[dict[str, Any]] = [
     {"max_length": 12, "num_beams": 3, "bad_words_ids": [[2], [11], [30], [5, 6]], "suppress_tokens": [8, 9, 10, 17]},
     {"max_length": 14, "do_sample": True, "top_k": 7, "top_p": 0.9, "temperature": 1.5, "repetition_penalty": 1.4},
     {"max_new_tokens": 14, "do_sample": True, "num_beams": 2, "num_return_sequences": 2, "top_k": 0},
+    {
+        "max_length": 12,
+        "num_beams": 3,
+        "sequence_bias": [[[5], -3.0], [[6, 7], 4.0]],
+        "remove_invalid_values": True,
+        "exponential_decay_length_penalty": [2, 1.3],
+        "renormalize_logits": True,
+        "diversity_penalty": 0.0,
+        "penalty_alpha": None,
+        "force_words_ids": None,
+        "min_p": 0.4,
+    },
+    {
+        "max_length": 12,
+        "do_sample": True,
+        "top_k": 0,
+        "min_p": 0.05,
+        "typical_p": 0.9,
+        "epsilon_cutoff": 0.01,
+        "eta_cutoff": 0.02,
+        "penalty_alpha": 0.6,
+        "num_assistant_tokens": 5,
+        "max_matching_ngram_size": 2,
+    },
     {"max_length": 9, "use_cache": False, "output_attentions": False, "return_dict_in_generate": False},
 ]
 
@@ -229,18 +257,18 @@ def test_lengths(folder: Path) -> None:
 
 def test_options_that_we_do_not_have(folder: Path) -> None:
     edit(folder / GENERATION, {
-        "penalty_alpha": 0.6, "num_beam_groups": 2, "typical_p": 0.5, "lang_to_id": {"a": 1}, "constraints": [],
+        "dola_layers": "low", "token_healing": True, "top_h": 0.5, "lang_to_id": {"a": 1}, "constraints": [],
         "guidance_scale": 1.0, "use_cache": True, "output_attentions": True, "cache_implementation": "static",
     })  # fmt: skip
     with pytest.warns(UserWarning, match="generates without them") as caught:
         read(folder)
     assert len(caught) == 1
     message = str(caught[0].message)
-    assert "'penalty_alpha', 'num_beam_groups', 'lang_to_id'" in message
+    assert "'dola_layers', 'token_healing', 'lang_to_id'" in message
     assert str(folder / GENERATION) in message
-    assert not {"typical_p", "constraints", "guidance_scale"} & set(message.replace("'", " ").split())
+    assert not {"top_h", "constraints", "guidance_scale"} & set(message.replace("'", " ").split())
     edit(folder / GENERATION, {"do_sample": True})
-    with pytest.warns(UserWarning, match="typical_p"):
+    with pytest.warns(UserWarning, match="top_h"):
         read(folder)
     (folder / GENERATION).unlink()
     with warnings.catch_warnings():
@@ -265,6 +293,11 @@ def test_options_that_we_do_not_have(folder: Path) -> None:
     ({"bad_words_ids": [[2, -3]]}, ConfigSchemaError, "bad_words_ids"),
     ({"suppress_tokens": 3}, ConfigSchemaError, "suppress_tokens"),
     ({"do_sample": True, "temperature": 0}, ConfigSchemaError, "temperature"),
+    ({"sequence_bias": {"1": 3.0}}, ConfigSchemaError, "sequence_bias"),
+    ({"exponential_decay_length_penalty": [1]}, ConfigSchemaError, "exponential_decay_length_penalty"),
+    ({"do_sample": True, "min_p": 2.0}, ConfigSchemaError, "min_p"),
+    ({"force_words_ids": [[1]]}, UsageError, "force_words_ids"),
+    ({"num_beams": 4, "num_beam_groups": 3, "diversity_penalty": 1.0}, UsageError, "num_beam_groups"),
     ({"num_return_sequences": 4}, UsageError, "num_return_sequences"),
     ({"num_beams": 2, "num_return_sequences": 4}, UsageError, "num_return_sequences"),
 ], ids=str)  # fmt: skip
@@ -299,6 +332,9 @@ WRITTEN: list[dict[str, Any]] = [
     {"eos_token_id": (), "max_length": 12},
     {"eos_token_id": 11, "pad_token_id": 0, "decoder_start_token_id": 7},
     {"use_cache": False, "return_dict_in_generate": True},
+    {"sequence_bias": {(5,): -3, (6, 7): 4.0}, "exponential_decay_length_penalty": (2, 1.3), "num_beams": 2,
+     "remove_invalid_values": True, "renormalize_logits": True, "max_length": 12},
+    {"do_sample": True, "top_k": 0, "min_p": 0.05, "typical_p": 0.9, "epsilon_cutoff": 0.01, "eta_cutoff": 0.02},
 ]  # fmt: skip
 ALL = TokenIds(start=3, eos=(2, 11, 17), pad=4)
 FEWER = [TokenIds(start=0, eos=(2,)), TokenIds(start=1), TokenIds(start=1, pad=0)]
@@ -338,3 +374,44 @@ def test_written_without_positions_and_seed() -> None:
         "decoder_start_token_id": 0, "eos_token_id": [2, 3], "pad_token_id": 0
     }  # fmt: skip
     assert write_ids(TokenIds()) == {}
+
+
+@pytest.mark.parametrize("options", [
+    {"penalty_alpha": 0.6},
+    {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
+    {"num_beams": 4, "force_words_ids": [[1, 2], [[3], [4, 5]]]},
+    {"prompt_lookup_num_tokens": 4, "max_matching_ngram_size": 3},
+    {"num_assistant_tokens": 4, "num_assistant_tokens_schedule": "heuristic", "assistant_confidence_threshold": 0.0},
+    {"max_time": 2.5, "stop_strings": ["a", "b"]},
+    {"decoder_start_token_id": [1, 2]},
+    {"sequence_bias": {(1, 2): 3.0}, "exponential_decay_length_penalty": (2, 1.5), "remove_invalid_values": True},
+], ids=str)  # fmt: skip
+def test_there_and_back(options: dict[str, Any], tmp_path: Path) -> None:
+    """Options that need a caller, another library or a clock: saved by theirs, too, as they were."""
+    from transformers import GenerationConfig as Theirs
+
+    config, ids = GenerationConfig(max_length=9, **options), TokenIds(start=1, eos=(2,), pad=0)
+    written = write_generation(config, ids)
+    Theirs.from_dict(written).save_pretrained(tmp_path)
+    for file in (written, json.loads((tmp_path / GENERATION).read_text()), {**Theirs().to_dict(), **written}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            again = read_generation(file, {}, {}, path="some")
+        assert again == (ids, config)
+
+
+def test_contrastive_search_keeps_its_top_k() -> None:
+    config = GenerationConfig(max_length=9, penalty_alpha=0.6, top_k=4)
+    assert read_generation(write_generation(config, TokenIds()), {}, {}, path="some")[1] == config
+
+
+def test_what_transformers_has_no_word_for() -> None:
+    options = GenerationConfig(
+        allowed_chars="ab", pattern="a+", lexicon=["a"], repetition_stop=3, compile=True, output_scores=True
+    )
+    with pytest.warns(UserWarning, match="no such options: .*allowed_chars.*pattern.*lexicon.*repetition_stop"):
+        written = write_generation(options, TokenIds())
+    assert written == {"max_new_tokens": 1024}
+    for name in ("allowed_chars", "pattern", "lexicon", "repetition_stop"):
+        with pytest.warns(UserWarning, match=f"generates without them: '{name}'"):
+            assert read_generation({name: "a"}, {}, {}, path="some")[1] == GenerationConfig()

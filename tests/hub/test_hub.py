@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,12 +19,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from huggingface_hub import constants, get_session
+from huggingface_hub.utils._shared_blobs import publish_blob_to_shared_store
 
 from tests.hub.conftest import TOKEN, fill
 from tests.hub.server import Fault, Hub
 from vedcore import hub as ours
 from vedcore.cli.app import group
-from vedcore.errors import CheckpointUnsafeError, HubError, VedcoreError
+from vedcore.errors import CheckpointNotFoundError, CheckpointUnsafeError, HubError, VedcoreError
 from vedcore.hub import fetching, patience
 from vedcore.weights.snapshot import Snapshot
 
@@ -307,6 +309,52 @@ def test_large_files_of_the_cache_are_left_to_the_loader(hub: Hub, monkeypatch: 
     assert expected["model.safetensors"] != hashlib.sha256(b"cut").hexdigest()
 
 
+@pytest.mark.parametrize("fault", ["", "elsewhere", "prefix", "third", "folder", "blobs", "gone", "device"])
+def test_the_store_that_repositories_share(hub: Hub, cache: Path, tmp_path: Path, fault: str) -> None:
+    """As huggingface_hub makes it of what hf_xet fetched: a blob is a link itself, and nothing else may be one."""
+    folder = fetch()
+    data = (folder / "model.safetensors").read_bytes()
+    blob = (folder / "model.safetensors").resolve()
+    name = "ab" + "0" * 62
+    assert publish_blob_to_shared_store(
+        blob_path=str(blob), xet_hash=name, cache_dir=cache, expected_size=len(data), replace_existing=False
+    )
+    assert os.readlink(blob) == f"../../blobs/ab/{name}"
+    stored, outside = cache / "blobs" / "ab" / name, tmp_path / "outside"
+    if fault == "elsewhere":  # where the link leads, or what stands there
+        blob.unlink()
+        blob.symlink_to(shutil.copy(stored, outside))
+    elif fault == "prefix":
+        blob.unlink()
+        blob.symlink_to(f"../../blobs/cd/{name}")
+        shutil.copytree(stored.parent, cache / "blobs" / "cd")
+    elif fault == "third":
+        shutil.move(stored, outside)
+        stored.symlink_to(outside)
+    elif fault in ("folder", "blobs"):
+        moved = stored.parent if fault == "folder" else stored.parent.parent
+        shutil.move(moved, outside)
+        moved.symlink_to(outside)
+    elif fault == "gone":
+        stored.unlink()
+    elif fault == "device":
+        stored.unlink()
+        os.mkfifo(stored)
+    with Snapshot(folder) as snapshot:
+        if fault:
+            with pytest.raises(CheckpointNotFoundError if fault == "gone" else CheckpointUnsafeError):
+                snapshot.open("model.safetensors")
+            return
+        assert snapshot.open("model.safetensors").readall() == data
+    assert ours.verify() == (3, [])
+    assert fetch() == folder
+    stored.chmod(0o600)
+    stored.write_bytes(b"x" * len(data))
+    assert [damage.path for damage in ours.verify()[1]] == [str(blob)]
+    ours.repair("org/model")
+    assert (fetch() / "model.safetensors").read_bytes() == data
+
+
 CHILD = """
 import sys
 from vedcore import hub
@@ -314,34 +362,71 @@ print(hub.fetch_folder("org/model"), flush=True)
 """
 
 
-def child(hub: Hub, cache: Path, **variables: str) -> subprocess.Popen[str]:
+def child(hub: Hub, cache: Path, code: str = CHILD, **variables: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache), **variables}
+    pipe = subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code], env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
     )
 
 
-def test_killed_while_it_fetches(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+FORKS = """
+import os, sys
+from huggingface_hub import HfApi, hf_hub_download
+from vedcore import hub
+for line in sys.stdin:
+    pid = os.fork()
+    if not pid:
+        hub.fetch_folder("org/model")
+        os._exit(0)
+    print(pid, flush=True)
+    print(os.waitpid(pid, 0)[1], flush=True)
+"""
+"""A fetch a line in a process of its own, which need not import everything again."""
+
+
+def test_killed_while_it_fetches(hub: Hub, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def files(folder: Path) -> set[Path]:
+        return {path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "whole"))
+        fetch()
+    hub.requests.clear()
     hub.faults = [Fault("slow", "model.safetensors", "GET")]
-    kills = 2
-    for kill in range(kills):
-        process = child(hub, cache)
-        while hub.asked("model.safetensors", "GET") <= kill and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert ours.verify()[1] == []
-        offline(monkeypatch)
-        fails(fetch, "vedcore pull org/model")
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    assert len(list(cache.rglob("*.incomplete"))) <= kills
-    hub.faults = []
-    process = child(hub, cache)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
+    with child(hub, cache, FORKS) as process:
+
+        def start() -> int:
+            print(file=process.stdin, flush=True)
+            return answer()
+
+        def answer() -> int:
+            assert process.stdout is not None
+            return int(process.stdout.readline())
+
+        for kill in range(20):
+            pid = start()
+            end = time.monotonic() + 30
+            while hub.asked("model.safetensors", "GET") <= kill:
+                assert time.monotonic() < end
+                time.sleep(0.002)
+            hub.closing.wait(0.06 * (kill % 6))  # the body takes five times 0.1 s
+            os.kill(pid, signal.SIGKILL)
+            assert answer() == signal.SIGKILL
+            garbage = files(cache) - files(tmp_path / "whole")
+            assert len(garbage) <= kill + 1
+            assert all(path.name.endswith(".incomplete") for path in garbage)
+            assert ours.verify()[1] == []
+            offline(monkeypatch)
+            fails(fetch, "vedcore pull org/model")
+            monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        hub.faults = []
+        start()
+        assert answer() == 0
     offline(monkeypatch)
-    assert str(fetch()) == out.strip()
+    assert fetch() == next((cache / "models--org--model/snapshots").iterdir())
+    assert ours.verify()[1] == []
+    assert files(tmp_path / "whole") <= files(cache)
 
 
 def test_the_token_is_in_no_output_of_a_process(hub: Hub, cache: Path) -> None:

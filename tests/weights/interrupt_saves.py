@@ -1,9 +1,9 @@
 """Saves that are stopped before and after each of their system calls; run as a script, in a process of its own.
 
-``python interrupt_saves.py <how> <exchange> <before> <step> <folder>``; ``how`` is ``kill``, ``interrupt`` (Ctrl-C) or
-``full`` (no space left), ``exchange`` is ``yes`` or ``no`` (a system that cannot exchange names), ``before`` is what
-stands at the target: ``single``, ``shards`` or ``nothing``; ``step`` 1 takes every point, 5 every fifth. Prints the
-number of the last point.
+``python interrupt_saves.py <what> <how> <exchange> <before> <step> <folder>``; ``what`` is saved: ``tensors``, or a
+model as ``native`` or ``transformers``; ``how`` is ``kill``, ``interrupt`` (Ctrl-C) or ``full`` (no space left),
+``exchange`` is ``yes`` or ``no`` (a system that cannot exchange names), ``before`` is what stands at the target:
+``single``, ``shards`` or ``nothing``; ``step`` 1 takes every point, 5 every fifth. Prints the number of the last point.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
+import vedcore
 from vedcore.errors import CheckpointNotFoundError, CheckpointWriteError
 from vedcore.weights import exchange
-from vedcore.weights.folder import Written, save_folder
+from vedcore.weights.folder import save_folder
 from vedcore.weights.loading import Weights
 from vedcore.weights.saving import weight_files
 from vedcore.weights.snapshot import Snapshot, read_folder
@@ -36,32 +37,71 @@ HOWS: dict[str, Callable[[], object]] = {
 }
 
 
-def model(value: float) -> torch.nn.Module:
-    module = torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(3)))
-    for parameter in module.parameters():
-        torch.nn.init.constant_(parameter, value)
-    return module
+class Tensors:
+    """Some tensors, and a file beside them."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+        self.module = torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(3)))
+        for parameter in self.module.parameters():
+            torch.nn.init.constant_(parameter, value)
+
+    def save(self, folder: Path, sharded: bool) -> None:
+        files = weight_files(self.module.state_dict(), 300 if sharded else "5GB")
+        save_folder(folder, {"config.json": str(self.value).encode(), **files}, re.compile(r"config.json|model.*"))
+
+    @staticmethod
+    def value_in(folder: Path) -> float:
+        """Which save is in the folder; fails unless all of it is of that one."""
+
+        def read(snapshot: Snapshot) -> float:
+            module = Tensors(0).module
+            Weights(snapshot).load_into(module, manifest=snapshot.manifest())
+            return same_value(module, float(snapshot.read("config.json")))
+
+        return read_folder(folder, read)
 
 
-def files(value: float, sharded: bool) -> dict[str, bytes | Written]:
-    return {"config.json": str(value).encode(), **weight_files(model(value).state_dict(), 300 if sharded else "5GB")}
+class Model:
+    """A whole model; its configuration tells of the value too."""
+
+    ENCODER: ClassVar = {
+        "name": "vit", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8,
+        "patch_size": 8, "image_size": (8, 8),
+    }  # fmt: skip
+    format: ClassVar[str]
+
+    def __init__(self, value: float) -> None:
+        decoder = {"name": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 1, "n_positions": int(10 * value)}
+        self.module = vedcore.compose(self.ENCODER, decoder, tokenizer="char")
+        for parameter in self.module.parameters():
+            torch.nn.init.constant_(parameter, value)
+
+    def save(self, folder: Path, sharded: bool) -> None:
+        self.module.save_pretrained(folder, format=self.format, max_shard_size=3000 if sharded else "5GB")
+
+    @staticmethod
+    def value_in(folder: Path) -> float:
+        """Which save is in the folder; fails unless all of it is of that one."""
+        module = vedcore.load(folder)
+        assert module.processor.tokenizer is not None
+        return same_value(module, float(module.decoder.max_positions or 0) / 10)
 
 
-def save(folder: Path, content: dict[str, bytes | Written]) -> None:
-    save_folder(folder, content, re.compile(r"config.json|model.*"))
+class Native(Model):
+    format = "native"
 
 
-def value_in(folder: Path) -> float:
-    """Which save is in the folder; fails unless all of it is of that one."""
+class Transformers(Model):
+    format = "transformers"
 
-    def read(snapshot: Snapshot) -> float:
-        module = model(0)
-        Weights(snapshot).load_into(module, manifest=snapshot.manifest())
-        value = float(snapshot.read("config.json"))
-        assert all(bool((p == value).all()) for p in module.parameters()), "a mixture"
-        return value
 
-    return read_folder(folder, read)
+WHATS: dict[str, type[Tensors | Model]] = {"tensors": Tensors, "native": Native, "transformers": Transformers}
+
+
+def same_value(module: torch.nn.Module, value: float) -> float:
+    assert all(bool((p == value).all()) for p in module.parameters()), "a mixture"
+    return value
 
 
 class Stop:
@@ -88,51 +128,52 @@ class Stop:
             raise outcome
 
 
-def stopped_save(how: str, at: int, folder: Path, new: dict[str, bytes | Written]) -> bool:
+def stopped_save(how: str, at: int, folder: Path, new: Tensors | Model, sharded: bool) -> bool:
     """Whether the save was stopped; False where it was through before the point."""
     if how == "kill":
         child = os.fork()
         if child == 0:
             sys.setprofile(Stop(how, at))
-            save(folder, new)
+            new.save(folder, sharded)
             os._exit(0)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     stop = Stop(how, at)
     with contextlib.suppress(KeyboardInterrupt):
         sys.setprofile(stop)
         try:
-            save(folder, new)
-        except CheckpointWriteError:
+            new.save(folder, sharded)
+        except CheckpointWriteError as error:
             sys.setprofile(None)
-            assert not folder.exists() or value_in(folder) == 1.0, f"an error at point {at}, and yet the new folder"
+            assert not folder.exists() or new.value_in(folder) == 1.0, f"an error at {at}, and yet the new folder"
+            assert re.search(r"no space left on device: [\d,]+ bytes needed, [\d,]+ free", str(error)), error
         finally:
             sys.setprofile(None)
     return stop.left <= 0
 
 
-def main(how: str, exchange_works: str, before: str, step: int, workplace: Path) -> None:
+def main(what: str, how: str, exchange_works: str, before: str, step: int, workplace: Path) -> None:
     torch.set_num_threads(1)
     if exchange_works == "no":
         exchange._renameat2 = lambda: None
     folder = workplace / "model"
-    old, new = files(1.0, before == "shards"), files(2.0, before != "shards")
+    old, new, sharded = WHATS[what](1.0), WHATS[what](2.0), before != "shards"
     seen = set()
     for at in itertools.count(1, step):
         if before == "nothing":
             shutil.rmtree(folder, ignore_errors=True)
         else:
-            save(folder, old)
+            old.save(folder, before == "shards")
             (folder / "notes.txt").write_text("mine")
-        stopped = stopped_save(how, at, folder, new)
+        stopped = stopped_save(how, at, folder, new, sharded)
         try:
-            seen.add(value_in(folder))
+            seen.add(new.value_in(folder))
         except CheckpointNotFoundError:
             assert before == "nothing", f"the folder is gone at point {at}"
         if how != "kill":
             left = [name for name in os.listdir(workplace) if name.startswith((".vedcore-tmp", ".vedcore-old"))]
             assert not left, f"left at point {at}: {left}"
-        save(folder, new)
-        assert value_in(folder) == 2.0
+        new.save(folder, sharded)
+        assert new.value_in(folder) == 2.0
         assert before == "nothing" or (folder / "notes.txt").read_text() == "mine", f"notes.txt is lost at point {at}"
         assert os.listdir(workplace) == ["model"], f"left at point {at}: {os.listdir(workplace)}"
         if not stopped:
@@ -142,4 +183,5 @@ def main(how: str, exchange_works: str, before: str, step: int, workplace: Path)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), Path(sys.argv[5]))
+    what, how, exchange_works, before, step, workplace = sys.argv[1:]
+    main(what, how, exchange_works, before, int(step), Path(workplace))

@@ -16,6 +16,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ import pytest
 from vedcore.errors import CheckpointNotFoundError, CheckpointUnsafeError, CheckpointWriteError
 from vedcore.weights import exchange, folder
 from vedcore.weights.folder import Written, save_folder
-from vedcore.weights.snapshot import MANIFEST, Snapshot, aside_of, read_folder
+from vedcore.weights.snapshot import MANIFEST, FileRecord, Snapshot, aside_of, read_folder
 
 SCRIPT = Path(__file__).with_name("interrupt_saves.py")
 
@@ -45,17 +46,16 @@ def content(path: Path) -> dict[str, bytes]:
 
 
 def test_files_and_manifest(tmp_path: Path) -> None:
-    target = save_folder(
-        tmp_path / "m", {"a.json": b"{}", "b.bin": Written(3, lambda path: void(path.write_bytes(b"abc")))}
-    )
+    target = save_folder(tmp_path / "m", {"a.json": b"{}", "b.bin": Written(3, partial(put, data=b"abc"))})
     assert content(target).keys() == {"a.json", "b.bin", MANIFEST}
     manifest = json.loads((target / MANIFEST).read_text())
     assert manifest["files"]["b.bin"] == {"size": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
     assert os.listdir(tmp_path) == ["m"]
 
 
-def void(_: object) -> None:
-    return None
+def put(path: Path, data: bytes) -> FileRecord:
+    path.write_bytes(data)
+    return FileRecord(len(data), hashlib.sha256(data).hexdigest())
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux to name an open file")
@@ -78,11 +78,13 @@ def test_the_order_of_things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_files_are_as_readable_as_others(tmp_path: Path) -> None:
+    def private(path: Path) -> FileRecord:
+        path.touch(0o600)
+        return put(path, b"x")
+
     before = os.umask(0o022)
     try:
-        target = save_folder(
-            tmp_path / "m", {"a": Written(1, lambda path: void((path.touch(0o600), path.write_bytes(b"x"))))}
-        )
+        target = save_folder(tmp_path / "m", {"a": Written(1, private)})
     finally:
         os.umask(before)
     assert (target / "a").stat().st_mode & 0o777 == 0o644
@@ -265,17 +267,21 @@ def test_the_second_saver_waits(tmp_path: Path) -> None:
     target = tmp_path / "m"
     order = []
 
-    def slow(path: Path) -> None:
+    def slow(path: Path) -> FileRecord:
         started.set()
         time.sleep(0.3)
-        path.write_bytes(b"1")
         order.append(1)
+        return put(path, b"1")
+
+    def quick(path: Path) -> FileRecord:
+        order.append(2)
+        return put(path, b"2")
 
     started = threading.Event()
     first = threading.Thread(target=save_folder, args=(target, {"a": Written(1, slow)}))
     first.start()
     started.wait()
-    save_folder(target, {"a": Written(1, lambda path: void((path.write_bytes(b"2"), order.append(2))))})
+    save_folder(target, {"a": Written(1, quick)})
     first.join()
     assert order == [1, 2]
     assert (target / "a").read_bytes() == b"2"
@@ -302,7 +308,7 @@ def test_no_space_is_said_before_anything_is_written(tmp_path: Path) -> None:
 
 
 def test_a_limit_on_file_sizes(tmp_path: Path) -> None:
-    """A write that fails in the middle, in safetensors' code and in ours."""
+    """A write that fails in the middle, of tensors and of bytes."""
     script = f"""
         import os, resource, signal, torch
         from vedcore.weights.folder import save_folder
@@ -327,18 +333,22 @@ def test_a_limit_on_file_sizes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "exchanges", "before"),
+    ("what", "how", "exchanges", "before", "step"),
     [
-        ("kill", "yes", "single"),
-        ("kill", "no", "shards"),
-        ("interrupt", "no", "nothing"),
-        ("interrupt", "yes", "shards"),
-        ("full", "no", "single"),
+        ("tensors", "kill", "yes", "single", 7),
+        ("tensors", "kill", "no", "shards", 7),
+        ("tensors", "interrupt", "no", "nothing", 7),
+        ("tensors", "interrupt", "yes", "shards", 7),
+        ("tensors", "full", "no", "single", 7),
+        ("native", "kill", "yes", "shards", 61),
+        ("transformers", "kill", "yes", "single", 61),
+        ("transformers", "kill", "no", "shards", 61),
+        ("transformers", "full", "yes", "shards", 31),
     ],
 )
-def test_stopped_at_any_point(workplace: Path, how: str, exchanges: str, before: str) -> None:
+def test_stopped_at_any_point(workplace: Path, what: str, how: str, exchanges: str, before: str, step: int) -> None:
     """The folder is the old one or the new one, and nothing is left; see the script for a run over every point."""
-    command = [sys.executable, str(SCRIPT), how, exchanges, before, "7", str(workplace)]
+    command = [sys.executable, str(SCRIPT), what, how, exchanges, before, str(step), str(workplace)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )

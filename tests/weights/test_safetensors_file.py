@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -15,21 +16,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from vedcore.errors import CheckpointCorruptError, CheckpointError, CheckpointLimitError
+from vedcore.weights import safetensors_file
+from vedcore.weights.finite import is_finite
 from vedcore.weights.safetensors_file import TensorFile
 
 TENSORS = {"a": torch.arange(6, dtype=torch.float32).reshape(2, 3), "b": torch.tensor([1.5, -2.0]).bfloat16()}
 
 
-def read(path: Path) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = {}
-
-    def place(name: str, stored: Any) -> torch.Tensor:
-        tensors[name] = torch.empty(stored.shape, dtype=stored.dtype)
-        return tensors[name]
-
+def read(path: Path, **options: Any) -> dict[str, torch.Tensor]:
     with open(path, "rb", buffering=0) as file:
-        list(TensorFile(file, path).read(place))
-    return tensors
+        opened = TensorFile(file, path)
+        return dict(opened.read(opened.tensors, **options))
 
 
 def with_header(header: object, data: bytes = b"") -> bytes:
@@ -48,10 +45,11 @@ def good(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("mmap", [False, True])
 @pytest.mark.parametrize(
     "dtype", ["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "complex64", "int64", "uint8", "bool"]
 )
-def test_every_dtype_reads_bit_for_bit(tmp_path: Path, dtype: str) -> None:
+def test_every_dtype_reads_bit_for_bit(tmp_path: Path, dtype: str, mmap: bool) -> None:
     bits = torch.randint(0, 2, (3, 16), dtype=torch.uint8)
     tensors = {
         "x": bits.view(getattr(torch, dtype)),
@@ -59,9 +57,10 @@ def test_every_dtype_reads_bit_for_bit(tmp_path: Path, dtype: str) -> None:
         "none": torch.empty(0),
     }
     save_file(tensors, tmp_path / "x.safetensors")
-    for name, tensor in read(tmp_path / "x.safetensors").items():
+    for name, tensor in read(tmp_path / "x.safetensors", mmap=mmap).items():
         assert tensor.dtype == tensors[name].dtype
         assert tensor.shape == tensors[name].shape
+        assert tensor.is_contiguous()
         assert tensor.reshape(-1).view(torch.uint8).equal(tensors[name].reshape(-1).view(torch.uint8))
 
 
@@ -183,10 +182,75 @@ def test_safetensors_itself_accepts_what_we_refuse(tmp_path: Path) -> None:
         pytest.fail("safetensors refuses duplicate names by now")
 
 
-def test_cut_while_it_is_read(good: Path) -> None:
+@pytest.mark.parametrize("mmap", [False, True])
+def test_cut_while_it_is_read(good: Path, mmap: bool) -> None:
     with open(good, "rb", buffering=0) as file:
         opened = TensorFile(file, good)
         with open(good, "r+b") as other:
             other.truncate(good.stat().st_size - 4)
         with pytest.raises(CheckpointCorruptError, match="cut while"):
-            list(opened.read(lambda name, stored: torch.empty(stored.shape, dtype=stored.dtype)))
+            list(opened.read(opened.tensors, mmap=mmap))
+
+
+def test_only_what_is_asked_for_is_read_and_all_is_hashed(good: Path) -> None:
+    with open(good, "rb", buffering=0) as file:
+        opened = TensorFile(file, good)
+        assert [name for name, _ in opened.read({"b"})] == ["b"]
+    assert opened.sha256 == hashlib.sha256(good.read_bytes()).hexdigest()
+    with open(good, "rb", buffering=0) as file:
+        opened = TensorFile(file, good)
+        assert [name for name, _ in opened.read({"a"}, take_hash=False)] == ["a"]
+    assert opened.sha256 == ""
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_more_than_is_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mmap: bool) -> None:
+    monkeypatch.setattr(safetensors_file, "_CHUNK", 64)
+    monkeypatch.setattr(safetensors_file, "_AHEAD", 256)
+    tensors = {f"t{i:03}": torch.randn(i * i % 83) for i in range(100)}
+    tensors["t050"][-1], tensors["t070"][2] = torch.nan, -torch.inf
+    path = tmp_path / "x.safetensors"
+    save_file(tensors, path)
+    with open(path, "rb", buffering=0) as file:
+        opened = TensorFile(file, path)
+        found = dict(opened.read(opened.tensors, mmap=mmap))
+    assert all(found[name].view(torch.int32).equal(tensors[name].view(torch.int32)) for name in tensors)
+    assert opened.not_finite == ["t050", "t070"]
+    assert opened.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_tensors_that_are_not_aligned(tmp_path: Path, mmap: bool) -> None:
+    entries = {"odd": entry("U8", (1,), (0, 1)), "x": entry("F32", (2,), (1, 9)), "y": entry("F64", (1,), (9, 17))}
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(with_header(entries, b"\1" + torch.tensor([1.5, -2.0]).numpy().tobytes() + bytes(8)))
+    found = read(path, mmap=mmap)
+    assert found["x"].tolist() == [1.5, -2.0]
+    assert all(tensor.data_ptr() % tensor.dtype.itemsize == 0 for tensor in found.values())
+
+
+def test_a_mapped_tensor_is_written_to_in_memory_alone(good: Path) -> None:
+    before = good.read_bytes()
+    read(good, mmap=True)["a"].zero_()
+    assert good.read_bytes() == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64])
+@pytest.mark.parametrize("value", [torch.nan, -torch.nan, torch.inf, -torch.inf])
+def test_what_is_finite(dtype: torch.dtype, value: float) -> None:
+    type_ = torch.float32 if dtype.is_complex else dtype
+    largest = torch.finfo(type_).max
+    values = torch.tensor([[0.0, -0.0, largest], [-largest, torch.finfo(type_).tiny, 1.0]], dtype=dtype)
+    assert is_finite(values)
+    values[1, 2] = value
+    assert not is_finite(values)
+
+
+def test_what_else_is_finite() -> None:
+    assert is_finite(torch.full((3,), -1))
+    assert is_finite(torch.empty(0))
+    assert is_finite(torch.tensor(1.0))
+    assert not is_finite(torch.tensor(-torch.inf))
+    for dtype in (torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz):
+        assert is_finite(torch.tensor([1.0, -2.0]).to(dtype))
+        assert not is_finite(torch.tensor([1.0, torch.nan]).to(dtype))

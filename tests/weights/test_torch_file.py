@@ -33,6 +33,7 @@ from vedcore.errors import (
     CheckpointError,
     CheckpointMismatchError,
     CheckpointUnsafeError,
+    UsageError,
 )
 from vedcore.weights.pickled import MAX_OPERATIONS
 from vedcore.weights.torch_file import TorchFile
@@ -57,15 +58,14 @@ def saved(path: Path, value: object, new: bool = True, **options: Any) -> Path:
 
 
 def read(path: Path, *, take_hash: bool = False) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-
-    def place(name: str, stored: Any) -> Tensor:
-        tensors[name] = torch.empty(stored.shape, dtype=stored.dtype)
-        return tensors[name]
-
     with open(path, "rb", buffering=0) as file:
         opened = TorchFile(file, path)
-        assert list(opened.read(place, take_hash=take_hash)) == list(opened.tensors) == list(tensors)
+        tensors = dict(opened.read(opened.tensors, take_hash=take_hash))
+    assert list(tensors) == list(opened.tensors)
+    assert len({t.untyped_storage().data_ptr() for t in tensors.values() if t.numel()} - {0}) == sum(
+        t.numel() > 0 for t in tensors.values()
+    )
+    assert all(t.is_contiguous() for t in tensors.values())
     return tensors
 
 
@@ -146,15 +146,30 @@ def test_the_hash_is_of_the_file(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.bin", STATE)
     with open(path, "rb", buffering=0) as file:
         opened = TorchFile(file, path)
-        list(opened.read(lambda name, stored: torch.empty(stored.shape, dtype=stored.dtype), take_hash=True))
+        list(opened.read(opened.tensors))
     assert opened.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_what_has_no_place_is_left(tmp_path: Path) -> None:
-    path, target = saved(tmp_path / "x.bin", STATE), torch.zeros(2, 3)
+def test_only_what_is_asked_for_is_handed_out(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.bin", STATE)
     with open(path, "rb", buffering=0) as file:
-        assert list(TorchFile(file, path).read(lambda name, stored: target if name == "a" else None)) == ["a"]
-    assert torch.equal(target, STATE["a"])
+        ((name, tensor),) = TorchFile(file, path).read({"a"})
+    assert name == "a"
+    assert torch.equal(tensor, STATE["a"])
+
+
+def test_it_is_not_mapped(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.bin", STATE)
+    with open(path, "rb", buffering=0) as file, pytest.raises(UsageError, match=r"mmap.*vedcore convert"):
+        list(TorchFile(file, path).read(STATE, mmap=True))
+
+
+def test_not_finite_is_told(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.bin", {"a": torch.tensor([1.0, torch.nan]), "b": torch.ones(2)})
+    with open(path, "rb", buffering=0) as file:
+        opened = TorchFile(file, path)
+        list(opened.read(opened.tensors))
+    assert opened.not_finite == ["a"]
 
 
 @FORMATS
@@ -349,7 +364,7 @@ def opened(path):
         events.clear()
         try:
             tensors = TorchFile(file, path)
-            list(tensors.read(lambda name, stored: torch.empty(stored.shape, dtype=stored.dtype)))
+            list(tensors.read(tensors.tensors))
             return "read"
         except VedcoreError as error:
             return type(error).__name__
@@ -438,7 +453,7 @@ def test_a_file_changed_after_it_was_opened(tmp_path: Path, new: bool) -> None:
             opened = TorchFile(file, path)
             path.write_bytes(change)
             with pytest.raises(CheckpointCorruptError, match="again"):
-                list(opened.read(lambda name, stored: torch.empty(stored.shape, dtype=stored.dtype)))
+                list(opened.read(opened.tensors))
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,9 @@ def filled(
     except ConfigError as error:
         raise error if error.path else error.at(path) from None
     weights.load_into(
-        model, strict=options["strict"], check_finite=options["check_finite"], manifest=manifest, settings=settings
-    )
+        model, strict=options["strict"], check_finite=options["check_finite"], manifest=manifest, settings=settings,
+        mmap=options["mmap"],
+    )  # fmt: skip
     return model.to(device=options["device"], dtype=options["dtype"] or _own_dtype(model, config)).eval()
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GENERATION", "MODEL_FILES", "Format", "LoadOptions",
-    "folder_of", "json_bytes", "load", "stored_state", "torch_dtype",
+    "folder_of", "json_bytes", "load", "torch_dtype",
 ]  # fmt: skip
 
 GENERATION = "generation_config.json"
@@ -52,6 +52,7 @@ class LoadOptions(TypedDict):
     strict: bool
     check_finite: CheckFinite
     verify: bool
+    mmap: bool
 
 
 class Format(abc.ABC):
@@ -87,6 +88,7 @@ def load(
     strict: bool = True,
     check_finite: CheckFinite = True,
     verify: bool = True,
+    mmap: bool = False,
 ) -> VisionEncoderDecoder:
     """The model of a folder, in eval mode, bit for bit as it was saved.
 
@@ -101,6 +103,10 @@ def load(
         strict: False takes the tensors that fit by name, leaves the others random, and warns of both.
         check_finite: refuse NaN and Inf in the weights; ``"warn"`` warns, False does not look.
         verify: compare the weights with the sha256 of the folder's manifest, or of the hub that it came from.
+        mmap: leave the weights in their file until they are written to, which is the fastest start. The file must then
+            stay as it is while the model lives: whoever cuts it or writes into it kills the process or changes the
+            model. To put another file in its place is fine, as ``save_pretrained`` and the hub's cache do it. For
+            safetensors files only; by default weights are copied, and the folder may go.
 
     Raises:
         CheckpointNotFoundError: no such folder or model, or a file that it needs is missing.
@@ -109,10 +115,11 @@ def load(
         PluginMissingError: the model needs a plugin that is not installed.
         NonFiniteError: NaN or Inf in the weights.
         HubError: the hub does not give it.
+        UsageError: ``mmap`` with weights in a ``pytorch_model.bin``.
     """
     folder = folder_of(folder_or_name, revision)
     options = LoadOptions(
-        device=device, dtype=torch_dtype(dtype), strict=strict, check_finite=check_finite, verify=verify
+        device=device, dtype=torch_dtype(dtype), strict=strict, check_finite=check_finite, verify=verify, mmap=mmap
     )
     read_folder(folder, _check_config)
     names = [entry.name for entry in registry().entries("format")]
@@ -184,19 +191,6 @@ def torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     if dtype in choices:
         return choices[dtype]
     raise UsageError(f"{dtype!r} is no type of weights", field="dtype", hint=f"choose one of {', '.join(choices)}")
-
-
-def stored_state(model: torch.nn.Module, dtype: str | torch.dtype | None) -> dict[str, Any]:
-    """The state to store, its numbers in another type if asked for; what was one tensor stays one."""
-    import torch
-
-    state: dict[str, Any] = model.state_dict(keep_vars=True)
-    type_ = torch_dtype(dtype)
-    if type_ is not None:
-        is_number = {id(t): isinstance(t, torch.Tensor) and t.is_floating_point() for t in state.values()}
-        cast = {id(t): t.to(type_) if is_number[id(t)] else t for t in state.values()}
-        state = {name: cast[id(t)] for name, t in state.items()}
-    return {name: t.detach() if isinstance(t, torch.Tensor) else t for name, t in state.items()}
 
 
 def json_bytes(data: Mapping[str, Any]) -> bytes:

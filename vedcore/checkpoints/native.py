@@ -24,7 +24,7 @@ from vedcore.checkpoints.formats import (
     Format,
     LoadOptions,
     json_bytes,
-    stored_state,
+    torch_dtype,
 )
 from vedcore.config import ModelConfig
 from vedcore.errors import ConfigError, ConfigSchemaError, TokenizerError, UsageError
@@ -84,7 +84,7 @@ class NativeFormat(Format):
             GENERATION: json_bytes(model.generation_config.model_dump(mode="json", exclude_none=True)),
             CARD: model_card(model, config).encode(),
             **model.processor.to_files(),
-            **weight_files(stored_state(model, weights_dtype), max_shard_size),
+            **weight_files(model.state_dict(), max_shard_size, torch_dtype(weights_dtype)),
         }
         save_folder(folder, files, replaces=MODEL_FILES)
 

@@ -25,7 +25,7 @@ from vedcore.checkpoints.formats import (
     Format,
     LoadOptions,
     json_bytes,
-    stored_state,
+    torch_dtype,
 )
 from vedcore.config import ComponentConfig, ModelConfig, TokenIds
 from vedcore.errors import ConfigError, IncompatibleError, UsageError
@@ -47,7 +47,7 @@ from vedcore.parts import (
 )
 from vedcore.processing import PREPROCESSING_FILE
 from vedcore.weights.folder import CARD, Written, save_folder
-from vedcore.weights.keymap import Row, to_theirs, under
+from vedcore.weights.keymap import Joined, Row, to_theirs_later, under
 from vedcore.weights.loading import Weights
 from vedcore.weights.saving import weight_files
 from vedcore.weights.snapshot import Snapshot, read_folder
@@ -99,7 +99,7 @@ class TransformersFormat(Format):
             raise UsageError("unknown option", field=next(iter(unknown)), hint=hint)
         if part not in (None, "encoder", "decoder"):
             raise UsageError(f"no part {part!r}", field="part", hint="name encoder or decoder")
-        state = stored_state(model, weights_dtype)
+        dtype, state = torch_dtype(weights_dtype), model.state_dict()
         if part is not None:
             half = _Half(model, part, state)
             config, tensors = half.config(), half.tensors()
@@ -117,8 +117,8 @@ class TransformersFormat(Format):
             tensors = _projector_tensors(model, state)
             for half in (encoder, decoder):
                 tensors |= {f"{half.kind}.{name}": tensor for name, tensor in half.tensors().items()}
-        config["dtype"] = str(next(t.dtype for t in tensors.values())).removeprefix("torch.")
-        files: dict[str, bytes | Written] = {CONFIG: json_bytes(config), **weight_files(tensors, max_shard_size)}
+        config["dtype"] = str(dtype or next(t.dtype for t in tensors.values())).removeprefix("torch.")
+        files: dict[str, bytes | Written] = {CONFIG: json_bytes(config), **weight_files(tensors, max_shard_size, dtype)}
         if part != "decoder":
             files[PREPROCESSING_FILE] = json_bytes(write_image_processor(model.processor.preprocessing))
         if part != "encoder":
@@ -147,14 +147,17 @@ class _Half:
         flags = {"is_decoder": True, "add_cross_attention": True} if self.kind == "decoder" else {}
         return {**self.theirs.write(self.part, self.part.settings()), **flags}
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor | Joined]:
         """Its tensors under their names, and what their class has beside them."""
-        tensors = to_theirs(self.state, self.theirs.key_map)
-        seen: set[int] = set()
-        for name, tensor in tensors.items():  # a tied matrix is stored once, but their biases are tied only with it
-            if tensor.ndim == 1 and id(tensor) in seen:
-                tensors[name] = tensor.clone()
-            seen.add(id(tensor))
+        tensors = to_theirs_later(self.state, self.theirs.key_map)
+        tied, names = self.part.settings().get("tie_word_embeddings"), dict[int, str]()
+        for name, tensor in list(tensors.items()):
+            if isinstance(tensor, Tensor) and tensor.ndim == 1 and id(tensor) in names:
+                if tied:  # a head's bias has two names, and is stored under the last where its matrix is tied
+                    del tensors[names[id(tensor)]]
+                else:  # else under both
+                    tensors[name] = tensor.clone()
+            names[id(tensor)] = name
         like = next(iter(tensors.values()))
         for name, more in self.theirs.extra(self.part).items():
             tensors[name] = more if isinstance(more, Tensor) else torch.full(*more, dtype=like.dtype)
@@ -172,7 +175,7 @@ def _written_as(part: Any, name: str) -> TransformersClass:
     return able[0] if able else classes[0]  # which says why, once it is asked to write
 
 
-def _projector_tensors(model: VisionEncoderDecoder, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _projector_tensors(model: VisionEncoderDecoder, state: Mapping[str, Tensor]) -> dict[str, Tensor | Joined]:
     """``enc_to_dec_proj`` where transformers has it: where the widths differ, and then nothing else fits between."""
     encoder, decoder, name = model.encoder.hidden_size, model.decoder.hidden_size, model.config.projector.name
     crossing = model.decoder.settings().get("cross_attention_hidden_size")
@@ -187,7 +190,7 @@ def _projector_tensors(model: VisionEncoderDecoder, state: Mapping[str, Tensor])
             f"{name!r}, and transformers has {due!r} between an encoder of {encoder} and a decoder of {decoder}",
             field="projector", hint='save it with format="native"',
         )  # fmt: skip
-    return to_theirs({n: t for n, t in state.items() if n.startswith("projector.")}, [PROJECTOR_ROW])
+    return to_theirs_later({n: t for n, t in state.items() if n.startswith("projector.")}, [PROJECTOR_ROW])
 
 
 def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:

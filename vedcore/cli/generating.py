@@ -13,7 +13,8 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from vedcore.cli.images import ImageWalk
-from vedcore.errors import ImageError, printable
+from vedcore.errors import ImageError, UsageError, printable
+from vedcore.files import open_regular
 
 if TYPE_CHECKING:
     from vedcore.model import VisionEncoderDecoder
@@ -34,11 +35,33 @@ def _usable_device(ctx: click.Context, param: click.Parameter, value: str | None
     return value
 
 
+def _words_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """The lines of a file, less empty ones."""
+    if value is None:
+        return None
+    with open_regular(value, UsageError, "give a text file, one word a line") as file:
+        try:
+            lines = file.read().decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise click.BadParameter(f"{printable(value)} is not UTF-8 at byte {error.start}", ctx, param) from None
+    return tuple(line for line in lines if line)
+
+
 @click.command()
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True)
 @click.option("--max-new-tokens", type=click.IntRange(1), help="Tokens a text may have.")
 @click.option("--num-beams", type=click.IntRange(1), help="Beams of the search; 1 is greedy.")
+@click.option("--do-sample", is_flag=True, default=None, help="Draw the tokens; see temperature, top_k, top_p, seed.")
+@click.option("--prompt", help="What every text starts with; names of special tokens are those.")
+@click.option("--pattern", metavar="REGEX", help="Regular expression that a whole text matches.")
+@click.option("--allowed-chars", metavar="CHARS", help="Characters that a text may consist of.")
+@click.option("--lexicon", metavar="FILE", callback=_words_of, help="Texts to choose from, one a line.")
+@click.option("--stop", "stop_strings", multiple=True, metavar="TEXT", help="String at which a text ends. Repeatable.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any option, as temperature=0.7. Repeatable."
+)
+@click.option("--stream", is_flag=True, help="Write the text of one image as it comes.")
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images read together.")
 @click.option("--device", callback=_usable_device, help="cpu, cuda, cuda:1, ...")
 @click.option("--json", "layout", flag_value="json", help="One JSON array.")
@@ -46,8 +69,8 @@ def _usable_device(ctx: click.Context, param: click.Parameter, value: str | None
 @click.option("--verbose", "-v", is_flag=True, help="Tell each image's confidence and time on stderr.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False), help="File to write instead of stdout.")
 def generate(
-    model: str, images: tuple[str, ...], batch_size: int, device: str | None, layout: str | None, verbose: bool,
-    output: str | None, **options: Any,
+    model: str, images: tuple[str, ...], overrides: tuple[str, ...], stream: bool, batch_size: int,
+    device: str | None, layout: str | None, verbose: bool, output: str | None, **options: Any,
 ) -> int:  # fmt: skip
     """Read or describe IMAGES with MODEL: a folder, or the name of an installed model.
 
@@ -57,12 +80,21 @@ def generate(
     from tqdm import tqdm
 
     import vedcore
+    from vedcore.config_files import apply_overrides
 
+    settings = apply_overrides({key: value for key, value in options.items() if value not in (None, ())}, overrides)
+    bare = len(images) == 1 and not os.path.isdir(images[0])
+    if stream and (layout or verbose or not bare):
+        raise click.UsageError("--stream writes the text of one image file: give one, without --json, --jsonl or -v")
     walk = ImageWalk(images)
     paths = list(walk)
     loaded = vedcore.load(model, device=device)
-    bare = len(images) == 1 and not os.path.isdir(images[0])
-    settings = {key: value for key, value in options.items() if value is not None}
+    if stream:
+        with _destination(output) as file:
+            for piece in loaded.stream(images[0], **settings):
+                click.echo(printable(piece), file=file, nl=False)
+            click.echo(file=file)
+        return 0
     failed = 0
     with _destination(output) as file, tqdm(total=len(paths), unit="image", file=sys.stderr, disable=None) as progress:
         writer = _Writer(file, layout, bare)
@@ -70,7 +102,7 @@ def generate(
             batch, start = paths[at : at + batch_size], time.perf_counter()
             results = _read(loaded, batch, settings)
             seconds = (time.perf_counter() - start) / len(batch)
-            for path, result in zip(batch, results, strict=True):
+            for path, result in results:
                 writer.write(path, result, seconds)
                 if isinstance(result, ImageError):
                     failed += 1
@@ -88,14 +120,18 @@ def generate(
     return 1 if failed or not paths else 0
 
 
-def _read(model: VisionEncoderDecoder, paths: list[str], settings: dict[str, Any]) -> list[TextResult | ImageError]:
-    """A result for each image; when one of a batch cannot be read, the others are read one by one."""
+def _read(
+    model: VisionEncoderDecoder, paths: list[str], settings: dict[str, Any]
+) -> list[tuple[str, TextResult | ImageError]]:
+    """Results, each with its path; when one of a batch cannot be read, the others are read one by one."""
     try:
-        return list(model.generate_text(paths, batch_size=len(paths), **settings))
+        results = model.generate_text(paths, batch_size=len(paths), **settings)
     except ImageError as error:
         if len(paths) == 1:
-            return [error]
-        return [result for path in paths for result in _read(model, [path], settings)]
+            return [(paths[0], error)]
+        return [pair for path in paths for pair in _read(model, [path], settings)]
+    each = len(results) // len(paths)
+    return [(paths[place // each], result) for place, result in enumerate(results)]
 
 
 def _told(result: TextResult, seconds: float) -> str:

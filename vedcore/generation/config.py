@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from vedcore.config import MAX_VOCAB_SIZE, Config, TokenId, TokenIds, check_limit, schema_error, token_id_tuple
 from vedcore.errors import ConfigSchemaError, GenerationError, UsageError, did_you_mean
+from vedcore.generation.rules import EITHER, OFF, RULES, without_idle
 
 __all__ = ["GenerationConfig", "Limits"]
 
@@ -22,16 +23,20 @@ MAX_LENGTH = 1_000_000
 UNBOUNDED_LENGTH = 1024
 """Default length of a text where the decoder has no last position."""
 
+MAX_TEXTS = 1_000_000
+"""Most words of a list of them."""
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-OFF: dict[str, Any] = {
-    "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
-    "bad_words_ids": (), "suppress_tokens": (), "begin_suppress_tokens": (),
-}  # fmt: skip
-"""Values at which an option changes nothing; None means the same."""
-SAMPLING = ("temperature", "top_k", "top_p", "seed")
-BEAMS = ("early_stopping", "length_penalty")
-EITHER = (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length"))
-"""Two words for one thing, of which a call may use one."""
+Share = Annotated[Finite, Field(ge=0, le=1)]
+Cutoff = Annotated[Finite, Field(ge=0, lt=1)]
+Run = Annotated[tuple[TokenId, ...], Field(min_length=1, max_length=MAX_LENGTH)]
+"""Some tokens, one after the other."""
+Text = Annotated[str, Field(min_length=1, max_length=10_000)]
+
+LENGTHS = (
+    "max_new_tokens", "max_length", "min_new_tokens", "min_length", "no_repeat_ngram_size", "prompt_lookup_num_tokens",
+    "max_matching_ngram_size", "num_assistant_tokens", "repetition_stop",
+)  # fmt: skip
 
 
 class Limits(NamedTuple):
@@ -66,8 +71,16 @@ class GenerationConfig(Config):
     """Divides the logits: below 1 sharpens the distribution, above 1 flattens it."""
     top_k: Annotated[int, Field(ge=0, le=MAX_VOCAB_SIZE)] = 50
     """Draw only among that many most probable tokens; 0 means all. transformers' default, used only in sampling."""
-    top_p: Annotated[Finite, Field(ge=0, le=1)] = 1.0
+    top_p: Share = 1.0
     """Draw only among the most probable tokens that together have this probability."""
+    min_p: Share = 0.0
+    """Draw only among the tokens that have this share of the most probable one's probability; 0 is off."""
+    typical_p: Annotated[Finite, Field(gt=0, le=1)] = 1.0
+    """Draw only among the tokens closest to the surprise to expect that together have this probability."""
+    epsilon_cutoff: Cutoff = 0.0
+    """Draw only among tokens of at least this probability; 0 is off."""
+    eta_cutoff: Cutoff = 0.0
+    """Draw only among tokens of at least this probability, or less where the distribution is flat; 0 is off."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
     """Seed of the draws: the same stream as after ``torch.manual_seed``. None draws from torch's global generator."""
     num_beams: Annotated[int, Field(ge=1)] = 1
@@ -77,14 +90,26 @@ class GenerationConfig(Config):
     unlikely, ``"never"`` only once a better one is impossible."""
     length_penalty: Annotated[Finite, Field(ge=-20, le=20)] = 1.0
     """A beam's score is its log-probability over its new length to this power; above 0 favours long texts."""
+    num_beam_groups: Annotated[int, Field(ge=1)] = 1
+    """Groups, of ``num_beams / num_beam_groups`` beams each, that are to write different texts."""
+    diversity_penalty: Annotated[Finite, Field(ge=0)] = 0.0
+    """Taken off a token's score for each time that an earlier group writes it at the same step."""
+    force_words_ids: tuple[Run | Annotated[tuple[Run, ...], Field(min_length=1)], ...] = ()
+    """Runs of tokens that a text must hold; of one given as several runs, one of them. Needs beams."""
+    penalty_alpha: Share = 0.0
+    """Contrastive search among the ``top_k`` best tokens: the share that a token's likeness to the text so far takes
+    off its probability; 0 is off."""
     num_return_sequences: Annotated[int, Field(ge=1)] = 1
     """Texts to return for each image."""
     repetition_penalty: Annotated[Finite, Field(gt=0)] = 1.0
     """Above 1 makes tokens that the row already holds less probable."""
     no_repeat_ngram_size: Annotated[int, Field(ge=0)] = 0
     """No run of that many tokens occurs twice in a row; 0 is off."""
-    bad_words_ids: tuple[Annotated[tuple[TokenId, ...], Field(min_length=1)], ...] = ()
+    bad_words_ids: tuple[Run, ...] = ()
     """Runs of tokens that are never written; one that is a single end id is passed over."""
+    sequence_bias: tuple[tuple[Run, Finite], ...] = ()
+    """Runs of tokens, each with what is added to the score of its last token where it would complete the run. Taken as
+    ``{(1, 2): -3.0}`` or ``[[[1, 2], -3.0]]``; of equal runs the last counts."""
     suppress_tokens: tuple[TokenId, ...] = ()
     """Tokens that are never written."""
     begin_suppress_tokens: tuple[TokenId, ...] = ()
@@ -93,16 +118,58 @@ class GenerationConfig(Config):
     """What is written right after a prompt of one token."""
     forced_eos_token_id: TokenId | tuple[TokenId, ...] | None = None
     """What a row that reaches its greatest length ends with; greedy search takes the lowest of several."""
+    exponential_decay_length_penalty: (
+        tuple[Annotated[int, Field(ge=0)], Annotated[Finite, Field(gt=0, le=1000)]] | None
+    ) = None
+    """``(start, factor)``: after ``start`` new tokens, end ids gain ``factor ** (tokens since) - 1`` times the size of
+    their score."""
+    remove_invalid_values: bool = False
+    """Put 0 for NaN scores and the greatest finite numbers for infinite ones instead of raising."""
+    renormalize_logits: bool = False
+    """Make log-probabilities of the scores again after everything else has changed them."""
+    allowed_chars: Annotated[str, Field(min_length=1, max_length=MAX_VOCAB_SIZE)] | None = None
+    """Characters that a text may consist of."""
+    pattern: Text | None = None
+    """Regular expression that a whole text matches."""
+    lexicon: Annotated[tuple[Text, ...], Field(max_length=MAX_TEXTS)] = ()
+    """Words or phrases, of which a whole text is one."""
+    max_time: Annotated[Finite, Field(gt=0)] | None = None
+    """Seconds after which no further token is begun."""
+    stop_strings: Annotated[tuple[Text, ...], Field(max_length=1024)] = ()
+    """Strings at which a row ends, one or several."""
+    repetition_stop: Annotated[int, Field(ge=0)] = 0
+    """A row ends once its last tokens are one run of tokens that many times over; 0 is off."""
     eos_token_id: TokenId | tuple[TokenId, ...] | None = None
     """In place of the model's end ids; ``()`` means that nothing ends a row but its length."""
     pad_token_id: TokenId | None = None
     """In place of the model's pad id."""
-    decoder_start_token_id: TokenId | None = None
-    """In place of the model's start id."""
+    decoder_start_token_id: TokenId | Run | None = None
+    """In place of the model's start id; several are one for each image."""
+    prompt_lookup_num_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Most tokens to guess at once from what the row has said before; the text stays the same."""
+    max_matching_ngram_size: Annotated[int, Field(ge=1)] = 2
+    """Most tokens at the end of a row to look up for ``prompt_lookup_num_tokens``."""
+    num_assistant_tokens: Annotated[int, Field(ge=1)] = 20
+    """Most tokens that a draft model guesses at once."""
+    num_assistant_tokens_schedule: Literal["constant", "heuristic", "heuristic_transient"] = "constant"
+    """Whether that number grows by 2 when all guesses were right and shrinks by 1 when not, and whether it is kept
+    (``"heuristic"``) or not (``"heuristic_transient"``) for the next call."""
+    assistant_confidence_threshold: Share = 0.4
+    """A draft model stops guessing at a token less probable than this; 0 is off."""
     use_cache: bool = True
     """Keep keys and values between the steps; off computes every token anew, which is slow and gives the same."""
+    compile: bool = False
+    """Run the decoder's step through ``torch.compile``: slow to begin with, and the same text."""
     return_dict_in_generate: bool = False
     """Return a ``GenerateOutput`` with scores and finish reasons instead of the ids alone."""
+    output_scores: bool = False
+    """Put the scores of each step, as the processors leave them, into the ``GenerateOutput``."""
+    output_logits: bool = False
+    """Put the logits of each step, as the decoder gives them, into the ``GenerateOutput``."""
+    output_attentions: bool = False
+    """Put the attentions of each step into the ``GenerateOutput``."""
+    output_hidden_states: bool = False
+    """Put the hidden states of each step into the ``GenerateOutput``."""
 
     def __init__(self, **options: Any) -> None:
         _check_names(options)
@@ -116,16 +183,19 @@ class GenerationConfig(Config):
     def _none_is_off(cls, data: object) -> object:
         if not isinstance(data, Mapping):
             return data
-        data = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        if isinstance(words := data.get("bad_words_ids"), tuple):
-            data["bad_words_ids"] = tuple(tuple(word) if isinstance(word, list) else word for word in words)
+        data = dict(data)
+        if isinstance(bias := data.get("sequence_bias"), Mapping):
+            data["sequence_bias"] = tuple(bias.items())
+        if isinstance(strings := data.get("stop_strings"), str):
+            data["stop_strings"] = (strings,)
+        data = {name: _tuples(value) for name, value in data.items()}
         return {k: OFF[k] if v is None and k in OFF else v for k, v in data.items()}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         for name in ("num_beams", "num_return_sequences"):
             check_limit(getattr(self, name), MAX_BEAMS, name, "the count")
-        for name in ("max_new_tokens", "max_length", "min_new_tokens", "min_length", "no_repeat_ngram_size"):
+        for name in LENGTHS:
             check_limit(getattr(self, name) or 0, MAX_LENGTH, name, "the length")
         for one, other in EITHER:
             if getattr(self, one) and getattr(self, other):
@@ -135,15 +205,20 @@ class GenerationConfig(Config):
             least, most = getattr(self, low), getattr(self, high)
             if least and most and least > most:
                 raise UsageError(f"{least} is above {high}={most}", field=low, hint="lower the one or raise the other")
-        if not self.do_sample:
-            self._check_idle(SAMPLING, "do_sample=False", "pass do_sample=True, or leave them out")
-        if self.num_beams == 1:
-            self._check_idle(BEAMS, "num_beams=1", "pass num_beams=2 or more, or leave them out")
+        for rule in RULES:
+            if rule.holds(dict(self)) and (idle := [name for name in rule.names if self._is_set(name)]):
+                shown = ", ".join(f"{name}={_shown(getattr(self, name))}" for name in idle)
+                raise UsageError(f"{shown} {rule.because}", field=idle[0], hint=rule.hint)
+        self._check_searches()
         for name in ("forced_bos_token_id", "forced_eos_token_id"):
             forced = token_id_tuple(getattr(self, name))
             if forced and set(forced) <= set(self.suppress_tokens):
                 message = f"{getattr(self, name)} is also in suppress_tokens"
                 raise UsageError(message, field=name, hint="take it out of one of them")
+        return self
+
+    def _check_searches(self) -> None:
+        """Numbers that a way of searching needs in some proportion to each other."""
         most = self.num_beams if self.num_beams > 1 or not self.do_sample else MAX_BEAMS
         if self.num_return_sequences > most:
             raise UsageError(
@@ -151,20 +226,28 @@ class GenerationConfig(Config):
                 field="num_return_sequences",
                 hint="raise num_beams" + ("" if self.do_sample else ", or pass do_sample=True"),
             )
-        return self
+        if self.num_beams % self.num_beam_groups:
+            message = f"{self.num_beam_groups} groups do not divide num_beams={self.num_beams} evenly"
+            raise UsageError(message, field="num_beam_groups", hint="make num_beams a multiple of it")
+        if self.num_beam_groups > 1 and not self.diversity_penalty:
+            message = f"{self.num_beam_groups} groups with diversity_penalty=0.0 write the same"
+            raise UsageError(message, field="num_beam_groups", hint="pass diversity_penalty=1.0 or so")
+        if self.penalty_alpha and self.top_k <= 1:
+            message = f"{self.penalty_alpha} with top_k={self.top_k} has nothing to choose from"
+            raise UsageError(message, field="penalty_alpha", hint="pass top_k=4 or so")
+        if self.repetition_stop == 1:
+            message = "every row is one run of its tokens, so 1 ends it at once"
+            raise UsageError(message, field="repetition_stop", hint="pass 2 or more, or 0 to leave it off")
 
-    def _check_idle(self, names: tuple[str, ...], because: str, hint: str) -> None:
-        harmless = {name: (field.default, OFF.get(name)) for name, field in type(self).model_fields.items()}
-        idle = [name for name in names if getattr(self, name) not in harmless[name]]
-        if idle:
-            shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in idle)
-            raise UsageError(f"{shown} would do nothing with {because}", field=idle[0], hint=hint)
+    def _is_set(self, name: str) -> bool:
+        return getattr(self, name) not in (type(self).model_fields[name].default, OFF.get(name))
 
     def with_options(self, **options: Any) -> Self:
         """These options with some replaced, as a call does; the call wins over what it leaves no use for.
 
         A kept ``max_length`` gives way to a given ``max_new_tokens``, kept sampling options to ``do_sample=False``,
-        kept beam options to ``num_beams=1``. ``eos_token_id=None`` means, as in transformers, that nothing ends a row.
+        kept beam options to ``num_beams=1``, a kept ``penalty_alpha`` to ``num_beams=2``.
+        ``eos_token_id=None`` means, as in transformers, that nothing ends a row.
         """
         _check_names(options)
         if "eos_token_id" in options and options["eos_token_id"] is None:
@@ -173,25 +256,51 @@ class GenerationConfig(Config):
         for pair in EITHER:
             if any(options.get(name) is not None for name in pair):
                 kept = {k: v for k, v in kept.items() if k not in pair}
-        if not options.get("do_sample", self.do_sample):
-            kept = {k: v for k, v in kept.items() if k not in SAMPLING}
-        if options.get("num_beams", self.num_beams) == 1:
-            kept = {k: v for k, v in kept.items() if k not in BEAMS}
-        return self.parse({**kept, **options})
+        return self.parse({**without_idle(kept, options), **options})
+
+    @property
+    def forced_words(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """``force_words_ids``, each of them as the runs of which a text must hold one."""
+        return tuple(word if isinstance(word[0], tuple) else (word,) for word in self.force_words_ids)
+
+    def start_ids(self, start: int, images: int) -> tuple[int, ...]:
+        """The id that each image's text starts with: ``start`` for all, where the options do not have one for each.
+
+        Raises:
+            UsageError: another number of ids than of images.
+        """
+        if not isinstance(self.decoder_start_token_id, tuple):
+            return (start,) * images
+        if len(self.decoder_start_token_id) != images:
+            raise UsageError(
+                f"{len(self.decoder_start_token_id)} ids for {images} images", field="decoder_start_token_id",
+                hint="give one id for all, or one for each",
+            )  # fmt: skip
+        return self.decoder_start_token_id
 
     def token_ids(self, base: TokenIds, vocab_size: int) -> TokenIds:
         """The model's token ids with these options' own in their place; without a pad id the first end id pads.
 
+        Of several start ids the first is taken; ``start_ids`` gives them all.
+
         Raises:
             ConfigSchemaError: an id that the vocabulary does not have, in any of the options.
+            UsageError: ``exponential_decay_length_penalty`` where no end id is there to gain.
         """
         eos = base.eos if self.eos_token_id is None else token_id_tuple(self.eos_token_id)
         pad = base.pad if self.pad_token_id is None else self.pad_token_id
-        start = base.start if self.decoder_start_token_id is None else self.decoder_start_token_id
+        starts = token_id_tuple(self.decoder_start_token_id)
+        start = starts[0] if starts else base.start
         ids = TokenIds(start=start, eos=eos, pad=eos[0] if pad is None and eos else pad)
         ids.check(vocab_size)
+        if self.exponential_decay_length_penalty is not None and not eos:
+            hint = "give eos_token_id, or leave it out"
+            raise UsageError("needs an end id", field="exponential_decay_length_penalty", hint=hint)
         for name, named in (
+            ("decoder_start_token_id", starts),
             ("bad_words_ids", chain.from_iterable(self.bad_words_ids)),
+            ("sequence_bias", chain.from_iterable(run for run, _ in self.sequence_bias)),
+            ("force_words_ids", chain.from_iterable(chain.from_iterable(self.forced_words))),
             ("suppress_tokens", self.suppress_tokens),
             ("begin_suppress_tokens", self.begin_suppress_tokens),
             ("forced_bos_token_id", token_id_tuple(self.forced_bos_token_id)),
@@ -249,3 +358,11 @@ def _check_names(options: Mapping[str, Any]) -> None:
         if name not in valid:
             known = f"options: {', '.join(valid)}"
             raise UsageError("unknown option", field=name, hint=did_you_mean(name, valid) or known, details=known)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _shown(value: object) -> str:
+    return text if len(text := repr(value)) <= 40 else text[:39] + "…"

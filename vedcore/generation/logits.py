@@ -9,24 +9,30 @@ Shape letters: B rows of text, L tokens so far, V vocabulary size, G n-gram size
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
 from vedcore.config import TokenIds, token_id_tuple
+from vedcore.errors import GenerationError, UsageError
 from vedcore.generation.config import GenerationConfig, Limits
+from vedcore.generation.warpers import make_warpers
 
 __all__ = [
-    "BadWords", "Forced", "MinLength", "NoRepeatNgrams", "Processor", "RepetitionPenalty", "Suppressed", "Temperature",
-    "TopK", "TopP", "make_processors",
+    "Custom", "DecayLength", "Diversity", "Forced", "MinLength", "NoRepeatNgrams", "PrefixAllowed", "PrefixFunction",
+    "Processor", "RemoveInvalid", "Renormalize", "RepetitionPenalty", "SequenceBias", "Suppressed", "make_processors",
 ]  # fmt: skip
 
 Processor = Callable[[Tensor, Tensor], Tensor]
 """``(input_ids (B, L), scores (B, V)) -> scores (B, V)``."""
+PrefixFunction = Callable[[int, Tensor], Sequence[int]]
+"""``(number of the image, ids (L,) of a row so far) -> tokens that may follow``."""
+GREATEST = 1e30
+"""More than any sum of log-probabilities, and finite times any of them."""
 
 
 @dataclass(frozen=True)
@@ -68,28 +74,55 @@ class NoRepeatNgrams:
 
 
 @dataclass(frozen=True)
-class BadWords:
-    """Forbids the token that would complete one of some runs of tokens."""
+class SequenceBias:
+    """Adds to the score of the token that would complete a run of tokens; minus infinity forbids it."""
 
-    words: tuple[tuple[int, ...], ...]
+    biases: tuple[tuple[tuple[int, ...], float], ...]
+    """Runs and what to add; of equal runs the last counts."""
     device: torch.device
 
     @cached_property
-    def _by_length(self) -> list[tuple[Tensor, Tensor]]:
-        """Runs of K equal lengths P + 1 at once: (K, P) what stands before the last token, (K,) the last token."""
-        runs = [
-            torch.tensor(list(group), device=self.device) for _, group in groupby(sorted(self.words, key=len), key=len)
-        ]
-        return [(run[:, :-1], run[:, -1]) for run in runs]
+    def _by_length(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Runs of K equal lengths P + 1 at once: (K, P) what stands before the last token, (K,) that, (K,) the bias.
+
+        Single tokens first, then as given: sums of floats depend on the order.
+        """
+        groups: dict[int, list[tuple[tuple[int, ...], float]]] = {1: []}
+        for run, bias in dict(self.biases).items():
+            groups.setdefault(len(run), []).append((run, bias))
+        built = []
+        for group in filter(None, groups.values()):
+            runs = torch.tensor([run for run, _ in group], device=self.device)
+            built.append((runs[:, :-1], runs[:, -1], torch.tensor([bias for _, bias in group], device=self.device)))
+        return built
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         length = input_ids.shape[1]
-        marks = torch.zeros_like(scores)
-        for before, last in self._by_length:
+        total = torch.zeros_like(scores)
+        for before, last, bias in self._by_length:
             if before.shape[1] <= length:
                 found = (input_ids[:, None, length - before.shape[1] :] == before).all(2)  # (B, K)
-                marks.index_add_(1, last, found.to(marks.dtype))
-        return scores.masked_fill(marks > 0, -math.inf)
+                total.index_add_(1, last, torch.where(found, bias, 0.0).to(scores.dtype))
+        return scores + total
+
+
+@dataclass
+class Diversity:
+    """Takes off a token's score for each beam of an earlier group that has just been given it.
+
+    Vijayakumar et al. 2016, https://arxiv.org/abs/1610.02424. The search sets ``earlier`` before each group's turn.
+    """
+
+    penalty: float
+    earlier: Tensor | None = None
+    """(N, E) tokens that this step has given the E beams of the groups before, for each of N prompts."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if self.earlier is None or not self.earlier.shape[1]:
+            return scores
+        counts = scores.new_zeros(len(self.earlier), scores.shape[1])
+        counts.scatter_add_(1, self.earlier, torch.ones_like(self.earlier, dtype=scores.dtype))
+        return scores - (self.penalty * counts).repeat_interleave(len(scores) // len(self.earlier), 0)
 
 
 @dataclass(frozen=True)
@@ -132,45 +165,103 @@ class Suppressed:
 
 
 @dataclass(frozen=True)
-class Temperature:
-    """Divides the scores."""
+class PrefixAllowed:
+    """Forbids what a function of the caller's does not allow after a row.
 
-    temperature: float
+    Where all that it allows is forbidden already in all of a prompt's beams, it is allowed again, as in transformers.
+
+    Raises:
+        GenerationError: the function allows nothing, or an id that the vocabulary does not have.
+    """
+
+    function: PrefixFunction
+    rows: int
+    """Rows of each prompt, which get its number."""
+    beams: int
+    """How many rows side by side are beams of one text."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        return scores / self.temperature
+        allowed = [self._allowed(i // self.rows, row, scores.shape[1]) for i, row in enumerate(input_ids)]
+        places = [(i, token) for i, tokens in enumerate(allowed) for token in tokens]
+        row, token = torch.tensor(places, device=scores.device).T
+        mask = torch.full_like(scores, -math.inf).index_put((row, token), scores.new_zeros(()))
+        kept = scores + mask
+        stuck = kept.amax(1).isneginf().view(-1, self.beams).all(1).repeat_interleave(self.beams)  # (B,)
+        return torch.where(stuck[:, None], mask, kept)
+
+    def _allowed(self, prompt: int, row: Tensor, vocab_size: int) -> list[int]:
+        answer = self.function(prompt, row)
+        listed = answer.tolist() if isinstance(answer, Tensor) else answer
+        tokens = list(listed) if isinstance(listed, Iterable) else []
+        if not tokens or not all(isinstance(token, Integral) and 0 <= token < vocab_size for token in tokens):
+            message = f"for image {prompt} after {len(row)} tokens it returned {repr(answer)[:60]}"
+            hint = f"return a list of ids below {vocab_size}, an end id at least"
+            raise GenerationError(message, field="prefix_allowed_tokens_fn", hint=hint)
+        return tokens
 
 
 @dataclass(frozen=True)
-class TopK:
-    """Keeps the best ``k`` tokens, and those that tie with the last of them."""
-
-    k: int
+class RemoveInvalid:
+    """Puts 0 for NaN, and the greatest finite numbers for infinite ones."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        last = scores.topk(min(self.k, scores.shape[1])).values[:, -1:]  # (B, 1)
-        return scores.masked_fill(scores < last, -math.inf)
+        return scores.nan_to_num(0.0)
 
 
 @dataclass(frozen=True)
-class TopP:
-    """Keeps the most probable tokens that together reach ``p`` (Holtzman et al., https://arxiv.org/abs/1904.09751)."""
+class DecayLength:
+    """Raises the scores of the end ids, by more with each token past a length, prompt included."""
 
-    p: float
-    at_least: int = 1
+    start: int
+    factor: float
+    eos: Tensor
+    """(number of end ids,) long."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        ascending, order = scores.sort()
-        drop = ascending.softmax(-1).cumsum(-1) <= 1 - self.p
-        drop[:, -self.at_least :] = False
-        return scores.masked_fill(torch.zeros_like(drop).scatter(1, order, drop), -math.inf)
+        past = input_ids.shape[1] - self.start
+        if past <= 0:
+            return scores
+        growth = self.factor**past if past * math.log(self.factor) < math.log(GREATEST) else GREATEST
+        ending = scores.index_select(1, self.eos)
+        gain = (ending.abs() * (growth - 1)).masked_fill(~ending.isfinite(), 0.0)
+        return scores.index_copy(1, self.eos, ending + gain)
+
+
+@dataclass(frozen=True)
+class Renormalize:
+    """Makes log-probabilities of the scores."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return scores.log_softmax(-1)
+
+
+@dataclass(frozen=True)
+class Custom:
+    """A processor of the caller's, on scores of its own to change.
+
+    Raises:
+        UsageError: it does not return scores of the same shape.
+    """
+
+    function: Processor
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        changed = self.function(input_ids, scores.clone())
+        if not isinstance(changed, Tensor) or changed.shape != scores.shape:
+            got = f"shape {tuple(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__
+            name = getattr(self.function, "__name__", type(self.function).__name__)
+            message = f"{name} returned {got}, scores of shape {tuple(scores.shape)} expected"
+            raise UsageError(message, field="logits_processor", hint="return the scores")
+        return changed
 
 
 def make_processors(
     options: GenerationConfig, token_ids: TokenIds, limits: Limits, prompt_length: int, device: torch.device,
-    attention_mask: Tensor | None = None,
+    attention_mask: Tensor | None = None, *, extra: Sequence[Processor] = (),
+    prefix_allowed_tokens_fn: PrefixFunction | None = None, constraint: Processor | None = None,
+    rows: int | None = None,
 ) -> list[Processor]:  # fmt: skip
-    """The processors that ``options`` ask for.
+    """The processors that ``options`` ask for, and the caller's.
 
     Args:
         options: of the call.
@@ -179,37 +270,53 @@ def make_processors(
         prompt_length: tokens of the prompt.
         device: of the scores.
         attention_mask: (B, T) of the prompt, where it is padded at the left.
+        extra: the caller's own, which come after all but what narrows the distribution and renormalizes.
+        prefix_allowed_tokens_fn: ``(image, ids (L,)) -> ids that may follow``.
+        constraint: what ``allowed_chars``, ``pattern`` and ``lexicon`` allow.
+        rows: rows of each image; ``num_beams / num_beam_groups`` or ``num_return_sequences`` where it is not given.
     """
+    beams = options.num_beams // options.num_beam_groups
+    if rows is None:
+        rows = beams if options.num_beams > 1 else options.num_return_sequences
 
     def tensor(ids: tuple[int, ...]) -> Tensor:
         return torch.tensor(ids, dtype=torch.long, device=device)
 
+    eos = tensor(token_ids.eos)
     processors: list[Processor] = []
+    if options.sequence_bias:
+        processors.append(SequenceBias(options.sequence_bias, device))
+    if options.num_beam_groups > 1:
+        processors.append(Diversity(options.diversity_penalty))
     if options.repetition_penalty != 1.0:
         skip = None if attention_mask is None else (attention_mask != 0).int().argmax(1)
         processors.append(RepetitionPenalty(options.repetition_penalty, skip))
     if options.no_repeat_ngram_size:
         processors.append(NoRepeatNgrams(options.no_repeat_ngram_size))
-    if words := tuple(word for word in options.bad_words_ids if len(word) > 1 or word[0] not in token_ids.eos):
-        processors.append(BadWords(words, device))
+    if words := [word for word in options.bad_words_ids if len(word) > 1 or word[0] not in token_ids.eos]:
+        processors.append(SequenceBias(tuple((word, -math.inf) for word in words), device))
     if limits.min_length and token_ids.eos:
-        processors.append(MinLength(limits.min_length, tensor(token_ids.eos)))
+        processors.append(MinLength(limits.min_length, eos))
+    if prefix_allowed_tokens_fn is not None:
+        processors.append(PrefixAllowed(prefix_allowed_tokens_fn, rows, rows if options.num_beams > 1 else 1))
+    if constraint is not None:
+        processors.append(constraint)
     if options.forced_bos_token_id is not None:
         processors.append(Forced(1, tensor((options.forced_bos_token_id,))))
     if forced_eos := token_id_tuple(options.forced_eos_token_id):
         processors.append(Forced(limits.max_length - 1, tensor(forced_eos)))
+    if options.remove_invalid_values:
+        processors.append(RemoveInvalid())
+    if options.exponential_decay_length_penalty is not None:
+        start, factor = options.exponential_decay_length_penalty
+        processors.append(DecayLength(prompt_length + start, factor, eos))
     if options.suppress_tokens:
         processors.append(Suppressed(tensor(options.suppress_tokens)))
     if options.begin_suppress_tokens:
         forced_bos = options.forced_bos_token_id is not None and prompt_length == 1
         processors.append(Suppressed(tensor(options.begin_suppress_tokens), prompt_length + forced_bos))
-    if options.do_sample:
-        # beams need one token that does not end them
-        at_least = max(2, len(token_ids.eos) + 1) if options.num_beams > 1 else 1
-        if options.temperature != 1.0:
-            processors.append(Temperature(options.temperature))
-        if options.top_k:
-            processors.append(TopK(max(options.top_k, at_least)))
-        if options.top_p < 1.0:
-            processors.append(TopP(options.top_p, at_least))
+    processors += map(Custom, extra)
+    processors += make_warpers(options, len(token_ids.eos))
+    if options.renormalize_logits:
+        processors.append(Renormalize())
     return processors

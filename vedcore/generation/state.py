@@ -6,16 +6,45 @@ tokens, V vocabulary size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from vedcore.components import TextDecoder
+from vedcore.outputs import DecoderOutput
 
-__all__ = ["DecodingState"]
+__all__ = ["DecodingState", "State"]
+
+STAYING = 0.75
+"""Share of the computed prompts up to which it pays to go on with those alone."""
+
+
+class State(Protocol):
+    """A model in the middle of writing: what it keeps (a cache, or the ids so far) is its own business."""
+
+    def prefill(self, input_ids: Tensor) -> Tensor:
+        """Read the (N, T) prompts; return the (N, V) logits that follow."""
+
+    def step(self, tokens: Tensor, reorder: Tensor | None) -> Tensor:
+        """Read one more token in each row; return the (B, V) logits that follow.
+
+        Args:
+            tokens: (B, 1).
+            reorder: (B,) the row so far that each row continues; None when each continues itself. The first one after
+                the prefill may have more rows than it: ``[0, 0, 1, 1]`` makes two rows of each prompt.
+        """
+
+    def keep(self, going_on: Sequence[bool]) -> None:
+        """Say which of the N prompts still go on: nobody looks at the logits of the others again."""
 
 
 class DecodingState:
     """The decoder over a batch of texts that grow: what a search steps through.
+
+    Prompts that have ended leave the batch, unless something is recorded: the decoder then runs on fewer rows, while
+    what goes in and comes out still has all B, with zeros for those that left.
 
     Args:
         decoder: the decoder, in eval mode.
@@ -24,29 +53,45 @@ class DecodingState:
         prompt_mask: (N, T) which tokens of the prompts count, or None.
         capacity: tokens to make room for.
         use_cache: False computes everything anew at each step.
+        output_attentions: record the attention weights of each call of the decoder.
+        output_hidden_states: record its states between the layers.
     """
 
     def __init__(
-        self,
-        decoder: TextDecoder,
-        states: Tensor,
-        mask: Tensor | None,
-        prompt_mask: Tensor | None,
-        capacity: int,
-        use_cache: bool,
-    ) -> None:
+        self, decoder: TextDecoder, states: Tensor, mask: Tensor | None, prompt_mask: Tensor | None, capacity: int,
+        use_cache: bool, output_attentions: bool = False, output_hidden_states: bool = False,
+    ) -> None:  # fmt: skip
         self.decoder = decoder
         self.states = states
         self.mask = mask
         self.attention_mask = prompt_mask
+        self.capacity = capacity
         self.cache = decoder.make_cache(capacity) if use_cache else None
         self.ids: Tensor | None = None
+        self.output_attentions = output_attentions
+        self.output_hidden_states = output_hidden_states
+        self.attentions: list[tuple[Tensor, ...]] = []
+        """For each call of the decoder, each layer's (B, H, T, L)."""
+        self.cross_attentions: list[tuple[Tensor, ...]] = []
+        """For each call of the decoder, each layer's (B, H, T, S')."""
+        self.hidden_states: list[tuple[Tensor, ...]] = []
+        """For each call of the decoder, (B, T, D) of the embeddings and of each layer."""
+        self.keeps_last_hidden_state = False
+        """Whether `last_hidden_state` is wanted; to be set before the prefill."""
+        self.last_hidden_state: Tensor | None = None
+        """(B, T, D) what the decoder's last layer made, after its norm, of the tokens of the last call."""
+        self.prompts = len(states)
+        self.total = self.prompts
+        """B, rows of the last call, those that left among them."""
+        self.live = list(range(self.prompts))
+        """Prompts that are still computed."""
+        self._rows: dict[int, Tensor] = {}
 
     def prefill(self, input_ids: Tensor) -> Tensor:
         """The prompts, (N, T), to the logits of the next token, (N, V)."""
         if self.cache is None:
             self.ids = input_ids
-        return self._logits(input_ids, self.attention_mask)
+        return self.call(input_ids, self.attention_mask)[:, -1]
 
     def step(self, tokens: Tensor, reorder: Tensor | None) -> Tensor:
         """One more token a row, (B, 1), to the logits of the next, (B, V).
@@ -55,26 +100,110 @@ class DecodingState:
             tokens: the new tokens.
             reorder: (B,) the row that each row continues; None where each continues itself.
         """
+        if reorder is not None:
+            self.reorder(reorder)
+        if (rows := self.rows) is not None:
+            tokens = tokens.index_select(0, rows)
         if self.cache is not None:
-            if reorder is not None:
-                self.cache.reorder(reorder)
-            return self._logits(tokens, None)
+            return self.call(tokens, None)[:, -1]
         assert self.ids is not None
-        before = self.ids if reorder is None else self.ids[reorder]
-        self.ids = torch.cat([before, tokens], 1)
+        self.ids = torch.cat([self.ids, tokens], 1)
         if self.attention_mask is not None:
-            mask = self.attention_mask if reorder is None else self.attention_mask[reorder]
-            self.attention_mask = torch.cat([mask, mask.new_ones(tokens.shape)], 1)
-        return self._logits(self.ids, self.attention_mask)
+            self.attention_mask = torch.cat([self.attention_mask, self.attention_mask.new_ones(tokens.shape)], 1)
+        return self.call(self.ids, self.attention_mask)[:, -1]
 
-    def _logits(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def keep(self, going_on: Sequence[bool]) -> None:
+        """Let prompts that have ended leave the batch, once enough of them have for the copy to pay.
+
+        Args:
+            going_on: of each of the N prompts.
+        """
+        staying = [place for place, prompt in enumerate(self.live) if going_on[prompt]]
+        if self.output_attentions or self.output_hidden_states or not 0 < len(staying) <= STAYING * len(self.live):
+            return
+        each = self.total // self.prompts
+        self._select(
+            self._index([place * each + i for place in staying for i in range(each)]), self._index(staying)
+        )
+        self.live = [self.live[place] for place in staying]
+        self._rows.clear()
+
+    @property
+    def rows(self) -> Tensor | None:
+        """(B',) those of the ``total`` rows that are computed; None for all."""
+        if len(self.live) == self.prompts:
+            return None
+        if self.total not in self._rows:
+            each = self.total // self.prompts
+            self._rows[self.total] = self._index([prompt * each + i for prompt in self.live for i in range(each)])
+        return self._rows[self.total]
+
+    def reorder(self, index: Tensor) -> None:
+        """Make each row ``i`` of B continue what row ``index[i]`` was; there may be more rows than before."""
+        before = self.rows
+        place = None if before is None else torch.zeros(self.total, dtype=torch.long, device=index.device)
+        self.total = len(index)
+        if before is not None and place is not None and self.rows is not None:
+            place[before] = torch.arange(len(before), device=index.device)
+            index = place[index.index_select(0, self.rows)]
+        if self.cache is not None:
+            self.cache.reorder(index)
+            return
+        assert self.ids is not None
+        self.ids = self.ids.index_select(0, index)
+        if self.attention_mask is not None:
+            self.attention_mask = self.attention_mask.index_select(0, index)
+
+    def call(self, input_ids: Tensor, attention_mask: Tensor | None, last_only: bool = True) -> Tensor:
+        """The decoder on the rows that are computed.
+
+        Args:
+            input_ids: (B', T) their new tokens, or, without a cache, all of them.
+            attention_mask: (B', T) which of these count, or None.
+            last_only: compute the logits of the last token alone.
+
+        Returns:
+            (B, T or 1, V) logits, zeros for rows that left.
+        """
         first = self.cache is None or self.cache.length == 0
-        logits: Tensor = self.decoder(
+        out: DecoderOutput = self.decoder(
             input_ids=input_ids,
             attention_mask=attention_mask,
             encoder_hidden_states=self.states if first else None,
             encoder_attention_mask=self.mask if first else None,
             past_key_values=self.cache,
-            last_logits_only=True,
-        ).logits[:, -1]
-        return logits
+            output_attentions=self.output_attentions,
+            output_hidden_states=self.output_hidden_states or self.keeps_last_hidden_state,
+            last_logits_only=last_only,
+        )
+        if self.output_attentions:
+            self.attentions.append(out.attentions or ())
+            self.cross_attentions.append(out.cross_attentions or ())
+        if self.output_hidden_states:
+            self.hidden_states.append(out.hidden_states or ())
+        if self.keeps_last_hidden_state:
+            assert out.hidden_states is not None  # the contract of `output_hidden_states`
+            self.last_hidden_state = self._spread(out.hidden_states[-1])
+        return self._spread(out.logits[:, -1:] if last_only else out.logits)
+
+    def _spread(self, computed: Tensor) -> Tensor:
+        """(B', ...) to (B, ...)."""
+        rows = self.rows
+        if rows is None:
+            return computed
+        return computed.new_zeros(self.total, *computed.shape[1:]).index_copy_(0, rows, computed)
+
+    def _select(self, rows: Tensor, images: Tensor) -> None:
+        if self.cache is not None:
+            self.cache.select(rows, images)
+            return
+        assert self.ids is not None
+        self.ids, self.states = self.ids.index_select(0, rows), self.states.index_select(0, images)
+        if self.mask is not None:
+            self.mask = self.mask.index_select(0, images)
+        if self.attention_mask is not None:
+            self.attention_mask = self.attention_mask.index_select(0, rows)
+
+    def _index(self, places: Sequence[int]) -> Tensor:
+        """``places`` on the device, without waiting for it."""
+        return torch.tensor(places).to(self.states.device, non_blocking=True)

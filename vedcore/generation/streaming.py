@@ -1,13 +1,13 @@
-"""Tokens as they are written: pushed to a streamer, or pulled from an iterator.
+"""Tokens as they are written: pushed to a streamer, or pulled from an iterator, as ids or as text.
 
-Both stand on the same generator of steps (``vedcore.generation.search.sample_steps``), so no thread is involved.
+All stand on the same generator of steps (``vedcore.generation.search.steps``), so no thread is involved.
 
 Shape letters: B rows of text, T prompt tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Protocol, Self, runtime_checkable
 
 from torch import Tensor
@@ -16,10 +16,17 @@ from vedcore.errors import UsageError
 from vedcore.generation.config import GenerationConfig
 from vedcore.outputs import GenerateOutput
 
-__all__ = ["Steps", "Streamer", "TokenIterator", "check_streamer", "push"]
+__all__ = [
+    "Steps", "Streamer", "TokenIterator", "check_streamable", "check_streamer", "push", "shared_length",
+    "text_pieces",
+]  # fmt: skip
 
 Steps = Generator[Tensor, None, GenerateOutput]
-"""Yields the (B,) tokens of each step and returns the whole."""
+"""Yields the (B,) tokens of each step and returns the whole. Beams of one prompt yield (1,) tokens, once all beams that
+may still win agree on them; beams of several yield nothing."""
+
+HALF = "\ufffd"
+"""What a tokenizer gives for the bytes of a character that is not whole."""
 
 
 @runtime_checkable
@@ -33,20 +40,28 @@ class Streamer(Protocol):
         """Nothing more comes."""
 
 
-def check_streamer(streamer: object, options: GenerationConfig) -> None:
-    """Refuse what cannot be streamed to, before work begins.
+def check_streamer(streamer: object) -> None:
+    """Refuse what is no streamer, before work begins.
 
     Raises:
-        UsageError: a streamer with beams, or one without ``put`` or ``end``.
+        UsageError: one without ``put`` or ``end``.
     """
-    if streamer is None:
-        return
-    if options.num_beams > 1:
-        message = f"contradicts num_beams={options.num_beams}: beams change their minds"
-        raise UsageError(message, field="streamer", hint="pass num_beams=1")
-    if not isinstance(streamer, Streamer):
+    if streamer is not None and not isinstance(streamer, Streamer):
         message = f"{type(streamer).__name__} lacks put(ids) or end()"
         raise UsageError(message, field="streamer", hint="pass an object with both methods")
+
+
+def check_streamable(options: GenerationConfig, prompts: int) -> None:
+    """Refuse beams of several prompts: each agrees on its text at its own time.
+
+    Raises:
+        UsageError: such.
+    """
+    if options.num_beams > 1 and prompts > 1:
+        raise UsageError(
+            f"{options.num_beams} beams of {prompts} images cannot be streamed", field="num_beams",
+            hint="give one image, or pass num_beams=1",
+        )  # fmt: skip
 
 
 def push(steps: Steps, prompt: Tensor, streamer: Streamer) -> GenerateOutput:
@@ -83,6 +98,53 @@ class TokenIterator:
             self.output = stop.value or self.output
             raise StopIteration from None
 
+    def finish(self) -> GenerateOutput:
+        """Write the rest; return the whole."""
+        for _ in self:
+            pass
+        if self.output is None:
+            raise UsageError("the steps were closed", hint="generate anew")
+        return self.output
+
     def close(self) -> None:
         """Give up what is left and free the cache."""
         self._steps.close()
+
+
+def text_pieces(
+    tokens: TokenIterator, prompt: Sequence[int], text_of: Callable[[Sequence[int]], str], spoiler: int | None = None
+) -> Generator[str, None, GenerateOutput | None]:
+    """The text of one row as it grows, in pieces that make up the whole.
+
+    The text so far is decoded anew at each step, for what a token adds depends on those before it; a character of which
+    bytes are missing waits for them. Nothing is taken back.
+
+    Args:
+        tokens: of one row.
+        prompt: its ids before the first step, the text of which comes first.
+        text_of: ids to text.
+        spoiler: an id behind which bytes, if they stand right before it, are no longer a character; None where the
+            tokenizer has no such id.
+    """
+    ids, shown = list(prompt), ""
+    try:
+        for new in tokens:
+            ids += new.tolist()
+            text = text_of(ids).rstrip(HALF)
+            if spoiler is not None:
+                text = text[: shared_length(text, text_of([*ids, spoiler]))]
+            if len(text) > len(shown) and text.startswith(shown):
+                yield text[len(shown) :]
+                shown = text
+        assert tokens.output is not None
+        whole = text_of(tokens.output.sequences[0].tolist())
+        if rest := whole[shared_length(shown, whole) :]:
+            yield rest
+    finally:
+        tokens.close()
+    return tokens.output
+
+
+def shared_length(one: str, other: str) -> int:
+    """Characters at the start of two texts that are the same."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -16,37 +16,36 @@ from typing import Any
 from vedcore.config import MAX_VOCAB_SIZE, TOKEN_ID_FIELDS, Config, TokenId, TokenIds, token_id_tuple
 from vedcore.config_files.plain import short
 from vedcore.errors import ConfigError, ConfigSchemaError
-from vedcore.generation.config import BEAMS, EITHER, MAX_LENGTH, SAMPLING, UNBOUNDED_LENGTH, GenerationConfig
+from vedcore.generation.config import MAX_LENGTH, UNBOUNDED_LENGTH, GenerationConfig
+from vedcore.generation.rules import EITHER, without_idle
 
 __all__ = ["read_generation", "write_generation", "write_ids"]
 
-OWN = {"seed", "use_cache", "return_dict_in_generate"}
+OURS = ("seed", "allowed_chars", "pattern", "lexicon", "repetition_stop")
+"""Options that transformers does not have."""
+OWN = {
+    *OURS, "use_cache", "compile", "return_dict_in_generate", "output_scores", "output_logits", "output_attentions",
+    "output_hidden_states",
+}  # fmt: skip
 """Options of a call, not of a folder; transformers has no seed, and the others do not change the text."""
 SHARED = [name for name in GenerationConfig.model_fields if name not in OWN]
 """Options of both, by one name."""
 
 # Options that change the text and that we do not have, with the values at which they do nothing
 FOREIGN: dict[str, Any] = {
-    "constraints": None, "diversity_penalty": 0.0, "dola_layers": None, "exponential_decay_length_penalty": None,
-    "force_words_ids": None, "guidance_scale": 1, "max_time": None, "num_beam_groups": 1, "penalty_alpha": 0,
-    "remove_invalid_values": False, "renormalize_logits": False, "sequence_bias": None, "stop_strings": None,
-    "token_healing": False, "watermarking_config": None,
+    "constraints": None, "dola_layers": None, "guidance_scale": 1, "token_healing": False, "watermarking_config": None,
 }  # fmt: skip
-FOREIGN_SAMPLING: dict[str, Any] = {
-    "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "min_p": None, "top_h": None, "typical_p": 1.0,
-}  # fmt: skip
+FOREIGN_SAMPLING: dict[str, Any] = {"top_h": None}
 """Likewise, and without effect unless tokens are drawn."""
 
 # What does not change the text that is written about an image
 IDLE = {
-    *OWN, "_commit_hash", "_from_model_config", "assistant_confidence_threshold", "assistant_early_exit",
-    "assistant_ensemble_weight", "assistant_lookbehind", "cache_config", "cache_implementation", "compile_config",
-    "continuous_batching_config", "disable_compile", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty",
-    "is_assistant", "is_encoder_decoder", "low_memory", "max_cache_len", "max_matching_ngram_size",
-    "num_assistant_tokens", "num_assistant_tokens_schedule", "output_attentions", "output_hidden_states",
-    "output_logits", "output_scores", "prefill_chunk_size", "prompt_lookup_num_tokens", "speculation_type",
-    "target_lookbehind", "transformers_version", "use_mtp",
-} - {"seed"}  # fmt: skip
+    *(OWN - set(OURS)), "_commit_hash", "_from_model_config", "assistant_early_exit", "assistant_ensemble_weight",
+    "assistant_lookbehind", "cache_config", "cache_implementation", "compile_config", "continuous_batching_config",
+    "disable_compile", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty", "is_assistant",
+    "is_encoder_decoder", "low_memory", "max_cache_len", "prefill_chunk_size", "speculation_type", "target_lookbehind",
+    "transformers_version", "use_mtp",
+}  # fmt: skip
 
 
 class _Ids(Config):
@@ -55,7 +54,7 @@ class _Ids(Config):
     bos_token_id: TokenId | None = None
     eos_token_id: TokenId | tuple[TokenId, ...] | None = None
     pad_token_id: TokenId | None = None
-    decoder_start_token_id: TokenId | None = None
+    decoder_start_token_id: TokenId | tuple[TokenId, ...] | None = None
 
     @classmethod
     def of(cls, section: Mapping[str, Any], path: Path, prefix: str = "") -> _Ids:
@@ -68,7 +67,8 @@ class _Ids(Config):
 
     @property
     def start(self) -> int | None:
-        return self.bos_token_id if self.decoder_start_token_id is None else self.decoder_start_token_id
+        """Of several, one for each text, the first."""
+        return _first(*token_id_tuple(self.decoder_start_token_id), self.bos_token_id)
 
 
 def read_generation(
@@ -128,12 +128,14 @@ def read_generation(
     eos = token_id_tuple(ids.eos_token_id)
     pad = ids.pad_token_id if ids.pad_token_id is not None or not eos else eos[0]
     ours = TokenIds(
-        start=_first(top_ids.decoder_start_token_id, ids.start, top_ids.bos_token_id),
+        start=_first(*token_id_tuple(top_ids.decoder_start_token_id), ids.start, top_ids.bos_token_id),
         eos=eos or token_id_tuple(top_ids.eos_token_id),
         pad=_first(top_ids.pad_token_id, pad),
     )
     changes: dict[str, Any] = {}
-    if ids.start not in (None, ours.start):
+    if isinstance(ids.decoder_start_token_id, tuple) and len(ids.decoder_start_token_id) > 1:
+        changes["decoder_start_token_id"] = ids.decoder_start_token_id
+    elif ids.start not in (None, ours.start):
         changes["decoder_start_token_id"] = ids.start
     if pad not in (None, ours.pad):
         changes["pad_token_id"] = pad
@@ -152,19 +154,21 @@ def write_generation(config: GenerationConfig, ids: TokenIds, *, max_positions: 
             fills them, and the file says so, as transformers stops after 20 tokens unless it is told.
 
     Warns:
-        UserWarning: options that transformers has no such thing as: a seed.
+        UserWarning: options that transformers has no such thing as, such as a seed, which ``torch.manual_seed`` sets
+            there.
     """
-    if config.seed is not None:
-        warnings.warn(
-            f"seed={config.seed} is not written, as transformers has no such option; call torch.manual_seed",
-            UserWarning, stacklevel=2,
-        )  # fmt: skip
+    if lost := config.model_dump(exclude_defaults=True, include=set(OURS)):
+        shown = ", ".join(f"{name}={short(value)}" for name, value in lost.items())
+        warnings.warn(f"not written, as transformers has no such options: {shown}", UserWarning, stacklevel=2)
     kept = config.model_dump(mode="json", exclude_defaults=True, include=set(SHARED) - set(TOKEN_ID_FIELDS))
     theirs = {name: value for name, value in kept.items() if value not in (None, [])}
     if not {"max_length", "max_new_tokens"} & theirs.keys():
         # a row of one position is the start id alone, and ours writes one token after it
         theirs |= {"max_length": max(max_positions, 2)} if max_positions else {"max_new_tokens": UNBOUNDED_LENGTH}
-    return {**theirs, **write_ids(config.token_ids(ids, MAX_VOCAB_SIZE))}
+    theirs |= write_ids(config.token_ids(ids, MAX_VOCAB_SIZE))
+    if isinstance(config.decoder_start_token_id, tuple):
+        theirs["decoder_start_token_id"] = list(config.decoder_start_token_id)
+    return theirs
 
 
 def write_ids(ids: TokenIds) -> dict[str, Any]:
@@ -182,11 +186,8 @@ def _given(section: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_effect(options: Mapping[str, Any], max_positions: int | None) -> dict[str, Any]:
     """Without those that others leave no use for, and with lengths that fit each other."""
-    kept = dict(options)
-    if kept.get("do_sample", False) is False:
-        kept = {name: value for name, value in kept.items() if name not in SAMPLING}
-    if kept.get("num_beams", 1) == 1:
-        kept = {name: value for name, value in kept.items() if name not in BEAMS}
+    forced = {name: options[name] for name in ("force_words_ids",) if name in options}  # not to be lost unsaid
+    kept = {**without_idle(options, forced), **forced}
     for new, whole in EITHER:
         if new in kept:
             kept.pop(whole, None)

@@ -32,9 +32,7 @@ class LayerCache:
             self.keys = keys if start == 0 else torch.cat([self._seen(self.keys, start), keys], 2)
             self.values = values if start == 0 else torch.cat([self._seen(self.values, start), values], 2)
             return self.keys, self.values
-        # what inference mode made may not be written to outside of it
-        sealed = self.keys is not None and self.keys.is_inference() and not torch.is_inference_mode_enabled()
-        if self.keys is None or self.values is None or self.keys.shape[2] < self.length or sealed:
+        if self.keys is None or self.values is None or self.keys.shape[2] < self.length or _sealed(self.keys):
             room = max(2 * start, self.length + GROWTH)  # twice as much each time: few copies, little left empty
             if self.capacity is not None and self.capacity >= self.length:
                 room = min(room, self.capacity)
@@ -51,12 +49,29 @@ class LayerCache:
             self.keys = self._reordered(self.keys, index)
             self.values = self._reordered(self.values, index)
 
+    def select_images(self, images: Tensor) -> None:
+        """Keep the keys and values of some images."""
+        if self.cross is not None:
+            keys, values = self.cross
+            self.cross = keys.index_select(0, images), values.index_select(0, images)
+
+    def crop(self, length: int) -> None:
+        """Forget all tokens but the first ``length``."""
+        self.length = min(self.length, length)
+
+    def gather(self, columns: Tensor) -> None:
+        """Keep of each row the tokens at ``columns``, (B, L') places, in that order."""
+        if self.keys is not None and self.values is not None:
+            seen, self.length = self.length, columns.shape[1]
+            self.keys, self.values = self._gathered(self.keys, columns, seen), self._gathered(self.values, columns, seen)
+
     def _reordered(self, buffer: Tensor, index: Tensor) -> Tensor:
-        seen = buffer[:, :, : self.length].index_select(0, index)
-        if len(index) != len(buffer):
-            buffer = buffer.new_empty(len(index), *buffer.shape[1:])  # (B', H, C, K)
-        buffer[:, :, : self.length] = seen
-        return buffer
+        return _replaced(buffer, buffer[:, :, : self.length].index_select(0, index))
+
+    @staticmethod
+    def _gathered(buffer: Tensor, columns: Tensor, length: int) -> Tensor:
+        where = columns[:, None, :, None].expand(-1, buffer.shape[1], -1, buffer.shape[3])  # (B, H, L', K)
+        return _replaced(buffer, buffer[:, :, :length].gather(2, where))
 
     @staticmethod
     def _seen(buffer: Tensor | None, length: int) -> Tensor:
@@ -69,6 +84,22 @@ class LayerCache:
         if old is not None:
             buffer[:, :, :length] = old[:, :, :length]
         return buffer
+
+
+def _sealed(buffer: Tensor) -> bool:
+    """Whether ``buffer`` may not be written to: what inference mode made, outside of it."""
+    return buffer.is_inference() and not torch.is_inference_mode_enabled()
+
+
+def _replaced(buffer: Tensor, seen: Tensor) -> Tensor:
+    """``buffer`` (B, H, C, K) with ``seen`` (B', H, L, K) as what it holds; fewer rows stay in the same memory."""
+    rows, length = seen.shape[0], seen.shape[2]
+    if seen.requires_grad:  # a write in place would break the graph
+        return seen
+    if rows > len(buffer) or _sealed(buffer):
+        buffer = buffer.new_empty(rows, *buffer.shape[1:])
+    buffer[:rows, :, :length] = seen
+    return buffer[:rows]
 
 
 class DecoderCache:
@@ -116,3 +147,30 @@ class DecoderCache:
             self.attention_mask = self.attention_mask.index_select(0, index)
         if self.positions is not None:
             self.positions = self.positions.index_select(0, index)
+
+    def select(self, rows: Tensor, images: Tensor) -> None:
+        """Keep some rows of text and their images, and drop all others.
+
+        Args:
+            rows: (B',) rows to keep, those of an image side by side as before.
+            images: (N',) images to keep; ``B'`` is a multiple of N'.
+        """
+        self.reorder(rows)
+        for layer in self.layers:
+            layer.select_images(images)
+        if self.encoder_mask is not None:
+            self.encoder_mask = self.encoder_mask.index_select(0, images)
+
+    def crop(self, length: int) -> None:
+        """Forget all tokens but the first ``length``; ``positions``, where they are counted, are the caller's to set."""
+        for layer in self.layers:
+            layer.crop(length)
+        if self.attention_mask is not None:
+            self.attention_mask = self.attention_mask[:, :length]
+
+    def gather(self, columns: Tensor) -> None:
+        """Keep of each row the tokens at ``columns``, (B, L') places among those so far, in that order."""
+        for layer in self.layers:
+            layer.gather(columns)
+        if self.attention_mask is not None:
+            self.attention_mask = self.attention_mask.gather(1, columns)

@@ -35,16 +35,15 @@ CARD = "README.md"
 LOCK_SECONDS = 10.0
 _ABANDONED_SECONDS = 3600.0
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-_CHUNK = 1 << 22
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
 class Written:
-    """A file too large to hold: ``write`` makes it at the path it is given, in about ``size`` bytes."""
+    """A file too large to hold: ``write`` makes it at a path, in about ``size`` bytes, and says what is in it."""
 
     size: int
-    write: Callable[[Path], None]
+    write: Callable[[Path], FileRecord]
 
 
 def save_folder(
@@ -136,16 +135,13 @@ def _write(path: Path, content: bytes | Written) -> FileRecord:
     if isinstance(content, bytes):
         with open(path, "xb") as file:
             file.write(content)
+        record = FileRecord(len(content), hashlib.sha256(content).hexdigest())
     else:
-        content.write(path)
+        record = content.write(path)
     os.chmod(path, path.parent.stat().st_mode & 0o666)
-    digest, size = hashlib.sha256(), 0
-    with open(path, "rb", buffering=0) as file:
-        os.fsync(file.fileno())
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return FileRecord(size, digest.hexdigest())
+    with open(path, "rb", buffering=0) as written:
+        os.fsync(written.fileno())
+    return record
 
 
 def _target(folder: str | os.PathLike[str]) -> Path:

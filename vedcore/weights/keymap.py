@@ -25,7 +25,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import partial, reduce
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,9 +34,11 @@ from torch import Tensor
 from vedcore.errors import CheckpointMismatchError
 
 __all__ = [
-    "NO_KEY_BIAS", "SAME", "TRANSPOSED", "Assignment", "Assignments", "Change", "Row", "assign", "ignored",
-    "mismatch", "their_name", "to_ours", "to_theirs", "under",
+    "NO_KEY_BIAS", "SAME", "TRANSPOSED", "Assignment", "Assignments", "Change", "Joined", "Row", "assign", "ignored",
+    "mismatch", "their_name", "to_ours", "to_theirs", "to_theirs_later", "under",
 ]  # fmt: skip
+
+T = TypeVar("T")
 
 NAMES_SHOWN = 5
 _LEAF = r"(?:\.(weight|bias|gamma|beta|running_mean|running_var|num_batches_tracked))?"
@@ -116,7 +119,7 @@ def to_ours(state: Mapping[str, Tensor], rows: Iterable[Row], *, path: object = 
         CheckpointMismatchError: tensors that no row explains, rows that are not optional and match nothing, and
             tensors that cannot be cut; all of them at once.
     """
-    return _translate(state, tuple(rows), back=False, path=path)
+    return _translate(state, tuple(rows), Assignment.apply, back=False, path=path)
 
 
 def to_theirs(state: Mapping[str, Tensor], rows: Iterable[Row]) -> dict[str, Tensor]:
@@ -125,7 +128,16 @@ def to_theirs(state: Mapping[str, Tensor], rows: Iterable[Row]) -> dict[str, Ten
     Raises:
         CheckpointMismatchError: as `to_ours`.
     """
-    return _translate(state, tuple(rows), back=True, path=None)
+    return _translate(state, tuple(rows), Assignment.apply, back=True, path=None)
+
+
+def to_theirs_later(state: Mapping[str, Tensor], rows: Iterable[Row]) -> dict[str, Tensor | Joined]:
+    """As `to_theirs`, in no memory of its own: views of our tensors, in any layout, and what is to be joined later.
+
+    Raises:
+        CheckpointMismatchError: as `to_ours`.
+    """
+    return _translate(state, tuple(rows), Assignment.apply_later, back=True, path=None)
 
 
 class _Side:
@@ -210,6 +222,51 @@ class Assignment:
             tensors = [t.contiguous() if not cut or not t.is_contiguous() else t.clone() for t in tensors]
         return {name: tensor for name, tensor in zip(self.targets, tensors, strict=True) if name is not None}
 
+    def apply_later(self, found: Sequence[Tensor | None]) -> dict[str, Tensor | Joined] | None:
+        """As `apply`, but what is joined is only told of, and the others are views."""
+        if len(found) == 1:
+            views: dict[str, Tensor | Joined] | None = self.apply(found, views=True)  # type: ignore[assignment]
+            return views
+        parts = [t for t in found if t is not None]
+        shape = (sum(len(parts[0] if t is None else t) for t in found), *parts[0].shape[1:])
+        dtype = reduce(torch.promote_types, (t.dtype for t in parts))
+        told = self.apply([torch.empty(shape, dtype=dtype, device="meta")], views=True)
+        if told is None:
+            return None
+        return {name: Joined(parts, t.dtype, t.shape, partial(self._made, found, name)) for name, t in told.items()}
+
+    def _made(self, found: Sequence[Tensor | None], name: str) -> Tensor:
+        made = self.apply(found, views=True)
+        assert made is not None  # it could be cut when it was told of
+        return made[name]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """One tensor of several, which takes memory only once it is made.
+
+    Attributes:
+        parts: the tensors that it is of.
+        dtype: of the whole.
+        shape: of the whole.
+        make: makes it.
+    """
+
+    parts: Sequence[Tensor]
+    dtype: torch.dtype
+    shape: torch.Size
+    make: Callable[[], Tensor]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parts are."""
+        return self.parts[0].device
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+        return len(self.shape)
+
 
 class Assignments(NamedTuple):
     """What becomes of the names of a checkpoint."""
@@ -266,12 +323,19 @@ def their_name(name: str, rows: Iterable[Row]) -> str | None:
     return None
 
 
-def _translate(state: Mapping[str, Tensor], rows: Sequence[Row], *, back: bool, path: object) -> dict[str, Tensor]:
+def _translate(
+    state: Mapping[str, Tensor],
+    rows: Sequence[Row],
+    apply: Callable[[Assignment, Sequence[Tensor | None]], dict[str, T] | None],
+    *,
+    back: bool,
+    path: object,
+) -> dict[str, T]:
     assignments = assign(state, rows, back=back)
     unexpected = list(assignments.unexpected)
-    out: dict[str, Tensor] = {}
+    out: dict[str, T] = {}
     for assignment in assignments.found:
-        targets = assignment.apply([None if name is None else state[name] for name in assignment.sources])
+        targets = apply(assignment, [None if name is None else state[name] for name in assignment.sources])
         if targets is None:
             name = next(name for name in assignment.sources if name is not None)
             shape, parts = tuple(state[name].shape), len(assignment.targets)

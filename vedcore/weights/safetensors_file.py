@@ -1,8 +1,9 @@
 """Reading one safetensors file: its header, checked whole before anything is allocated, and then its tensors.
 
-The ``safetensors`` package writes our files. They are read here, in one pass that fills the parameters' own memory
-and takes the sha256 on the way: that package maps the file, so that a file cut while it is in use kills the process,
-has no limit of its own below 100 MB of header, takes duplicate names, and would need a second pass for the hash.
+They are read here and not by the ``safetensors`` package, in several threads, which look for NaN while the bytes are
+at hand, and take the sha256 of the same memory that the model gets. That package maps the file, so that a file cut
+while it is in use kills the process, has no limit of its own below 100 MB of header, takes duplicate names, and would
+need a second pass for the hash. Mapping is there too, for who asks for it.
 
 The format: 8 bytes with the header's length N, little-endian; N bytes of JSON, ``{name: {"dtype": "F32", "shape":
 [2, 3], "data_offsets": [start, stop]}}`` and text under ``__metadata__``; then the tensors, without gaps.
@@ -13,8 +14,10 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import mmap as mapping
 import os
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Container, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -23,14 +26,19 @@ from torch import Tensor
 
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointCorruptError, CheckpointError, CheckpointLimitError
+from vedcore.weights.finite import is_finite
 from vedcore.weights.snapshot import json_object
 
-__all__ = ["StoredTensor", "TensorFile"]
+__all__ = ["DTYPES", "StoredTensor", "TensorFile"]
 
 MAX_HEADER_BYTES = 16 << 20
 _CHUNK = 1 << 23
+"""Bytes that one thread reads at a time; whole numbers of every type."""
+_AHEAD = 1 << 25
+"""Bytes that are read, or being read, before the tensor that comes first is handed out."""
+_READERS = min(4, os.cpu_count() or 1)
 _AGAIN = "get the file from its source again"
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
     "F8_E5M2FNUZ": torch.float8_e5m2fnuz, "C64": torch.complex64, "BOOL": torch.bool, "U8": torch.uint8,
@@ -63,6 +71,10 @@ class TensorFile:
 
     def __init__(self, file: io.FileIO, path: str | os.PathLike[str]) -> None:
         self.path = path
+        self.sha256 = ""
+        """Of the file, once `read` has taken it."""
+        self.not_finite: list[str] = []
+        """Tensors in which `read` has found NaN or Inf."""
         self._file = file
         self.size = os.fstat(file.fileno()).st_size
         self._header = self._read_header(self.size)
@@ -100,15 +112,15 @@ class TensorFile:
     def _tensor(self, name: str, entry: object) -> tuple[str, StoredTensor]:
         match entry:
             case {"dtype": str(code), "shape": list(shape), "data_offsets": [start, stop], **rest} if not rest:
-                if code not in _DTYPES:
+                if code not in DTYPES:
                     raise self._corrupt(f"unknown dtype {short(code)}", name)
                 if not all(type(n) is int and 0 <= n < 1 << 63 for n in (*shape, start, stop)) or len(shape) > 64:
                     raise self._corrupt(f"shape {short(shape)} at {short([start, stop])}", name)
-                needed = math.prod(shape) * _DTYPES[code].itemsize
+                needed = math.prod(shape) * DTYPES[code].itemsize
                 if stop - start != needed:
                     has = f"has {short(stop - start)}"
                     raise self._corrupt(f"shape {short(shape)} of {code} takes {short(needed)} bytes, and {has}", name)
-                return name, StoredTensor(_DTYPES[code], tuple(shape), start, stop)
+                return name, StoredTensor(DTYPES[code], tuple(shape), start, stop)
         raise self._corrupt("dtype, shape and data_offsets expected", name)
 
     def _check_layout(self, size: int) -> None:
@@ -121,52 +133,89 @@ class TensorFile:
         if end != size:
             raise self._corrupt(f"{size:,} bytes of tensors, and the header announces {end:,}")
 
-    def read(self, place: Callable[[str, StoredTensor], Tensor | None], *, take_hash: bool = True) -> Iterator[str]:
-        """Read the tensors, each into what ``place`` returns for it.
+    def read(
+        self, names: Container[str], *, take_hash: bool = True, check_finite: bool = True, mmap: bool = False
+    ) -> Generator[tuple[str, Tensor], None, None]:
+        """Read tensors, in the order of the file, some ahead of the one that is handed out.
 
         Args:
-            place: a tensor of the stored dtype and shape to fill; on the CPU and contiguous it is filled directly.
-                None leaves the stored one where it is.
-            take_hash: set `sha256` of the file at the end; it takes about as long as reading.
+            names: of the tensors to read.
+            take_hash: set `sha256` of the file at the end; it takes longer than reading.
+            check_finite: add the tensors with NaN or Inf to `not_finite`.
+            mmap: leave the tensors in the file, mapped, until they are written to: who cuts the file, or writes into
+                it, cuts or changes them. Tensors that are not aligned there are read.
 
         Yields:
-            The name of each tensor when it has been read; the others have no part in it.
+            Names and tensors, each in contiguous memory of its own.
 
         Raises:
             CheckpointCorruptError: the file was cut meanwhile.
         """
+        file = self._map() if mmap else None
+        chosen = [name for name in self.tensors if take_hash or name in names]
         digest = hashlib.sha256(self._header)
         hashed: Future[None] | None = None
-        with ThreadPoolExecutor(1) as worker:  # hashing goes on while the next chunk is read
-            for name, stored in self.tensors.items():
-                target = place(name, stored)
-                if target is None and not take_hash:
-                    self._file.seek(stored.stop - stored.start, os.SEEK_CUR)
-                    continue
-                target = torch.empty(stored.shape, dtype=stored.dtype) if target is None else target.detach()
-                direct = target.device.type == "cpu" and target.is_contiguous() and target.dtype == stored.dtype
-                memory = target if direct else torch.empty(stored.shape, dtype=stored.dtype)
-                view = memoryview(memory.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
-                for at in range(0, len(view), _CHUNK):
-                    chunk = view[at : at + _CHUNK]
-                    self._fill(chunk, name)
-                    if take_hash:
-                        hashed = worker.submit(digest.update, chunk)
-                if not direct:
-                    target.copy_(memory)
+        with ThreadPoolExecutor(_READERS) as readers, ThreadPoolExecutor(1) as hasher:
+            for name, memory, chunks in self._begun(readers, chosen, file, check_finite):
+                finite = [chunk.result() for chunk in chunks]
+                if take_hash:
                     if hashed is not None:
-                        hashed.result()  # at most one tensor waits outside the model
-                yield name
-        self.sha256 = digest.hexdigest()
+                        hashed.result()  # so that at most one tensor is kept for it
+                    hashed = hasher.submit(digest.update, memory.numpy())  # type: ignore[arg-type]
+                if name in names:
+                    if not all(finite):
+                        self.not_finite.append(name)
+                    stored = self.tensors[name]
+                    yield name, memory.view(stored.dtype).reshape(stored.shape)
+        if take_hash:
+            self.sha256 = digest.hexdigest()
 
-    def _fill(self, chunk: memoryview, name: str) -> None:
-        filled = 0
-        while filled < len(chunk):
+    def _map(self) -> mapping.mmap:
+        """The whole file, of which what is written to becomes ours."""
+        if os.fstat(self._file.fileno()).st_size != self.size:
+            raise self._corrupt("the file was cut while it was read")
+        try:
+            return mapping.mmap(self._file.fileno(), self.size, access=mapping.ACCESS_COPY)
+        except OSError as error:
+            message = f"cannot be mapped: {error.strerror}"
+            raise CheckpointError(message, path=self.path, hint="load it with mmap=False") from None
+
+    def _begun(
+        self, readers: ThreadPoolExecutor, names: list[str], file: mapping.mmap | None, check_finite: bool
+    ) -> Iterator[tuple[str, Tensor, list[Future[bool]]]]:
+        """The bytes of each tensor, and the readers at work on them: they begin on what comes next before it is due."""
+        begun: deque[tuple[str, Tensor, list[Future[bool]]]] = deque()
+        ahead = 0
+        for name in names:
+            stored, at = self.tensors[name], len(self._header) + self.tensors[name].start
+            size, mapped = stored.stop - stored.start, file is not None and not at % stored.dtype.itemsize
+            if mapped and size:
+                memory = torch.frombuffer(file, dtype=torch.uint8, count=size, offset=at)
+            else:
+                memory = torch.empty(size, dtype=torch.uint8)
+            look = stored.dtype if check_finite else None
+            chunks = [
+                readers.submit(self._read, name, chunk, None if mapped else at + number * _CHUNK, look)
+                for number, chunk in enumerate(torch.split(memory, _CHUNK))
+                if look or not mapped
+            ]
+            begun.append((name, memory, chunks))
+            ahead += size
+            while ahead - len(begun[0][1]) > _AHEAD:
+                ahead -= len(begun[0][1])
+                yield begun.popleft()
+        yield from begun
+
+    def _read(self, name: str, chunk: Tensor, at: int | None, look: torch.dtype | None) -> bool:
+        """Fill the chunk with the bytes from there on, if they are to be read; whether they are finite numbers."""
+        view, filled = memoryview(chunk.numpy()), 0  # type: ignore[arg-type]
+        while at is not None and filled < len(view):
             try:
-                count = self._file.readinto(chunk[filled:])
+                count = os.preadv(self._file.fileno(), [view[filled:]], at + filled)
             except OSError as error:
                 message = f"cannot be read: {error.strerror}"
                 raise CheckpointError(message, path=self.path, field=name, hint="check the disk") from None
             if not count:
                 raise self._corrupt("the file was cut while it was read", name)
             filled += count
+        return look is None or is_finite(chunk.view(look))

@@ -1,62 +1,97 @@
 """A model's tensors as safetensors files: one, or shards and an index.
 
+A file is written in one pass, each tensor from the memory that it is in, and its sha256 taken on the way. What is to
+be cast, laid out anew or fetched from a device goes through two buffers of a few megabytes, and so needs no more
+memory than they, whatever its size. The format is told in `vedcore.weights.safetensors_file`.
+
 Tensors that are one and the same (an output layer tied to the embedding) are stored once; the metadata of the file
 names the others, ``{"decoder.head.weight": "decoder.embed.weight"}``, as huggingface_hub does it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointWriteError, UsageError
 from vedcore.weights.folder import Written
+from vedcore.weights.keymap import Joined
+from vedcore.weights.safetensors_file import DTYPES
+from vedcore.weights.snapshot import FileRecord
 
 __all__ = ["INDEX", "SINGLE", "weight_files"]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+_CHUNK = 1 << 22
+_SYNC = 1 << 26
+"""Bytes after which the disk is told to begin."""
+_ALIGNMENT = 64
+"""Where the tensors begin in a file is a multiple of this, so that whoever maps it finds them aligned."""
 
 
-def weight_files(state: Mapping[str, Tensor], max_shard_size: int | str = "5GB") -> dict[str, bytes | Written]:
+class _Entry:
+    """A tensor that is to be stored, in the type that it is to have there."""
+
+    def __init__(self, tensor: Tensor | Joined, dtype: torch.dtype | None) -> None:
+        self.source = tensor
+        self.dtype = dtype if dtype is not None and tensor.dtype.is_floating_point else tensor.dtype
+        self.nbytes = tensor.shape.numel() * self.dtype.itemsize
+
+    def tensor(self) -> Tensor:
+        return (self.source.make() if isinstance(self.source, Joined) else self.source).detach()
+
+
+def weight_files(
+    state: Mapping[str, Tensor | Joined], max_shard_size: int | str = "5GB", dtype: torch.dtype | None = None
+) -> dict[str, bytes | Written]:
     """The files that hold the tensors of ``state``; nothing is copied until they are written.
 
     Args:
         state: names to tensors, as ``module.state_dict()`` gives them.
         max_shard_size: bytes, or text such as ``"500MB"``; more than that becomes several files and an index.
+        dtype: store real numbers in this type; None leaves each its own.
 
     Raises:
-        CheckpointWriteError: something that is no dense tensor with values.
+        CheckpointWriteError: something that is no dense tensor with values, or of a type that safetensors has not.
         UsageError: a size that is none.
     """
-    from huggingface_hub import split_torch_state_dict_into_shards  # slow to import, and loading needs none of it
+    from huggingface_hub import split_state_dict_into_shards_factory  # not needed to load
 
     for name, tensor in state.items():
         _check_storable(name, tensor)
     ties = _ties(state)
-    kept = {name: tensor for name, tensor in state.items() if name not in ties}
+    kept = {name: _Entry(tensor, dtype) for name, tensor in state.items() if name not in ties}
     try:
-        split = split_torch_state_dict_into_shards(kept, max_shard_size=max_shard_size)
+        split = split_state_dict_into_shards_factory(
+            kept,
+            get_storage_size=lambda entry: entry.nbytes,
+            filename_pattern=SINGLE.replace(".", "{suffix}."),
+            max_shard_size=max_shard_size,
+        )
     except ValueError:
         raise UsageError(
             f"{short(max_shard_size)} is no size", field="max_shard_size", hint='write "5GB", or a number of bytes'
         ) from None
     files: dict[str, bytes | Written] = {}
     for file_name, names in split.filename_to_tensors.items():
-        tensors = {name: kept[name] for name in names}
-        metadata = {"format": "pt", **{alias: name for alias, name in ties.items() if name in tensors}}
-        size = sum(tensor.nbytes for tensor in tensors.values())
-        files[file_name] = Written(size, partial(_write, tensors, metadata))
+        # by falling size of their numbers, as safetensors does it, so that every tensor is aligned
+        entries = {name: kept[name] for name in sorted(names, key=lambda name: (-kept[name].dtype.itemsize, name))}
+        metadata = {"format": "pt", **{alias: name for alias, name in ties.items() if name in entries}}
+        size = sum(entry.nbytes for entry in entries.values())
+        files[file_name] = Written(size, partial(_write, entries, metadata))
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         files[INDEX] = (json.dumps(index, indent=2) + "\n").encode()
@@ -64,23 +99,32 @@ def weight_files(state: Mapping[str, Tensor], max_shard_size: int | str = "5GB")
 
 
 def _check_storable(name: str, tensor: object) -> None:
-    what = ""
-    if not isinstance(tensor, Tensor):
-        what = f"a {type(tensor).__name__}, not a tensor"
-    elif tensor.is_meta:
-        what = "on the meta device, so it has no values"
-    elif tensor.layout != torch.strided or tensor.is_quantized:
-        what = f"stored as {tensor.dtype if tensor.is_quantized else tensor.layout}, not densely"
+    what, hint = "", "make it a dense tensor before saving"
+    for part in _parts(tensor):
+        if not isinstance(part, Tensor):
+            what = f"a {type(part).__name__}, not a tensor"
+        elif part.is_meta:
+            what = "on the meta device, so it has no values"
+        elif part.layout != torch.strided or part.is_quantized:
+            what = f"stored as {part.dtype if part.is_quantized else part.layout}, not densely"
+        elif part.dtype not in _CODES:
+            what, hint = f"of type {part.dtype}, which safetensors has not", "cast it to another type before saving"
+    if name == "__metadata__":
+        what, hint = "a name that safetensors has for itself", "name the tensor otherwise"
     if what:
-        raise CheckpointWriteError(what, field=short(name), hint="make it a dense tensor before saving")
+        raise CheckpointWriteError(what, field=short(name), hint=hint)
 
 
-def _ties(state: Mapping[str, Tensor]) -> dict[str, str]:
+def _parts(source: object) -> Sequence[object]:
+    return source.parts if isinstance(source, Joined) else [source]
+
+
+def _ties(state: Mapping[str, Tensor | Joined]) -> dict[str, str]:
     """Names of tensors that are another one, to the name of that one, which comes first in ``state``."""
     first: dict[object, str] = {}
     ties = {}
     for name, tensor in state.items():
-        if tensor.numel() == 0:
+        if isinstance(tensor, Joined) or tensor.numel() == 0:
             continue
         same = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if first.setdefault(same, name) != name:
@@ -88,18 +132,87 @@ def _ties(state: Mapping[str, Tensor]) -> dict[str, str]:
     return ties
 
 
-def _write(tensors: Mapping[str, Tensor], metadata: dict[str, str], path: Path) -> None:
-    owners: dict[int, int] = {}
-    for tensor in tensors.values():
-        storage = tensor.untyped_storage().data_ptr()
-        owners[storage] = owners.get(storage, 0) + 1
-    dense = {}
-    for name, tensor in tensors.items():
-        alone = owners[tensor.untyped_storage().data_ptr()] == 1
-        on_cpu = tensor.detach().cpu()
-        dense[name] = on_cpu.contiguous() if alone else on_cpu.clone(memory_format=torch.contiguous_format)
-    try:
-        save_file(dense, path, metadata)
-    except SafetensorError as error:
-        code = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(code[1]) if code else 0, os.strerror(int(code[1])) if code else str(error)) from None
+def _header(entries: Mapping[str, _Entry], metadata: Mapping[str, str]) -> bytes:
+    header: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for name, entry in entries.items():
+        start, end = end, end + entry.nbytes
+        shape = list(entry.source.shape)
+        header[name] = {"dtype": _CODES[entry.dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _write(entries: Mapping[str, _Entry], metadata: Mapping[str, str], path: Path) -> FileRecord:
+    """Write the file; other threads hash the same memory, make ready what comes next, and wait for the disk."""
+    header = _header(entries, metadata)
+    digest, size = hashlib.sha256(header), len(header)
+    for device in {entry.source.device for entry in entries.values()} - {torch.device("cpu")}:
+        torch.accelerator.synchronize(device)  # the caller's stream may still be at work on them
+    batches = _batches(entries.values())
+    syncing: Future[None] | None = None
+    synced = 0
+    # what is made is made in one thread, so that the memory of the last is there for the next
+    with open(path, "xb", buffering=0) as file, ThreadPoolExecutor(1) as maker, ThreadPoolExecutor(2) as workers:
+        _write_all(file, memoryview(header))
+        coming = maker.submit(next, batches, None)
+        while batch := coming.result():
+            coming = maker.submit(next, batches, None)
+            hashed = workers.submit(_update, digest, batch)
+            for view in batch:
+                _write_all(file, view)
+                size += len(view)
+            hashed.result()
+            if size - synced > _SYNC:  # the disk works while we do
+                if syncing is not None:
+                    syncing.result()
+                synced, syncing = size, workers.submit(os.fsync, file.fileno())
+        if syncing is not None:
+            syncing.result()
+    return FileRecord(size, digest.hexdigest())
+
+
+def _batches(entries: Iterable[_Entry]) -> Iterator[list[memoryview]]:
+    """The bytes of the tensors, in order, about a chunk at a time; a batch is good until the next but one is made."""
+    buffers = cycle([torch.empty(_CHUNK, dtype=torch.uint8), torch.empty(_CHUNK, dtype=torch.uint8)])
+    buffer, batch, used = next(buffers), list[memoryview](), 0
+    for entry in entries:
+        for piece in _pieces(entry.tensor(), entry.dtype.itemsize):
+            size = piece.numel() * entry.dtype.itemsize
+            if used + size > _CHUNK:
+                yield batch
+                buffer, batch, used = next(buffers), [], 0
+            if not _as_stored(piece, entry.dtype):
+                room = buffer[used : used + size].view(entry.dtype).view(piece.shape)
+                piece = room.copy_(piece)
+            batch.append(memoryview(piece.reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
+            used += size
+    yield batch
+
+
+def _pieces(tensor: Tensor, itemsize: int) -> Iterator[Tensor]:
+    """The tensor cut along its first axes into pieces of at most a chunk; nothing for one that is empty."""
+    size = tensor.numel() * itemsize
+    if size > _CHUNK:
+        rows = max(1, _CHUNK * len(tensor) // size)
+        for at in range(0, len(tensor), rows):
+            yield from _pieces(tensor[at : at + rows] if rows > 1 else tensor[at], itemsize)
+    elif size:
+        yield tensor
+
+
+def _as_stored(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Whether its memory holds just the bytes to be stored."""
+    lazy = tensor.is_conj() or tensor.is_neg()
+    return tensor.device.type == "cpu" and tensor.dtype == dtype and tensor.is_contiguous() and not lazy
+
+
+def _update(digest: hashlib._Hash, batch: Sequence[memoryview]) -> None:
+    for view in batch:
+        digest.update(view)
+
+
+def _write_all(file: io.FileIO, view: memoryview) -> None:
+    while view:
+        view = view[file.write(view) :]

@@ -1,11 +1,13 @@
 """Reading a folder: every file from the same save, whatever is exchanged meanwhile, and nothing from outside it.
 
 A file is opened by its plain name within the opened folder. Links are not followed, but for those that the Hugging
-Face cache is made of (``../../blobs/<name>``); FIFOs, devices and folders are refused without waiting on them.
+Face cache is made of: ``../../blobs/<name>``, and from there to the store that its repositories share,
+``../../blobs/<2 digits>/<64 digits>``. FIFOs, devices and folders are refused without waiting on them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -38,7 +40,11 @@ TEMPORARY = ".vedcore-tmp-"
 MAX_JSON_BYTES = 10_000_000
 _AGAIN = "get the folder from its source again"
 _ANEW = "load with verify=False, and save anew"
-_CACHE_LINK = re.compile(r"\.\./\.\./blobs/[A-Za-z0-9_-]+")
+_CACHE_LINKS = (
+    re.compile(r"\.\./\.\./blobs/[A-Za-z0-9_-]+"),
+    re.compile(r"\.\./\.\./blobs/([0-9a-f]{2})/\1[0-9a-f]{62}"),
+)
+"""From a snapshot to a blob, and from a blob to the shared store, where huggingface_hub keeps what came by hf_xet."""
 _ATTEMPTS = 20
 
 
@@ -155,22 +161,14 @@ class Snapshot:
         """
         check_name(name, self.path)
         try:
-            try:
-                descriptor = self._open(name)
-            except OSError as error:
-                if error.errno not in (errno.ELOOP, errno.EMLINK):
-                    raise
-                link = os.readlink(name, dir_fd=self._descriptor)
-                if not _CACHE_LINK.fullmatch(link):
-                    raise self._unsafe(name, f"a link to {link}", "put the file itself there") from None
-                descriptor = self._open(link)
+            descriptor = self._follow(name)
         except FileNotFoundError:
             raise CheckpointNotFoundError("no such file", path=self.path / name, hint=self.listing()) from None
         except CheckpointError:
             raise
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            if error.errno in (errno.ENXIO, errno.ELOOP):  # a socket; a link in the cache that is one itself
+            if error.errno in (errno.ENXIO, errno.ELOOP, errno.ENOTDIR):  # a socket; a link where the cache has none
                 raise self._unsafe(name, "not a regular file", "put the file itself there") from None
             raise CheckpointNotFoundError(reason, path=self.path / name, hint="check its permissions") from None
         file = io.FileIO(descriptor, "r") if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
@@ -180,9 +178,32 @@ class Snapshot:
         self._files.append(file)
         return file
 
-    def _open(self, name: str) -> int:
+    def _follow(self, name: str) -> int:
+        """Open the file, or what the cache has linked in its place."""
+        path = name
+        for allowed in _CACHE_LINKS:
+            try:
+                return self._open(path)
+            except OSError as error:
+                if error.errno not in (errno.ELOOP, errno.EMLINK):
+                    raise
+            link = os.readlink(path, dir_fd=self._descriptor)
+            if not allowed.fullmatch(link):
+                raise self._unsafe(name, f"a link to {link}", "put the file itself there")
+            path = link if path == name else f"../{link}"  # a blob's links start one folder further up
+        return self._open(path)
+
+    def _open(self, path: str) -> int:
+        """Open a file below the folder, or beside it in the cache; nothing on the way may be a link."""
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(name, flags, dir_fd=self._descriptor)
+        passing = flags | os.O_DIRECTORY | getattr(os, "O_PATH", 0)  # through folders that may not be listed, too
+        *folders, name = path.split("/")
+        with contextlib.ExitStack() as stack:
+            here = self._descriptor
+            for folder in folders:
+                here = os.open(folder, passing, dir_fd=here)
+                stack.callback(os.close, here)
+            return os.open(name, flags, dir_fd=here)
 
     def _unsafe(self, name: str, what: str, hint: str) -> CheckpointUnsafeError:
         return CheckpointUnsafeError(what, path=self.path / name, hint=hint)

@@ -14,7 +14,7 @@ import os
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Container, Generator
 from typing import Any, NoReturn
 
 import torch
@@ -27,7 +27,9 @@ from vedcore.errors import (
     CheckpointLimitError,
     CheckpointMismatchError,
     CheckpointUnsafeError,
+    UsageError,
 )
+from vedcore.weights.finite import is_finite
 from vedcore.weights.pickled import AGAIN, SAFER, Pickled, refuse_pickle
 from vedcore.weights.safetensors_file import StoredTensor
 
@@ -69,6 +71,8 @@ class TorchFile:
         self.path = path
         self.sha256 = ""
         """Of the file, once `read` has taken it."""
+        self.not_finite: list[str] = []
+        """Tensors in which `read` has found NaN or Inf."""
         self.metadata: dict[str, str] = {}
         self._file = file
         self.size = os.fstat(file.fileno()).st_size
@@ -173,28 +177,39 @@ class TorchFile:
             raise _corrupt(f"{self.size:,} bytes, and {short(at)} are due")
         return pickled.value
 
-    def read(self, place: Callable[[str, StoredTensor], Tensor | None], *, take_hash: bool = True) -> Iterator[str]:
-        """Read all tensors, once, and copy each into what ``place`` returns for it.
+    def read(
+        self, names: Container[str], *, take_hash: bool = True, check_finite: bool = True, mmap: bool = False
+    ) -> Generator[tuple[str, Tensor], None, None]:
+        """Read all tensors, once, and hand out those of ``names``.
 
-        All are in memory at first; each is dropped when it has been copied.
+        All are in memory at first.
 
         Args:
-            place: a tensor of the stored dtype and shape to fill, or None to leave it.
+            names: of the tensors to hand out.
             take_hash: set `sha256` of the file at the end.
+            check_finite: add the tensors with NaN or Inf to `not_finite`.
+            mmap: what cannot be done with such a file.
 
         Yields:
-            The name of each tensor when it has been copied; the others have no part in it.
+            Names and tensors, each in contiguous memory of its own.
 
         Raises:
             CheckpointCorruptError: what is stored is not what its checksums say, or was changed meanwhile.
+            UsageError: ``mmap`` was asked for.
         """
-        values = self._load()
-        for name, stored in self.tensors.items():
+        if mmap:
+            raise UsageError(
+                f"{self.path} is no safetensors file, and cannot be mapped", field="mmap",
+                hint="leave it out, or convert the folder first: `vedcore convert`",
+            )  # fmt: skip
+        values, given = self._load(), set[int]()
+        for name in self.tensors:
             tensor = values.pop(name)
-            if (target := place(name, stored)) is not None:
-                target.detach().copy_(tensor)
-                del tensor
-                yield name
+            if name in names:
+                tensor = _own(tensor, given)
+                if check_finite and not is_finite(tensor):
+                    self.not_finite.append(name)
+                yield name, tensor
         if take_hash:
             try:
                 self._file.seek(0)
@@ -283,6 +298,16 @@ def _checked_entries(found: list[zipfile.ZipInfo], size: int) -> dict[str, zipfi
     if sum(entry.file_size for entry in found) > size:
         raise CheckpointUnsafeError("members of the archive overlap", hint=AGAIN)
     return entries
+
+
+def _own(tensor: Tensor, given: set[int]) -> Tensor:
+    """The tensor, or a copy where it is not all that its memory holds or that is ``given`` away."""
+    storage = tensor.untyped_storage()
+    lazy = tensor.is_conj() or tensor.is_neg()
+    if tensor.is_contiguous() and not lazy and storage.nbytes() == tensor.nbytes and storage.data_ptr() not in given:
+        given.add(storage.data_ptr())
+        return tensor
+    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
 
 
 def _unwrapped(value: object) -> tuple[str, dict[str, StoredTensor]]:

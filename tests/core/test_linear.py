@@ -1,0 +1,199 @@
+"""The seam for linear layers: packed weights compute the same, and nobody ever sees anything but the plain ones."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import vedcore
+from vedcore.layers import onednn
+from vedcore.layers.linear import Linear, SeamLinear, output_layer, pack, use_seam
+
+
+@pytest.fixture(autouse=True)
+def packs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Pack wherever it can be done, whether it is faster here or not."""
+    can = onednn.is_right(torch.float32)
+    if not can:
+        pytest.skip("this torch has no oneDNN product")
+    monkeypatch.setattr(onednn, "is_faster", onednn.is_right)
+    yield
+
+
+def _layers(dtype: torch.dtype = torch.float32) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = nn.Sequential(Linear(48, 33, std=0.5), nn.ReLU(), nn.Linear(33, 20), Linear(20, 7, bias=False))
+    use_seam(layers)
+    return layers.to(dtype).eval()
+
+
+def _is_packed(model: nn.Module) -> list[bool]:
+    return [layer._packed is not None for layer in model.modules() if isinstance(layer, SeamLinear)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 70), st.integers(1, 70), st.lists(st.integers(1, 9), min_size=0, max_size=2), st.booleans(),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+)  # fmt: skip
+def test_products_are_equal(width: int, out: int, rows: list[int], bias: bool, dtype: torch.dtype) -> None:
+    torch.manual_seed(width * 71 + out)
+    layer = nn.Linear(width, out, bias).to(dtype)
+    use_seam(layer)
+    x = torch.randn(*rows, width).to(dtype)
+    due = nn.functional.linear(x.double(), layer.weight.double(), None if layer.bias is None else layer.bias.double())
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    with torch.no_grad():
+        for _ in range(2):
+            out_ = layer(x)
+            assert out_.shape == (*rows, out)
+            assert out_.dtype == dtype
+            assert torch.allclose(out_.double(), due, rtol=tolerance, atol=tolerance)
+            pack(layer)
+
+
+LOOKS: dict[str, Callable[[nn.Sequential], Any]] = {
+    "by name": lambda model: [layer.weight for layer in model if isinstance(layer, SeamLinear)],
+    "parameters": lambda model: list(model.parameters()),
+    "named_parameters": lambda model: dict(model.named_parameters()),
+    "state_dict": lambda model: model.state_dict(),
+    "requires_grad_": lambda model: model.requires_grad_(False),
+    "train": lambda model: model.train(),
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda model: torch.save(model, io.BytesIO()),
+    "load_state_dict": lambda model: model.load_state_dict(_layers().state_dict()),
+    "apply": lambda model: model.apply(lambda part: list(part.parameters(recurse=False))),
+    "to": lambda model: model.to(torch.float32),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_whoever_looks_finds_plain_weights(look: str, dtype: torch.dtype) -> None:
+    model = _layers(dtype)
+    due = [parameter.clone() for parameter in model.parameters()]
+    names = [id(parameter) for parameter in model.parameters()]
+    pack(model)
+    assert _is_packed(model) == [True] * 3
+    seen = LOOKS[look](model)
+    if isinstance(seen, nn.Module) and seen is not model:
+        assert all(torch.equal(a, b) for a, b in zip(seen.parameters(), due, strict=True))
+    assert not any(_is_packed(model))
+    if look not in ("to",):
+        assert [id(parameter) for parameter in model.parameters()] == names  # optimizers hold these
+    if look not in ("to", "load_state_dict"):
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), due, strict=True))
+
+
+def test_weights_are_there_once() -> None:
+    model = _layers()
+    held = [layer.weight for layer in model if isinstance(layer, SeamLinear)]
+    pack(model)
+    assert [weight.numel() for weight in held] == [0, 0, 0]
+    assert sum(parameter.numel() for parameter in model.parameters()) == 48 * 33 + 33 + 33 * 20 + 20 + 20 * 7
+
+
+def test_training_goes_on_where_it_was() -> None:
+    models = _layers(), _layers()
+    optimizers = [torch.optim.AdamW(model.parameters(), lr=0.1) for model in models]
+    x = torch.randn(5, 48)
+    for _ in range(3):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            model.train()
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            model.eval()
+        pack(models[0])
+        with torch.no_grad():
+            assert torch.allclose(models[0](x), models[1](x), rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
+
+
+def test_gradients_flow_through_packed_layers() -> None:
+    model, x = _layers(), torch.randn(2, 48, requires_grad=True)
+    pack(model)
+    model(x).sum().backward()
+    assert x.grad is not None
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    pack(model)  # gradients belong to plain weights
+    assert not any(_is_packed(model))
+
+
+def test_a_tied_head_is_never_out_of_date() -> None:
+    embedding = nn.Embedding(30, 16)
+    model = nn.ModuleDict({"embedding": embedding, "output": output_layer(embedding, tied=True)}).eval()
+    x = torch.randn(3, 16)
+
+    def due() -> Tensor:
+        return x @ embedding.weight.detach().T
+
+    with torch.no_grad():
+        pack(model)
+        assert _is_packed(model) == [True]
+        assert torch.allclose(model["output"](x), due(), atol=1e-5)
+        embedding.weight.mul_(3)
+        assert torch.allclose(model["output"](x), due(), atol=1e-5)
+        pack(model)
+        embedding.weight.data = torch.randn(30, 16)
+        assert torch.allclose(model["output"](x), due(), atol=1e-5)
+        pack(model)
+        for parameter in model.parameters():
+            parameter.data.add_(1)
+        assert torch.allclose(model["output"](x), due(), atol=1e-4)
+        assert model["output"].weight is embedding.weight
+
+
+def test_the_off_switch_and_other_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> Tensor:
+        raise AssertionError
+
+    model, x = _layers(), torch.randn(2, 48)
+    with torch.no_grad():
+        due = model(x)
+        monkeypatch.setattr(onednn, "product", refuse)
+        with monkeypatch.context() as switch:
+            switch.setattr(torch.backends.mkldnn, "enabled", False)
+            pack(model)
+            assert not any(_is_packed(model))
+            assert torch.allclose(model(x), due, atol=1e-5)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert model(x).dtype == torch.bfloat16
+        model.double()
+        pack(model)
+        assert not any(_is_packed(model))
+        assert torch.allclose(model(x.double()).float(), due, atol=1e-5)
+    model.float()
+    assert torch.allclose(model(x), due, atol=1e-5)
+
+
+def test_models_are_packed_when_they_write() -> None:
+    model = vedcore.compose(
+        {"name": "vit", "image_size": [32, 32], "patch_size": 16, "hidden_size": 32, "num_hidden_layers": 1,
+         "num_attention_heads": 2, "intermediate_size": 48},
+        {"name": "gpt2", "n_layer": 1, "n_embd": 32, "n_head": 2}, tokenizer="char",
+    )  # fmt: skip
+    pixels = torch.randn(2, 3, 32, 32)
+    assert any(isinstance(part, SeamLinear) for part in model.encoder.modules())
+    model.train()
+    due = model.generate(pixels, max_new_tokens=5)
+    assert not any(_is_packed(model.decoder))
+    model.eval()
+    assert torch.equal(model.generate(pixels, max_new_tokens=5), due)
+    assert all(_is_packed(model.decoder))
+    model.train()
+    assert not any(_is_packed(model.decoder))
+    assert all(_is_packed(model.optimize_for_inference("bfloat16").decoder))
+    assert model.dtype == torch.bfloat16
+    assert model.generate(pixels, max_new_tokens=5).shape[0] == 2
+    with pytest.raises(vedcore.UsageError, match="dtype"):
+        model.optimize_for_inference("int8")

@@ -1,0 +1,234 @@
+"""Beams that must write some runs of tokens: constrained beam search with dynamic allocation of the beams.
+
+Each step offers, next to the best continuations, those that bring a beam nearer to its forced words; beams are handed
+out in turn to texts that have come equally far, furthest first (Post & Vilar 2018, https://arxiv.org/abs/1804.06609).
+A text from which the words no longer fit into the length is dropped, so that all texts that are returned hold them.
+
+Shape letters: S prompts, each a search, W beams of each, B = S W rows, V vocabulary size, K candidates for each prompt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vedcore.errors import UsageError
+from vedcore.generation.candidates import (
+    Candidates,
+    Choice,
+    Step,
+    best,
+    candidates_for,
+    log_probs,
+    processed,
+    why_ended,
+)
+from vedcore.generation.request import Request
+from vedcore.generation.stopping import WORDS, Stopping
+
+__all__ = ["ForcedWords", "Progress"]
+
+Word = tuple[tuple[int, ...], ...]
+"""Runs of tokens of which a text must hold one."""
+AT_ONCE = {WORDS.index("criteria"), WORDS.index("time")}
+"""Reasons that end a text whether it holds its words or not."""
+
+
+class Progress(NamedTuple):
+    """How far a text has come with its words."""
+
+    waiting: tuple[Word, ...]
+    """Words of which nothing has been said."""
+    begun: Word | None = None
+    """The word in the middle of which the text is."""
+    said: tuple[int, ...] = ()
+    """What it has said of that."""
+
+    @property
+    def missing(self) -> int:
+        """Fewest tokens that are still to be said; 0 once the text holds all words."""
+        rest = 0 if self.begun is None else min(map(len, self._open)) - len(self.said)
+        return rest + sum(min(map(len, word)) for word in self.waiting)
+
+    @property
+    def _open(self) -> list[tuple[int, ...]]:
+        """Runs of the begun word that what was said can become."""
+        return [run for run in self.begun or () if run[: len(self.said)] == self.said]
+
+    def next_tokens(self) -> list[int]:
+        """Tokens that bring the text nearer to its words."""
+        if self.begun is not None:
+            return list(dict.fromkeys(run[len(self.said)] for run in self._open))
+        return list(dict.fromkeys(run[0] for word in self.waiting for run in word))
+
+    def after(self, tokens: Iterable[int]) -> Progress:
+        """What ``tokens`` bring. One that breaks a word off puts it back, and may begin another."""
+        now = self
+        for token in tokens:
+            now = now._after(token)
+        return now
+
+    def _after(self, token: int) -> Progress:
+        waiting = self.waiting
+        if self.begun is not None:
+            if any(run[len(self.said)] == token for run in self._open):
+                return self._with(waiting, self.begun, (*self.said, token))
+            waiting = (*waiting, self.begun)
+        for i, word in enumerate(waiting):
+            if any(run[0] == token for run in word):
+                return self._with(waiting[:i] + waiting[i + 1 :], word, (token,))
+        return Progress(waiting)
+
+    @staticmethod
+    def _with(waiting: tuple[Word, ...], word: Word, said: tuple[int, ...]) -> Progress:
+        return Progress(waiting) if said in word else Progress(waiting, word, said)
+
+    def bank(self, words: int, longest: int) -> int:
+        """How far the text has come with its ``words``, of runs of at most ``longest`` tokens."""
+        if self.begun is None:
+            return (words - len(self.waiting)) * longest
+        rest = max(map(len, self.begun)) - len(self.said)
+        return (words - len(self.waiting)) * longest - rest
+
+
+class _Open(NamedTuple):
+    """A candidate that can go on."""
+
+    place: int
+    """Among the candidates."""
+    score: float
+    progress: Progress
+
+
+@dataclass
+class ForcedWords:
+    """Beams that come to hold ``force_words_ids``; tokens of the prompt count.
+
+    Raises:
+        UsageError: words that do not fit into the length, or that hold an end id.
+    """
+
+    request: Request
+
+    def __post_init__(self) -> None:
+        request, options = self.request, self.request.options
+        self.stopping, self.processors = Stopping(request), request.processors(options.num_beams)
+        self.reads_ids = bool(self.processors) or not self.stopping.only_eos
+        self.scores: list[Tensor] = []
+        self.width, self.words = options.num_beams, options.forced_words
+        self.longest = max(len(run) for word in self.words for run in word)
+        self.count = candidates_for(request) * self.width
+        self.forced = options.forced_bos_token_id is not None or options.forced_eos_token_id is not None
+        self.reserved = int(options.forced_eos_token_id is not None)
+        """Tokens at the end that are not ours to choose."""
+        if ends := {i for word in self.words for run in word for i in run} & set(request.token_ids.eos):
+            raise UsageError(
+                f"holds end id {min(ends)}, at which the text is over", field="force_words_ids",
+                hint="leave it out, or pass eos_token_id",
+            )  # fmt: skip
+        rows = request.input_ids.tolist()
+        masks = [[1] * len(row) for row in rows] if request.attention_mask is None else request.attention_mask.tolist()
+        starts = [
+            Progress(self.words).after(token for token, counts in zip(row, mask, strict=True) if counts)
+            for row, mask in zip(rows, masks, strict=True)
+        ]
+        room = request.limits.max_length - request.prompt_length - self.reserved
+        if (need := max(start.missing for start in starts)) > room:
+            raise UsageError(
+                f"the words need {need} tokens, and the length leaves {room}", field="force_words_ids",
+                hint="raise max_new_tokens, or leave words out",
+            )  # fmt: skip
+        self.progress: list[Progress | None] = [p for start in starts for p in (start, *[None] * (self.width - 1))]
+        """Of each row; None where no text is, as in all but the first rows of a prompt before the first step."""
+
+    def __call__(self, step: Step) -> Choice:
+        vocab_size, device = step.logits.shape[1], step.logits.device
+        scores: Tensor = step.usable
+        total: Tensor | None = step.total
+        if self.processors or self.request.options.output_scores:
+            scores, total = processed(self.processors, step), None
+            if self.request.options.output_scores:
+                self.scores.append(scores)
+        score, cell = best(scores, total, step.running, self.count, self.forced)
+        found = self._with_next_words(Candidates(score, cell, log_probs(step, cell)), step, scores, total)
+        why = why_ended(self.stopping, found, step, self.scores)
+
+        texts = found.score.tolist(), found.cell.tolist(), why.tolist()
+        chosen: list[list[int]] = []  # (S, W) places among the candidates, -1 for none
+        complete: list[list[bool]] = []  # (S, K)
+        self.before, self.progress = self.progress, []
+        for i, (score_row, cell_row, why_row) in enumerate(zip(*texts, strict=True)):
+            beams, ends = self._choose(i, score_row, cell_row, why_row, vocab_size, step.left)
+            chosen.append([one.place for one in beams] + [-1] * (self.width - len(beams)))
+            complete.append(ends)
+            self.progress += [*(one.progress for one in beams), *[None] * (self.width - len(beams))]
+        places = torch.tensor(chosen, device=device)
+        live, ended = found.take(places.clamp(min=0)), torch.tensor(complete, device=device)
+        running = torch.where(places >= 0, live.score, -math.inf)
+        barred = (places < 0).all(1) & ~ended.any(1)
+        return Choice(found, ended, why, running, live, torch.tensor(not step.left, device=device), barred)
+
+    def _with_next_words(self, found: Candidates, step: Step, scores: Tensor, total: Tensor | None) -> Candidates:
+        """Add the continuations that bring each beam nearer to its words, once each."""
+        vocab_size, searches = step.logits.shape[1], len(step.running)
+        more = [
+            [
+                row % self.width * vocab_size + token
+                for row in range(i * self.width, (i + 1) * self.width)
+                if (progress := self.progress[row]) is not None
+                for token in progress.next_tokens()
+            ]
+            for i in range(searches)
+        ]
+        most = max(map(len, more))
+        if not most:
+            return found
+        cell = torch.tensor([row + [0] * (most - len(row)) for row in more], device=step.logits.device)
+        real = torch.tensor([[j < len(row) for j in range(most)] for row in more], device=cell.device)
+        beam, log_prob = cell // vocab_size, log_probs(step, cell)
+        score = log_prob if total is not None else scores.reshape(searches, -1).gather(1, cell)
+        score = torch.where(real, score + step.running.gather(1, beam), -math.inf)
+        added = Candidates(score, cell, log_prob)
+        return Candidates(*(torch.cat(pair, 1) for pair in zip(found, added, strict=True)))
+
+    def _choose(
+        self, search: int, scores: list[float], cells: list[int], reasons: list[int], vocab_size: int, left: int
+    ) -> tuple[list[_Open], list[bool]]:
+        """The beams of a prompt that go on, at most W, and which candidates are texts that have ended."""
+        usual: list[_Open] = []
+        towards: list[_Open] = []
+        ends = [False] * len(scores)
+        seen: set[int] = set()
+        for place, (score, cell, why) in enumerate(zip(scores, cells, reasons, strict=True)):
+            before = self.before[search * self.width + cell // vocab_size]
+            if before is None or score == -math.inf or cell in seen:
+                continue
+            seen.add(cell)
+            now = before.after([cell % vocab_size])
+            if why:
+                ends[place] = place < self.width and (not now.missing or why in AT_ONCE)
+            elif now.missing <= max(left - self.reserved, 0):
+                (usual if place < self.count else towards).append(_Open(place, score, now))
+        beams = self._in_turn(usual[: self.width] + towards)[: self.width]
+        if left:
+            return beams, ends
+        for one in beams:
+            ends[one.place] = True
+        return [], ends
+
+    def _in_turn(self, texts: list[_Open]) -> list[_Open]:
+        """The best text of each bank, furthest bank first, then the second best of each, and so on."""
+        ranked = [(one.progress.bank(len(self.words), self.longest), one) for one in texts]
+        ranked.sort(key=lambda pair: (-pair[0], -pair[1].score))
+        turns: Counter[int] = Counter()
+        turn: list[tuple[int, _Open]] = []
+        for bank, one in ranked:
+            turn.append((turns[bank], one))
+            turns[bank] += 1
+        return [one for _, one in sorted(turn, key=lambda pair: pair[0])]

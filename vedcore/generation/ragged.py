@@ -1,0 +1,227 @@
+"""Texts that grow by different numbers of tokens, over a `DecodingState`: read ahead, then take back what was wrong.
+
+Shape letters: N prompts, B rows of text (N times the copies of each), B' rows that are computed, T new tokens, L tokens
+so far, V vocabulary size.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vedcore.components import TextDecoder
+from vedcore.generation.state import DecodingState
+
+__all__ = ["RaggedRows", "ragged"]
+
+SPARSE = 2
+"""Columns of a cache for each token of the longest row, past which the holes are closed."""
+SLACK = 8
+"""Columns more than that which are never too many."""
+
+
+class RaggedRows(ABC):
+    """Rows that have read different numbers of tokens.
+
+    Args:
+        state: fresh.
+        copies: rows of each prompt, side by side.
+    """
+
+    def __init__(self, state: DecodingState, copies: int) -> None:
+        self.state, self.copies = state, copies
+        self.lengths: list[int] = []
+        """Tokens that each of the B rows has read and not taken back, the prompt's padding among them."""
+
+    def prefill(self, input_ids: Tensor) -> Tensor:
+        """The prompts, (N, T), to the logits of the next token, (B, V)."""
+        logits = self.state.prefill(input_ids)
+        expand = torch.arange(len(input_ids), device=input_ids.device).repeat_interleave(self.copies)
+        if self.copies > 1:
+            self.state.reorder(expand)
+            logits = logits.index_select(0, expand)
+        self.lengths = [input_ids.shape[1]] * len(expand)
+        self._begin(input_ids.index_select(0, expand))
+        return logits
+
+    @property
+    def live(self) -> list[int]:
+        """Those of the B rows that are computed."""
+        return [prompt * self.copies + i for prompt in self.state.live for i in range(self.copies)]
+
+    def extend(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Read more tokens in each row, none in some; at least one in all.
+
+        Returns:
+            (B, T, V) the logits after each of them, of no meaning behind a row's own.
+        """
+        logits = self._read([tokens[row] for row in self.live])
+        self.lengths = [length + len(new) for length, new in zip(self.lengths, tokens, strict=True)]
+        return logits
+
+    def rewind(self, lengths: Sequence[int | None]) -> None:
+        """Take back all but the first so many tokens of each row; None is a row that reads no more.
+
+        `lengths` then says how many each row has, which may be fewer.
+        """
+        self.lengths = [
+            min(now, now if kept is None else kept) for now, kept in zip(self.lengths, lengths, strict=True)
+        ]
+        self._take_back([lengths[row] for row in self.live])
+
+    def keep(self, going_on: Sequence[bool]) -> None:
+        """Say which of the N prompts go on."""
+        before = self.live
+        self.state.keep(going_on)
+        if (after := self.live) != before:
+            self._select([before.index(row) for row in after])
+
+    @abstractmethod
+    def _begin(self, input_ids: Tensor) -> None:
+        """The (B, T) prompts have been read."""
+
+    @abstractmethod
+    def _read(self, tokens: list[Sequence[int]]) -> Tensor: ...
+
+    @abstractmethod
+    def _take_back(self, lengths: list[int | None]) -> None: ...
+
+    @abstractmethod
+    def _select(self, rows: list[int]) -> None: ...
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """(B', longest) with zeros at the right."""
+        longest = max(map(len, rows))
+        return self._tensor([[*row, *[0] * (longest - len(row))] for row in rows])
+
+    def _tensor(self, values: Sequence[object]) -> Tensor:
+        return torch.tensor(values).to(self.state.states.device, non_blocking=True)
+
+
+class CachedRows(RaggedRows):
+    """With a cache: what was taken back is masked, and its places are closed up once they are too many.
+
+    A decoder that overrides `TextDecoder.forward` knows but one number of tokens for all rows: there the rows all go
+    back to the shortest, and read again what they have more.
+    """
+
+    def _begin(self, input_ids: Tensor) -> None:
+        decoder, mask = self.state.decoder, self.state.attention_mask
+        self.abreast = type(decoder).forward is not TextDecoder.forward
+        self.even = True
+        """Whether every place of the cache is some token in every row."""
+        self.start = input_ids.shape[1]
+        self.before = [self.start] * len(input_ids)
+        mask = None if mask is None else mask.bool().repeat_interleave(self.copies, 0)
+        self.kept = torch.ones_like(input_ids, dtype=torch.bool)  # (B', L) places that are a row's own
+        self.taken = self._takes_position(input_ids, mask)  # (B', L) those that count as a position
+
+    def _read(self, tokens: list[Sequence[int]]) -> Tensor:
+        cache = self.state.cache
+        assert cache is not None
+        new, longest = max(map(len, tokens)), max(self.lengths[row] for row in self.live)
+        if cache.length > longest:
+            room = self.state.capacity - 1  # the last token of a text is not read
+            if cache.length + new > room or cache.length > SPARSE * longest + SLACK:
+                self._close_up(longest)
+        mask = None
+        if any(len(row) < new for row in tokens) and not self.abreast:
+            mask = self._tensor([[i < len(row) for i in range(new)] for row in tokens])
+        ids = self._padded(tokens)
+        self.start, self.before = cache.length, list(self.lengths)
+        self.kept = torch.cat([self.kept, torch.ones_like(ids, dtype=torch.bool) if mask is None else mask], 1)
+        self.taken = torch.cat([self.taken, self._takes_position(ids, mask)], 1)
+        self.even = self.even and mask is None
+        return self.state.call(ids, mask, last_only=False)
+
+    def _take_back(self, lengths: list[int | None]) -> None:
+        cache, live = self.state.cache, self.live
+        assert cache is not None
+        if self.abreast:
+            shortest = min(n for n in lengths if n is not None)
+            self.lengths = [min(length, shortest) for length in self.lengths]
+            self._crop(shortest)
+        elif self.even and len(set(lengths)) == 1 and lengths[0] is not None:
+            self._crop(lengths[0])
+        else:
+            limits = [0 if length is None else length for length in lengths]
+            self.lengths = [0 if length is None else length for length in self._of_all(limits)]
+            added = max(limit - self.before[row] for limit, row in zip(limits, live, strict=True))
+            self._crop(self.start + max(0, added))
+            self.kept = self.kept & (self.kept.cumsum(1) <= self._tensor(limits)[:, None])
+            self.taken = self.taken & self.kept
+            self.even = False
+            mask = cache.attention_mask
+            cache.attention_mask = self.kept.clone() if mask is None else mask & self.kept
+            cache.positions = self.taken.sum(1, keepdim=True)
+
+    def _of_all(self, values: list[int]) -> list[int]:
+        """``values`` of the rows that are computed, as those of all B."""
+        all_rows = [0] * len(self.lengths)
+        for row, value in zip(self.live, values, strict=True):
+            all_rows[row] = value
+        return all_rows
+
+    def _crop(self, length: int) -> None:
+        cache = self.state.cache
+        assert cache is not None
+        cache.crop(length)
+        self.kept, self.taken = self.kept[:, :length], self.taken[:, :length]
+        if cache.positions is not None:
+            cache.positions = self.taken.sum(1, keepdim=True)
+
+    def _close_up(self, longest: int) -> None:
+        """Move what the rows keep to the end of ``longest`` places."""
+        assert self.state.cache is not None
+        columns = self.kept.int().argsort(dim=1, stable=True)[:, -longest:]
+        self.state.cache.gather(columns)
+        self.kept, self.taken = self.kept.gather(1, columns), self.taken.gather(1, columns)
+
+    def _select(self, rows: list[int]) -> None:
+        index = self._tensor(rows)
+        self.kept, self.taken = self.kept.index_select(0, index), self.taken.index_select(0, index)
+
+    def _takes_position(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
+        taken = self.state.decoder.takes_position(input_ids, mask)
+        return torch.ones_like(input_ids, dtype=torch.bool) if taken is None else taken
+
+
+class UncachedRows(RaggedRows):
+    """Without a cache: all is read anew, with padding at the right, which no token looks at."""
+
+    def _begin(self, input_ids: Tensor) -> None:
+        self.texts: list[list[int]] = input_ids.tolist()
+        mask = self.state.attention_mask
+        self.mask = None if mask is None else mask.bool()  # (B', T) of the prompts; the state has expanded it
+
+    def _read(self, tokens: list[Sequence[int]]) -> Tensor:
+        before = [self.texts[row] for row in self.live]
+        texts = [[*old, *new] for old, new in zip(before, tokens, strict=True)]
+        for row, text in zip(self.live, texts, strict=True):
+            self.texts[row] = text
+        ids = self._padded(texts)
+        places = torch.arange(ids.shape[1], device=ids.device)
+        mask = places < self._tensor([len(text) for text in texts])[:, None]  # (B', L)
+        if self.mask is not None:
+            mask = torch.cat([self.mask, mask[:, self.mask.shape[1] :]], 1)
+        logits = self.state.call(ids, mask, last_only=False)  # (B, L, V)
+        start = self._tensor(self.lengths)[:, None]
+        new = (start + torch.arange(max(map(len, tokens)), device=ids.device)).clamp(max=ids.shape[1] - 1)  # (B, T)
+        return logits.gather(1, new[:, :, None].expand(-1, -1, logits.shape[2])) if self._moved(start) else logits
+
+    def _take_back(self, lengths: list[int | None]) -> None:
+        for row, length in zip(self.live, lengths, strict=True):
+            if length is not None:
+                del self.texts[row][length:]
+
+    def _select(self, rows: list[int]) -> None:
+        if self.mask is not None:
+            self.mask = self.mask.index_select(0, self._tensor(rows))
+
+
+def ragged(state: DecodingState, copies: int) -> RaggedRows:
+    """The rows of ``state``, which is fresh: ``copies`` of each prompt."""
+    return UncachedRows(state, copies) if state.cache is None else CachedRows(state, copies)

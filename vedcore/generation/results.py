@@ -1,0 +1,159 @@
+"""From ids and log-probabilities to texts, and from texts to ids that start one.
+
+Shape letters: N images, B rows of text, L new tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from vedcore.errors import UsageError
+from vedcore.generation.constraints import TokenAutomaton, compile_constraint
+from vedcore.outputs import EncoderOutput, GenerateOutput, TextResult
+from vedcore.processing import Processor
+from vedcore.tokenization import encode_text
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from vedcore.generation.config import GenerationConfig
+    from vedcore.generation.state import DecodingState
+
+__all__ = ["constraint_of", "encode_prompt", "require_tokenizer", "text_results", "with_inner_states"]
+
+
+def require_tokenizer(processor: Processor) -> Tokenizer:
+    """The tokenizer, without which there is no text.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if processor.tokenizer is None:
+        raise UsageError(
+            "the model has no tokenizer", field="tokenizer", hint="compose with tokenizer='char', 'byte' or a file"
+        )
+    return processor.tokenizer
+
+
+def encode_prompt(processor: Processor, prompt: str, start: int | None) -> Tensor:
+    """(1, T) ids that a text starts with.
+
+    Args:
+        processor: with the tokenizer.
+        prompt: names of special tokens in it are those tokens; one that does not begin with such a name stands behind
+            the start id.
+        start: the start id.
+
+    Raises:
+        TokenizerError: a text that cannot be encoded.
+        UsageError: no tokenizer, or a prompt of no tokens.
+    """
+    tokenizer = require_tokenizer(processor)
+    special = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    names = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
+    ids: list[int] = []
+    for part in re.split(f"({names})", prompt) if names else [prompt]:
+        if part:
+            ids += [special[part]] if part in special else encode_text(tokenizer, part)
+    if start is not None and (not ids or ids[0] not in special.values()):
+        ids.insert(0, start)
+    if not ids:
+        raise UsageError("no token is left of it", field="prompt", hint="give a text, or leave it out")
+    return torch.tensor([ids])
+
+
+def constraint_of(
+    tokenizer: Tokenizer | None, options: GenerationConfig, eos: tuple[int, ...], vocab_size: int
+) -> TokenAutomaton | None:
+    """What ``allowed_chars``, ``pattern`` and ``lexicon`` mean over the tokens; None where none of them is set.
+
+    Raises:
+        UsageError: there is no tokenizer, or as `compile_constraint` says.
+    """
+    rules = {"allowed_chars": options.allowed_chars, "pattern": options.pattern, "lexicon": options.lexicon or None}
+    if not any(rules.values()):
+        return None
+    if tokenizer is None:
+        field = next(name for name, rule in rules.items() if rule)
+        raise UsageError(
+            "the model has no tokenizer, which it needs", field=field,
+            hint="compose with tokenizer='char', 'byte' or a file, or leave it out",
+        )  # fmt: skip
+    return _compiled(tokenizer, tokenizer.get_vocab_size(), vocab_size, eos, *rules.values())
+
+
+@lru_cache(maxsize=16)
+def _compiled(
+    tokenizer: Tokenizer, tokens: int, vocab_size: int, eos: tuple[int, ...], allowed_chars: str | None,
+    pattern: str | None, lexicon: tuple[str, ...] | None,
+) -> TokenAutomaton:  # fmt: skip
+    """Once for all calls; ``tokens`` tells a tokenizer from itself with tokens added."""
+    return compile_constraint(
+        tokenizer, vocab_size, eos=eos, allowed_chars=allowed_chars, pattern=pattern, lexicon=lexicon
+    )
+
+
+def text_results(out: GenerateOutput, processor: Processor, eos: tuple[int, ...]) -> list[TextResult]:
+    """The text of each row, with what the model made of it.
+
+    Args:
+        out: of ``generate``.
+        processor: with the tokenizer.
+        eos: end ids in force, which are no part of a text.
+    """
+    assert out.token_logprobs is not None
+    assert out.finish_reasons is not None
+    assert out.lengths is not None
+    prompt = out.sequences.shape[1] - out.token_logprobs.shape[1]
+    results = []
+    for row, logprobs, length, reason in zip(
+        out.sequences.tolist(), out.token_logprobs.double().cpu(), out.lengths, out.finish_reasons, strict=True
+    ):
+        new, probabilities = row[prompt : prompt + length], logprobs[:length].exp()
+        results.append(
+            TextResult(
+                text=processor.decode(row[: prompt + length]),
+                confidence=float(logprobs[:length].mean().exp()) if length else 0.0,
+                tokens=tuple(
+                    (processor.token_text(token), p)
+                    for token, p in zip(new, probabilities.tolist(), strict=True)
+                    if token not in eos
+                ),
+                finish_reason=reason,
+            )
+        )
+    return results
+
+
+def with_inner_states(
+    out: GenerateOutput, state: DecodingState, encoded: EncoderOutput, expand: Tensor
+) -> GenerateOutput:
+    """``out`` with what the state and the encoder recorded, in transformers' shapes.
+
+    Args:
+        out: of a search.
+        state: that it ran on.
+        encoded: what the encoder gave.
+        expand: (B,) the prompt of each row: the first step runs once for all rows of a prompt, and counts for each.
+    """
+
+    def whole(steps: list[tuple[Tensor, ...]]) -> tuple[tuple[Tensor, ...], ...] | None:
+        if not steps:
+            return None
+        first = tuple(layer[expand] if len(layer) != len(expand) else layer for layer in steps[0])
+        return (first, *steps[1:])
+
+    return replace(
+        out,
+        encoder_hidden_states=encoded.hidden_states,
+        encoder_attentions=encoded.attentions,
+        decoder_hidden_states=whole(state.hidden_states),
+        decoder_attentions=whole(state.attentions),
+        cross_attentions=whole(state.cross_attentions),
+    )

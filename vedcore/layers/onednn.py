@@ -1,0 +1,94 @@
+"""Matrix products through oneDNN, on CPUs where they are the faster.
+
+``F.linear`` runs float32 products on MKL, which on AMD reaches less than half of what oneDNN does, with the same
+weights as they are. A few rows at a time, as text is written, want weights in blocks; bfloat16 wants them always.
+The operation is private to torch, so it is tried, checked and timed once before it is used;
+``torch.backends.mkldnn.enabled = False`` switches it off.
+
+Shape letters: M rows, I input width, O output width.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["packed", "product", "suits"]
+
+_ROWS = 128
+"""Rows that weights are packed for: the blocks are then good for one row and for many."""
+_DTYPES = (torch.float32, torch.bfloat16)
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(…, I) times a plain or packed weight (O, I), plus (O,): (…, O). No gradient."""
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return out
+
+
+def packed(weight: Tensor) -> Tensor:
+    """The (O, I) weight in blocks; ``.to_dense()`` gives it back, bit for bit."""
+    out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _ROWS)
+    return out
+
+
+def suits(x: Tensor) -> bool:
+    """Whether `product` should be used for ``x`` here and now: nothing that it cannot do is asked for."""
+    return (
+        not torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and x.dtype in _DTYPES
+        and x.ndim > 1
+        and x.numel() > 0
+        and torch.backends.mkldnn.enabled
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and is_faster(x.dtype)
+    )
+
+
+@functools.cache
+def is_right(dtype: torch.dtype) -> bool:
+    """Whether the product is there, and gives what ``F.linear`` gives."""
+    if dtype not in _DTYPES or not torch.backends.mkldnn.is_available():
+        return False
+    x, weight = _sample(dtype)
+    tolerance = 1e-3 if dtype == torch.float32 else 0.5  # of numbers around 28
+    with torch.no_grad():
+        plain = F.linear(x, weight)
+        try:
+            return all(bool((product(x, w, None) - plain).abs().max() < tolerance) for w in (weight, packed(weight)))
+        except (AttributeError, RuntimeError):  # not in this build of torch; NotImplementedError is a RuntimeError
+            return False
+
+
+@functools.cache
+def is_faster(dtype: torch.dtype) -> bool:
+    """Whether it is also faster than ``F.linear`` on this machine; found out once, in some milliseconds."""
+    if not is_right(dtype):
+        return False
+    x, weight = _sample(dtype)
+    with torch.no_grad():
+        blocks = packed(weight)
+        return _seconds(lambda: product(x, blocks, None)) < _seconds(lambda: F.linear(x, weight))
+
+
+def _sample(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A few rows, and a weight such as decoders have."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(n, 768, generator=generator).to(dtype) for n in (4, 768))
+    return x, weight
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)

@@ -1,0 +1,127 @@
+"""Which files of a folder hold its weights: one, or shards and their index; safetensors, or pickles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from vedcore.config_files.plain import short
+from vedcore.errors import (
+    CheckpointCorruptError,
+    CheckpointLimitError,
+    CheckpointNotFoundError,
+    CheckpointUnsafeError,
+)
+from vedcore.weights.safetensors_file import TensorFile
+from vedcore.weights.saving import INDEX, SINGLE
+from vedcore.weights.snapshot import FileRecord, Snapshot, check_name, json_object
+
+if TYPE_CHECKING:
+    from vedcore.weights.torch_file import TorchFile
+
+__all__ = ["WeightFile", "check_hash", "open_weights"]
+
+LAYOUTS = ((SINGLE, INDEX), ("pytorch_model.bin", "pytorch_model.bin.index.json"))
+"""Where weights may be, in the order in which they are looked for: one file, or an index of shards."""
+_AGAIN = "get the folder from its source again"
+WeightFile: TypeAlias = "TensorFile | TorchFile"
+
+
+def open_weights(snapshot: Snapshot, *, pickles: bool) -> dict[str, WeightFile]:
+    """The files that hold the weights, by name; the first layout that is there counts, and no other is opened.
+
+    Args:
+        snapshot: the folder.
+        pickles: whether ``pytorch_model.bin`` may be read.
+
+    Raises:
+        CheckpointNotFoundError: no weights, or a shard that the index names is missing.
+        CheckpointCorruptError: a damaged file or index.
+        CheckpointUnsafeError: an index that leads out of the folder.
+    """
+    single, index_name = _layout(snapshot, pickles)
+    if index_name is None:
+        return {single: _open_file(snapshot, single, None)}
+    index = _read_index(snapshot, index_name)
+    files: dict[str, WeightFile] = {}
+    seen: set[str] = set()
+    for file_name in sorted(set(index.values())):
+        file = files[file_name] = _open_file(snapshot, file_name, index_name)
+        for name in file.tensors:
+            if name in seen:
+                raise CheckpointCorruptError(f"{short(name)} is in two shards", path=file.path, hint=_AGAIN)
+        seen.update(file.tensors)
+    aliases = {alias for file in files.values() for alias, name in file.metadata.items() if name in file.tensors}
+    for name, file_name in index.items():
+        if name not in files[file_name].tensors and name not in aliases - seen:
+            raise CheckpointCorruptError(
+                f"{short(name)} is not in {file_name}, where the index has it",
+                path=snapshot.path / index_name, hint=_AGAIN,
+            )  # fmt: skip
+    return files
+
+
+def _layout(snapshot: Snapshot, pickles: bool) -> tuple[str, str | None]:
+    """The file that the weights are in, or the name of the index of their shards."""
+    for single, index in LAYOUTS[: 2 if pickles else 1]:
+        if snapshot.has(single):
+            return single, None
+        if snapshot.has(index):
+            return "", index
+    what = " and no ".join(name for layout in LAYOUTS[: 2 if pickles else 1] for name in layout)
+    raise CheckpointNotFoundError(f"no {what}", path=snapshot.path, hint=snapshot.listing())
+
+
+def _read_index(snapshot: Snapshot, index: str) -> dict[str, str]:
+    """Tensor names to the names of their shards."""
+    path = snapshot.path / index
+    try:
+        weight_map = json_object(snapshot.read(index), path).get("weight_map")
+    except CheckpointLimitError as error:
+        raise CheckpointCorruptError(str(error)) from None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointCorruptError("no weight_map with tensors", path=path, hint=_AGAIN)
+    ending = os.path.splitext(index.removesuffix(".index.json"))[1]
+    checked: set[str] = set()
+    for name in weight_map.values():
+        if not isinstance(name, str) or name not in checked:
+            checked.add(_shard_name(name, path, ending))
+    return weight_map
+
+
+def _shard_name(name: object, path: Path, ending: str) -> str:
+    if not check_name(name, path).endswith(ending):
+        raise CheckpointUnsafeError(f"shard {short(name)} is no {ending} file", path=path, hint=_AGAIN)
+    return str(name)
+
+
+def _open_file(snapshot: Snapshot, name: str, index: str | None) -> WeightFile:
+    try:
+        file = snapshot.open(name)
+    except CheckpointNotFoundError:
+        if index is None:
+            raise
+        raise CheckpointNotFoundError(
+            f"no such file, and {index} names it", path=snapshot.path / name, hint=_AGAIN
+        ) from None
+    if not name.endswith(".bin"):
+        return TensorFile(file, snapshot.path / name)
+    from vedcore.weights.torch_file import TorchFile  # rarely needed
+
+    return TorchFile(file, snapshot.path / name)
+
+
+def check_hash(file: WeightFile, name: str, manifest: Mapping[str, FileRecord]) -> None:
+    if name not in manifest:
+        hint = "load with verify=False if you put it there"
+        raise CheckpointCorruptError("is not in the manifest", path=file.path, hint=hint)
+    if file.sha256 != manifest[name].sha256:
+        differs = "another sha256"
+        if file.size != manifest[name].size:
+            differs = f"{file.size:,} bytes instead of {manifest[name].size:,}"
+        raise CheckpointCorruptError(
+            f"not what was saved: {differs}", path=file.path,
+            hint="get it from its source again, or load with verify=False if you changed it",
+        )  # fmt: skip
