@@ -29,7 +29,9 @@ from vedcore.config import (
 )
 from vedcore.errors import IncompatibleError, UsageError
 from vedcore.generation.arguments import as_functions, check_tensors, prompt_ids
+from vedcore.generation.assisted import check_assistable
 from vedcore.generation.config import GenerationConfig
+from vedcore.generation.drafters import DraftModel
 from vedcore.generation.request import Request, StoppingCriterion
 from vedcore.generation.results import constraint_of, encode_prompt, require_tokenizer, text_results, with_inner_states
 from vedcore.generation.search import search, stream
@@ -401,7 +403,9 @@ class VisionEncoderDecoder(nn.Module):
         Raises:
             UsageError: no type of weights.
         """
-        self.to(dtype=torch_dtype(dtype)).eval()
+        if (type_ := torch_dtype(dtype)) not in (None, self.dtype):
+            self.to(type_)
+        self.eval()
         pack(self.decoder)
         return self
 
@@ -418,6 +422,7 @@ class VisionEncoderDecoder(nn.Module):
         logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
         stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
         prefix_allowed_tokens_fn: PrefixFunction | None = None,
+        assistant_model: VisionEncoderDecoder | None = None,
         streamer: Streamer | None = None,
         **options: Any,
     ) -> Tensor | GenerateOutput:
@@ -437,7 +442,9 @@ class VisionEncoderDecoder(nn.Module):
             stopping_criteria: one or several of ``(input_ids (B, L), scores) -> (B,) bool``, True where a row is done;
                 ``scores`` is a tuple of those so far with ``output_scores=True``, else None.
             prefix_allowed_tokens_fn: ``(number of the image, ids (L,) of a row so far) -> ids that may follow``.
-            streamer: gets the ids as they come; of one image under beams.
+            assistant_model: a smaller model with the same vocabulary, which guesses the next tokens for this one to
+                check; the texts stay the same. It encodes the images itself; given ``encoder_outputs``, it takes them.
+            streamer: gets the ids as they come; of one image under beams or with guesses.
             options: fields of `GenerationConfig`, by transformers' names, for this call.
 
         Returns:
@@ -450,12 +457,14 @@ class VisionEncoderDecoder(nn.Module):
         """
         config = self._options(generation_config, options)
         check_streamer(streamer)
-        with _eval_mode(self):
+        self._check_assistant(assistant_model, config)
+        with _eval_mode(self, assistant_model):
             state, request, encoded = self._prepared(
                 config, pixel_values, decoder_input_ids, decoder_attention_mask, encoder_outputs,
                 encoder_attention_mask, logits_processor, stopping_criteria, prefix_allowed_tokens_fn,
             )  # fmt: skip
-            out = search(state, request, streamer)
+            drafter = _drafter(assistant_model, request, pixel_values, encoded, encoder_attention_mask)
+            out = search(state, request, streamer, drafter)
         if not config.return_dict_in_generate:
             return out.sequences
         copies = config.num_beams if config.num_beams > 1 else config.num_return_sequences
@@ -515,6 +524,29 @@ class VisionEncoderDecoder(nn.Module):
         )  # fmt: skip
         return state, request, encoded
 
+    def _check_assistant(self, assistant: object, config: GenerationConfig) -> None:
+        if assistant is None:
+            if config.prompt_lookup_num_tokens is not None:
+                check_assistable(config, "prompt_lookup_num_tokens")
+            return
+        if not isinstance(assistant, VisionEncoderDecoder):
+            raise UsageError(
+                f"a model expected, got {type(assistant).__name__}", field="assistant_model",
+                hint="give what vedcore.load or vedcore.compose gave",
+            )  # fmt: skip
+        check_assistable(config, "assistant_model")
+        if config.prompt_lookup_num_tokens is not None:
+            raise UsageError(
+                f"contradicts prompt_lookup_num_tokens={config.prompt_lookup_num_tokens}", field="assistant_model",
+                hint="leave out one of them",
+            )  # fmt: skip
+        mine, other = self.decoder.vocab_size, assistant.decoder.vocab_size
+        if mine != other:
+            raise IncompatibleError(
+                f"its vocabulary has {other} tokens, this model's {mine}", field="assistant_model",
+                hint="give a model with the same tokenizer",
+            )  # fmt: skip
+
     def _options(self, config: GenerationConfig | None, options: dict[str, Any]) -> GenerationConfig:
         if config is not None and not isinstance(config, GenerationConfig):
             raise UsageError(
@@ -532,6 +564,7 @@ class VisionEncoderDecoder(nn.Module):
         logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
         stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
         prefix_allowed_tokens_fn: PrefixFunction | None = None,
+        assistant_model: VisionEncoderDecoder | None = None,
         **options: Any,
     ) -> Iterator[str]:
         """The text in, or about, one image, piece by piece as it is written: ``for piece in model.stream(image)``.
@@ -558,16 +591,19 @@ class VisionEncoderDecoder(nn.Module):
         batch = self._batch(image if isinstance(image, Tensor) and image.ndim == 4 else [image])
         if (count := len(batch["pixel_values"])) > 1:
             raise UsageError(f"{count} images cannot be one stream", field="image", hint="call stream for each")
-        with torch.no_grad(), _eval_mode(self):
-            state, request, _ = self._prepared(
+        self._check_assistant(assistant_model, config)
+        with torch.no_grad(), _eval_mode(self, assistant_model):
+            state, request, encoded = self._prepared(
                 config, batch["pixel_values"], self._prompts(prompt, config, 1),
                 encoder_attention_mask=batch.get("encoder_attention_mask"), logits_processor=logits_processor,
                 stopping_criteria=stopping_criteria, prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
             )  # fmt: skip
-        tokens = stream(state, request)
+            mask = batch.get("encoder_attention_mask")
+            drafter = _drafter(assistant_model, request, batch["pixel_values"], encoded, mask)
+        tokens = stream(state, request, drafter)
 
         def pieces() -> Iterator[str]:
-            with _eval_mode(self):
+            with _eval_mode(self, assistant_model):
                 yield from text_pieces(tokens, request.input_ids[0].tolist(), self.processor.decode, spoiler)
 
         return pieces()
@@ -581,6 +617,7 @@ class VisionEncoderDecoder(nn.Module):
         generation_config: GenerationConfig | None = None,
         logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
         stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
+        assistant_model: VisionEncoderDecoder | None = None,
         **options: Any,
     ) -> list[TextResult]:
         """The text in, or about, each image.
@@ -612,7 +649,8 @@ class VisionEncoderDecoder(nn.Module):
             out = self.generate(
                 batch["pixel_values"], config, encoder_attention_mask=batch.get("encoder_attention_mask"),
                 decoder_input_ids=prompts[at : at + batch_size],
-                logits_processor=logits_processor, stopping_criteria=stopping_criteria, return_dict_in_generate=True,
+                logits_processor=logits_processor, stopping_criteria=stopping_criteria,
+                assistant_model=assistant_model, return_dict_in_generate=True,
             )  # fmt: skip
             assert isinstance(out, GenerateOutput)
             results.extend(text_results(out, self.processor, eos))
@@ -716,12 +754,28 @@ def _as_encoder_output(outputs: Any) -> EncoderOutput | None:
     )
 
 
+def _drafter(
+    assistant: VisionEncoderDecoder | None, request: Request, pixel_values: Tensor | None, encoded: EncoderOutput,
+    mask: Tensor | None,
+) -> DraftModel | None:  # fmt: skip
+    """What guesses for ``request`` with another model: from the pixels where there are some, else from ``encoded``."""
+    if assistant is None:
+        return None
+    own = encoded if pixel_values is None else assistant.encode(pixel_values, mask)
+    states, states_mask = assistant._project(own, mask)
+    limit, use_cache = request.limits.max_length, request.options.use_cache
+    state = DecodingState(assistant.decoder, states, states_mask, request.attention_mask, limit, use_cache)
+    return DraftModel(state, request)
+
+
 @contextlib.contextmanager
-def _eval_mode(model: VisionEncoderDecoder) -> Iterator[None]:
+def _eval_mode(*models: VisionEncoderDecoder | None) -> Iterator[None]:
     """Eval mode for a while; a model that is in it anyway is made ready for writing text."""
-    training = [module for module in model.modules() if module.training]
-    if not model.training:
-        pack(model.decoder)
+    there = [model for model in models if model is not None]
+    training = [module for model in there for module in model.modules() if module.training]
+    for model in there:
+        if not model.training:
+            pack(model.decoder)
     for module in training:
         module.training = False
     try:

@@ -172,11 +172,11 @@ def measure(case: Case, folder: Path, rounds: int, threads: int) -> dict[str, An
         return ids
 
     def rounded() -> Tensor:
-        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        before, torch.backends.mkldnn.matmul.fp32_precision = torch.backends.mkldnn.matmul.fp32_precision, "bf16"
         try:
             return transformers()
         finally:
-            torch.backends.mkldnn.matmul.fp32_precision = "none"
+            torch.backends.mkldnn.matmul.fp32_precision = before
 
     their_ids = transformers()
     held["transformers"] = settled() - start

@@ -224,7 +224,7 @@ class Pair(NamedTuple):
         """What both give for the same options, or for ``theirs``; transformers also gets what only it must be told."""
         options = {**options, "return_dict_in_generate": True}
         ours = self.ours.generate(self.pixels, **options)
-        told = {**options, **(theirs or {})}
+        told = {**(options if theirs is None else theirs), "return_dict_in_generate": True}
         if told.get("stop_strings"):
             told["tokenizer"] = self.tokenizer
         with torch.no_grad():
@@ -242,14 +242,15 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pair]:
         words = make_tokenizer(tokenizer)
         vit = hf.ViTConfig(
             hidden_size=24, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32, image_size=16,
-            patch_size=8, attn_implementation="eager",
+            patch_size=8,
         )  # fmt: skip
         fields = {**fields, "vocab_size": vocab_size_of(words)}
-        text = getattr(hf, name)(**fields, attn_implementation="eager")
+        text = getattr(hf, name)(**fields)
         config = hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(vit, text)
         config.decoder_start_token_id, config.pad_token_id = START, 2
         torch.manual_seed(seed)
         theirs = hf.VisionEncoderDecoderModel(config).eval()
+        theirs.set_attn_implementation("eager")  # no other gives attentions
         with torch.no_grad():
             for key, parameter in theirs.named_parameters():
                 norm = key.endswith("weight") and ("norm" in key.lower() or ".ln_" in key)

@@ -27,10 +27,18 @@ def _theirs(model: Any, prompt: Tensor = PROMPT, **options: Any) -> Any:
     )  # fmt: skip
 
 
-def _ours(state: Any, prompt: Tensor = PROMPT, streaming: bool = False, criteria: Any = (), **options: Any) -> Any:
+def _ours(
+    state: Any,
+    prompt: Tensor = PROMPT,
+    streaming: bool = False,
+    criteria: Any = (),
+    text_of: Any = None,
+    **options: Any,
+) -> Any:
     config = GenerationConfig().with_options(**options)
     ids = config.token_ids(TokenIds(), 40)
-    request = Request(prompt, config, ids, config.limits(prompt.shape[1], 64), stopping_criteria=criteria)
+    limits = config.limits(prompt.shape[1], 64)
+    request = Request(prompt, config, ids, limits, stopping_criteria=criteria, text_of=text_of)
     return TokenIterator(beam_search(state, request, streaming))
 
 
@@ -45,7 +53,7 @@ def test_scores_logits_and_beam_indices(gpt2: Any, gpt2_state: Any, run: Any, op
     ours = run(gpt2_state(gpt2), PROMPT, **options, output_scores=True, output_logits=True)
     theirs = _theirs(gpt2, **options)
     assert ours.sequences.tolist() == theirs.sequences.tolist()
-    assert ours.beam_indices.tolist() == theirs.beam_indices.tolist()
+    assert torch.equal(ours.beam_indices, theirs.beam_indices)
     torch.testing.assert_close(ours.sequences_scores, theirs.sequences_scores, atol=1e-5, rtol=1e-5)
     for name in ("scores", "logits"):
         assert len(ours[name]) == len(theirs[name])
@@ -115,6 +123,21 @@ def test_repetition_and_time_end_texts(table_state: Any, run: Any) -> None:
     state = table_state(table)
     out = run(state, torch.tensor([[0], [1]]), max_time=1e-9, num_return_sequences=2, **options)
     assert (out.finish_reasons, state.calls, out.lengths) == (("time",) * 4, 1, (1,) * 4)
+
+
+def test_stop_strings_end_texts(gpt2: Any, gpt2_state: Any) -> None:
+    def text_of(ids: Any) -> str:
+        return "".join("abcd"[i % 4] for i in ids)
+
+    options = {"num_beams": 4, "eos_token_id": EOS[:2], "pad_token_id": 0, "max_new_tokens": 12}
+    out = _ours(
+        gpt2_state(gpt2), num_return_sequences=4, stop_strings=["bad", "aa"], text_of=text_of, **options
+    ).finish()
+    texts = [text_of(row[: 3 + n]) for row, n in zip(out.sequences.tolist(), out.lengths, strict=True)]
+    for text, why in zip(texts, out.finish_reasons, strict=True):
+        assert text.endswith(("bad", "aa")) == (why == "stop_string")
+        assert "bad" not in text[3:-1]
+    assert {"stop_string"} < set(out.finish_reasons)
 
 
 @pytest.mark.parametrize("options", [

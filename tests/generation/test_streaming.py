@@ -51,7 +51,7 @@ def test_streamer_is_ended_after_an_error(table_state: Any, run: Any) -> None:
 
 def test_streamers_that_cannot_be_used(table_state: Any, run: Any) -> None:
     state = table_state(torch.zeros(5, 5))
-    with pytest.raises(UsageError, match="num_beams: 2 beams of 3 images cannot be streamed"):
+    with pytest.raises(UsageError, match="num_beams: 3 texts by 2 beams cannot be streamed"):
         run(state, torch.tensor([[1], [2], [3]]), vocab=5, num_beams=2, streamer=Recorder())
     with pytest.raises(UsageError, match="streamer: list lacks put"):
         run(state, torch.tensor([[1]]), vocab=5, streamer=[])

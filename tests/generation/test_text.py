@@ -12,7 +12,7 @@ import torch
 from tokenizers import decoders, models
 
 import vedcore
-from vedcore.errors import TokenizerError, UsageError
+from vedcore.errors import GenerationError, TokenizerError, UsageError
 from vedcore.generation.stopping import WORDS
 
 EOS = [*range(4, 98, 7)]
@@ -41,13 +41,15 @@ TOKENIZERS: dict[str, Any] = {
 }  # fmt: skip
 
 
+PARTS = (
+    {"name": "vit_tiny_patch16_224", "num_hidden_layers": 1}, {"name": "gpt2", "n_layer": 1, "n_embd": 16, "n_head": 2}
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module", params=TOKENIZERS)
 def model(request: pytest.FixtureRequest) -> Any:
     """One whose texts are drawn almost evenly from all tokens."""
-    return vedcore.compose(
-        {"name": "vit_tiny_patch16_224", "num_hidden_layers": 1}, {"name": "gpt2", "n_layer": 1, "n_embd": 16, "n_head": 2},
-        tokenizer=TOKENIZERS[request.param](), image_size=32, seed=0,
-    ).eval()  # fmt: skip
+    return vedcore.compose(*PARTS, tokenizer=TOKENIZERS[request.param](), image_size=32, seed=0).eval()
 
 
 IMAGE = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
@@ -91,8 +93,7 @@ def test_a_stream_leaves_the_mode_alone(model: Any) -> None:
 
 
 def test_a_model_without_a_tokenizer() -> None:
-    model = vedcore.compose("vit_tiny_patch16_224", {"name": "gpt2", "n_layer": 1, "n_embd": 16, "n_head": 2},
-                            encoder_num_hidden_layers=1, image_size=32, decoder_vocab_size=40, token_ids={"start": 0})  # fmt: skip
+    model = vedcore.compose(*PARTS, image_size=32, decoder_vocab_size=40, token_ids={"start": 0})
     pixels = torch.rand(1, 3, 32, 32)
     with pytest.raises(UsageError, match="no tokenizer"):
         model.stream(pixels)
@@ -208,6 +209,26 @@ def test_prompts(pair: Any) -> None:
         assert torch.equal(model.generate(pixels, decoder_input_ids=start.to(kind), max_new_tokens=4), expected)
     with pytest.raises(TokenizerError, match="no token for 'é'"):
         model.generate_text(image, prompt="é")
+
+
+def test_a_start_id_for_each_image(pair: Any) -> None:
+    model = pair("gpt2").ours
+    images, starts = [image.clamp(0, 1) for image in pair("gpt2").pixels], [5, 40, 41, 60]
+    together = model.generate_text(images, batch_size=3, max_new_tokens=4, decoder_start_token_id=starts)
+    for image, start, result in zip(images, starts, together, strict=True):
+        [alone] = model.generate_text(image, max_new_tokens=4, decoder_start_token_id=start)
+        assert alone.text == result.text
+    with pytest.raises(UsageError, match="2 ids for 4 images"):
+        model.generate_text(images, max_new_tokens=4, decoder_start_token_id=starts[:2])
+
+
+def test_positions_run_out(pair: Any) -> None:
+    model, pixels = pair("gpt2").ours, pair("gpt2").pixels
+    out = model.generate(pixels, return_dict_in_generate=True)
+    assert out.sequences.shape[1] == 64
+    assert out.finish_reasons == ("length",) * 4
+    with pytest.raises(GenerationError, match="a prompt of 65 tokens, but the decoder has 64 positions"):
+        model.generate(pixels, decoder_input_ids=torch.zeros(4, 65, dtype=torch.long))
 
 
 def test_every_reason_has_a_word() -> None:

@@ -62,7 +62,10 @@ def beam_search(state: State, request: Request, streaming: bool = False) -> Step
     logits = state.prefill(request.input_ids).float()[expand]
     vocab_size = logits.shape[1]
     if vocab_size < (per_beam := candidates_for(request)):
-        raise UsageError(f"beam search needs {per_beam} tokens to choose from, the vocabulary has {vocab_size}")
+        raise UsageError(
+            f"beam search needs {per_beam} tokens to choose from, the vocabulary has {vocab_size}", field="num_beams",
+            hint="pass num_beams=1, or fewer end ids",
+        )  # fmt: skip
     while True:
         step, length = len(lived) + 1, request.prompt_length + len(lived) + 1
         if options.output_logits:
@@ -119,7 +122,7 @@ def beam_search(state: State, request: Request, streaming: bool = False) -> Step
         lengths=tuple(texts.length.tolist()),
         scores=tuple(choose.scores) if options.output_scores else None,
         logits=tuple(kept_logits) if options.output_logits else None,
-        beam_indices=texts.rows,
+        beam_indices=texts.rows.int(),
     )
 
 

@@ -317,7 +317,7 @@ class GenerationConfig(Config):
         Args:
             prompt_length: tokens of the prompt, start id included.
             max_positions: positions of the decoder; None where it has no last one. The last token written is not read
-                again, so a row may have one token more.
+                again, so a row may have one token more, but for contrastive search.
 
         Raises:
             GenerationError: a prompt that leaves no position.
@@ -340,10 +340,11 @@ class GenerationConfig(Config):
         after = f"after a prompt of {prompt_length} tokens"
         if longest <= prompt_length:
             raise UsageError(f"{option} leaves no room {after}", hint="pass max_new_tokens instead")
-        if max_positions is not None and longest > max_positions + 1:
+        unread = 0 if self.penalty_alpha else 1  # contrastive search reads what it chooses from
+        if max_positions is not None and longest > max_positions + unread:
             raise UsageError(
-                f"{option} {after} needs {longest - 1} positions, and the decoder has {max_positions}",
-                hint=f"pass max_new_tokens={max_positions + 1 - prompt_length} or less",
+                f"{option} {after} needs {longest - unread} positions, and the decoder has {max_positions}",
+                hint=f"pass max_new_tokens={max_positions + unread - prompt_length} or less",
             )
         if shortest > longest:
             name = "min_new_tokens" if self.min_new_tokens else "min_length"

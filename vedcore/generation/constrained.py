@@ -138,8 +138,11 @@ class ForcedWords:
             Progress(self.words).after(token for token, counts in zip(row, mask, strict=True) if counts)
             for row, mask in zip(rows, masks, strict=True)
         ]
-        room = request.limits.max_length - request.prompt_length - self.reserved
-        if (need := max(start.missing for start in starts)) > room:
+        first = (
+            () if options.forced_bos_token_id is None or request.prompt_length > 1 else (options.forced_bos_token_id,)
+        )
+        room = request.limits.max_length - request.prompt_length - self.reserved - len(first)
+        if (need := max(start.after(first).missing for start in starts)) > room:
             raise UsageError(
                 f"the words need {need} tokens, and the length leaves {room}", field="force_words_ids",
                 hint="raise max_new_tokens, or leave words out",
@@ -162,12 +165,15 @@ class ForcedWords:
         texts = found.score.tolist(), found.cell.tolist(), why.tolist()
         chosen: list[list[int]] = []  # (S, W) places among the candidates, -1 for none
         complete: list[list[bool]] = []  # (S, K)
-        self.before, self.progress = self.progress, []
+        after: list[Progress | None] = []
         for i, (score_row, cell_row, why_row) in enumerate(zip(*texts, strict=True)):
-            beams, ends = self._choose(i, score_row, cell_row, why_row, vocab_size, step.left)
-            chosen.append([one.place for one in beams] + [-1] * (self.width - len(beams)))
+            before = self.progress[i * self.width : (i + 1) * self.width]
+            beams, ends = self._choose(before, score_row, cell_row, why_row, vocab_size, step.left)
+            none = self.width - len(beams)
+            chosen.append([one.place for one in beams] + [-1] * none)
             complete.append(ends)
-            self.progress += [*(one.progress for one in beams), *[None] * (self.width - len(beams))]
+            after += [*(one.progress for one in beams), *[None] * none]
+        self.progress = after
         places = torch.tensor(chosen, device=device)
         live, ended = found.take(places.clamp(min=0)), torch.tensor(complete, device=device)
         running = torch.where(places >= 0, live.score, -math.inf)
@@ -198,15 +204,16 @@ class ForcedWords:
         return Candidates(*(torch.cat(pair, 1) for pair in zip(found, added, strict=True)))
 
     def _choose(
-        self, search: int, scores: list[float], cells: list[int], reasons: list[int], vocab_size: int, left: int
-    ) -> tuple[list[_Open], list[bool]]:
+        self, befores: list[Progress | None], scores: list[float], cells: list[int], reasons: list[int],
+        vocab_size: int, left: int,
+    ) -> tuple[list[_Open], list[bool]]:  # fmt: skip
         """The beams of a prompt that go on, at most W, and which candidates are texts that have ended."""
         usual: list[_Open] = []
         towards: list[_Open] = []
         ends = [False] * len(scores)
         seen: set[int] = set()
         for place, (score, cell, why) in enumerate(zip(scores, cells, reasons, strict=True)):
-            before = self.before[search * self.width + cell // vocab_size]
+            before = befores[cell // vocab_size]
             if before is None or score == -math.inf or cell in seen:
                 continue
             seen.add(cell)

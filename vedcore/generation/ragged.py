@@ -62,15 +62,13 @@ class RaggedRows(ABC):
         self.lengths = [length + len(new) for length, new in zip(self.lengths, tokens, strict=True)]
         return logits
 
-    def rewind(self, lengths: Sequence[int | None]) -> None:
-        """Take back all but the first so many tokens of each row; None is a row that reads no more.
+    def rewind(self, lengths: Sequence[int]) -> None:
+        """Take back all but the first so many tokens of each row; 0 is a row that reads no more.
 
         `lengths` then says how many each row has, which may be fewer.
         """
-        self.lengths = [
-            min(now, now if kept is None else kept) for now, kept in zip(self.lengths, lengths, strict=True)
-        ]
-        self._take_back([lengths[row] for row in self.live])
+        self.lengths = [min(pair) for pair in zip(self.lengths, lengths, strict=True)]
+        self._take_back([self.lengths[row] for row in self.live])
 
     def keep(self, going_on: Sequence[bool]) -> None:
         """Say which of the N prompts go on."""
@@ -87,7 +85,7 @@ class RaggedRows(ABC):
     def _read(self, tokens: list[Sequence[int]]) -> Tensor: ...
 
     @abstractmethod
-    def _take_back(self, lengths: list[int | None]) -> None: ...
+    def _take_back(self, lengths: list[int]) -> None: ...
 
     @abstractmethod
     def _select(self, rows: list[int]) -> None: ...
@@ -124,7 +122,10 @@ class CachedRows(RaggedRows):
         assert cache is not None
         new, longest = max(map(len, tokens)), max(self.lengths[row] for row in self.live)
         if cache.length > longest:
-            room = self.state.capacity - 1  # the last token of a text is not read
+            decoder = self.state.decoder
+            room = min(
+                self.state.capacity - 1, decoder.max_positions or self.state.capacity
+            )  # a last token is not read
             if cache.length + new > room or cache.length > SPARSE * longest + SLACK:
                 self._close_up(longest)
         mask = None
@@ -137,33 +138,24 @@ class CachedRows(RaggedRows):
         self.even = self.even and mask is None
         return self.state.call(ids, mask, last_only=False)
 
-    def _take_back(self, lengths: list[int | None]) -> None:
-        cache, live = self.state.cache, self.live
+    def _take_back(self, lengths: list[int]) -> None:
+        cache = self.state.cache
         assert cache is not None
         if self.abreast:
-            shortest = min(n for n in lengths if n is not None)
+            shortest = min(filter(None, lengths), default=0)
             self.lengths = [min(length, shortest) for length in self.lengths]
             self._crop(shortest)
-        elif self.even and len(set(lengths)) == 1 and lengths[0] is not None:
+        elif self.even and len(set(lengths)) == 1:
             self._crop(lengths[0])
         else:
-            limits = [0 if length is None else length for length in lengths]
-            self.lengths = [0 if length is None else length for length in self._of_all(limits)]
-            added = max(limit - self.before[row] for limit, row in zip(limits, live, strict=True))
+            added = max(length - self.before[row] for length, row in zip(lengths, self.live, strict=True))
             self._crop(self.start + max(0, added))
-            self.kept = self.kept & (self.kept.cumsum(1) <= self._tensor(limits)[:, None])
+            self.kept = self.kept & (self.kept.cumsum(1) <= self._tensor(lengths)[:, None])
             self.taken = self.taken & self.kept
             self.even = False
             mask = cache.attention_mask
-            cache.attention_mask = self.kept.clone() if mask is None else mask & self.kept
+            cache.attention_mask = self.kept if mask is None else mask & self.kept
             cache.positions = self.taken.sum(1, keepdim=True)
-
-    def _of_all(self, values: list[int]) -> list[int]:
-        """``values`` of the rows that are computed, as those of all B."""
-        all_rows = [0] * len(self.lengths)
-        for row, value in zip(self.live, values, strict=True):
-            all_rows[row] = value
-        return all_rows
 
     def _crop(self, length: int) -> None:
         cache = self.state.cache
@@ -194,32 +186,26 @@ class UncachedRows(RaggedRows):
 
     def _begin(self, input_ids: Tensor) -> None:
         self.texts: list[list[int]] = input_ids.tolist()
-        mask = self.state.attention_mask
-        self.mask = None if mask is None else mask.bool()  # (B', T) of the prompts; the state has expanded it
 
     def _read(self, tokens: list[Sequence[int]]) -> Tensor:
-        before = [self.texts[row] for row in self.live]
-        texts = [[*old, *new] for old, new in zip(before, tokens, strict=True)]
-        for row, text in zip(self.live, texts, strict=True):
-            self.texts[row] = text
-        ids = self._padded(texts)
+        for row, new in zip(self.live, tokens, strict=True):
+            self.texts[row] += new
+        ids = self._padded([self.texts[row] for row in self.live])
         places = torch.arange(ids.shape[1], device=ids.device)
-        mask = places < self._tensor([len(text) for text in texts])[:, None]  # (B', L)
-        if self.mask is not None:
-            mask = torch.cat([self.mask, mask[:, self.mask.shape[1] :]], 1)
+        mask = places < self._tensor([len(self.texts[row]) for row in self.live])[:, None]  # (B', L)
+        if (prompt := self.state.attention_mask) is not None:
+            mask = torch.cat([prompt.bool() & mask[:, : prompt.shape[1]], mask[:, prompt.shape[1] :]], 1)
         logits = self.state.call(ids, mask, last_only=False)  # (B, L, V)
-        start = self._tensor(self.lengths)[:, None]
-        new = (start + torch.arange(max(map(len, tokens)), device=ids.device)).clamp(max=ids.shape[1] - 1)  # (B, T)
-        return logits.gather(1, new[:, :, None].expand(-1, -1, logits.shape[2])) if self._moved(start) else logits
+        new_places = self._tensor(self.lengths)[:, None] + places[: max(map(len, tokens))]
+        where = new_places.clamp(max=ids.shape[1] - 1)[:, :, None]  # (B, T, 1)
+        return logits.gather(1, where.expand(-1, -1, logits.shape[2]))
 
-    def _take_back(self, lengths: list[int | None]) -> None:
+    def _take_back(self, lengths: list[int]) -> None:
         for row, length in zip(self.live, lengths, strict=True):
-            if length is not None:
-                del self.texts[row][length:]
+            del self.texts[row][length:]
 
     def _select(self, rows: list[int]) -> None:
-        if self.mask is not None:
-            self.mask = self.mask.index_select(0, self._tensor(rows))
+        """The texts are kept by their row of all."""
 
 
 def ragged(state: DecodingState, copies: int) -> RaggedRows:

@@ -122,9 +122,7 @@ class DecodingState:
         if self.output_attentions or self.output_hidden_states or not 0 < len(staying) <= STAYING * len(self.live):
             return
         each = self.total // self.prompts
-        self._select(
-            self._index([place * each + i for place in staying for i in range(each)]), self._index(staying)
-        )
+        self._select(self._index([place * each + i for place in staying for i in range(each)]), self._index(staying))
         self.live = [self.live[place] for place in staying]
         self._rows.clear()
 

@@ -13,11 +13,10 @@ from typing import Protocol, Self, runtime_checkable
 from torch import Tensor
 
 from vedcore.errors import UsageError
-from vedcore.generation.config import GenerationConfig
 from vedcore.outputs import GenerateOutput
 
 __all__ = [
-    "Steps", "Streamer", "TokenIterator", "check_streamable", "check_streamer", "push", "shared_length",
+    "Steps", "Streamer", "TokenIterator", "check_streamer", "push", "shared_length",
     "text_pieces",
 ]  # fmt: skip
 
@@ -49,19 +48,6 @@ def check_streamer(streamer: object) -> None:
     if streamer is not None and not isinstance(streamer, Streamer):
         message = f"{type(streamer).__name__} lacks put(ids) or end()"
         raise UsageError(message, field="streamer", hint="pass an object with both methods")
-
-
-def check_streamable(options: GenerationConfig, prompts: int) -> None:
-    """Refuse beams of several prompts: each agrees on its text at its own time.
-
-    Raises:
-        UsageError: such.
-    """
-    if options.num_beams > 1 and prompts > 1:
-        raise UsageError(
-            f"{options.num_beams} beams of {prompts} images cannot be streamed", field="num_beams",
-            hint="give one image, or pass num_beams=1",
-        )  # fmt: skip
 
 
 def push(steps: Steps, prompt: Tensor, streamer: Streamer) -> GenerateOutput:

@@ -74,8 +74,8 @@ class DecoderLayer(nn.Module):
         cross = cache.cross if cache is not None else None
         if cross is None and encoder_hidden_states is not None:
             cross = self.cross_attention.project(encoder_hidden_states)
-            if cache is not None:
-                cache.cross = cross
+            if cache is not None:  # products of the steps to come would copy them anew each time
+                cache.cross = cross = cross[0].contiguous(), cross[1].contiguous()
         cross_weights = None
         if cross is not None:
             out, cross_weights = self.cross_attention(

@@ -63,7 +63,10 @@ class LayerCache:
         """Keep of each row the tokens at ``columns``, (B, L') places, in that order."""
         if self.keys is not None and self.values is not None:
             seen, self.length = self.length, columns.shape[1]
-            self.keys, self.values = self._gathered(self.keys, columns, seen), self._gathered(self.values, columns, seen)
+            self.keys, self.values = (
+                self._gathered(self.keys, columns, seen),
+                self._gathered(self.values, columns, seen),
+            )
 
     def _reordered(self, buffer: Tensor, index: Tensor) -> Tensor:
         return _replaced(buffer, buffer[:, :, : self.length].index_select(0, index))
@@ -162,7 +165,7 @@ class DecoderCache:
             self.encoder_mask = self.encoder_mask.index_select(0, images)
 
     def crop(self, length: int) -> None:
-        """Forget all tokens but the first ``length``; ``positions``, where they are counted, are the caller's to set."""
+        """Forget all tokens but the first ``length``; counted ``positions`` are the caller's to set."""
         for layer in self.layers:
             layer.crop(length)
         if self.attention_mask is not None:

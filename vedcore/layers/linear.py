@@ -49,7 +49,9 @@ class SeamLinear(nn.Linear):
         if found is not None and found.blocks.dtype == x.dtype and found.version in (None, _version(found.weight)):
             return onednn.product(x, found.blocks, found.bias)
         weight, bias = self.weight, self.bias
-        return onednn.product(x, weight, bias) if weight.dtype == x.dtype else F.linear(x, weight, bias)
+        if weight.dtype != x.dtype or not (weight.is_contiguous() or weight.t().is_contiguous()):
+            return F.linear(x, weight, bias)  # a weight that is part of another would be a hundred times slower there
+        return onednn.product(x, weight, bias)
 
     def pack(self, *, shared: bool) -> None:
         """Hold the weight in blocks.
@@ -87,7 +89,7 @@ class SeamLinear(nn.Linear):
 
     def __getstate__(self) -> dict[str, Any]:
         self.unpack()
-        return dict(self.__dict__)
+        return super().__getstate__()  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _Watched(dict[str, Any]):

@@ -153,7 +153,7 @@ class Weights:
         """
         report = self.check(model, strict=strict, fresh=fresh, settings=settings)
         self._tie(model)
-        filling = _Filling(self, model)
+        filling = _Filling(self, model, views=mmap)
         for file_name, file in self.files.items():
             read = file.read(filling.wanted, take_hash=manifest is not None, check_finite=bool(check_finite), mmap=mmap)
             with contextlib.closing(read):
@@ -185,11 +185,12 @@ class Weights:
 class _Filling:
     """Stored tensors on their way into a model: one that is ours as it stands becomes the parameter's memory.
 
-    Others are kept until all that belong together are there, and what they make is copied.
+    Others are kept until all that belong together are there, and what they make is copied; with ``views`` only where
+    several are joined.
     """
 
-    def __init__(self, weights: Weights, model: nn.Module) -> None:
-        self.weights = weights
+    def __init__(self, weights: Weights, model: nn.Module, *, views: bool) -> None:
+        self.weights, self.views = weights, views
         self.state: dict[str, Tensor] = model.state_dict(keep_vars=True)
         self.wanted = {
             name for name, (assignment, _) in weights.plans.items()
@@ -207,7 +208,8 @@ class _Filling:
         sources[position] = tensor
         if len(sources) == sum(source is not None for source in assignment.sources):
             del self.sources[id(assignment)]
-            targets = assignment.apply([sources.get(i) for i in range(len(assignment.sources))])
+            found = [sources.get(i) for i in range(len(assignment.sources))]
+            targets = assignment.apply(found, views=self.views)
             for target, value in (targets or {}).items():
                 if target in self.state:
                     self._fill(target, value)
