@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,13 +19,12 @@ from vedcore.layers.linear import Linear, SeamLinear, output_layer, pack, use_se
 
 
 @pytest.fixture(autouse=True)
-def packs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def packs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pack wherever it can be done, whether it is faster here or not."""
     can = onednn.is_right(torch.float32)
     if not can:
         pytest.skip("this torch has no oneDNN product")
     monkeypatch.setattr(onednn, "is_faster", onednn.is_right)
-    yield
 
 
 def _layers(dtype: torch.dtype = torch.float32) -> nn.Sequential:

@@ -51,7 +51,9 @@ def assert_same(made: Any, count: int, drafter: Any = None, seed: int = 0, **opt
     assert ours.sequences.tolist() == plain.sequences.tolist()
     assert ours.lengths == plain.lengths
     assert ours.finish_reasons == plain.finish_reasons
-    assert torch.allclose(ours.token_logprobs, plain.token_logprobs, atol=2e-3)  # several queries at once round otherwise
+    assert torch.allclose(
+        ours.token_logprobs, plain.token_logprobs, atol=2e-3
+    )  # several queries at once round otherwise
     return drafter
 
 
@@ -100,7 +102,11 @@ def test_draft_model(family: str, schedule: str) -> None:
     """One that is the model itself is always right; one of another family hardly ever."""
     made = decoder(family, 1)
     for small, cached in ((made, True), (decoder("gpt2", 7), True), (decoder("bart", 7), False)):
-        for count, more in ((1, {}), (4, ENDS), (4, {"assistant_confidence_threshold": 0.0, "num_assistant_tokens": 3})):
+        for count, more in (
+            (1, {}),
+            (4, ENDS),
+            (4, {"assistant_confidence_threshold": 0.0, "num_assistant_tokens": 3}),
+        ):
             options = {**more, "num_assistant_tokens_schedule": schedule, "max_new_tokens": 20}
             state, request = state_and_request(small, count, **{**options, "use_cache": cached})
             plain = write(made, count, **options)

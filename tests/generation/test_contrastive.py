@@ -46,14 +46,14 @@ def naive(made: Any, at: int, prompt: list[int], new: int, alpha: float, k: int,
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("alpha", "k"), [(0.6, 4), (0.3, 8), (1.0, 3)])
+@pytest.mark.parametrize(("alpha", "k"), [(0.6, 4), (1.0, 3)])
 def test_as_the_rule_says(family: str, alpha: float, k: int) -> None:
     made = decoder(family)
     with torch.no_grad():
         for options in ({}, ENDS):
-            out = write(made, 4, penalty_alpha=alpha, top_k=k, max_new_tokens=8, **options)
+            out = write(made, 4, penalty_alpha=alpha, top_k=k, max_new_tokens=7, **options)
             for at, row in enumerate(out.sequences.tolist()):
-                wanted = naive(made, at, [3], 8, alpha, k, options.get("eos_token_id", ()), 3)
+                wanted = naive(made, at, [3], 7, alpha, k, options.get("eos_token_id", ()), 3)
                 assert row == (wanted + [2] * 9)[: len(row)]
                 assert (out.lengths or ())[at] == len(wanted) - 1
 

@@ -48,7 +48,7 @@ class Whole(GPT2Decoder):
     """Takes the number of tokens in the cache for the position of the next in every row."""
 
     def forward(self, *args: Any, **kwargs: Any) -> DecoderOutput:
-        cache = kwargs["past_key_values"]
+        cache = kwargs.get("past_key_values")
         assert cache is None or cache.attention_mask is None
         return super().forward(*args, **kwargs)
 

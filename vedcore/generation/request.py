@@ -141,5 +141,5 @@ def raise_barred(barred: Tensor, copies: int, step: int) -> NoReturn:
     """Say which prompts have no token left: ``barred`` (B,) of ``copies`` rows a prompt."""
     raise GenerationError(
         f"the options leave {_rows(barred, copies)} no token to go on with at {_where(step)}",
-        hint="relax no_repeat_ngram_size, min_length or suppress_tokens, or pass a smaller max_new_tokens",
+        hint="relax what bars tokens, as no_repeat_ngram_size or suppress_tokens, or pass a smaller max_new_tokens",
     )

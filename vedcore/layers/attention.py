@@ -20,7 +20,7 @@ from vedcore.layers.linear import Linear
 __all__ = ["CrossAttention", "SelfAttention", "attend", "causal_mask"]
 
 FEW = 8
-"""Queries up to which two plain products are faster on a CPU than torch's fused attention, in bfloat16 several times."""
+"""Queries up to which two plain products are faster on a CPU than torch's fused attention; in bfloat16 much so."""
 
 
 def causal_mask(queries: int, keys: int, attention_mask: Tensor | None, device: torch.device) -> Tensor | None:

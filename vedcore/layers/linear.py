@@ -8,7 +8,6 @@ Shape letters: M rows, I input width, O output width, D width, V vocabulary size
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, ValuesView
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -25,7 +24,7 @@ class _Packed(NamedTuple):
 
     blocks: Tensor
     bias: Tensor | None
-    weight: nn.Parameter
+    weight: Tensor
     """The plain one: empty, or where another module has it too (a tied head), as it was."""
     version: tuple[int, int] | None
     """Of a plain one that is not empty: changes when its numbers do."""
@@ -119,10 +118,10 @@ class _Watched(dict[str, Any]):
     def get(self, name: str, default: Any = None) -> Any:
         return self._plain().get(name, default)
 
-    def items(self) -> ItemsView[str, Any]:
+    def items(self) -> Any:
         return self._plain().items()
 
-    def values(self) -> ValuesView[Any]:
+    def values(self) -> Any:
         return self._plain().values()
 
 
@@ -138,7 +137,7 @@ def use_seam(module: nn.Module) -> None:
 
 
 def pack(module: nn.Module) -> None:
-    """Pack the linear layers in ``module`` where that makes products of few rows faster; done again, it costs nothing."""
+    """Pack the linear layers in ``module`` where products of few rows are then faster; done again, it costs nothing."""
     layers = [part for part in module.modules() if isinstance(part, SeamLinear)]
     if all(layer._packed is not None and layer._packed.version is None for layer in layers):
         return
@@ -147,8 +146,8 @@ def pack(module: nn.Module) -> None:
         for parameter in dict.values(part._parameters):
             owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     for layer in layers:
-        weight = dict.__getitem__(layer._parameters, "weight")
-        if weight.device.type == "cpu" and torch.backends.mkldnn.enabled and onednn.is_faster(weight.dtype):
+        weight: Any = dict.__getitem__(layer._parameters, "weight")
+        if weight.device.type == "cpu" and onednn.is_on() and onednn.is_faster(weight.dtype):
             layer.pack(shared=owners[id(weight)] > 1)
 
 

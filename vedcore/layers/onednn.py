@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["packed", "product", "suits"]
+__all__ = ["is_faster", "is_on", "is_right", "packed", "product", "suits"]
 
 _ROWS = 128
 """Rows that weights are packed for: the blocks are then good for one row and for many."""
@@ -37,6 +37,11 @@ def packed(weight: Tensor) -> Tensor:
     return out
 
 
+def is_on() -> bool:
+    """Whether the user has left oneDNN on."""
+    return bool(torch.backends.mkldnn.enabled)
+
+
 def suits(x: Tensor) -> bool:
     """Whether `product` should be used for ``x`` here and now: nothing that it cannot do is asked for."""
     return (
@@ -45,7 +50,7 @@ def suits(x: Tensor) -> bool:
         and x.dtype in _DTYPES
         and x.ndim > 1
         and x.numel() > 0
-        and torch.backends.mkldnn.enabled
+        and is_on()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and is_faster(x.dtype)
@@ -55,7 +60,7 @@ def suits(x: Tensor) -> bool:
 @functools.cache
 def is_right(dtype: torch.dtype) -> bool:
     """Whether the product is there, and gives what ``F.linear`` gives."""
-    if dtype not in _DTYPES or not torch.backends.mkldnn.is_available():
+    if dtype not in _DTYPES or not torch._C._has_mkldnn:
         return False
     x, weight = _sample(dtype)
     tolerance = 1e-3 if dtype == torch.float32 else 0.5  # of numbers around 28
