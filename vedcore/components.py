@@ -248,6 +248,7 @@ class TextDecoder(Component):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         last_logits_only: bool = False,
+        written_from: int | None = None,
     ) -> DecoderOutput:
         """Scores of the token that follows each position.
 
@@ -263,6 +264,8 @@ class TextDecoder(Component):
             output_attentions: return the attention weights of every layer.
             output_hidden_states: return the states between the layers; the last is the final one, after its norm.
             last_logits_only: compute the logits of the last position alone, (B, 1, V).
+            written_from: the place, of the text so far, from which on tokens were written one by one. Where a family
+                gives the padding id no position, one that was written is still counted by those after it.
 
         Raises:
             UsageError: both or none of ids and embeddings, shapes that do not fit each other or the cache, an id
@@ -292,7 +295,7 @@ class TextDecoder(Component):
                 field="decoder_input_ids", hint="cut the text, or compose with more positions",
             )  # fmt: skip
         padding = _full_mask(attention_mask, cache, embeddings.shape[0], past, queries)
-        positions = self._positions(input_ids, padding, cache, past, queries, embeddings.device)
+        positions = self._positions(input_ids, padding, cache, past, queries, embeddings.device, written_from)
         mask = causal_mask(queries, past + queries, padding, embeddings.device)
         encoder_mask = _encoder_mask(encoder_attention_mask, cache)
 
@@ -365,18 +368,24 @@ class TextDecoder(Component):
 
     def _positions(
         self, input_ids: Tensor | None, padding: Tensor | None, cache: DecoderCache | None, past: int, queries: int,
-        device: torch.device,
+        device: torch.device, written_from: int | None,
     ) -> Tensor:  # fmt: skip
-        taken = self.takes_position(input_ids, None if padding is None else padding[:, past:])
+        real = None if padding is None else padding[:, past:]  # (B, T)
+        taken = self.takes_position(input_ids, real)
         before = cache.positions if cache is not None else None
         if taken is None and before is None:
             return torch.arange(past, past + queries, device=device)[None]  # (1, T)
         start = torch.full((1, 1), past, device=device) if before is None else before  # (1 or B, 1)
+        every = torch.ones(start.shape[0], queries, dtype=torch.bool, device=device) if real is None else real
+        after = start + every.long().cumsum(1)  # (B, T)
+        if cache is not None and (real is not None or before is not None):
+            cache.positions = after[:, -1:]
         if taken is None:
-            taken = torch.ones(start.shape[0], queries, dtype=torch.bool, device=device)
-        counted = start + taken.long().cumsum(1)  # (B, T)
-        if cache is not None:
-            cache.positions = counted[:, -1:]
+            return after - 1
+        counted = start + taken.long().cumsum(1)
+        if written_from is not None:
+            places = torch.arange(past, past + queries, device=device)
+            counted = torch.where(places < written_from, counted, after)
         return torch.where(taken, counted - 1, -1)
 
 

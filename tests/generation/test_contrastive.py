@@ -94,7 +94,7 @@ def test_barred_tokens_are_not_written_whatever_they_are_like() -> None:
 
 def test_what_is_told_of_each_step() -> None:
     options: dict[str, Any] = {"penalty_alpha": 0.6, "top_k": 5, "max_new_tokens": 6, "repetition_penalty": 1.5}
-    kept = {name: True for name in ("output_scores", "output_logits", "output_attentions", "output_hidden_states")}
+    kept = dict.fromkeys(("output_scores", "output_logits", "output_attentions", "output_hidden_states"), True)
     state, request = state_and_request(decoder("bart"), 3, **options, **kept)
     out = search(state, request)
     assert out.sequences.tolist() == write(decoder("bart"), 3, **options).sequences.tolist()

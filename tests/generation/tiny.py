@@ -57,7 +57,7 @@ class Whole(GPT2Decoder):
 def decoder(family: str, seed: int = 0, scale: float = 0.4) -> TextDecoder:
     """One of a family, with weights spread so widely that no argmax is a matter of rounding."""
     entries = {entry.name: entry for entry in register_decoders()}
-    cls = Whole if family == "whole" else entries[family].load()
+    cls: Any = Whole if family == "whole" else entries[family].load()
     made: TextDecoder = cls(cls.make_config(None, {**FAMILIES[family], "tie_word_embeddings": False})).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

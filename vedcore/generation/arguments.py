@@ -72,8 +72,8 @@ def prompt_ids(given: Tensor | None, mask: Tensor | None, starts: Sequence[int] 
             f"a mask of shape {tuple(mask.shape)} for prompts of shape {tuple(given.shape)}",
             field="decoder_attention_mask", hint="give one number a token",
         )  # fmt: skip
-    if mask is not None and bool(((mask[:, 1:] == 0) & (mask[:, :-1] != 0)).any() | (mask[:, -1] == 0).any()):
-        raise UsageError(
-            "padding stands behind a token of a prompt", field="decoder_attention_mask", hint="pad at the left"
-        )
+    if mask is not None and bool((mask[:, -1] == 0).any()):
+        raise UsageError("a prompt ends in padding", field="decoder_attention_mask", hint="pad at the left")
+    if mask is not None and bool(((mask[:, 1:] == 0) & (mask[:, :-1] != 0)).any()):
+        raise UsageError("a prompt has padding inside", field="decoder_attention_mask", hint="pad at the left")
     return given.long(), mask

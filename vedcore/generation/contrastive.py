@@ -48,14 +48,14 @@ def contrastive_steps(state: DecodingState, request: Request) -> Steps:
     logits = state.prefill(request.input_ids).float()  # (B, V)
     count = min(options.top_k, logits.shape[1])  # K
     first = torch.arange(prompts, device=request.device) * count  # (B,) the first row of each prompt's candidates
-    reorder = request.rows(count)  # (B K,)
     seen = _Seen(_last_hidden(state), request)
+    state.reorder(request.rows(count))
     while True:
         usable = logits.nan_to_num(nan=0.0) if options.remove_invalid_values else logits
         total = usable.logsumexp(1)  # (B,)
         scores = apply(processors, ids[:, :length], logits)
         best = scores.softmax(1).topk(count)  # (B, K)
-        candidates = state.step(best.indices.reshape(-1, 1), reorder).float()  # (B K, V)
+        candidates = state.step(best.indices.reshape(-1, 1), None).float()  # (B K, V)
         hidden = _last_hidden(state)[:, -1].reshape(prompts, count, -1)  # (B, K, D)
         quality = (1 - options.penalty_alpha) * best.values - options.penalty_alpha * seen.likeness(hidden)
         quality = quality.masked_fill(scores.gather(1, best.indices) == -math.inf, -math.inf)
@@ -93,7 +93,8 @@ def contrastive_steps(state: DecodingState, request: Request) -> Steps:
             break
         if padded and not (options.output_scores or options.output_logits):
             state.keep(flags[2:])
-        logits, reorder = candidates.index_select(0, row), row.repeat_interleave(count)
+        state.reorder(row.repeat_interleave(count), last=True)
+        logits = candidates.index_select(0, row)
         seen.add(hidden.gather(1, choice[:, :, None].expand(-1, -1, hidden.shape[2])))
 
     return GenerateOutput(

@@ -115,7 +115,7 @@ class CachedRows(RaggedRows):
         self.before = [self.start] * len(input_ids)
         mask = None if mask is None else mask.bool().repeat_interleave(self.copies, 0)
         self.kept = torch.ones_like(input_ids, dtype=torch.bool)  # (B', L) places that are a row's own
-        self.taken = self._takes_position(input_ids, mask)  # (B', L) those that count as a position
+        self.taken = self.kept if mask is None else mask  # (B', L) those that count as a position
 
     def _read(self, tokens: list[Sequence[int]]) -> Tensor:
         cache = self.state.cache
@@ -133,8 +133,8 @@ class CachedRows(RaggedRows):
             mask = self._tensor([[i < len(row) for i in range(new)] for row in tokens])
         ids = self._padded(tokens)
         self.start, self.before = cache.length, list(self.lengths)
-        self.kept = torch.cat([self.kept, torch.ones_like(ids, dtype=torch.bool) if mask is None else mask], 1)
-        self.taken = torch.cat([self.taken, self._takes_position(ids, mask)], 1)
+        own = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
+        self.kept, self.taken = torch.cat([self.kept, own], 1), torch.cat([self.taken, own], 1)
         self.even = self.even and mask is None
         return self.state.call(ids, mask, last_only=False)
 
@@ -175,10 +175,6 @@ class CachedRows(RaggedRows):
     def _select(self, rows: list[int]) -> None:
         index = self._tensor(rows)
         self.kept, self.taken = self.kept.index_select(0, index), self.taken.index_select(0, index)
-
-    def _takes_position(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
-        taken = self.state.decoder.takes_position(input_ids, mask)
-        return torch.ones_like(input_ids, dtype=torch.bool) if taken is None else taken
 
 
 class UncachedRows(RaggedRows):

@@ -89,6 +89,7 @@ class DecodingState:
 
     def prefill(self, input_ids: Tensor) -> Tensor:
         """The prompts, (N, T), to the logits of the next token, (N, V)."""
+        self.written_from = input_ids.shape[1]
         if self.cache is None:
             self.ids = input_ids
         return self.call(input_ids, self.attention_mask)[:, -1]
@@ -136,8 +137,13 @@ class DecodingState:
             self._rows[self.total] = self._index([prompt * each + i for prompt in self.live for i in range(each)])
         return self._rows[self.total]
 
-    def reorder(self, index: Tensor) -> None:
-        """Make each row ``i`` of B continue what row ``index[i]`` was; there may be more rows than before."""
+    def reorder(self, index: Tensor, last: bool = False) -> None:
+        """Make each row ``i`` of B continue what row ``index[i]`` was.
+
+        Args:
+            index: (B,) of the rows so far, which may be fewer.
+            last: the rows of a prompt differ in their last token alone, so that nothing else need move.
+        """
         before = self.rows
         place = None if before is None else torch.zeros(self.total, dtype=torch.long, device=index.device)
         self.total = len(index)
@@ -145,7 +151,7 @@ class DecodingState:
             place[before] = torch.arange(len(before), device=index.device)
             index = place[index.index_select(0, self.rows)]
         if self.cache is not None:
-            self.cache.reorder(index)
+            self.cache.reorder(index, self.cache.length - 1 if last else 0)
             return
         assert self.ids is not None
         self.ids = self.ids.index_select(0, index)
@@ -164,6 +170,7 @@ class DecodingState:
             (B, T or 1, V) logits, zeros for rows that left.
         """
         first = self.cache is None or self.cache.length == 0
+        by_id = type(self.decoder).takes_position is not TextDecoder.takes_position
         out: DecoderOutput = self.decoder(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -173,6 +180,7 @@ class DecodingState:
             output_attentions=self.output_attentions,
             output_hidden_states=self.output_hidden_states or self.keeps_last_hidden_state,
             last_logits_only=last_only,
+            **({"written_from": self.written_from} if by_id else {}),
         )
         if self.output_attentions:
             self.attentions.append(out.attentions or ())

@@ -43,11 +43,16 @@ class LayerCache:
         self.values[:, :, start : self.length] = values
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
-    def reorder(self, index: Tensor) -> None:
-        """Make row ``i`` continue what row ``index[i]`` was; the image's keys and values stay where they are."""
+    def reorder(self, index: Tensor, start: int = 0) -> None:
+        """Make row ``i`` continue what row ``index[i]`` was; the image's keys and values stay where they are.
+
+        Only tokens from number ``start`` on are moved: the rows share those before.
+        """
         if self.keys is not None and self.values is not None:
-            self.keys = self._reordered(self.keys, index)
-            self.values = self._reordered(self.values, index)
+            self.keys, self.values = (
+                _replaced(buffer, buffer[:, :, start : self.length].index_select(0, index), start)
+                for buffer in (self.keys, self.values)
+            )
 
     def select_images(self, images: Tensor) -> None:
         """Keep the keys and values of some images."""
@@ -67,9 +72,6 @@ class LayerCache:
                 self._gathered(self.keys, columns, seen),
                 self._gathered(self.values, columns, seen),
             )
-
-    def _reordered(self, buffer: Tensor, index: Tensor) -> Tensor:
-        return _replaced(buffer, buffer[:, :, : self.length].index_select(0, index))
 
     @staticmethod
     def _gathered(buffer: Tensor, columns: Tensor, length: int) -> Tensor:
@@ -94,14 +96,16 @@ def _sealed(buffer: Tensor) -> bool:
     return buffer.is_inference() and not torch.is_inference_mode_enabled()
 
 
-def _replaced(buffer: Tensor, seen: Tensor) -> Tensor:
-    """``buffer`` (B, H, C, K) with ``seen`` (B', H, L, K) as what it holds; fewer rows stay in the same memory."""
+def _replaced(buffer: Tensor, seen: Tensor, start: int = 0) -> Tensor:
+    """``buffer`` (B, H, C, K) with ``seen`` (B', H, L, K) from place ``start`` on; fewer rows keep their memory."""
     rows, length = seen.shape[0], seen.shape[2]
     if seen.requires_grad:  # a write in place would break the graph
-        return seen
-    if rows > len(buffer) or _sealed(buffer):
+        return torch.cat([buffer[:, :, :start], seen], 2) if start else seen
+    if rows > len(buffer):
         buffer = buffer.new_empty(rows, *buffer.shape[1:])
-    buffer[:rows, :, :length] = seen
+    elif _sealed(buffer):
+        buffer = buffer.clone()
+    buffer[:rows, :, start : start + length] = seen
     return buffer[:rows]
 
 
@@ -137,15 +141,16 @@ class DecoderCache:
         """``length``, by transformers' name."""
         return self.length
 
-    def reorder(self, index: Tensor) -> None:
+    def reorder(self, index: Tensor, start: int = 0) -> None:
         """Make each row ``i`` continue what row ``index[i]`` was.
 
         Args:
             index: (B',) row numbers. A row must stay with its image, so ``B'`` is a multiple of N and image
                 ``n`` keeps the rows ``n * B' / N`` to ``(n + 1) * B' / N``.
+            start: tokens that all rows of an image share, which stay where they are; 0 unless ``B'`` is B.
         """
         for layer in self.layers:
-            layer.reorder(index)
+            layer.reorder(index, start)
         if self.attention_mask is not None:
             self.attention_mask = self.attention_mask.index_select(0, index)
         if self.positions is not None:

@@ -74,13 +74,17 @@ def is_right(dtype: torch.dtype) -> bool:
 
 @functools.cache
 def is_faster(dtype: torch.dtype) -> bool:
-    """Whether it is also faster than ``F.linear`` on this machine; found out once, in some milliseconds."""
+    """Whether it is also no slower than ``F.linear`` on this machine; found out once, in some milliseconds."""
     if not is_right(dtype):
         return False
     x, weight = _sample(dtype)
     with torch.no_grad():
         blocks = packed(weight)
-        return _seconds(lambda: product(x, blocks, None)) < _seconds(lambda: F.linear(x, weight))
+        pairs = [
+            (_seconds(lambda: product(x, blocks, None)), _seconds(lambda: F.linear(x, weight))) for _ in range(40)
+        ]
+    ours, plain = (min(seconds) for seconds in zip(*pairs, strict=True))
+    return ours < 1.1 * plain  # other programs disturb single runs, so the least of many in turns counts
 
 
 def _sample(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -91,9 +95,6 @@ def _sample(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _seconds(run: Callable[[], object]) -> float:
-    times = []
-    for _ in range(20):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
