@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.generation.tiny import FAMILIES, POSITIONS, VOCABULARY, decoder, image_mask, images, state_and_request, write
+from vedcore.components import TextDecoder
 from vedcore.errors import GenerationError, NonFiniteError, UsageError
 from vedcore.generation.search import search, stream
 
@@ -20,11 +21,13 @@ MASK = torch.tensor([[0, 1], [1, 1], [0, 1], [1, 1]])
 
 def naive(made: Any, at: int, prompt: list[int], new: int, alpha: float, k: int, eos: Any = (), least: int = 0) -> Any:
     """One text of image ``at``, of ``new`` tokens at most."""
+    by_id = type(made).takes_position is not TextDecoder.takes_position
+    written: dict[str, Any] = {"written_from": len(prompt)} if by_id else {}
 
     def read(ids: list[int]) -> tuple[Tensor, Tensor]:
         out = made(
             torch.tensor([ids]), encoder_hidden_states=images(4)[at : at + 1], output_hidden_states=True,
-            encoder_attention_mask=image_mask(4)[at : at + 1],
+            encoder_attention_mask=image_mask(4)[at : at + 1], **written,
         )  # fmt: skip
         return out.logits[0, -1].double(), out.hidden_states[-1][0].double()
 

@@ -158,7 +158,7 @@ class Weights:
             read = file.read(filling.wanted, take_hash=manifest is not None, check_finite=bool(check_finite), mmap=mmap)
             with contextlib.closing(read):
                 for name, tensor in read:
-                    filling.take(name, tensor)
+                    file.release(filling.take(name, tensor))
             if manifest is not None:
                 check_hash(file, file_name, manifest)
         odd = [name for file in self.files.values() for name in file.not_finite]
@@ -201,8 +201,8 @@ class _Filling:
         self.sources: dict[int, dict[int, Tensor]] = {}
         """Of assignments that are not complete: the sources that are, by their position."""
 
-    def take(self, name: str, tensor: Tensor) -> None:
-        """A stored tensor has been read."""
+    def take(self, name: str, tensor: Tensor) -> Collection[str]:
+        """A stored tensor has been read; the names of those that have been copied now."""
         assignment, position = self.weights.plans[name]
         sources = self.sources.setdefault(id(assignment), {})
         sources[position] = tensor
@@ -213,6 +213,9 @@ class _Filling:
             for target, value in (targets or {}).items():
                 if target in self.state:
                     self._fill(target, value)
+            if len(found) > 1:
+                return [name for name, plan in self.weights.plans.items() if plan[0] is assignment]
+        return ()
 
     def _fill(self, name: str, value: Tensor) -> None:
         target = self.state[name]

@@ -17,7 +17,7 @@ import math
 import mmap as mapping
 import os
 from collections import deque
-from collections.abc import Container, Generator, Iterator
+from collections.abc import Container, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -151,7 +151,7 @@ class TensorFile:
         Raises:
             CheckpointCorruptError: the file was cut meanwhile.
         """
-        file = self._map() if mmap else None
+        file = self._mapped = self._map() if mmap else None
         chosen = [name for name in self.tensors if take_hash or name in names]
         digest = hashlib.sha256(self._header)
         hashed: Future[None] | None = None
@@ -179,6 +179,17 @@ class TensorFile:
         except OSError as error:
             message = f"cannot be mapped: {error.strerror}"
             raise CheckpointError(message, path=self.path, hint="load it with mmap=False") from None
+
+    def release(self, names: Iterable[str]) -> None:
+        """Let the pages go that hold the tensors of these names, where the file is mapped: they have been copied."""
+        page = mapping.PAGESIZE
+        for name in names:
+            stored = self.tensors.get(name)
+            if self._mapped is not None and stored is not None and hasattr(mapping, "MADV_DONTNEED"):
+                start, stop = (len(self._header) + at for at in (stored.start, stored.stop))
+                start, stop = -(-start // page) * page, stop // page * page
+                if start < stop:
+                    self._mapped.madvise(mapping.MADV_DONTNEED, start, stop - start)
 
     def _begun(
         self, readers: ThreadPoolExecutor, names: list[str], file: mapping.mmap | None, check_finite: bool

@@ -35,7 +35,7 @@ __all__ = ["INDEX", "SINGLE", "weight_files"]
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
-_CHUNK = 1 << 22
+_CHUNK = 1 << 24
 _SYNC = 1 << 26
 """Bytes after which the disk is told to begin."""
 _ALIGNMENT = 64
@@ -154,28 +154,31 @@ def _write(entries: Mapping[str, _Entry], metadata: Mapping[str, str], path: Pat
     syncing: Future[None] | None = None
     synced = 0
     # what is made is made in one thread, so that the memory of the last is there for the next
-    with open(path, "xb", buffering=0) as file, ThreadPoolExecutor(1) as maker, ThreadPoolExecutor(2) as workers:
+    with open(path, "xb", buffering=0) as file, _thread() as maker, _thread() as hasher, _thread() as disk:
         _write_all(file, memoryview(header))
         coming = maker.submit(next, batches, None)
+        hashed: Future[None] | None = None
         while batch := coming.result():
             coming = maker.submit(next, batches, None)
-            hashed = workers.submit(_update, digest, batch)
+            before, hashed = hashed, hasher.submit(_update, digest, batch)
             for view in batch:
                 _write_all(file, view)
                 size += len(view)
-            hashed.result()
+            if before is not None:
+                before.result()
             if size - synced > _SYNC:  # the disk works while we do
                 if syncing is not None:
                     syncing.result()
-                synced, syncing = size, workers.submit(os.fsync, file.fileno())
-        if syncing is not None:
-            syncing.result()
+                synced, syncing = size, disk.submit(os.fsync, file.fileno())
+        for last in (hashed, syncing):
+            if last is not None:
+                last.result()
     return FileRecord(size, digest.hexdigest())
 
 
 def _batches(entries: Iterable[_Entry]) -> Iterator[list[memoryview]]:
-    """The bytes of the tensors, in order, about a chunk at a time; a batch is good until the next but one is made."""
-    buffers = cycle([torch.empty(_CHUNK, dtype=torch.uint8), torch.empty(_CHUNK, dtype=torch.uint8)])
+    """The bytes of the tensors, in order, about a chunk at a time; a batch is good until the next but two is asked for."""
+    buffers = cycle([torch.empty(_CHUNK, dtype=torch.uint8) for _ in range(3)])
     buffer, batch, used = next(buffers), list[memoryview](), 0
     for entry in entries:
         for piece in _pieces(entry.tensor(), entry.dtype.itemsize):
@@ -206,6 +209,10 @@ def _as_stored(tensor: Tensor, dtype: torch.dtype) -> bool:
     """Whether its memory holds just the bytes to be stored."""
     lazy = tensor.is_conj() or tensor.is_neg()
     return tensor.device.type == "cpu" and tensor.dtype == dtype and tensor.is_contiguous() and not lazy
+
+
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1)
 
 
 def _update(digest: hashlib._Hash, batch: Sequence[memoryview]) -> None:

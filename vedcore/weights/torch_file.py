@@ -14,7 +14,7 @@ import os
 import struct
 import warnings
 import zipfile
-from collections.abc import Container, Generator
+from collections.abc import Container, Generator, Iterable
 from typing import Any, NoReturn
 
 import torch
@@ -176,6 +176,9 @@ class TorchFile:
         if at != self.size:
             raise _corrupt(f"{self.size:,} bytes, and {short(at)} are due")
         return pickled.value
+
+    def release(self, names: Iterable[str]) -> None:
+        """Nothing is mapped."""
 
     def read(
         self, names: Container[str], *, take_hash: bool = True, check_finite: bool = True, mmap: bool = False
