@@ -38,7 +38,7 @@ from vedcore.generation.search import search, stream
 from vedcore.generation.state import DecodingState
 from vedcore.generation.streaming import check_streamer, text_pieces
 from vedcore.layers.cache import DecoderCache
-from vedcore.layers.linear import pack, use_seam
+from vedcore.layers.linear import pack, packed, use_seam
 from vedcore.outputs import EncoderOutput, GenerateOutput, TextResult, VisionEncoderDecoderOutput
 from vedcore.processing import Batch, Processor, vocab_size_of
 
@@ -391,9 +391,9 @@ class VisionEncoderDecoder(nn.Module):
     # -- generation ---------------------------------------------------------------------------------------------
 
     def optimize_for_inference(self, dtype: str | torch.dtype | None = None) -> Self:
-        """Put the model into eval mode and lay its weights out for writing text, as the first `generate` does by itself.
+        """Put the model into eval mode and lay its weights out for speed, as the first `generate` does by itself.
 
-        On CPUs where it makes them faster, the decoder's linear layers hold their weights in blocks, in place of the
+        On CPUs where it makes them faster, linear layers hold their weights in blocks, in place of the
         plain ones; only weights that two modules share (an output layer tied to the embedding) are then there twice.
         Whoever looks at a weight, and `train`, gets the plain one back, so nothing is ever out of date.
 
@@ -406,7 +406,7 @@ class VisionEncoderDecoder(nn.Module):
         if (type_ := torch_dtype(dtype)) not in (None, self.dtype):
             self.to(type_)
         self.eval()
-        pack(self.decoder)
+        pack(self)
         return self
 
     @torch.no_grad()
@@ -773,13 +773,14 @@ def _eval_mode(*models: VisionEncoderDecoder | None) -> Iterator[None]:
     """Eval mode for a while; a model that is in it anyway is made ready for writing text."""
     there = [model for model in models if model is not None]
     training = [module for model in there for module in model.modules() if module.training]
-    for model in there:
-        if not model.training:
-            pack(model.decoder)
+    ready = [packed(model) for model in there if not model.training]
     for module in training:
         module.training = False
     try:
-        yield
+        with contextlib.ExitStack() as stack:
+            for context in ready:
+                stack.enter_context(context)
+            yield
     finally:
         for module in training:
             module.training = True

@@ -115,7 +115,7 @@ def odd_layers(model: Any, blocks: nn.Module) -> str:
     norms = [m for m in model.modules() if "norm" in type(m).__name__.lower()]
     reasons = {
         "its patches come from a convolutional network": type(model.patch_embed) is not layers.PatchEmbed,
-        "its feed-forward layers are gated": any(type(m.mlp) is not layers.Mlp for m in _with_mlp(blocks)),
+        "its feed-forward layers are gated": any(not isinstance(m.mlp, layers.Mlp) for m in _with_mlp(blocks)),
         "its activation has no name there": activation_name(blocks) is None,
         "its heads are not as wide as hidden_size / num_attention_heads": any(
             m.in_features != m.out_features for m in outputs

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import vedcore
 from vedcore.layers import onednn
+from vedcore.layers.attention import SelfAttention
 from vedcore.layers.linear import Linear, SeamLinear, output_layer, pack, use_seam
 
 
@@ -196,3 +197,34 @@ def test_models_are_packed_when_they_write() -> None:
     assert model.generate(pixels, max_new_tokens=5).shape[0] == 2
     with pytest.raises(vedcore.UsageError, match="dtype"):
         model.optimize_for_inference("int8")
+
+
+def test_layers_on_the_same_input_are_one_product() -> None:
+    torch.manual_seed(0)
+    attention = SelfAttention(24, 3, std=0.3).eval()
+    for layer in (attention.query, attention.key, attention.value):
+        nn.init.normal_(layer.bias)
+    due = [parameter.clone() for parameter in attention.parameters()]
+    held = list(attention.parameters())
+    x = torch.randn(2, 5, 24)
+    with torch.no_grad():
+        plain, _ = attention(x, None, None, False)
+        pack(attention)
+        assert attention.query._packed is attention.value._packed is not None
+        assert sum(parameter.numel() for parameter in held) == 24  # the bias of the layer that is alone
+        assert torch.allclose(attention(x, None, None, False)[0], plain, atol=1e-5)
+        assert torch.allclose(attention.key(x), nn.functional.linear(x, due[2], due[3]), atol=1e-5)
+        assert attention.query._packed is None
+        assert all(a is b and torch.equal(a, c) for a, b, c in zip(attention.parameters(), held, due, strict=True))
+        pack(attention)
+        attention.value.bias.add_(1)
+        assert not any(_is_packed(attention)[:3])
+        pack(attention)
+        seen: list[Tensor] = []
+        attention.query.register_forward_hook(lambda layer, inputs, out: seen.append(out))
+        attention(x, None, None, False)
+        assert len(seen) == 1
+        attention.key = nn.Sequential(nn.Linear(24, 24))  # as adapters do
+        use_seam(attention)
+        pack(attention)
+        attention(x, None, None, False)

@@ -9,13 +9,15 @@ K head size.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vedcore.errors import IncompatibleError
 from vedcore.layers.cache import LayerCache
-from vedcore.layers.linear import Linear
+from vedcore.layers.linear import Linear, together
 
 __all__ = ["CrossAttention", "SelfAttention", "attend", "causal_mask"]
 
@@ -88,6 +90,9 @@ def attend(
 class _Attention(nn.Module):
     """Queries from the text; keys and values from states of width ``source_size``."""
 
+    on_the_same_input: ClassVar[tuple[str, ...]]
+    """Names of the layers that read the same; see `vedcore.layers.linear.pack`."""
+
     def __init__(
         self,
         hidden_size: int,
@@ -141,6 +146,8 @@ class SelfAttention(_Attention):
         output_std: spread of the output layer's fresh weights, where it differs.
     """
 
+    on_the_same_input = ("query", "key", "value")
+
     def __init__(
         self, hidden_size: int, num_heads: int, *, dropout: float = 0.0, scaling: float | None = None,
         upcast: bool = False, std: float = 0.02, output_std: float | None = None,
@@ -154,7 +161,7 @@ class SelfAttention(_Attention):
         self, hidden_states: Tensor, mask: Tensor | None, cache: LayerCache | None, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
         """(B, T, D) to (B, T, D) and, when asked for, the weights (B, H, T, L)."""
-        query, key, value = (self._heads(layer(hidden_states)) for layer in (self.query, self.key, self.value))
+        query, key, value = map(self._heads, together(hidden_states, self.query, self.key, self.value))
         if cache is not None:
             key, value = cache.update(key, value)
         context, weights = self._attend(query, key, value, mask, need_weights)
@@ -164,9 +171,12 @@ class SelfAttention(_Attention):
 class CrossAttention(_Attention):
     """Attention of a text over an image; takes the arguments of `SelfAttention` and the width of the states, E."""
 
+    on_the_same_input = ("key", "value")
+
     def project(self, encoder_hidden_states: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values, (N, H, S, K) each, of encoder states (N, S, E): to be computed once an image."""
-        return self._heads(self.key(encoder_hidden_states)), self._heads(self.value(encoder_hidden_states))
+        key, value = map(self._heads, together(encoder_hidden_states, self.key, self.value))
+        return key, value
 
     def forward(
         self, hidden_states: Tensor, cross: tuple[Tensor, Tensor], mask: Tensor | None, need_weights: bool

@@ -8,6 +8,9 @@ Shape letters: M rows, I input width, O output width, D width, V vocabulary size
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -16,18 +19,24 @@ from torch.nn import functional as F
 
 from vedcore.layers import onednn
 
-__all__ = ["Embedding", "Linear", "SeamLinear", "output_layer", "pack", "use_seam"]
+__all__ = ["Embedding", "Linear", "SeamLinear", "activated", "output_layer", "pack", "packed", "together", "use_seam"]
 
 
 class _Packed(NamedTuple):
-    """A layer's weight in blocks."""
+    """The weights of one layer, or of several on the same input one below the other, in blocks."""
 
     blocks: Tensor
     bias: Tensor | None
-    weight: Tensor
-    """The plain one: empty, or where another module has it too (a tied head), as it was."""
+    layers: tuple[SeamLinear, ...]
+    plain: tuple[tuple[Tensor, Tensor | None], ...]
+    """The layers' own weights and biases, empty meanwhile; a tied weight, and the bias of a layer alone, are not."""
     version: tuple[int, int] | None
-    """Of a plain one that is not empty: changes when its numbers do."""
+    """Of a tied weight, which another module has too: changes when its numbers do."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether a tied weight is still what was packed."""
+        return self.version is None or self.version == _version(self.plain[0][0])
 
 
 class SeamLinear(nn.Linear):
@@ -39,46 +48,41 @@ class SeamLinear(nn.Linear):
     """
 
     _packed: _Packed | None = None
+    _is_read = False
+    """Whether the module around it reads the weight by itself, so that it is not to be packed."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, I) to (…, O)."""
+        out = self.fast(x)
+        return F.linear(x, self.weight, self.bias) if out is None else out
+
+    def fast(self, x: Tensor, activation: tuple[str, str] = ("none", "")) -> Tensor | None:
+        """(…, I) to (…, O), with an activation of `onednn.fused`; None where ``F.linear`` is the one to take."""
         if not onednn.suits(x):
-            return F.linear(x, self.weight, self.bias)
+            return None
         found = self._packed
-        if found is not None and found.blocks.dtype == x.dtype and found.version in (None, _version(found.weight)):
-            return onednn.product(x, found.blocks, found.bias)
+        if found is not None and len(found.layers) == 1 and found.blocks.dtype == x.dtype and found.is_current:
+            return onednn.product(x, found.blocks, found.bias, activation)
         weight, bias = self.weight, self.bias
         if weight.dtype != x.dtype or not (weight.is_contiguous() or weight.t().is_contiguous()):
-            return F.linear(x, weight, bias)  # a weight that is part of another would be a hundred times slower there
-        return onednn.product(x, weight, bias)
-
-    def pack(self, *, shared: bool) -> None:
-        """Hold the weight in blocks.
-
-        Args:
-            shared: another module has the weight as well; then it stays there too.
-        """
-        found = self._packed
-        if found is not None and found.version in (None, _version(found.weight)):
-            return
-        weight, bias = self.weight, self.bias
-        if weight.grad is not None:
-            return
-        blocks = onednn.packed(weight)
-        if not shared:
-            weight.data = weight.data.new_empty(0)
-        self._packed = _Packed(blocks, bias, weight, _version(weight) if shared else None)
-        self.__dict__["_parameters"] = _Watched(self._parameters, self)
+            return None  # a weight that is part of another would be a hundred times slower there
+        return onednn.product(x, weight, bias, activation)
 
     def unpack(self) -> None:
-        """Hold the weight plainly again."""
+        """Hold the weight plainly again, and so those that were packed with it."""
         found = self._packed
         if found is None:
             return
-        self._packed = None
-        self.__dict__["_parameters"] = dict(dict.items(self._parameters))
-        if found.version is None:
-            found.weight.data = found.blocks.to_dense()
+        dense = None if found.version else _cut(found.blocks.to_dense(), found.layers, 0)
+        biases = None if found.bias is None else _cut(found.bias, found.layers, 0)
+        alone = len(found.layers) == 1
+        for i, (layer, (weight, bias)) in enumerate(zip(found.layers, found.plain, strict=True)):
+            layer._packed = None
+            layer.__dict__["_parameters"] = dict(dict.items(layer._parameters))
+            if dense is not None:
+                weight.data = dense[i] if alone else dense[i].clone()
+            if bias is not None and biases is not None and not alone:
+                bias.data = biases[i].clone()
 
     def train(self, mode: bool = True) -> Self:
         """As every module; training is on plain weights."""
@@ -89,6 +93,62 @@ class SeamLinear(nn.Linear):
     def __getstate__(self) -> dict[str, Any]:
         self.unpack()
         return super().__getstate__()  # type: ignore[no-untyped-call, no-any-return]
+
+
+def together(x: Tensor, *layers: SeamLinear) -> tuple[Tensor, ...]:
+    """What each of the layers makes of the same (…, I): one product where they are packed together."""
+    found = getattr(layers[0], "_packed", None)  # an adapter may stand in a layer's place
+    if (
+        found is None
+        or _is_hooked(*layers)
+        or found.layers != layers
+        or found.blocks.dtype != x.dtype
+        or not onednn.suits(x)
+    ):
+        return tuple(layer(x) for layer in layers)
+    return _cut(onednn.product(x, found.blocks, found.bias), layers, -1)
+
+
+def activated(x: Tensor, layer: nn.Module, act: Callable[[Tensor], Tensor]) -> Tensor:
+    """``act(layer(x))``, in one pass over memory where that can be done."""
+    fused = onednn.fused(act)
+    if fused is not None and isinstance(layer, SeamLinear) and not _is_hooked(layer, act):
+        out = layer.fast(x, fused)
+        if out is not None:
+            return out
+    return act(layer(x))
+
+
+def _is_hooked(*modules: object) -> bool:
+    """Whether somebody watches the modules, who would see nothing if they were not called."""
+    return any(getattr(m, "_forward_hooks", None) or getattr(m, "_forward_pre_hooks", None) for m in modules)
+
+
+def _cut(whole: Tensor, layers: tuple[SeamLinear, ...], dim: int) -> tuple[Tensor, ...]:
+    """The layers' own parts of what they have as one."""
+    return torch.split_with_sizes(whole, [layer.out_features for layer in layers], dim)
+
+
+def _pack(layers: tuple[SeamLinear, ...], *, tied: bool) -> None:
+    found = layers[0]._packed
+    if found is not None and found.layers == layers and found.is_current:
+        return
+    plain: tuple[tuple[Tensor, Tensor | None], ...]
+    plain = tuple((layer.weight, layer.bias) for layer in layers)  # looking at them unpacks what is out of date
+    if any(tensor is not None and tensor.grad is not None for pair in plain for tensor in pair):
+        return
+    whole, shift = plain[0]
+    if len(layers) > 1:
+        whole = torch.cat([weight for weight, _ in plain])
+        shift = None if shift is None else torch.cat([bias for _, bias in plain if bias is not None])
+    packed = _Packed(onednn.packed(whole), shift, layers, plain, _version(whole) if tied else None)
+    for layer, (weight, bias) in zip(layers, plain, strict=True):
+        if not tied:
+            weight.data = weight.data.new_empty(0)
+        if bias is not None and len(layers) > 1:
+            bias.data = bias.data.new_empty(0)
+        layer._packed = packed
+        layer.__dict__["_parameters"] = _Watched(layer._parameters, layer)
 
 
 class _Watched(dict[str, Any]):
@@ -136,19 +196,45 @@ def use_seam(module: nn.Module) -> None:
             part.__class__ = SeamLinear
 
 
-def pack(module: nn.Module) -> None:
-    """Pack the linear layers in ``module`` where products of few rows are then faster; done again, it costs nothing."""
-    layers = [part for part in module.modules() if isinstance(part, SeamLinear)]
-    if all(layer._packed is not None and layer._packed.version is None for layer in layers):
-        return
-    owners: dict[int, int] = {}
-    for part in module.modules():
-        for parameter in dict.values(part._parameters):
-            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+@contextlib.contextmanager
+def packed(module: nn.Module) -> Iterator[None]:
+    """Work with packed layers, which stay so; those whose weight is read meanwhile are left plain for good."""
+    pack(module)
+    layers = [part for part in module.modules() if isinstance(part, SeamLinear) and part._packed is not None]
+    yield
     for layer in layers:
-        weight: Any = dict.__getitem__(layer._parameters, "weight")
-        if weight.device.type == "cpu" and onednn.is_on() and onednn.is_faster(weight.dtype):
-            layer.pack(shared=owners[id(weight)] > 1)
+        layer._is_read = layer._packed is None
+
+
+def pack(module: nn.Module) -> None:
+    """Pack the linear layers in ``module`` where that makes products faster; done again, it costs nothing.
+
+    Layers on the same input that a module names in ``on_the_same_input`` are packed together.
+    """
+    if not onednn.is_on():
+        return
+    parts = list(module.modules())
+    layers = [part for part in parts if isinstance(part, SeamLinear) and not part._is_read]
+    if all(layer._packed is not None and layer._packed.is_current for layer in layers):
+        return
+    owners = Counter(id(parameter) for part in parts for parameter in dict.values(part._parameters))
+    done: set[int] = set()
+    for part in parts:
+        group = tuple(getattr(part, name) for name in getattr(part, "on_the_same_input", ()))
+        able = all(isinstance(layer, SeamLinear) and _suits(layer, owners) == 1 for layer in group)
+        if group and able and len({layer.bias is None for layer in group}) == 1:
+            _pack(group, tied=False)
+            done |= {id(layer) for layer in group}
+    for layer in layers:
+        if id(layer) not in done and (times := _suits(layer, owners)):
+            _pack((layer,), tied=times > 1)
+
+
+def _suits(layer: SeamLinear, owners: Counter[int]) -> int:
+    """How many modules have the layer's weight, or 0 where it is not to be packed."""
+    weight: Any = dict.__getitem__(layer._parameters, "weight")
+    able = not layer._is_read and weight.device.type == "cpu" and onednn.is_faster(weight.dtype)
+    return owners[id(weight)] if able else 0
 
 
 class Linear(SeamLinear):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vedcore.errors import UnknownComponentError, did_you_mean
-from vedcore.layers.linear import Linear
+from vedcore.layers.linear import Linear, activated
 
 __all__ = ["ACTIVATIONS", "MLP", "activation"]
 
@@ -69,6 +69,6 @@ class MLP(nn.Module):
         self.activation_dropout = nn.Dropout(activation_dropout)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        inner: Tensor = self.act(self.input(hidden_states))
+        inner = activated(hidden_states, self.input, self.act)
         out: Tensor = self.output(self.activation_dropout(inner))
         return out

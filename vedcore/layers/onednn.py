@@ -13,22 +13,36 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["is_faster", "is_on", "is_right", "packed", "product", "suits"]
+__all__ = ["fused", "is_faster", "is_on", "is_right", "packed", "product", "suits"]
 
 _ROWS = 128
 """Rows that weights are packed for: the blocks are then good for one row and for many."""
 _DTYPES = (torch.float32, torch.bfloat16)
+_FUSED = {F.gelu: ("gelu", "none"), F.relu: ("relu", ""), F.silu: ("swish", ""), torch.tanh: ("tanh", "")}
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(…, I) times a plain or packed weight (O, I), plus (O,): (…, O). No gradient."""
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+def product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: tuple[str, str] = ("none", "")) -> Tensor:
+    """(…, I) times a plain or packed weight (O, I), plus (O,), and an activation by its name here: (…, O).
+
+    There is no gradient.
+    """
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation[0], [], activation[1])
     return out
+
+
+def fused(activation: object) -> tuple[str, str] | None:
+    """How `product` is told of a module or function of one number, or None where it does not know it."""
+    if isinstance(activation, nn.GELU):
+        return "gelu", activation.approximate
+    if isinstance(activation, partial) and activation.func is F.gelu:
+        return "gelu", activation.keywords.get("approximate", "none")
+    return _FUSED.get(activation)  # type: ignore[call-overload, no-any-return]
 
 
 def packed(weight: Tensor) -> Tensor:
@@ -80,11 +94,9 @@ def is_faster(dtype: torch.dtype) -> bool:
     x, weight = _sample(dtype)
     with torch.no_grad():
         blocks = packed(weight)
-        pairs = [
-            (_seconds(lambda: product(x, blocks, None)), _seconds(lambda: F.linear(x, weight))) for _ in range(40)
-        ]
+        pairs = [(_seconds(lambda: product(x, blocks, None)), _seconds(lambda: F.linear(x, weight))) for _ in range(40)]
     ours, plain = (min(seconds) for seconds in zip(*pairs, strict=True))
-    return ours < 1.1 * plain  # other programs disturb single runs, so the least of many in turns counts
+    return bool(ours < 1.1 * plain)  # other programs disturb single runs, so the least of many in turns counts
 
 
 def _sample(dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,7 @@ __all__ = ["INDEX", "SINGLE", "weight_files"]
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
-_CHUNK = 1 << 24
+_CHUNK = 1 << 23
 _SYNC = 1 << 26
 """Bytes after which the disk is told to begin."""
 _ALIGNMENT = 64
@@ -177,7 +177,7 @@ def _write(entries: Mapping[str, _Entry], metadata: Mapping[str, str], path: Pat
 
 
 def _batches(entries: Iterable[_Entry]) -> Iterator[list[memoryview]]:
-    """The bytes of the tensors, in order, about a chunk at a time; a batch is good until the next but two is asked for."""
+    """The bytes of the tensors, in order, a chunk at a time; a batch is good until the next but two is asked for."""
     buffers = cycle([torch.empty(_CHUNK, dtype=torch.uint8) for _ in range(3)])
     buffer, batch, used = next(buffers), list[memoryview](), 0
     for entry in entries:
