@@ -9,7 +9,7 @@ L text tokens so far, D width, E width of the encoder states that cross-attentio
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -215,6 +215,16 @@ class TextDecoder(Component):
     def fresh_parameters(self) -> set[str]:
         """Names of parameters that no language model's checkpoint holds: those of cross-attention."""
         return {name for name, _ in self.named_parameters() if ".cross_attention" in f".{name}"}
+
+    def compiled(self) -> Callable[..., DecoderOutput]:
+        """`forward` through ``torch.compile``: made at the first call, and kept."""
+        found: Callable[..., DecoderOutput] | None = self.__dict__.get("_compiled")
+        if found is None:
+            found = self.__dict__["_compiled"] = torch.compile(self.forward, dynamic=True)
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in super().__getstate__().items() if k != "_compiled"}  # type: ignore[no-untyped-call]
 
     def make_cache(self, capacity: int | None = None) -> DecoderCache:
         """An empty cache, with room for ``capacity`` tokens when given."""

@@ -38,7 +38,7 @@ from vedcore.generation.search import search, stream
 from vedcore.generation.state import DecodingState
 from vedcore.generation.streaming import check_streamer, text_pieces
 from vedcore.layers.cache import DecoderCache
-from vedcore.layers.linear import pack, packed, use_seam
+from vedcore.layers.linear import pack, packed, unpacked, use_seam
 from vedcore.outputs import EncoderOutput, GenerateOutput, TextResult, VisionEncoderDecoderOutput
 from vedcore.processing import Batch, Processor, vocab_size_of
 
@@ -458,7 +458,7 @@ class VisionEncoderDecoder(nn.Module):
         config = self._options(generation_config, options)
         check_streamer(streamer)
         self._check_assistant(assistant_model, config)
-        with _eval_mode(self, assistant_model):
+        with _eval_mode(self, assistant_model, compiled=config.compile):
             state, request, encoded = self._prepared(
                 config, pixel_values, decoder_input_ids, decoder_attention_mask, encoder_outputs,
                 encoder_attention_mask, logits_processor, stopping_criteria, prefix_allowed_tokens_fn,
@@ -520,7 +520,7 @@ class VisionEncoderDecoder(nn.Module):
         states, mask = self._project(encoded, encoder_attention_mask)
         state = DecodingState(
             self.decoder, states, mask, request.attention_mask, limits.max_length, config.use_cache,
-            output_attentions=attentions, output_hidden_states=hidden,
+            output_attentions=attentions, output_hidden_states=hidden, compiled=config.compile,
         )  # fmt: skip
         return state, request, encoded
 
@@ -592,7 +592,7 @@ class VisionEncoderDecoder(nn.Module):
         if (count := len(batch["pixel_values"])) > 1:
             raise UsageError(f"{count} images cannot be one stream", field="image", hint="call stream for each")
         self._check_assistant(assistant_model, config)
-        with torch.no_grad(), _eval_mode(self, assistant_model):
+        with torch.no_grad(), _eval_mode(self, assistant_model, compiled=config.compile):
             state, request, encoded = self._prepared(
                 config, batch["pixel_values"], self._prompts(prompt, config, 1),
                 encoder_attention_mask=batch.get("encoder_attention_mask"), logits_processor=logits_processor,
@@ -603,7 +603,7 @@ class VisionEncoderDecoder(nn.Module):
         tokens = stream(state, request, drafter)
 
         def pieces() -> Iterator[str]:
-            with _eval_mode(self, assistant_model):
+            with _eval_mode(self, assistant_model, compiled=config.compile):
                 yield from text_pieces(tokens, request.input_ids[0].tolist(), self.processor.decode, spoiler)
 
         return pieces()
@@ -769,11 +769,11 @@ def _drafter(
 
 
 @contextlib.contextmanager
-def _eval_mode(*models: VisionEncoderDecoder | None) -> Iterator[None]:
-    """Eval mode for a while; a model that is in it anyway is made ready for writing text."""
+def _eval_mode(*models: VisionEncoderDecoder | None, compiled: bool) -> Iterator[None]:
+    """Eval mode for a while; a model that is in it anyway has its weights packed, unless what runs is compiled."""
     there = [model for model in models if model is not None]
     training = [module for model in there for module in model.modules() if module.training]
-    ready = [packed(model) for model in there if not model.training]
+    ready = [unpacked(model) if compiled else packed(model) for model in there if not model.training]
     for module in training:
         module.training = False
     try:

@@ -6,7 +6,7 @@ tokens, V vocabulary size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -55,13 +55,15 @@ class DecodingState:
         use_cache: False computes everything anew at each step.
         output_attentions: record the attention weights of each call of the decoder.
         output_hidden_states: record its states between the layers.
+        compiled: run the decoder through ``torch.compile``.
     """
 
     def __init__(
         self, decoder: TextDecoder, states: Tensor, mask: Tensor | None, prompt_mask: Tensor | None, capacity: int,
-        use_cache: bool, output_attentions: bool = False, output_hidden_states: bool = False,
+        use_cache: bool, output_attentions: bool = False, output_hidden_states: bool = False, compiled: bool = False,
     ) -> None:  # fmt: skip
         self.decoder = decoder
+        self.run: Callable[..., DecoderOutput] = decoder.compiled() if compiled else decoder
         self.states = states
         self.mask = mask
         self.attention_mask = prompt_mask
@@ -171,7 +173,7 @@ class DecodingState:
         """
         first = self.cache is None or self.cache.length == 0
         by_id = type(self.decoder).takes_position is not TextDecoder.takes_position
-        out: DecoderOutput = self.decoder(
+        out = self.run(
             input_ids=input_ids,
             attention_mask=attention_mask,
             encoder_hidden_states=self.states if first else None,

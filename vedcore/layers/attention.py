@@ -73,8 +73,9 @@ def attend(
     Returns:
         (B, H, T, K), and the weights (B, H, T, L) before dropout or None.
     """
-    few = query.shape[2] <= FEW and query.device.type == "cpu" and not torch.is_grad_enabled()
-    if not need_weights and not upcast and not few:
+    if not need_weights and not upcast:
+        if query.shape[2] <= FEW and query.device.type == "cpu" and not torch.is_grad_enabled() and not dropout:
+            return _attend_few(query, key, value, mask, scaling), None
         return F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=scaling), None
     if upcast:
         with torch.autocast(query.device.type, enabled=False):
@@ -85,6 +86,16 @@ def attend(
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
     return F.dropout(weights, dropout, dropout > 0) @ value, weights if need_weights else None
+
+
+def _attend_few(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """`attend` for a few queries, where what counts is how often torch is called."""
+    rows, heads = query.shape[:2]
+    key, value = key.flatten(0, 1), value.flatten(0, 1)  # (B*H, L, K)
+    scores = torch.bmm((query * scaling).flatten(0, 1), key.transpose(1, 2))  # (B*H, T, L)
+    if mask is not None:
+        scores = scores.unflatten(0, (rows, heads)).masked_fill(~mask, torch.finfo(scores.dtype).min).flatten(0, 1)
+    return torch.bmm(scores.softmax(-1), value).unflatten(0, (rows, heads))  # (B, H, T, K)
 
 
 class _Attention(nn.Module):

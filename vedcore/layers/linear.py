@@ -19,7 +19,9 @@ from torch.nn import functional as F
 
 from vedcore.layers import onednn
 
-__all__ = ["Embedding", "Linear", "SeamLinear", "activated", "output_layer", "pack", "packed", "together", "use_seam"]
+__all__ = [
+    "Embedding", "Linear", "SeamLinear", "activated", "output_layer", "pack", "packed", "together", "unpacked", "use_seam",
+]  # fmt: skip
 
 
 class _Packed(NamedTuple):
@@ -194,6 +196,15 @@ def use_seam(module: nn.Module) -> None:
     for part in module.modules():
         if type(part) is nn.Linear:
             part.__class__ = SeamLinear
+
+
+@contextlib.contextmanager
+def unpacked(module: nn.Module) -> Iterator[None]:
+    """Work with plain weights, as ``torch.compile`` needs them."""
+    for part in module.modules():
+        if isinstance(part, SeamLinear):
+            part.unpack()
+    yield
 
 
 @contextlib.contextmanager
