@@ -184,7 +184,8 @@ def test_finish_reasons(table_state: Any, run: Any) -> None:
     table = torch.zeros(6, 6)
     for token, following in ((0, 1), (1, 2), (2, 2), (3, 4), (4, 4), (5, 3)):
         table[token, following] = 9.0
-    for eos, expected in (((2, 3), ("eos", "length", "eos")), ((2,), ("eos", "length", "length")), ((), ("length",) * 3)):
+    cases = (((2, 3), ("eos", "length", "eos")), ((2,), ("eos", "length", "length")), ((), ("length",) * 3))
+    for eos, expected in cases:
         for beams in (1, 2):
             prompt = torch.tensor([[0], [3], [5]])
             out = run(table_state(table), prompt, vocab=6, max_new_tokens=3, num_beams=beams, eos_token_id=eos)

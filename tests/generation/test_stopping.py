@@ -54,7 +54,8 @@ def test_stop_strings(kind: str) -> None:
         ids[1, -1] = draw.randrange(size)
         text = decode_ids(tokenizer, ids[0], False)
         at = draw.randrange(max(1, len(text) - 6), len(text)) if len(text) > 1 else 0
-        strings = [s for s in {text[at : at + draw.randint(1, 4)], "stop", "opst", "a b"} if s.strip("\ufffd")]
+        texts = {text[at : at + draw.randint(1, 4)], "stop", "opst", "a b"}
+        strings = [s for s in texts if s.strip("\ufffd") and "#" not in s]
         expected = hf.StopStringCriteria(wrapped, strings)(ids, None)
         stopping = _stopping(ids, tokenizer, stop_strings=strings)
         found = stopping.reasons(ids[:, -1], ids, None) == 2

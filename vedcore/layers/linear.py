@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from vedcore.layers import onednn
 
 __all__ = [
-    "Embedding", "Linear", "SeamLinear", "activated", "output_layer", "pack", "packed", "together", "unpacked", "use_seam",
+    "Embedding", "Linear", "SeamLinear", "activated", "output_layer", "pack", "packed", "together", "unpacked",
+    "use_seam",
 ]  # fmt: skip
 
 
