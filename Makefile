@@ -34,6 +34,8 @@ fix: $(VENV)/tested
 
 bench: $(VENV)/tested
 	$(BIN)/python tests/benchmarks/start.py
+	$(BIN)/python tests/benchmarks/folders.py
+	$(BIN)/python tests/benchmarks/generate.py
 
 clean:
 	rm -rf $(VENV) build dist

@@ -1,7 +1,7 @@
-"""The composed model: images in; logits, a loss, token ids or text out.
+"""The composed model: images in; logits and a loss out. How it writes text stands in `vedcore.generation.mixin`.
 
-Shape letters: N images, B rows of text (N times the captions or beams of an image), H x W pixels, S encoder
-tokens, S' tokens after the projector, T text tokens, L generated tokens, D width of the decoder, V vocabulary size.
+Shape letters: N images, B rows of text (N times the captions of an image), H x W pixels, S encoder tokens, S' tokens
+after the projector, T text tokens, D width of the decoder, E that of its cross-attention, V vocabulary size.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vedcore.components import Projector, TextDecoder, VisionEncoder, torch_dtype
+from vedcore.components import Projector, TextDecoder, VisionEncoder
 from vedcore.config import (
     MAX_VOCAB_SIZE,
     TOKEN_ID_FIELDS,
@@ -28,24 +27,15 @@ from vedcore.config import (
     token_id_tuple,
 )
 from vedcore.errors import IncompatibleError, UsageError
-from vedcore.generation.arguments import as_functions, check_tensors, prompt_ids
-from vedcore.generation.assisted import check_assistable
+from vedcore.generation.arguments import as_encoder_output, check_pixels, check_tensors
 from vedcore.generation.config import GenerationConfig
-from vedcore.generation.drafters import DraftModel
-from vedcore.generation.request import Request, StoppingCriterion
-from vedcore.generation.results import constraint_of, encode_prompt, require_tokenizer, text_results, with_inner_states
-from vedcore.generation.search import search, stream
-from vedcore.generation.state import DecodingState
-from vedcore.generation.streaming import check_streamer, text_pieces
+from vedcore.generation.mixin import GenerationMixin
 from vedcore.layers.cache import DecoderCache
-from vedcore.layers.linear import pack, packed, unpacked, use_seam
-from vedcore.outputs import EncoderOutput, GenerateOutput, TextResult, VisionEncoderDecoderOutput
-from vedcore.processing import Batch, Processor, vocab_size_of
+from vedcore.layers.linear import use_seam
+from vedcore.outputs import EncoderOutput, VisionEncoderDecoderOutput
+from vedcore.processing import Processor, vocab_size_of
 
 if TYPE_CHECKING:
-    from vedcore.generation.logits import PrefixFunction
-    from vedcore.generation.logits import Processor as LogitsProcessor
-    from vedcore.generation.streaming import Streamer
     from vedcore.weights.loading import LoadReport
 
 __all__ = ["VisionEncoderDecoder", "shift_tokens_right"]
@@ -72,7 +62,7 @@ def shift_tokens_right(labels: Tensor, pad_token_id: int, start_token_id: int) -
     return shifted.masked_fill_(shifted == -100, pad_token_id)
 
 
-class VisionEncoderDecoder(nn.Module):
+class VisionEncoderDecoder(GenerationMixin):
     """A vision encoder, a projector and a text decoder in a row.
 
     `vedcore.compose` and `vedcore.load` build it.
@@ -167,7 +157,7 @@ class VisionEncoderDecoder(nn.Module):
 
         A frozen encoder runs without a graph.
         """
-        _check_pixels(pixel_values)
+        check_pixels(pixel_values)
         check_tensors(encoder_attention_mask=encoder_attention_mask)
         no_graph = "encoder" in self._frozen and not any(p.requires_grad for p in self.encoder.parameters())
         with torch.no_grad() if no_graph else contextlib.nullcontext():
@@ -245,7 +235,7 @@ class VisionEncoderDecoder(nn.Module):
             raise UsageError("give pixel_values or encoder_outputs, not both")
         elif encoder_outputs is None and not cached:
             raise UsageError("give pixel_values, or encoder_outputs from model.encode", field="pixel_values")
-        encoded = _as_encoder_output(encoder_outputs)
+        encoded = as_encoder_output(encoder_outputs)
         states, mask = self._project(encoded, encoder_attention_mask) if encoded is not None else (None, None)
 
         out = self.decoder(
@@ -388,286 +378,6 @@ class VisionEncoderDecoder(nn.Module):
         outside = [f for f in TOKEN_ID_FIELDS if max(token_id_tuple(getattr(config, f)), default=0) >= vocab_size]
         self.decoder.config = config.changed(**dict.fromkeys(outside))  # the family's own ids, which token_ids replaced
 
-    # -- generation ---------------------------------------------------------------------------------------------
-
-    def optimize_for_inference(self, dtype: str | torch.dtype | None = None) -> Self:
-        """Put the model into eval mode and lay its weights out for speed, as the first `generate` does by itself.
-
-        On CPUs where it makes them faster, linear layers hold their weights in blocks, in place of the
-        plain ones; only weights that two modules share (an output layer tied to the embedding) are then there twice.
-        Whoever looks at a weight, and `train`, gets the plain one back, so nothing is ever out of date.
-
-        Args:
-            dtype: the type to change the parameters to, such as ``"bfloat16"``; None leaves it.
-
-        Raises:
-            UsageError: no type of weights.
-        """
-        if (type_ := torch_dtype(dtype)) not in (None, self.dtype):
-            self.to(type_)
-        self.eval()
-        pack(self)
-        return self
-
-    @torch.no_grad()
-    def generate(
-        self,
-        pixel_values: Tensor | None = None,
-        generation_config: GenerationConfig | None = None,
-        *,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        encoder_outputs: EncoderOutput | Sequence[Any] | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
-        stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
-        prefix_allowed_tokens_fn: PrefixFunction | None = None,
-        assistant_model: VisionEncoderDecoder | None = None,
-        streamer: Streamer | None = None,
-        **options: Any,
-    ) -> Tensor | GenerateOutput:
-        """Token ids of a text for each image.
-
-        Dropout is off while this runs, whatever mode the model is in.
-
-        Args:
-            pixel_values: (N, 3, H, W), prepared as ``model.processor`` does.
-            generation_config: settings in place of ``model.generation_config``.
-            decoder_input_ids: (N, T) how every text starts; the start id where it is not given.
-            decoder_attention_mask: (N, T) 0 or False where that start is padded at the left.
-            encoder_outputs: what `encode` gave, in place of ``pixel_values``.
-            encoder_attention_mask: (N, S) 0 or False marks tokens that show only padding of the image.
-            logits_processor: one or several of ``(input_ids (B, L), scores (B, V)) -> scores (B, V)``, called after
-                those that the options mean, and before those that sampling does.
-            stopping_criteria: one or several of ``(input_ids (B, L), scores) -> (B,) bool``, True where a row is done;
-                ``scores`` is a tuple of those so far with ``output_scores=True``, else None.
-            prefix_allowed_tokens_fn: ``(number of the image, ids (L,) of a row so far) -> ids that may follow``.
-            assistant_model: a smaller model with the same vocabulary, which guesses the next tokens for this one to
-                check; the texts stay the same. It encodes the images itself; given ``encoder_outputs``, it takes them.
-            streamer: gets the ids as they come; of one image under beams or with guesses.
-            options: fields of `GenerationConfig`, by transformers' names, for this call.
-
-        Returns:
-            (N * num_return_sequences, L) ids with the start id first, padded behind their ends; with
-            ``return_dict_in_generate=True`` a `GenerateOutput`.
-
-        Raises:
-            UsageError: an unknown option, or options that contradict each other.
-            GenerationError: a prompt that leaves no position; `NonFiniteError` for NaN in the logits.
-        """
-        config = self._options(generation_config, options)
-        check_streamer(streamer)
-        self._check_assistant(assistant_model, config)
-        with _eval_mode(self, assistant_model, compiled=config.compile):
-            state, request, encoded = self._prepared(
-                config, pixel_values, decoder_input_ids, decoder_attention_mask, encoder_outputs,
-                encoder_attention_mask, logits_processor, stopping_criteria, prefix_allowed_tokens_fn,
-            )  # fmt: skip
-            drafter = _drafter(assistant_model, request, pixel_values, encoded, encoder_attention_mask)
-            out = search(state, request, streamer, drafter)
-        if not config.return_dict_in_generate:
-            return out.sequences
-        copies = config.num_beams if config.num_beams > 1 else config.num_return_sequences
-        return with_inner_states(out, state, encoded, request.rows(copies))
-
-    def _prepared(
-        self,
-        config: GenerationConfig,
-        pixel_values: Tensor | None,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        encoder_outputs: EncoderOutput | Sequence[Any] | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
-        stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
-        prefix_allowed_tokens_fn: PrefixFunction | None = None,
-    ) -> tuple[DecodingState, Request, EncoderOutput]:
-        """All that a search needs; everything is checked before the encoder runs."""
-        ids = config.token_ids(self.token_ids, self.decoder.vocab_size)
-        check_tensors(encoder_attention_mask=encoder_attention_mask)
-        if (pixel_values is None) == (encoder_outputs is None):
-            raise UsageError(
-                "give either pixel_values or encoder_outputs, and not both", field="pixel_values",
-                hint="encoder_outputs come from model.encode",
-            )  # fmt: skip
-        if pixel_values is not None:
-            _check_pixels(pixel_values)
-        encoded = _as_encoder_output(encoder_outputs)
-        if encoded is not None:
-            self._check_states(encoded.last_hidden_state)
-        images = len(pixel_values if encoded is None else encoded.last_hidden_state)  # type: ignore[arg-type]
-        starts = config.start_ids(self._required("start", ids), images) if decoder_input_ids is None else None
-        prompts, prompt_mask = prompt_ids(decoder_input_ids, decoder_attention_mask, starts)
-        if len(prompts) != images:
-            raise UsageError(
-                f"{len(prompts)} prompts for {images} images", field="decoder_input_ids", hint="give one for each image"
-            )
-        processors = as_functions("logits_processor", logits_processor)
-        criteria = as_functions("stopping_criteria", stopping_criteria)
-        as_functions("prefix_allowed_tokens_fn", prefix_allowed_tokens_fn)
-        limits = config.limits(prompts.shape[1], self.decoder.max_positions)
-        tokenizer = self.processor.tokenizer
-        request = Request(
-            prompts.to(self.device), config, ids, limits, None if prompt_mask is None else prompt_mask.to(self.device),
-            logits_processor=processors, stopping_criteria=criteria, prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
-            text_of=None if tokenizer is None else partial(self.processor.decode, skip_special_tokens=False),
-            constraint=constraint_of(tokenizer, config, ids.eos, self.decoder.vocab_size),
-        )  # fmt: skip
-        attentions, hidden = config.output_attentions, config.output_hidden_states
-        if encoded is None:
-            assert pixel_values is not None
-            encoded = self.encode(pixel_values, encoder_attention_mask, attentions, hidden)
-        states, mask = self._project(encoded, encoder_attention_mask)
-        state = DecodingState(
-            self.decoder, states, mask, request.attention_mask, limits.max_length, config.use_cache,
-            output_attentions=attentions, output_hidden_states=hidden, compiled=config.compile,
-        )  # fmt: skip
-        return state, request, encoded
-
-    def _check_assistant(self, assistant: object, config: GenerationConfig) -> None:
-        if assistant is None:
-            if config.prompt_lookup_num_tokens is not None:
-                check_assistable(config, "prompt_lookup_num_tokens")
-            return
-        if not isinstance(assistant, VisionEncoderDecoder):
-            raise UsageError(
-                f"a model expected, got {type(assistant).__name__}", field="assistant_model",
-                hint="give what vedcore.load or vedcore.compose gave",
-            )  # fmt: skip
-        check_assistable(config, "assistant_model")
-        if config.prompt_lookup_num_tokens is not None:
-            raise UsageError(
-                f"contradicts prompt_lookup_num_tokens={config.prompt_lookup_num_tokens}", field="assistant_model",
-                hint="leave out one of them",
-            )  # fmt: skip
-        mine, other = self.decoder.vocab_size, assistant.decoder.vocab_size
-        if mine != other:
-            raise IncompatibleError(
-                f"its vocabulary has {other} tokens, this model's {mine}", field="assistant_model",
-                hint="give a model with the same tokenizer",
-            )  # fmt: skip
-
-    def _options(self, config: GenerationConfig | None, options: dict[str, Any]) -> GenerationConfig:
-        if config is not None and not isinstance(config, GenerationConfig):
-            raise UsageError(
-                f"GenerationConfig expected, got {type(config).__name__}", field="generation_config",
-                hint="give its fields as keywords: num_beams=4",
-            )  # fmt: skip
-        return (config or self.generation_config).with_options(**options)
-
-    def stream(
-        self,
-        image: Any,
-        *,
-        prompt: str | None = None,
-        generation_config: GenerationConfig | None = None,
-        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
-        stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
-        prefix_allowed_tokens_fn: PrefixFunction | None = None,
-        assistant_model: VisionEncoderDecoder | None = None,
-        **options: Any,
-    ) -> Iterator[str]:
-        """The text in, or about, one image, piece by piece as it is written: ``for piece in model.stream(image)``.
-
-        The pieces make up exactly the text of `generate_text`. A character comes once it is whole; under beams, once
-        all that may still win agree on it. Nothing runs ahead of what is taken; the model is in eval mode meanwhile.
-
-        Args:
-            image: a path, bytes, PIL image, array or tensor, or pixels (1, 3, H, W) as ``model.processor`` makes them.
-            prompt: as `generate_text` takes it.
-            generation_config: as `generate` takes it, and all that follows.
-
-        Raises:
-            ImageError: no image.
-            UsageError: options as in `generate`; more than one text; the model has no tokenizer.
-        """
-        config = self._options(generation_config, options)
-        if config.num_return_sequences > 1:
-            raise UsageError(
-                f"{config.num_return_sequences} texts cannot be one stream", field="num_return_sequences",
-                hint="pass 1, or call generate with streamer=",
-            )  # fmt: skip
-        spoiler = require_tokenizer(self.processor).token_to_id("<0xFF>")  # no character has this byte
-        batch = self._batch(image if isinstance(image, Tensor) and image.ndim == 4 else [image])
-        if (count := len(batch["pixel_values"])) > 1:
-            raise UsageError(f"{count} images cannot be one stream", field="image", hint="call stream for each")
-        self._check_assistant(assistant_model, config)
-        with torch.no_grad(), _eval_mode(self, assistant_model, compiled=config.compile):
-            state, request, encoded = self._prepared(
-                config, batch["pixel_values"], self._prompts(prompt, config, 1),
-                encoder_attention_mask=batch.get("encoder_attention_mask"), logits_processor=logits_processor,
-                stopping_criteria=stopping_criteria, prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
-            )  # fmt: skip
-            mask = batch.get("encoder_attention_mask")
-            drafter = _drafter(assistant_model, request, batch["pixel_values"], encoded, mask)
-        tokens = stream(state, request, drafter)
-
-        def pieces() -> Iterator[str]:
-            with _eval_mode(self, assistant_model, compiled=config.compile):
-                yield from text_pieces(tokens, request.input_ids[0].tolist(), self.processor.decode, spoiler)
-
-        return pieces()
-
-    def generate_text(
-        self,
-        images: Any,
-        *,
-        batch_size: int = 8,
-        prompt: str | None = None,
-        generation_config: GenerationConfig | None = None,
-        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
-        stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
-        assistant_model: VisionEncoderDecoder | None = None,
-        **options: Any,
-    ) -> list[TextResult]:
-        """The text in, or about, each image.
-
-        Args:
-            images: a path, bytes, PIL image, array or tensor, or a list of them; see `vedcore.processing`.
-            batch_size: images that go through the model together.
-            prompt: what every text starts with. Names of special tokens in it are those tokens; one that does not begin
-                with such a name stands behind the start id.
-            generation_config: as `generate` takes it, and all that follows.
-
-        Returns:
-            One result an image, or ``num_return_sequences`` of them side by side.
-
-        Raises:
-            ImageError: naming the image that cannot be read.
-            UsageError: the model has no tokenizer.
-        """
-        require_tokenizer(self.processor)
-        config = self._options(generation_config, options)
-        eos = config.token_ids(self.token_ids, self.decoder.vocab_size).eos
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise UsageError(f"batches of {batch_size!r}", field="batch_size", hint="give 1 or more")
-        sources = list(images) if isinstance(images, (list, tuple)) else [images]
-        prompts = self._prompts(prompt, config, len(sources))
-        results: list[TextResult] = []
-        for at in range(0, len(sources), batch_size):
-            batch = self._batch(sources[at : at + batch_size])
-            out = self.generate(
-                batch["pixel_values"], config, encoder_attention_mask=batch.get("encoder_attention_mask"),
-                decoder_input_ids=prompts[at : at + batch_size],
-                logits_processor=logits_processor, stopping_criteria=stopping_criteria,
-                assistant_model=assistant_model, return_dict_in_generate=True,
-            )  # fmt: skip
-            assert isinstance(out, GenerateOutput)
-            results.extend(text_results(out, self.processor, eos))
-        return results
-
-    def _batch(self, images: Any) -> Batch:
-        """Pixels and mask on the model's device."""
-        batch = Batch(pixel_values=images) if isinstance(images, Tensor) else self.processor(images=images)
-        return batch.to(self.device)
-
-    def _prompts(self, prompt: str | None, config: GenerationConfig, images: int) -> Tensor:
-        """(N, T) ids that the texts start with."""
-        ids = config.token_ids(self.token_ids, self.decoder.vocab_size)
-        if prompt is not None:
-            return encode_prompt(self.processor, prompt, ids.start).expand(images, -1)
-        return torch.tensor(config.start_ids(self._required("start", ids), images))[:, None]
-
     # -- folders ------------------------------------------------------------------------------------------------
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, format: str = "native", **options: Any) -> None:
@@ -722,65 +432,3 @@ class VisionEncoderDecoder(nn.Module):
                 os.path.join(folder, "model"), repo, revision=revision, private=private,
                 commit_message=commit_message, create_pr=create_pr, token=token,
             )  # fmt: skip
-
-
-def _check_pixels(pixel_values: Tensor) -> None:
-    check_tensors(pixel_values=pixel_values)
-    shaped = pixel_values.ndim == 4 and pixel_values.shape[1] == 3 and len(pixel_values) > 0
-    if not shaped or not pixel_values.is_floating_point():
-        raise UsageError(
-            f"images of shape {tuple(pixel_values.shape)} and type {pixel_values.dtype}", field="pixel_values",
-            hint="give (N, 3, H, W) of floats, N at least 1, as model.processor makes them, or call generate_text",
-        )  # fmt: skip
-
-
-def _as_encoder_output(outputs: Any) -> EncoderOutput | None:
-    """Encoder states from our own output, a tuple, or any object with ``last_hidden_state``."""
-    if outputs is None or isinstance(outputs, EncoderOutput):
-        return outputs
-    if isinstance(outputs, Tensor):
-        return EncoderOutput(outputs)
-    if isinstance(outputs, (tuple, list)) and outputs and isinstance(outputs[0], Tensor):
-        return EncoderOutput(
-            outputs[0], None, *outputs[1:3]
-        )  # as transformers' tuples: states, hidden states, attentions
-    states = getattr(outputs, "last_hidden_state", None)
-    if isinstance(states, Tensor):
-        return EncoderOutput(
-            states, *(getattr(outputs, name, None) for name in ("attention_mask", "hidden_states", "attentions"))
-        )
-    raise UsageError(
-        f"encoder_outputs of type {type(outputs).__name__}", field="encoder_outputs", hint="give what model.encode gave"
-    )
-
-
-def _drafter(
-    assistant: VisionEncoderDecoder | None, request: Request, pixel_values: Tensor | None, encoded: EncoderOutput,
-    mask: Tensor | None,
-) -> DraftModel | None:  # fmt: skip
-    """What guesses for ``request`` with another model: from the pixels where there are some, else from ``encoded``."""
-    if assistant is None:
-        return None
-    own = encoded if pixel_values is None else assistant.encode(pixel_values, mask)
-    states, states_mask = assistant._project(own, mask)
-    limit, use_cache = request.limits.max_length, request.options.use_cache
-    state = DecodingState(assistant.decoder, states, states_mask, request.attention_mask, limit, use_cache)
-    return DraftModel(state, request)
-
-
-@contextlib.contextmanager
-def _eval_mode(*models: VisionEncoderDecoder | None, compiled: bool) -> Iterator[None]:
-    """Eval mode for a while; a model that is in it anyway has its weights packed, unless what runs is compiled."""
-    there = [model for model in models if model is not None]
-    training = [module for model in there for module in model.modules() if module.training]
-    ready = [unpacked(model) if compiled else packed(model) for model in there if not model.training]
-    for module in training:
-        module.training = False
-    try:
-        with contextlib.ExitStack() as stack:
-            for context in ready:
-                stack.enter_context(context)
-            yield
-    finally:
-        for module in training:
-            module.training = True

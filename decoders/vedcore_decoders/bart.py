@@ -233,7 +233,6 @@ class BartDecoder(BuiltInDecoder):
         "bart-large": {"attention_dropout": 0.1, "activation_dropout": 0.1},
     }  # fmt: skip
     hub_repos: ClassVar[Mapping[str, str]] = {"bart-base": "facebook/bart-base", "bart-large": "facebook/bart-large"}
-    key_map = KEY_MAP
     transformers: ClassVar[tuple[TransformersClass, ...]] = (BART_MODEL,)
 
     def __init__(self, config: BartConfig) -> None:
@@ -329,5 +328,4 @@ class TrOCRDecoder(BartDecoder):
         "trocr-small-stage1": _SIZES["small"],
     }
     hub_repos: ClassVar[Mapping[str, str]] = {name: f"microsoft/{name}" for name in variants}
-    key_map = TROCR_KEY_MAP
     transformers = (TROCR_MODEL,)

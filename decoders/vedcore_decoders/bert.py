@@ -187,7 +187,6 @@ class BertDecoder(BuiltInDecoder):
         "bert-base-multilingual-cased": {**_IDS, "vocab_size": 119547},
     }
     hub_repos: ClassVar[Mapping[str, str]] = {name: f"google-bert/{name}" for name in variants}
-    key_map = KEY_MAP
     transformers = (BERT_MODEL,)
 
     def __init__(self, config: BertConfig) -> None:

@@ -154,7 +154,6 @@ class DistilBertDecoder(BuiltInDecoder):
         "distilbert-base-multilingual-cased": {**_IDS, "vocab_size": 119547},
     }
     hub_repos: ClassVar[Mapping[str, str]] = {name: f"distilbert/{name}" for name in variants}
-    key_map = KEY_MAP
     transformers = (DISTILBERT_MODEL,)
 
     def __init__(self, config: DistilBertConfig) -> None:

@@ -168,7 +168,6 @@ class GPT2Decoder(BuiltInDecoder):
         "gpt2-xl": "openai-community/gpt2-xl",
         "distilgpt2": "distilbert/distilgpt2",
     }
-    key_map = KEY_MAP
     transformers = (GPT2_MODEL,)
 
     def __init__(self, config: GPT2Config) -> None:

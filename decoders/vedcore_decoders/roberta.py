@@ -94,7 +94,6 @@ class RobertaDecoder(BertDecoder):
         "roberta-large": "FacebookAI/roberta-large",
         "distilroberta-base": "distilbert/distilroberta-base",
     }
-    key_map = KEY_MAP
     transformers = (ROBERTA_MODEL,)
 
     def __init__(self, config: RobertaConfig) -> None:

@@ -29,6 +29,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import onnx_runtime
 import torch
 import transformers as hf
 from torch import Tensor, nn
@@ -189,6 +190,8 @@ def measure(case: Case, folder: Path, rounds: int, threads: int) -> dict[str, An
     contestants = {"vedcore": lambda: ours.generate(images, **options), "transformers": transformers}
     if case.has_more:
         contestants["transformers, bf16 products"] = rounded
+        if onnx_runtime.INSTALLED:
+            contestants["onnx runtime"] = onnx_runtime.search(folder, images, case.beams, tokens, threads)
     peaks, ids = {}, {}
     for who, run in contestants.items():
         before = settled()
@@ -257,6 +260,8 @@ def main() -> None:
             if cases:
                 in_new_process(make, model, Path(place))
             for case in cases:
+                if case.has_more and onnx_runtime.INSTALLED:
+                    in_new_process(onnx_runtime.export, Path(place), case.beams, SIZES[model])
                 rows.append(in_new_process(measure, case, Path(place), options.rounds, options.threads))
                 if not options.json:
                     show(rows[-1])

@@ -75,7 +75,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp(name)
     theirs.encoder.save_pretrained(folder)  # the key map has the names of files
     ours.encoder.load_state_dict(to_ours(load_file(folder / "model.safetensors"), ours.encoder.key_map))
-    ours.decoder.load_state_dict(to_ours(theirs.decoder.state_dict(), ours.decoder.key_map))
+    ours.decoder.load_state_dict(to_ours(theirs.decoder.state_dict(), ours.decoder.transformers[0].key_map))
     assert ours.config.projector.name == projector
     if projector == "linear":
         ours.projector.proj.load_state_dict(theirs.enc_to_dec_proj.state_dict())

@@ -16,7 +16,7 @@ TOLERANCE = {"rtol": 0.0, "atol": 1e-4}
 def copied(case: Any) -> tuple[Any, Any]:
     """Theirs, and ours with its weights."""
     theirs, ours = case.build_theirs(seed=1), case.build(seed=2)
-    absent = ours.load_state_dict(to_ours(theirs.state_dict(), ours.key_map), strict=False)
+    absent = ours.load_state_dict(to_ours(theirs.state_dict(), ours.transformers[0].key_map), strict=False)
     assert not absent.unexpected_keys
     assert set(absent.missing_keys) == (ours.fresh_parameters() if case.name == "distilbert" else set())
     return theirs, ours
@@ -90,7 +90,7 @@ def test_key_map_both_ways(case: Any) -> None:
     """Their names and layouts come back, all of them, bit for bit; and so do ours."""
     theirs, ours = copied(case)
     there = theirs.state_dict()
-    back = to_theirs(to_ours(there, ours.key_map), ours.key_map)
+    back = to_theirs(to_ours(there, ours.transformers[0].key_map), ours.transformers[0].key_map)
     assert back.keys() == there.keys()
     for name, tensor in there.items():
         if name.endswith("predictions.bias") or name == "lm_head.bias":  # a second name, which is unused when untied
@@ -98,7 +98,7 @@ def test_key_map_both_ways(case: Any) -> None:
         assert torch.equal(back[name], there[name]), name
         assert back[name].shape == tensor.shape
     here = ours.state_dict()
-    again = to_ours(to_theirs(here, ours.key_map), ours.key_map)
+    again = to_ours(to_theirs(here, ours.transformers[0].key_map), ours.transformers[0].key_map)
     assert again.keys() == here.keys()
     assert all(torch.equal(again[name], tensor) for name, tensor in here.items())
 
@@ -122,7 +122,7 @@ def test_files_of_old(families: dict[str, Any], ids: Tensor) -> None:
         theirs, ours = copied(families[name])
         expected = ours(ids).logits
         other = families[name].build(seed=3)
-        read = to_ours(old(name, theirs.state_dict()), other.key_map)
+        read = to_ours(old(name, theirs.state_dict()), other.transformers[0].key_map)
         absent = other.load_state_dict(read, strict=False)
         assert not absent.unexpected_keys
         assert set(absent.missing_keys) <= {"output.weight"}  # tied: it is the embedding's

@@ -18,7 +18,7 @@ from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, Usa
 from vedcore.generation.config import GenerationConfig
 from vedcore.generation.request import Request
 from vedcore.generation.search import search
-from vedcore.hf.generation import read_generation, write_generation, write_ids
+from vedcore.hf.generation import read_generation, within_positions, write_generation, write_ids
 from vedcore.model import shift_tokens_right
 
 VOCAB, POSITIONS = 40, 32
@@ -111,7 +111,8 @@ def read(folder: Path, max_positions: int | None = POSITIONS) -> tuple[TokenIds,
     top = json.loads((folder / CONFIG).read_text())
     file = folder / GENERATION
     own = json.loads(file.read_text()) if file.exists() else None
-    return read_generation(own, top, top["decoder"], path=folder, max_positions=max_positions)
+    ids, config = read_generation(own, top, top["decoder"], path=folder)
+    return ids, within_positions(config, max_positions)
 
 
 def write_texts(model: Any, ids: TokenIds, config: GenerationConfig) -> list[list[int]]:
@@ -306,7 +307,7 @@ def test_bad_values(change: dict[str, Any], kind: type[ConfigError], field: str,
     file = change if where == "file" else None
     top, decoder = (change if where == "top" else {}), (change if where == "decoder" else {})
     with pytest.raises(ConfigError) as caught:
-        read_generation(file, top, decoder, path="some", max_positions=POSITIONS)
+        read_generation(file, top, decoder, path="some")
     assert type(caught.value) is kind
     message = str(caught.value)
     assert message.startswith(f"some/{GENERATION if where == 'file' else CONFIG}: ")

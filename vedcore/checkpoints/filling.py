@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vedcore.checkpoints.formats import LoadOptions, torch_dtype
+from vedcore.checkpoints.formats import LoadOptions
+from vedcore.components import torch_dtype
 from vedcore.composer import build
 from vedcore.config import ModelConfig
 from vedcore.errors import ConfigError

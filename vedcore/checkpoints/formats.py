@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from vedcore.components import torch_dtype
 from vedcore.config_files.plain import short
 from vedcore.errors import (
     CheckpointError,
@@ -30,10 +31,7 @@ if TYPE_CHECKING:
 
     from vedcore.model import VisionEncoderDecoder
 
-__all__ = [
-    "GENERATION", "MODEL_FILES", "Format", "LoadOptions",
-    "folder_of", "json_bytes", "load", "torch_dtype",
-]  # fmt: skip
+__all__ = ["GENERATION", "MODEL_FILES", "Format", "LoadOptions", "folder_of", "json_bytes", "load"]
 
 GENERATION = "generation_config.json"
 MODEL_FILES = re.compile(
@@ -175,22 +173,6 @@ def _offer(path: Path, error: UnknownComponentError) -> str:
     except OSError:
         return f"there is no folder {path.parent} either"
     return f"did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else error.hint
-
-
-def torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    """The type of that name.
-
-    Raises:
-        UsageError: no type for weights.
-    """
-    import torch
-
-    choices = {str(t).removeprefix("torch."): t for t in (torch.float32, torch.float16, torch.bfloat16, torch.float64)}
-    if dtype is None or (isinstance(dtype, torch.dtype) and dtype in choices.values()):
-        return dtype
-    if dtype in choices:
-        return choices[dtype]
-    raise UsageError(f"{dtype!r} is no type of weights", field="dtype", hint=f"choose one of {', '.join(choices)}")
 
 
 def json_bytes(data: Mapping[str, Any]) -> bytes:

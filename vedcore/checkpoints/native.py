@@ -24,8 +24,8 @@ from vedcore.checkpoints.formats import (
     Format,
     LoadOptions,
     json_bytes,
-    torch_dtype,
 )
+from vedcore.components import torch_dtype
 from vedcore.config import ModelConfig
 from vedcore.errors import ConfigError, ConfigSchemaError, TokenizerError, UsageError
 from vedcore.generation.config import GenerationConfig

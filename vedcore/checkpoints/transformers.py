@@ -25,15 +25,14 @@ from vedcore.checkpoints.formats import (
     Format,
     LoadOptions,
     json_bytes,
-    torch_dtype,
 )
+from vedcore.components import torch_dtype
 from vedcore.config import ComponentConfig, ModelConfig, TokenIds
 from vedcore.errors import ConfigError, IncompatibleError, UsageError
 from vedcore.hf.classes import TransformersClass
-from vedcore.hf.generation import read_generation, write_generation, write_ids
+from vedcore.hf.generation import read_generation, within_positions, write_generation, write_ids
 from vedcore.hf.image_processors import write_image_processor
 from vedcore.hf.tokenizers import write_tokenizer
-from vedcore.layers.drawing import LateDraws
 from vedcore.model import VisionEncoderDecoder
 from vedcore.parts import (
     CONFIG,
@@ -200,9 +199,7 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     decoder = read_section("decoder", top.get("decoder"), path=path, whole=True)
     tokenizer = read_tokenizer_of(snapshot, decoder.theirs.model_type)
     generation = read_json(snapshot, GENERATION) if snapshot.has(GENERATION) else None
-    token_ids, generation_config = read_generation(
-        generation, top, top["decoder"], path=snapshot.path, max_positions=_positions(decoder, path)
-    )
+    token_ids, generation_config = read_generation(generation, top, top["decoder"], path=snapshot.path)
     rows = (
         *under(encoder.theirs.key_map, "encoder.", "encoder."),
         *under(decoder.theirs.key_map, "decoder.", "decoder."),
@@ -218,7 +215,7 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     )
     manifest = known_hashes(snapshot) if options["verify"] else None
     model = filled(config, weights, options, path=path, tokenizer=tokenizer, manifest=manifest)
-    model.generation_config = generation_config
+    model.generation_config = within_positions(generation_config, model.decoder.max_positions)
     if config.preprocessing is None:
         height, width = model.processor.preprocessing.image_size
         warnings.warn(
@@ -231,14 +228,6 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
 
 def _component(section: Section) -> ComponentConfig:
     return ComponentConfig(name=section.name, **section.fields)
-
-
-def _positions(decoder: Section, path: Path) -> int | None:
-    """Tokens that a text of the decoder may have."""
-    with torch.device("meta"), LateDraws():
-        part = decoder.cls(decoder.cls.make_config(None, decoder.fields, path=path, prefix="decoder."))
-    positions: int | None = part.max_positions
-    return positions
 
 
 def _within_vocabulary(ids: TokenIds, vocab_size: int, path: Path) -> TokenIds:

@@ -50,7 +50,8 @@ def convert(
     it cannot be IN itself, which stays to go back to.
     """
     import vedcore
-    from vedcore.checkpoints.formats import folder_of, torch_dtype
+    from vedcore.checkpoints.formats import folder_of
+    from vedcore.components import torch_dtype
     from vedcore.planning import in_units
     from vedcore.plugins import load_component
 

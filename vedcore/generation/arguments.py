@@ -1,6 +1,6 @@
-"""What ``generate`` takes besides options, checked and made uniform before work begins.
+"""What a model and its ``generate`` take besides options, checked and made uniform before work begins.
 
-Shape letters: N images, T prompt tokens.
+Shape letters: N images, H x W pixels, T prompt tokens.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from vedcore.errors import UsageError
+from vedcore.outputs import EncoderOutput
 
-__all__ = ["as_functions", "check_tensors", "prompt_ids"]
+__all__ = ["as_encoder_output", "as_functions", "check_pixels", "check_tensors", "prompt_ids"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -28,6 +29,21 @@ def check_tensors(**arguments: object) -> None:
         if value is not None and not isinstance(value, Tensor):
             hint = "give files and pictures to generate_text" if name == "pixel_values" else "wrap it in torch.tensor"
             raise UsageError(f"a tensor expected, got {type(value).__name__}", field=name, hint=hint)
+
+
+def check_pixels(pixel_values: Tensor) -> None:
+    """Refuse what is no batch of images, (N, 3, H, W) of floats.
+
+    Raises:
+        UsageError: saying what it is.
+    """
+    check_tensors(pixel_values=pixel_values)
+    shaped = pixel_values.ndim == 4 and pixel_values.shape[1] == 3 and len(pixel_values) > 0
+    if not shaped or not pixel_values.is_floating_point():
+        raise UsageError(
+            f"images of shape {tuple(pixel_values.shape)} and type {pixel_values.dtype}", field="pixel_values",
+            hint="give (N, 3, H, W) of floats, N at least 1, as model.processor makes them, or call generate_text",
+        )  # fmt: skip
 
 
 def as_functions(name: str, given: Function | Sequence[Function] | None) -> tuple[Function, ...]:
@@ -77,3 +93,25 @@ def prompt_ids(given: Tensor | None, mask: Tensor | None, starts: Sequence[int] 
     if mask is not None and bool(((mask[:, 1:] == 0) & (mask[:, :-1] != 0)).any()):
         raise UsageError("a prompt has padding inside", field="decoder_attention_mask", hint="pad at the left")
     return given.long(), mask
+
+
+def as_encoder_output(outputs: Any) -> EncoderOutput | None:
+    """Encoder states from our own output, a tuple, or any object with ``last_hidden_state``.
+
+    Raises:
+        UsageError: something else.
+    """
+    if outputs is None or isinstance(outputs, EncoderOutput):
+        return outputs
+    if isinstance(outputs, Tensor):
+        return EncoderOutput(outputs)
+    if isinstance(outputs, (tuple, list)) and outputs and isinstance(outputs[0], Tensor):
+        return EncoderOutput(outputs[0], None, *outputs[1:3])  # transformers' order: states, hidden states, attentions
+    states = getattr(outputs, "last_hidden_state", None)
+    if isinstance(states, Tensor):
+        return EncoderOutput(
+            states, *(getattr(outputs, name, None) for name in ("attention_mask", "hidden_states", "attentions"))
+        )
+    raise UsageError(
+        f"encoder_outputs of type {type(outputs).__name__}", field="encoder_outputs", hint="give what model.encode gave"
+    )

@@ -21,7 +21,7 @@ from vedcore.generation.drafters import Drafter
 from vedcore.generation.greedy import draw
 from vedcore.generation.logits import PrefixFunction, Processor
 from vedcore.generation.ragged import ragged
-from vedcore.generation.request import Request, apply, raise_barred, raise_non_finite
+from vedcore.generation.request import Request, apply, barring, raise_barred, raise_non_finite
 from vedcore.generation.state import DecodingState
 from vedcore.generation.stopping import WORDS, Stopping
 from vedcore.generation.streaming import Steps
@@ -162,8 +162,8 @@ class _Writer:
         if not self.plain:
             scores = apply(row.processors, self._ids(row), logits[None])
             token = int(draw(scores.softmax(1), 1, self.generator) if self.options.do_sample else scores.argmax(1))
-            if scores[0, token] == -math.inf:
-                raise_barred(*self._where(number))
+            if barring(scores[0, token], self.options):
+                raise_barred(scores[:, token].expand(len(self.rows)), *self._where(number))
             log_prob = float(self.usable[number, at, token]) - total
             row.scores.append(scores)
         row.ids.append(token)

@@ -76,6 +76,8 @@ def beam_search(state: State, request: Request, streaming: bool = False) -> Step
         choice = choose(Step(logits, usable, total, running, going, so_far, max_length - length))
         unusable = ~total.isfinite() & going.repeat_interleave(width, 0)  # (B, 1)
         barred = choice.barred & going[:, 0]
+        if not options.remove_invalid_values:
+            barred = barred | choice.found.score.isnan().any(1) & going[:, 0]
         pool.add(choice, going, step, options.length_penalty)
         running, beam = choice.running, choice.live.cell // vocab_size
 
@@ -92,7 +94,7 @@ def beam_search(state: State, request: Request, streaming: bool = False) -> Step
         if flags[0]:
             raise_non_finite(logits, unusable[:, 0], beams, step - 1)
         if flags[1]:
-            raise_barred(barred, groups, step - 1)
+            raise_barred(choice.found.score, barred, groups, step - 1)
         lived.append(Lived(row, choice.live.cell % vocab_size, choice.live.log_prob))
         if agreement is not None:
             for token in agreement.update(lived[-1], pool, flags[3:], step, vocab_size):

@@ -21,7 +21,7 @@ from vedcore.generation.stopping import Stopping
 
 __all__ = [
     "FAR", "Beams", "Candidates", "Choice", "Chooser", "Step", "best", "candidates_for", "go_on", "log_probs",
-    "processed", "top", "why_ended",
+    "losing", "processed", "tied", "top", "why_ended",
 ]  # fmt: skip
 
 FAR = -1.0e9
@@ -106,7 +106,7 @@ class Beams:
         self.reads_ids = bool(self.processors) or not self.stopping.only_eos
         self.scores: list[Tensor] = []
         self.generator, self.count = self.request.generator(), candidates_for(self.request) * options.num_beams
-        self.forced = options.forced_bos_token_id is not None or options.forced_eos_token_id is not None
+        self.tied = tied(self.request, self.stopping)
 
     def __call__(self, step: Step) -> Choice:
         options = self.request.options
@@ -117,9 +117,9 @@ class Beams:
             if options.do_sample:
                 score, cell = _drawn(scores, step.running, self.count, self.generator)
             else:
-                score, cell = best(scores, None, step.running, self.count, self.forced)
+                score, cell = best(scores, None, step.running, self.count, self.tied)
         else:  # the order within a row is that of the logits, so only the winners are normalised
-            score, cell = best(step.usable, step.total, step.running, self.count)
+            score, cell = best(step.usable, step.total, step.running, self.count, self.tied)
         found = Candidates(score, cell, log_probs(step, cell))
         return go_on(found, step, why_ended(self.stopping, found, step, self.scores))
 
@@ -128,12 +128,17 @@ def go_on(found: Candidates, step: Step, why: Tensor) -> Choice:
     """Let the best that have not ended go on; ``why`` (S, K)."""
     beams = step.running.shape[1]
     ended = why != 0
-    running, index = torch.where(ended, found.score + FAR, found.score).topk(beams)
+    running, index = torch.where(ended, losing(found.score), found.score).topk(beams)
     if not step.left:
         ended = torch.ones_like(ended)
     complete = ended & (torch.arange(ended.shape[1], device=ended.device) < beams)
     barred = found.score.amax(1) == -math.inf
     return Choice(found, complete, why, running, found.take(index), ended.all(), barred)
+
+
+def losing(score: Tensor) -> Tensor:
+    """The scores of what must lose, in their order; processors may have made them infinite."""
+    return (score + FAR).masked_fill(score == math.inf, FAR)
 
 
 def why_ended(stopping: Stopping, found: Candidates, step: Step, scores: list[Tensor]) -> Tensor:
@@ -155,6 +160,19 @@ def candidates_for(request: Request) -> int:
     return max(2, 1 + len(request.token_ids.eos))
 
 
+def tied(request: Request, stopping: Stopping) -> bool:
+    """Whether continuations may tie: forced and barred tokens do, and what must lose rounds to one score."""
+    options = request.options
+    return bool(
+        options.forced_bos_token_id is not None
+        or options.forced_eos_token_id is not None
+        or options.remove_invalid_values
+        or stopping.strings
+        or stopping.times
+        or stopping.criteria
+    )
+
+
 def processed(processors: Sequence[Processor], step: Step, less: Tensor | None = None) -> Tensor:
     """(B, V) log-probabilities, ``less`` something, after all processors."""
     scores = step.logits.log_softmax(1)
@@ -170,7 +188,7 @@ def log_probs(step: Step, cell: Tensor) -> Tensor:
 
 
 def best(
-    scores: Tensor, total: Tensor | None, running: Tensor, count: int, forced: bool = False
+    scores: Tensor, total: Tensor | None, running: Tensor, count: int, tied: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Scores and cells (S, count) of the best continuations: the best of the best of each beam.
 
@@ -179,10 +197,11 @@ def best(
         total: (B, 1) what is to be subtracted; None for nothing.
         running: (S, W) scores of the beams.
         count: of each search.
-        forced: all beams are looked at together, slower: forced tokens tie, and transformers breaks ties like this.
+        tied: all beams are looked at together, slower: transformers breaks ties like this.
     """
     (searches, beams), vocab_size = running.shape, scores.shape[1]
-    if forced:
+    if tied:
+        scores = scores if total is None else scores - total
         score, cell = (scores.reshape(searches, beams, -1) + running[:, :, None]).flatten(1).topk(count)
         return score, cell
     each = min(count, vocab_size)

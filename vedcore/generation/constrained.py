@@ -27,6 +27,7 @@ from vedcore.generation.candidates import (
     candidates_for,
     log_probs,
     processed,
+    tied,
     why_ended,
 )
 from vedcore.generation.request import Request
@@ -124,7 +125,7 @@ class ForcedWords:
         self.width, self.words = options.num_beams, options.forced_words
         self.longest = max(len(run) for word in self.words for run in word)
         self.count = candidates_for(request) * self.width
-        self.forced = options.forced_bos_token_id is not None or options.forced_eos_token_id is not None
+        self.tied = tied(request, self.stopping)
         self.reserved = int(options.forced_eos_token_id is not None)
         """Tokens at the end that are not ours to choose."""
         if ends := {i for word in self.words for run in word for i in run} & set(request.token_ids.eos):
@@ -158,7 +159,7 @@ class ForcedWords:
             scores, total = processed(self.processors, step), None
             if self.request.options.output_scores:
                 self.scores.append(scores)
-        score, cell = best(scores, total, step.running, self.count, self.forced)
+        score, cell = best(scores, total, step.running, self.count, self.tied)
         found = self._with_next_words(Candidates(score, cell, log_probs(step, cell)), step, scores, total)
         why = why_ended(self.stopping, found, step, self.scores)
 

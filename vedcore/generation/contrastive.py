@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vedcore.generation.request import Request, apply, raise_barred, raise_non_finite
+from vedcore.generation.request import Request, apply, barring, raise_barred, raise_non_finite
 from vedcore.generation.state import DecodingState
 from vedcore.generation.stopping import Stopping
 from vedcore.generation.streaming import Steps
@@ -63,7 +63,8 @@ def contrastive_steps(state: DecodingState, request: Request) -> Steps:
         tokens, row = best.indices.gather(1, choice)[:, 0], first + choice[:, 0]
 
         unusable = unfinished & ~total.isfinite()
-        barred = unfinished & (scores.amax(1) == -math.inf)
+        greatest = scores.amax(1)  # (B,)
+        barred = unfinished & barring(greatest, options)
         log_probs.append(torch.where(unfinished, usable.gather(1, tokens[:, None])[:, 0] - total, 0.0))
         if options.output_scores:
             kept_scores.append(scores)
@@ -81,7 +82,7 @@ def contrastive_steps(state: DecodingState, request: Request) -> Steps:
         if flags[0]:
             raise_non_finite(logits, unusable, 1, length - request.prompt_length - 1)
         if flags[1]:
-            raise_barred(barred, 1, length - request.prompt_length - 1)
+            raise_barred(greatest, barred, 1, length - request.prompt_length - 1)
         yield tokens
         over = not any(flags[2:]) or length >= request.limits.max_length
         for steps in (state.attentions, state.cross_attentions, state.hidden_states):

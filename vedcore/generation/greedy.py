@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from vedcore.generation.request import Request, apply, raise_barred, raise_non_finite
+from vedcore.generation.request import Request, apply, barring, raise_barred, raise_non_finite
 from vedcore.generation.state import State
 from vedcore.generation.stopping import Stopping
 from vedcore.generation.streaming import Steps
@@ -47,7 +47,8 @@ def sample_steps(state: State, request: Request) -> Steps:
         scores = apply(processors, ids[:, :length], logits)
         tokens = draw(scores.softmax(1), 1, generator)[:, 0] if options.do_sample else scores.argmax(1)
         unusable = unfinished & ~total.isfinite()
-        barred = unfinished & (scores.gather(1, tokens[:, None])[:, 0] == -math.inf)
+        chosen = scores.gather(1, tokens[:, None])[:, 0]  # (B,)
+        barred = unfinished & barring(chosen, options)
         log_probs.append(torch.where(unfinished, usable.gather(1, tokens[:, None])[:, 0] - total, 0.0))
         if options.output_scores:
             kept_scores.append(scores)
@@ -65,7 +66,7 @@ def sample_steps(state: State, request: Request) -> Steps:
         if flags[0]:
             raise_non_finite(logits, unusable, copies, length - request.prompt_length - 1)
         if flags[1]:
-            raise_barred(barred, copies, length - request.prompt_length - 1)
+            raise_barred(chosen, barred, copies, length - request.prompt_length - 1)
         yield tokens
         if not any(flags[2:]) or length >= request.limits.max_length:
             break

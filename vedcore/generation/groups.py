@@ -21,6 +21,7 @@ from vedcore.generation.candidates import (
     go_on,
     log_probs,
     processed,
+    tied,
     why_ended,
 )
 from vedcore.generation.request import Request
@@ -43,7 +44,7 @@ class Groups:
         self.reads_ids = bool(self.processors) or not self.stopping.only_eos
         self.scores: list[Tensor] = []
         self.count = candidates_for(self.request) * self.beams
-        self.forced = options.forced_bos_token_id is not None or options.forced_eos_token_id is not None
+        self.tied = tied(self.request, self.stopping)
 
     def __call__(self, step: Step) -> Choice:
         options = self.request.options
@@ -55,7 +56,7 @@ class Groups:
             less = options.diversity_penalty * written.repeat_interleave(self.beams, 0)  # (N W, V)
             if self.processors or options.output_scores:
                 scores.append(processed(self.processors, part, less))
-                score, cell = best(scores[-1], None, part.running, self.count, self.forced)
+                score, cell = best(scores[-1], None, part.running, self.count, self.tied)
             else:
                 score, cell = best(part.usable - less, part.total, part.running, self.count)
             found = Candidates(score, cell, log_probs(part, cell))

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vedcore.generation.candidates import FAR, Choice
+from vedcore.generation.candidates import FAR, Choice, losing
 
 __all__ = ["Agreement", "Lived", "Pool", "Texts"]
 
@@ -68,7 +68,7 @@ class Pool:
         """
         found, complete = choice.found, choice.complete & going
         score = found.score / length**length_penalty
-        score = torch.where(complete, score, score + FAR).nan_to_num(nan=-math.inf, neginf=-math.inf)
+        score = torch.where(complete, score, losing(score)).nan_to_num(-math.inf, math.inf, -math.inf)
         self.score, index = torch.cat([self.score, score], 1).topk(self.score.shape[1])
         self.length = torch.cat([self.length, complete * length], 1).gather(1, index)
         self.cell = torch.cat([self.cell, found.cell], 1).gather(1, index)

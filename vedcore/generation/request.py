@@ -21,7 +21,7 @@ from vedcore.generation.constraints import Constrained, TokenAutomaton
 from vedcore.generation.logits import PrefixFunction, Processor, make_processors
 from vedcore.generation.stopping import Scores
 
-__all__ = ["Request", "StoppingCriterion", "apply", "raise_barred", "raise_non_finite"]
+__all__ = ["Request", "StoppingCriterion", "apply", "barring", "raise_barred", "raise_non_finite"]
 
 StoppingCriterion = Callable[[Tensor, Scores], Tensor | bool]
 """``(input_ids (B, L), scores) -> (B,) bool``, True where a row is done, or one bool for all. ``scores`` are those of
@@ -137,8 +137,18 @@ def raise_non_finite(logits: Tensor, unusable: Tensor, copies: int, step: int) -
     )
 
 
-def raise_barred(barred: Tensor, copies: int, step: int) -> NoReturn:
-    """Say which prompts have no token left: ``barred`` (B,) of ``copies`` rows a prompt."""
+def barring(chosen: Tensor, options: GenerationConfig) -> Tensor:
+    """Which scores of what was chosen, of any shape, say that there was nothing to choose."""
+    return chosen == -math.inf if options.remove_invalid_values else ~(chosen > -math.inf)
+
+
+def raise_barred(chosen: Tensor, barred: Tensor, copies: int, step: int) -> NoReturn:
+    """Say which prompts have no token left: ``barred`` (B,) of ``copies`` rows a prompt, by scores (B, ...)."""
+    if chosen[barred].isnan().any():
+        raise NonFiniteError(
+            f"the scores of {_rows(barred, copies)} hold NaN after the processors at {_where(step)}",
+            hint="check logits_processor, or relax what bars tokens",
+        )
     raise GenerationError(
         f"the options leave {_rows(barred, copies)} no token to go on with at {_where(step)}",
         hint="relax what bars tokens, as no_repeat_ngram_size or suppress_tokens, or pass a smaller max_new_tokens",

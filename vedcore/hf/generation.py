@@ -19,7 +19,7 @@ from vedcore.errors import ConfigError, ConfigSchemaError
 from vedcore.generation.config import MAX_LENGTH, UNBOUNDED_LENGTH, GenerationConfig
 from vedcore.generation.rules import EITHER, without_idle
 
-__all__ = ["read_generation", "write_generation", "write_ids"]
+__all__ = ["read_generation", "within_positions", "write_generation", "write_ids"]
 
 OURS = ("seed", "allowed_chars", "pattern", "lexicon", "repetition_stop")
 """Options that transformers does not have."""
@@ -77,7 +77,6 @@ def read_generation(
     decoder: Mapping[str, Any],
     *,
     path: object,
-    max_positions: int | None = None,
 ) -> tuple[TokenIds, GenerationConfig]:
     """The ids and options with which transformers' ``generate`` writes.
 
@@ -89,8 +88,6 @@ def read_generation(
         top: ``config.json``.
         decoder: its decoder's section.
         path: the folder, for messages.
-        max_positions: positions of the decoder, None where it has no last one; a greater length that a file gives
-            becomes what they allow.
 
     Returns:
         Token ids as training takes them, and options, which hold ids where generation's are others. Without a length
@@ -119,7 +116,7 @@ def read_generation(
 
     options = {name: given[name] for name in SHARED if name in given and name not in TOKEN_ID_FIELDS}
     try:
-        config = GenerationConfig.parse(_with_effect(options, max_positions))
+        config = GenerationConfig.parse(_with_effect(options))
     except ConfigError as error:
         name = (error.field or "").partition(".")[0]
         inner = generation_config is None and name in decoder and top.get(name) is None
@@ -142,6 +139,17 @@ def read_generation(
     if eos != ours.eos:
         changes["eos_token_id"] = eos
     return ours, config.model_copy(update=changes)
+
+
+def within_positions(config: GenerationConfig, max_positions: int | None) -> GenerationConfig:
+    """The options with lengths that the positions of a decoder allow; None is a decoder that has no last one."""
+    lengths = {name: value for pair in EITHER for name in pair if (value := getattr(config, name)) is not None}
+    if max_positions is None or not lengths:
+        return config
+    # the last token is not read again; without a word on it a row fills the positions
+    longest = max_positions + ("max_length" in lengths or "max_new_tokens" in lengths)
+    fitting = {name: min(value, longest - name.endswith("_new_tokens")) for name, value in lengths.items()}
+    return config.model_copy(update=fitting)
 
 
 def write_generation(config: GenerationConfig, ids: TokenIds, *, max_positions: int | None = None) -> dict[str, Any]:
@@ -184,7 +192,7 @@ def _given(section: Mapping[str, Any]) -> dict[str, Any]:
     return {name: section[name] for name in known if section.get(name) is not None}
 
 
-def _with_effect(options: Mapping[str, Any], max_positions: int | None) -> dict[str, Any]:
+def _with_effect(options: Mapping[str, Any]) -> dict[str, Any]:
     """Without those that others leave no use for, and with lengths that fit each other."""
     forced = {name: options[name] for name in ("force_words_ids",) if name in options}  # not to be lost unsaid
     kept = {**without_idle(options, forced), **forced}
@@ -193,8 +201,6 @@ def _with_effect(options: Mapping[str, Any], max_positions: int | None) -> dict[
             kept.pop(whole, None)
     lengths = {name: _length(name, kept[name]) for pair in EITHER for name in pair if name in kept}
     longest = lengths.get("max_length", lengths.get("max_new_tokens", MAX_LENGTH) + 1)
-    if max_positions is not None:  # the last token is not read again; without a word on it a row fills the positions
-        longest = min(longest, max_positions + ("max_length" in lengths or "max_new_tokens" in lengths))
     for name in lengths:  # transformers, too, goes on until a row is cut if it may not end before
         kept[name] = min(lengths[name], longest - name.endswith("_new_tokens"))
     return kept

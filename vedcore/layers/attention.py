@@ -90,12 +90,12 @@ def attend(
 
 def _attend_few(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
     """`attend` for a few queries, where what counts is how often torch is called."""
-    rows, heads = query.shape[:2]
     key, value = key.flatten(0, 1), value.flatten(0, 1)  # (B*H, L, K)
     scores = torch.bmm((query * scaling).flatten(0, 1), key.transpose(1, 2))  # (B*H, T, L)
     if mask is not None:
-        scores = scores.unflatten(0, (rows, heads)).masked_fill(~mask, torch.finfo(scores.dtype).min).flatten(0, 1)
-    return torch.bmm(scores.softmax(-1), value).unflatten(0, (rows, heads))  # (B, H, T, K)
+        by_row = scores.view(*query.shape[:3], -1)  # (B, H, T, L)
+        scores = by_row.masked_fill(~mask, torch.finfo(scores.dtype).min).flatten(0, 1)
+    return torch.bmm(scores.softmax(-1), value).view(*query.shape[:3], -1)  # (B, H, T, K)
 
 
 class _Attention(nn.Module):

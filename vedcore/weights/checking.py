@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import nn
 
 from vedcore.errors import CheckpointMismatchError
-from vedcore.weights.keymap import their_name
+from vedcore.weights.keymap import NAMES_SHOWN, their_name
 
 if TYPE_CHECKING:
     from vedcore.weights.loading import Weights
 
 __all__ = ["Check", "LoadReport", "some"]
-
-NAMES_SHOWN = 5
 
 
 class LoadReport(NamedTuple):
@@ -116,6 +114,7 @@ def _groups(model: nn.Module) -> dict[str, list[str]]:
 
 
 def some(names: Iterable[str]) -> str:
+    """The first few names, and how many there are beside them."""
     names = list(names)
     more = len(names) - NAMES_SHOWN
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -201,11 +201,6 @@ class Assignment:
     row: Row
     back: bool
 
-    @property
-    def plain(self) -> bool:
-        """Whether the sources, one below the other, are the one target as they stand."""
-        return len(self.targets) == 1 and self.row.change.to_ours is _same
-
     def apply(self, found: Sequence[Tensor | None], *, views: bool = False) -> dict[str, Tensor] | None:
         """The targets for the sources; None where they are not to be cut into so many.
 
@@ -261,11 +256,6 @@ class Joined:
     def device(self) -> torch.device:
         """Where the parts are."""
         return self.parts[0].device
-
-    @property
-    def ndim(self) -> int:
-        """How many axes it has."""
-        return len(self.shape)
 
 
 class Assignments(NamedTuple):

@@ -198,24 +198,22 @@ class _Filling:
         }  # fmt: skip
         """Names of the stored tensors that have a part in it."""
         self.filled: dict[int, str] = {}
-        self.sources: dict[int, dict[int, Tensor]] = {}
-        """Of assignments that are not complete: the sources that are, by their position."""
+        self.sources: dict[int, dict[int, tuple[str, Tensor]]] = {}
+        """Of assignments that are not complete: the names and tensors that have been read, by their position."""
 
     def take(self, name: str, tensor: Tensor) -> Collection[str]:
-        """A stored tensor has been read; the names of those that have been copied now."""
+        """A stored tensor has been read; the names of those that have been joined with it, and are not needed now."""
         assignment, position = self.weights.plans[name]
         sources = self.sources.setdefault(id(assignment), {})
-        sources[position] = tensor
-        if len(sources) == sum(source is not None for source in assignment.sources):
-            del self.sources[id(assignment)]
-            found = [sources.get(i) for i in range(len(assignment.sources))]
-            targets = assignment.apply(found, views=self.views)
-            for target, value in (targets or {}).items():
-                if target in self.state:
-                    self._fill(target, value)
-            if len(found) > 1:
-                return [name for name, plan in self.weights.plans.items() if plan[0] is assignment]
-        return ()
+        sources[position] = name, tensor
+        if len(sources) < sum(source is not None for source in assignment.sources):
+            return ()
+        del self.sources[id(assignment)]
+        found = [sources[i][1] if i in sources else None for i in range(len(assignment.sources))]
+        for target, value in (assignment.apply(found, views=self.views) or {}).items():
+            if target in self.state:
+                self._fill(target, value)
+        return [name for name, _ in sources.values()] if len(found) > 1 else ()
 
     def _fill(self, name: str, value: Tensor) -> None:
         target = self.state[name]

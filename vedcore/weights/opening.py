@@ -114,6 +114,11 @@ def _open_file(snapshot: Snapshot, name: str, index: str | None) -> WeightFile:
 
 
 def check_hash(file: WeightFile, name: str, manifest: Mapping[str, FileRecord]) -> None:
+    """Compare a file that was read with what the manifest has under ``name``.
+
+    Raises:
+        CheckpointCorruptError: it is another, or the manifest does not know it.
+    """
     if name not in manifest:
         hint = "load with verify=False if you put it there"
         raise CheckpointCorruptError("is not in the manifest", path=file.path, hint=hint)

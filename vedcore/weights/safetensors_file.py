@@ -76,6 +76,7 @@ class TensorFile:
         self.not_finite: list[str] = []
         """Tensors in which `read` has found NaN or Inf."""
         self._file = file
+        self._mapped: mapping.mmap | None = None
         self.size = os.fstat(file.fileno()).st_size
         self._header = self._read_header(self.size)
         data = json_object(self._header[8:], path)
@@ -146,17 +147,18 @@ class TensorFile:
                 it, cuts or changes them. Tensors that are not aligned there are read.
 
         Yields:
-            Names and tensors, each in contiguous memory of its own.
+            Names and tensors, contiguous, each in memory of its own or in the map.
 
         Raises:
             CheckpointCorruptError: the file was cut meanwhile.
+            CheckpointError: the disk fails, or the file cannot be mapped.
         """
-        file = self._mapped = self._map() if mmap else None
+        self._mapped = self._map() if mmap else None
         chosen = [name for name in self.tensors if take_hash or name in names]
         digest = hashlib.sha256(self._header)
         hashed: Future[None] | None = None
         with ThreadPoolExecutor(_READERS) as readers, ThreadPoolExecutor(1) as hasher:
-            for name, memory, chunks in self._begun(readers, chosen, file, check_finite):
+            for name, memory, chunks in self._begun(readers, chosen, check_finite):
                 finite = [chunk.result() for chunk in chunks]
                 if take_hash:
                     if hashed is not None:
@@ -192,16 +194,16 @@ class TensorFile:
                     self._mapped.madvise(mapping.MADV_DONTNEED, start, stop - start)
 
     def _begun(
-        self, readers: ThreadPoolExecutor, names: list[str], file: mapping.mmap | None, check_finite: bool
+        self, readers: ThreadPoolExecutor, names: list[str], check_finite: bool
     ) -> Iterator[tuple[str, Tensor, list[Future[bool]]]]:
         """The bytes of each tensor, and the readers at work on them: they begin on what comes next before it is due."""
         begun: deque[tuple[str, Tensor, list[Future[bool]]]] = deque()
         ahead = 0
         for name in names:
             stored, at = self.tensors[name], len(self._header) + self.tensors[name].start
-            size, mapped = stored.stop - stored.start, file is not None and not at % stored.dtype.itemsize
+            size, mapped = stored.stop - stored.start, self._mapped is not None and not at % stored.dtype.itemsize
             if mapped and size:
-                memory = torch.frombuffer(file, dtype=torch.uint8, count=size, offset=at)
+                memory = torch.frombuffer(self._mapped, dtype=torch.uint8, count=size, offset=at)
             else:
                 memory = torch.empty(size, dtype=torch.uint8)
             look = stored.dtype if check_finite else None

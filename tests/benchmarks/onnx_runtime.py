@@ -1,0 +1,110 @@
+"""The same models in ONNX Runtime: two graphs exported from transformers, and a plain loop over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers as hf
+from torch import Tensor, nn
+
+INSTALLED = all(find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
+
+
+class Look(nn.Module):
+    """Pixels to the keys and values of cross-attention, layer by layer; what else the decoder does is cut away."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """(1, C, H, W) -> keys, values, keys, …, each (1, heads, S, D)."""
+        start = torch.tensor([[self.model.config.decoder_start_token_id]])
+        read = self.model(pixel_values=pixels, decoder_input_ids=start, use_cache=True)
+        return [states for layer in read.past_key_values.cross_attention_cache.layers for states in layer_of(layer)]
+
+
+class Step(nn.Module):
+    """One token for every row: the best of the next ones, and the past with this one in it."""
+
+    def __init__(self, model: Any, beams: int) -> None:
+        super().__init__()
+        self.decoder, self.beams = model.decoder, beams
+
+    def forward(
+        self, tokens: Tensor, parents: Tensor, past: list[Tensor], seen: list[Tensor]
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """(B, 1) tokens that continue (B,) rows of the past, each (A, heads, T, D), over what `Look` returns ->
+        (B, beams) log-probabilities and tokens, and the past as each (B, heads, T + 1, D)."""
+        past = [states[parents] for states in past]
+        cache = hf.EncoderDecoderCache(
+            hf.DynamicCache(list(zip(past[::2], past[1::2], strict=True))),
+            hf.DynamicCache(list(zip(seen[::2], seen[1::2], strict=True))),
+        )
+        length_only = seen[0][:, 0]  # (1, S, D): the keys of these states are in the cache
+        logits = self.decoder(tokens, past_key_values=cache, encoder_hidden_states=length_only, use_cache=True).logits
+        best = logits[:, -1].log_softmax(-1).topk(self.beams)
+        return *best, [states for layer in cache.self_attention_cache.layers for states in layer_of(layer)]
+
+
+def layer_of(layer: Any) -> tuple[Tensor, Tensor]:
+    """Keys and values."""
+    return layer.keys, layer.values
+
+
+def export(folder: Path, beams: int, size: int) -> None:
+    """Writes look.onnx and step.onnx beside the weights, for square images of `size` pixels."""
+    hf.utils.logging.disable_progress_bar()
+    model = hf.VisionEncoderDecoderModel.from_pretrained(folder).eval()
+    pixels = torch.randn(1, 3, size, size)
+    with torch.no_grad():
+        look, step = Look(model).eval(), Step(model, beams).eval()
+        seen = look(pixels)
+        past = [states.new_zeros(2, states.shape[1], 5, states.shape[3]) for states in seen]
+        grown = {0: torch.export.Dim("before"), 2: torch.export.Dim("length")}
+        rows, fixed = {0: torch.export.Dim("rows")}, {0: torch.export.Dim.STATIC}
+        torch.onnx.export(look, (pixels,), folder / "look.onnx", dynamo=True, verbose=False)
+        torch.onnx.export(
+            step,
+            (torch.zeros(3, 1, dtype=torch.long), torch.zeros(3, dtype=torch.long), past, seen),
+            folder / "step.onnx",
+            dynamo=True,
+            verbose=False,
+            dynamic_shapes=(rows, rows, [grown] * len(past), [fixed] * len(seen)),
+        )
+
+
+def search(folder: Path, images: Tensor, beams: int, tokens: int, threads: int) -> Callable[[], Tensor]:
+    """What decodes the one image to (1, 1 + tokens) ids; no text may end early."""
+    import onnxruntime as ort  # here, since the benchmark also runs without it
+
+    config = hf.VisionEncoderDecoderConfig.from_pretrained(folder)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # or its threads slow down who runs next
+    look, step = (ort.InferenceSession(folder / f"{name}.onnx", options) for name in ("look", "step"))
+    names = [entry.name for entry in step.get_inputs()]
+    value = ort.OrtValue.ortvalue_from_numpy
+    pixels = {look.get_inputs()[0].name: value(images.numpy())}
+
+    def run() -> Tensor:
+        seen = look.run_with_ort_values(None, pixels)
+        _, heads, _, width = seen[0].shape()
+        past = [value(np.zeros((1, heads, 0, width), np.float32))] * len(seen)
+        ids = np.full((1, 1), config.decoder_start_token_id)  # (rows, T)
+        parents, sums = np.zeros(1, np.int64), np.zeros(1, np.float32)  # (rows,)
+        for _ in range(tokens):
+            given = [value(np.ascontiguousarray(ids[:, -1:])), value(parents), *past, *seen]
+            best, chosen, *past = step.run_with_ort_values(None, dict(zip(names, given, strict=True)))
+            total = (sums[:, None] + best.numpy()).ravel()  # (rows * beams,)
+            top = np.argsort(-total)[:beams]
+            parents, sums = top // beams, total[top]
+            ids = np.concatenate([ids[parents], chosen.numpy().ravel()[top, None]], 1)
+        return torch.from_numpy(ids[:1])
+
+    return run
