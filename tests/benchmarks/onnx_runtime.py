@@ -66,8 +66,8 @@ def export(folder: Path, beams: int, size: int) -> None:
         look, step = Look(model).eval(), Step(model, beams).eval()
         seen = look(pixels)
         past = [states.new_zeros(2, states.shape[1], 5, states.shape[3]) for states in seen]
-        grown = {0: torch.export.Dim("before"), 2: torch.export.Dim("length")}
-        rows, fixed = {0: torch.export.Dim("rows")}, {0: torch.export.Dim.STATIC}
+        grows = torch.export.Dim.DYNAMIC
+        rows, grown, fixed = {0: grows}, {0: grows, 2: grows}, {0: torch.export.Dim.STATIC}
         torch.onnx.export(look, (pixels,), folder / "look.onnx", dynamo=True, verbose=False)
         torch.onnx.export(
             step,

@@ -11,7 +11,7 @@ import transformers as hf
 from torch import Tensor
 
 from vedcore.config import token_id_tuple
-from vedcore.errors import UsageError
+from vedcore.errors import NonFiniteError, UsageError
 
 PLAIN = ["bert", "roberta", "gpt2", "bart", "mbart", "trocr", "trocr-sinusoid"]
 EOS = [*range(4, 98, 7)]  # many, so that rows end at different steps
@@ -287,3 +287,28 @@ def test_prompts_that_cannot_be_used(pair: Any) -> None:
             )
     with pytest.raises(UsageError, match="decoder_start_token_id: 2 ids for 4 images"):
         model.generate(pixels, decoder_start_token_id=[1, 2], max_new_tokens=2)
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"num_beams": 3}, {"do_sample": True, "top_k": 0}, {"do_sample": True, "num_beams": 2},
+    {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0}, {"num_beams": 3, "force_words_ids": [[5]]},
+    {"penalty_alpha": 0.6, "top_k": 4}, {"prompt_lookup_num_tokens": 3},
+], ids=str)  # fmt: skip
+def test_scores_that_processors_make_nan(pair: Any, options: dict[str, Any]) -> None:
+    def spoil(input_ids: Tensor, scores: Tensor) -> Tensor:
+        scores[:, 3] = torch.nan if input_ids.shape[1] > 2 else 0.0
+        return scores
+
+    model = pair("bart")
+    with pytest.raises(NonFiniteError, match="NaN after the processors at step 2"):
+        model.ours.generate(model.pixels, max_new_tokens=6, logits_processor=spoil, **options)
+
+
+def test_texts_that_must_lose_tie_as_in_transformers(pair: Any) -> None:
+    """A criterion may end all of a prompt's candidates; what is told of that prompt afterwards is the same too."""
+    told = {"output_scores": True, "output_logits": True, "early_stopping": "never", "max_new_tokens": 12}
+    for seed, most in enumerate((150, 220, 300, 380)):
+        for beams in (2, 4):
+            _assert_same(
+                pair("bart", seed % 3), {**ENDS, **told, "num_beams": beams, "stopping_criteria": [Counts(most)]}
+            )

@@ -235,4 +235,5 @@ def _drawn(scores: Tensor, running: Tensor, count: int, generator: torch.Generat
     """Scores and cells of ``count`` different continuations, drawn by the probability of the whole text."""
     scores = (scores.reshape(*running.shape, -1) + running[:, :, None]).flatten(1)  # (S, W V)
     cell = draw(scores.softmax(1), count, generator)
-    return scores.gather(1, cell), cell
+    spoilt = scores.amax(1, keepdim=True).isnan()  # one NaN spoils all that is drawn from
+    return scores.gather(1, cell).masked_fill(spoilt, math.nan), cell

@@ -163,7 +163,8 @@ class GenerationConfig(Config):
     return_dict_in_generate: bool = False
     """Return a ``GenerateOutput`` with scores and finish reasons instead of the ids alone."""
     output_scores: bool = False
-    """Put the scores of each step, as the processors leave them, into the ``GenerateOutput``."""
+    """Put the scores of each step, as the processors leave them, into the ``GenerateOutput``. Where tokens are guessed
+    (assisted decoding), those of a row that has ended are zeros, and so are its logits."""
     output_logits: bool = False
     """Put the logits of each step, as the decoder gives them, into the ``GenerateOutput``."""
     output_attentions: bool = False

@@ -9,8 +9,6 @@ Shape letters: N prompts, B rows (N times the sequences to return for each), L t
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -48,6 +46,8 @@ def sample_steps(state: State, request: Request) -> Steps:
         tokens = draw(scores.softmax(1), 1, generator)[:, 0] if options.do_sample else scores.argmax(1)
         unusable = unfinished & ~total.isfinite()
         chosen = scores.gather(1, tokens[:, None])[:, 0]  # (B,)
+        if options.do_sample:  # one NaN spoils all that is drawn from
+            chosen = chosen.masked_fill(scores.amax(1).isnan(), torch.nan)
         barred = unfinished & barring(chosen, options)
         log_probs.append(torch.where(unfinished, usable.gather(1, tokens[:, None])[:, 0] - total, 0.0))
         if options.output_scores:

@@ -61,6 +61,11 @@ class Request:
                 f"prompts of shape {tuple(ids.shape)} and type {ids.dtype}", field="decoder_input_ids",
                 hint="give long ids of shape (prompts, tokens), at least one of each",
             )  # fmt: skip
+        if self.prefix_allowed_tokens_fn is not None and not callable(self.prefix_allowed_tokens_fn):
+            raise UsageError(
+                f"{type(self.prefix_allowed_tokens_fn).__name__} cannot be called", field="prefix_allowed_tokens_fn",
+                hint="give a function of (image, ids)",
+            )  # fmt: skip
         if mask is not None and mask.shape != ids.shape:
             raise UsageError(
                 f"a mask of shape {tuple(mask.shape)} for prompts of shape {tuple(ids.shape)}",
