@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vedcore.config_files.plain import MAX_DEPTH, TOO_DEEP, TOO_LONG, KeyPath, short
+from vedcore.config_files.positions import nesting_beyond
 from vedcore.errors import ConfigError, ConfigLimitError, ConfigParseError
 
 # What an unquoted scalar means; anything else is a string.
@@ -48,6 +49,9 @@ def read_yaml(text: str, *, flow_only: bool = False) -> tuple[Any, dict[KeyPath,
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = error.problem or error.context or "not YAML"
+        if "nesting depth" in message:  # libyaml's own limit, which it meets while it looks ahead
+            at = nesting_beyond(text, MAX_DEPTH, "json")
+            raise YamlProblem(ConfigLimitError, TOO_DEEP, at, "flatten it") from None
         raise YamlProblem(ConfigParseError, message, getattr(mark, "index", None)) from None
     except (yaml.YAMLError, UnicodeError, ValueError) as error:  # characters that YAML does not have
         message = getattr(error, "reason", "") or "a character that YAML does not allow"
