@@ -19,7 +19,6 @@ from vedcore.generation.config import GenerationConfig, Limits
 from vedcore.generation.logits import (
     Custom,
     DecayLength,
-    Diversity,
     Forced,
     MinLength,
     NoRepeatNgrams,
@@ -202,26 +201,12 @@ def test_all_together_in_transformers_order(vit_bert: Any, seed: int) -> None:
         assert torch.equal(got.nan_to_num(7.0), expected.nan_to_num(7.0)), options
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_diversity_counts_the_tokens_of_the_groups_before(seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    prompts, size, before = 3, 2, seed % 5
-    scores = torch.randn(prompts * size, VOCAB, generator=generator)
-    earlier = torch.randint(0, 4, (prompts, before), generator=generator)
-    ids = torch.zeros(len(scores), 1, dtype=torch.long)
-    expected = scores.clone()
-    for i in range(prompts):  # as transformers' Hamming penalty was before it left the library
-        expected[i * size : (i + 1) * size] -= 0.7 * torch.bincount(earlier[i], minlength=VOCAB)
-    assert torch.equal(Diversity(0.7, earlier)(ids, scores), expected)
-    assert Diversity(0.7)(ids, scores) is scores
-
-
-def test_diversity_is_built_for_groups() -> None:
+def test_the_rows_of_a_group_are_one_search() -> None:
     options = GenerationConfig(
         num_beams=4, num_beam_groups=2, diversity_penalty=0.5, repetition_penalty=2.0, sequence_bias={(1,): 1.0}
     )
     made = make_processors(options, TokenIds(), Limits(0, 9), 1, CPU, prefix_allowed_tokens_fn=lambda i, row: [1])
-    assert [type(each) for each in made] == [SequenceBias, Diversity, RepetitionPenalty, PrefixAllowed]
+    assert [type(each) for each in made] == [SequenceBias, RepetitionPenalty, PrefixAllowed]
     assert made[-1].rows == made[-1].beams == 2
 
 

@@ -23,7 +23,7 @@ from vedcore.generation.config import GenerationConfig, Limits
 from vedcore.generation.warpers import make_warpers
 
 __all__ = [
-    "Custom", "DecayLength", "Diversity", "Forced", "MinLength", "NoRepeatNgrams", "PrefixAllowed", "PrefixFunction",
+    "Custom", "DecayLength", "Forced", "MinLength", "NoRepeatNgrams", "PrefixAllowed", "PrefixFunction",
     "Processor", "RemoveInvalid", "Renormalize", "RepetitionPenalty", "SequenceBias", "Suppressed", "make_processors",
 ]  # fmt: skip
 
@@ -104,25 +104,6 @@ class SequenceBias:
                 found = (input_ids[:, None, length - before.shape[1] :] == before).all(2)  # (B, K)
                 total.index_add_(1, last, torch.where(found, bias, 0.0).to(scores.dtype))
         return scores + total
-
-
-@dataclass
-class Diversity:
-    """Takes off a token's score for each beam of an earlier group that has just been given it.
-
-    Vijayakumar et al. 2016, https://arxiv.org/abs/1610.02424. The search sets ``earlier`` before each group's turn.
-    """
-
-    penalty: float
-    earlier: Tensor | None = None
-    """(N, E) tokens that this step has given the E beams of the groups before, for each of N prompts."""
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if self.earlier is None or not self.earlier.shape[1]:
-            return scores
-        counts = scores.new_zeros(len(self.earlier), scores.shape[1])
-        counts.scatter_add_(1, self.earlier, torch.ones_like(self.earlier, dtype=scores.dtype))
-        return scores - (self.penalty * counts).repeat_interleave(len(scores) // len(self.earlier), 0)
 
 
 @dataclass(frozen=True)
@@ -286,8 +267,6 @@ def make_processors(
     processors: list[Processor] = []
     if options.sequence_bias:
         processors.append(SequenceBias(options.sequence_bias, device))
-    if options.num_beam_groups > 1:
-        processors.append(Diversity(options.diversity_penalty))
     if options.repetition_penalty != 1.0:
         skip = None if attention_mask is None else (attention_mask != 0).int().argmax(1)
         processors.append(RepetitionPenalty(options.repetition_penalty, skip))
