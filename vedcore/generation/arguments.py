@@ -57,7 +57,7 @@ def as_functions(name: str, given: Function | Sequence[Function] | None) -> tupl
         if not callable(function):
             raise UsageError(
                 f"{type(function).__name__} cannot be called", field=name,
-                hint="give a function of (input_ids, scores), or a list of them",
+                hint="give a function of what generate says of it, or a list of such",
             )  # fmt: skip
     return functions
 
