@@ -107,8 +107,8 @@ class GenerationMixin(nn.Module):
             logits_processor: one or several of ``(input_ids (B, L), scores (B, V)) -> scores (B, V)``, called after
                 those that the options mean, and before those that sampling does.
             stopping_criteria: one or several of ``(input_ids (B, L), scores) -> (B,) bool``, True where a row is done;
-                ``scores`` is a tuple of those so far with ``output_scores=True``, else None. With guesses it gets one row
-                at a time, and so do processors.
+                ``scores`` is a tuple of those so far with ``output_scores=True``, else None. With guesses it gets one
+                row at a time, and so do processors.
             prefix_allowed_tokens_fn: ``(number of the image, ids (L,) of a row so far) -> ids that may follow``.
             assistant_model: a smaller model with the same vocabulary, which guesses the next tokens for this one to
                 check; the texts stay the same. It encodes the images itself; given ``encoder_outputs``, it takes them.
