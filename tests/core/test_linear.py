@@ -228,3 +228,31 @@ def test_layers_on_the_same_input_are_one_product() -> None:
         use_seam(attention)
         pack(attention)
         attention(x, None, None, False)
+
+
+def test_inference_mode_leaves_models_that_can_be_trained() -> None:
+    model, x = _layers(), torch.randn(4, 48)
+    due = [parameter.clone() for parameter in model.parameters()]
+    with torch.inference_mode():
+        pack(model)
+        model(x)
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), due, strict=True))
+        pack(model)
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(x).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(model[0].weight, due[0])
+
+
+def test_models_of_inference_mode_write() -> None:
+    with torch.inference_mode():
+        model = vedcore.compose(
+            {"name": "vit", "image_size": [32, 32], "patch_size": 16, "hidden_size": 32, "num_hidden_layers": 1,
+             "num_attention_heads": 2, "intermediate_size": 48},
+            {"name": "gpt2", "n_layer": 1, "n_embd": 32, "n_head": 2}, tokenizer="char", seed=0,
+        ).eval()  # fmt: skip
+        pixels = torch.randn(2, 3, 32, 32)
+        first = model.generate(pixels, max_new_tokens=5)
+        assert len(list(model.parameters())) == len(model.state_dict()) - 1  # the head is the embedding
+        assert torch.equal(model.generate(pixels, max_new_tokens=5), first)

@@ -341,7 +341,7 @@ class GenerationMixin(nn.Module):
 
         On CPUs where it makes them faster, linear layers hold their weights in blocks, in place of the
         plain ones; only weights that two modules share (an output layer tied to the embedding) are then there twice.
-        Whoever looks at a weight, and `train`, gets the plain one back, so nothing is ever out of date.
+        Whoever looks at a weight, and `train`, gets the plain one back.
 
         Args:
             dtype: the type to change the parameters to, such as ``"bfloat16"``; None leaves it.

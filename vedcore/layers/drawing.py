@@ -114,8 +114,14 @@ class LateDraws(TorchFunctionMode):
     def draw(self) -> None:
         """Draw all that is still to be drawn, as many parameters at a time as torch has threads."""
         waiting = sorted(self._laws.items(), key=lambda item: -item[0].numel())
+        inference = torch.is_inference_mode_enabled()  # each thread has its own, and these may write there
+
+        def draw(item: tuple[Tensor, _Law]) -> None:
+            with torch.inference_mode(inference):
+                self._draw(*item)
+
         with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
-            list(pool.map(lambda item: self._draw(*item), waiting))
+            list(pool.map(draw, waiting))
         self._laws.clear()
 
     def __torch_function__(

@@ -46,8 +46,8 @@ class SeamLinear(nn.Linear):
     """``nn.Linear`` that takes the fastest product there is, and may hold its weight packed.
 
     While it is packed the plain weight is let go. It comes back, and the packed one goes, as soon as anyone looks at
-    it: by name, ``parameters()``, ``state_dict()``, ``to()``, ``train()``, a copy. So no weight is held twice, and none
-    is ever out of date.
+    it: by name, ``parameters()``, ``state_dict()``, ``to()``, ``train()``, a copy. So no weight is held twice or out of
+    date, but for a tied one: it stays, and a change through its ``.data``, which torch does not count, is not noticed.
     """
 
     _packed: _Packed | None = None
@@ -76,16 +76,17 @@ class SeamLinear(nn.Linear):
         found = self._packed
         if found is None:
             return
-        dense = None if found.version else _cut(found.blocks.to_dense(), found.layers, 0)
-        biases = None if found.bias is None else _cut(found.bias, found.layers, 0)
         alone = len(found.layers) == 1
-        for i, (layer, (weight, bias)) in enumerate(zip(found.layers, found.plain, strict=True)):
-            layer._packed = None
-            layer.__dict__["_parameters"] = dict(dict.items(layer._parameters))
-            if dense is not None:
-                weight.data = dense[i] if alone else dense[i].clone()
-            if bias is not None and biases is not None and not alone:
-                bias.data = biases[i].clone()
+        with torch.inference_mode(False), torch.no_grad():  # what inference mode makes could not be trained
+            dense = None if found.version else _cut(found.blocks.to_dense(), found.layers, 0)
+            biases = None if found.bias is None else _cut(found.bias, found.layers, 0)
+            for i, (layer, (weight, bias)) in enumerate(zip(found.layers, found.plain, strict=True)):
+                layer._packed = None
+                layer.__dict__["_parameters"] = dict(dict.items(layer._parameters))
+                if dense is not None:
+                    weight.data = dense[i] if alone else dense[i].clone()
+                if bias is not None and biases is not None and not alone:
+                    bias.data = biases[i].clone()
 
     def train(self, mode: bool = True) -> Self:
         """As every module; training is on plain weights."""
@@ -101,15 +102,10 @@ class SeamLinear(nn.Linear):
 def together(x: Tensor, *layers: SeamLinear) -> tuple[Tensor, ...]:
     """What each of the layers makes of the same (…, I): one product where they are packed together."""
     found = getattr(layers[0], "_packed", None)  # an adapter may stand in a layer's place
-    if (
-        found is None
-        or _is_hooked(*layers)
-        or found.layers != layers
-        or found.blocks.dtype != x.dtype
-        or not onednn.suits(x)
-    ):
-        return tuple(layer(x) for layer in layers)
-    return _cut(onednn.product(x, found.blocks, found.bias), layers, -1)
+    joined = found is not None and found.layers == layers and found.blocks.dtype == x.dtype
+    if joined and onednn.suits(x) and not _is_hooked(*layers):
+        return _cut(onednn.product(x, found.blocks, found.bias), layers, -1)
+    return tuple(layer(x) for layer in layers)
 
 
 def activated(x: Tensor, layer: nn.Module, act: Callable[[Tensor], Tensor]) -> Tensor:
@@ -132,6 +128,8 @@ def _cut(whole: Tensor, layers: tuple[SeamLinear, ...], dim: int) -> tuple[Tenso
     return torch.split_with_sizes(whole, [layer.out_features for layer in layers], dim)
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def _pack(layers: tuple[SeamLinear, ...], *, tied: bool) -> None:
     found = layers[0]._packed
     if found is not None and found.layers == layers and found.is_current:
@@ -189,7 +187,7 @@ class _Watched(dict[str, Any]):
 
 
 def _version(weight: Tensor) -> tuple[int, int]:
-    return weight._version, weight.data_ptr()
+    return 0 if weight.is_inference() else weight._version, weight.data_ptr()  # those of inference mode have none
 
 
 def use_seam(module: nn.Module) -> None:
