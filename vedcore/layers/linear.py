@@ -101,7 +101,7 @@ class SeamLinear(nn.Linear):
 
 def together(x: Tensor, *layers: SeamLinear) -> tuple[Tensor, ...]:
     """What each of the layers makes of the same (…, I): one product where they are packed together."""
-    found = getattr(layers[0], "_packed", None)  # an adapter may stand in a layer's place
+    found: Any = getattr(layers[0], "_packed", None)  # an adapter may stand in a layer's place
     joined = found is not None and found.layers == layers and found.blocks.dtype == x.dtype
     if joined and onednn.suits(x) and not _is_hooked(*layers):
         return _cut(onednn.product(x, found.blocks, found.bias), layers, -1)
