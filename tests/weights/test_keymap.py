@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from vedcore.errors import CheckpointMismatchError
+from vedcore.weights import safetensors_file
 from vedcore.weights.keymap import NO_KEY_BIAS, TRANSPOSED, Row, ignored, to_ours, to_theirs
+from vedcore.weights.loading import Weights
+from vedcore.weights.snapshot import FileRecord, Snapshot
 
 ROWS = (
     Row("[base.]embed",                    "embedding"),
@@ -52,6 +61,56 @@ def files(draw: st.DrawFn) -> dict[str, Tensor]:
         state["head.weight"] = torch.randn(3, width)
         state["head.bias"] = state["head_bias"] = torch.randn(3)
     return state
+
+
+class Bag(nn.Module):
+    """Tensors by any name."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.tensors = {name: torch.full_like(tensor, 7) for name, tensor in tensors.items()}
+
+    def state_dict(self, *, keep_vars: bool = False) -> dict[str, Tensor]:  # type: ignore[override]
+        return self.tensors
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    files(), st.sampled_from([torch.float32, torch.bfloat16, torch.float64]), st.integers(1, 60), st.integers(1, 3),
+    st.sampled_from(["copied", "mapped", "pickled"]), st.booleans(),
+)  # fmt: skip
+def test_files_are_read_to_where_they_belong(
+    state: dict[str, Tensor], dtype: torch.dtype, piece: int, shards: int, how: str, take_hash: bool
+) -> None:
+    """Joined, cut and turned on the way, a few bytes at a time, and across shards: the same bits as in memory."""
+    state = {name: tensor.to(dtype) if "attn" in name else tensor for name, tensor in state.items()}
+    ours = to_ours(state, ROWS)
+    model, files = Bag(ours), dict[str, dict[str, Tensor]]()
+    for i, name in enumerate(state):
+        files.setdefault(f"m-{i % shards}.{'bin' if how == 'pickled' else 'safetensors'}", {})[name] = state[name]
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        for file, tensors in files.items():
+            if how == "pickled":
+                torch.save(tensors, Path(folder, file))
+            else:
+                save_file({name: tensor.clone() for name, tensor in tensors.items()}, Path(folder, file))
+        index = {"weight_map": {name: file for file, tensors in files.items() for name in tensors}}
+        layout = "pytorch_model.bin" if how == "pickled" else "model.safetensors"
+        Path(folder, f"{layout}.index.json").write_text(json.dumps(index))
+        manifest = {
+            file: FileRecord(Path(folder, file).stat().st_size, sha256(Path(folder, file).read_bytes()).hexdigest())
+            for file in files
+        }
+        patch.setattr(safetensors_file, "_PIECE", 8 * piece)
+        patch.setattr(safetensors_file, "_CHUNK", 24 * piece)
+        with Snapshot(Path(folder)) as snapshot:
+            Weights(snapshot, ROWS, pickles=True).load_into(
+                model, manifest=manifest if take_hash else None, mmap=how == "mapped"
+            )
+        for name, tensor in ours.items():
+            assert model.tensors[name].dtype == tensor.dtype
+            assert model.tensors[name].equal(tensor)
+            assert how == "mapped" or model.tensors[name].is_contiguous()
 
 
 @settings(deadline=None, max_examples=60)

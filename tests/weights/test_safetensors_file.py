@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from tests.weights.reading import read_all
 from vedcore.errors import CheckpointCorruptError, CheckpointError, CheckpointLimitError
 from vedcore.weights import safetensors_file
 from vedcore.weights.finite import is_finite
@@ -26,7 +27,7 @@ TENSORS = {"a": torch.arange(6, dtype=torch.float32).reshape(2, 3), "b": torch.t
 def read(path: Path, **options: Any) -> dict[str, torch.Tensor]:
     with open(path, "rb", buffering=0) as file:
         opened = TensorFile(file, path)
-        return dict(opened.read(opened.tensors, **options))
+        return read_all(opened, **options)
 
 
 def with_header(header: object, data: bytes = b"") -> bytes:
@@ -189,31 +190,32 @@ def test_cut_while_it_is_read(good: Path, mmap: bool) -> None:
         with open(good, "r+b") as other:
             other.truncate(good.stat().st_size - 4)
         with pytest.raises(CheckpointCorruptError, match="cut while"):
-            list(opened.read(opened.tensors, mmap=mmap))
+            read_all(opened, mmap=mmap)
 
 
 def test_only_what_is_asked_for_is_read_and_all_is_hashed(good: Path) -> None:
     with open(good, "rb", buffering=0) as file:
         opened = TensorFile(file, good)
-        assert [name for name, _ in opened.read({"b"})] == ["b"]
+        assert read_all(opened, ["b"])["b"].equal(TENSORS["b"])
     assert opened.sha256 == hashlib.sha256(good.read_bytes()).hexdigest()
     with open(good, "rb", buffering=0) as file:
         opened = TensorFile(file, good)
-        assert [name for name, _ in opened.read({"a"}, take_hash=False)] == ["a"]
+        assert read_all(opened, ["a"], take_hash=False)["a"].equal(TENSORS["a"])
     assert opened.sha256 == ""
 
 
 @pytest.mark.parametrize("mmap", [False, True])
 def test_more_than_is_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mmap: bool) -> None:
-    monkeypatch.setattr(safetensors_file, "_CHUNK", 64)
-    monkeypatch.setattr(safetensors_file, "_AHEAD", 256)
+    monkeypatch.setattr(safetensors_file, "_PIECE", 64)
+    monkeypatch.setattr(safetensors_file, "_CHUNK", 200)
+    monkeypatch.setattr(safetensors_file, "_AHEAD", 3)
     tensors = {f"t{i:03}": torch.randn(i * i % 83) for i in range(100)}
     tensors["t050"][-1], tensors["t070"][2] = torch.nan, -torch.inf
     path = tmp_path / "x.safetensors"
     save_file(tensors, path)
     with open(path, "rb", buffering=0) as file:
         opened = TensorFile(file, path)
-        found = dict(opened.read(opened.tensors, mmap=mmap))
+        found = read_all(opened, mmap=mmap)
     assert all(found[name].view(torch.int32).equal(tensors[name].view(torch.int32)) for name in tensors)
     assert opened.not_finite == ["t050", "t070"]
     assert opened.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -28,6 +28,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.weights.reading import read_all
 from vedcore.errors import (
     CheckpointCorruptError,
     CheckpointError,
@@ -60,13 +61,7 @@ def saved(path: Path, value: object, new: bool = True, **options: Any) -> Path:
 def read(path: Path, *, take_hash: bool = False) -> dict[str, Tensor]:
     with open(path, "rb", buffering=0) as file:
         opened = TorchFile(file, path)
-        tensors = dict(opened.read(opened.tensors, take_hash=take_hash))
-    assert list(tensors) == list(opened.tensors)
-    assert len({t.untyped_storage().data_ptr() for t in tensors.values() if t.numel()} - {0}) == sum(
-        t.numel() > 0 for t in tensors.values()
-    )
-    assert all(t.is_contiguous() for t in tensors.values())
-    return tensors
+        return read_all(opened, take_hash=take_hash)
 
 
 def refused(path: Path, kind: type[CheckpointError], text: str = "") -> str:
@@ -146,29 +141,27 @@ def test_the_hash_is_of_the_file(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.bin", STATE)
     with open(path, "rb", buffering=0) as file:
         opened = TorchFile(file, path)
-        list(opened.read(opened.tensors))
+        read_all(opened)
     assert opened.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_only_what_is_asked_for_is_handed_out(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.bin", STATE)
     with open(path, "rb", buffering=0) as file:
-        ((name, tensor),) = TorchFile(file, path).read({"a"})
-    assert name == "a"
-    assert torch.equal(tensor, STATE["a"])
+        assert read_all(TorchFile(file, path), ["a"])["a"].equal(STATE["a"])
 
 
 def test_it_is_not_mapped(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.bin", STATE)
     with open(path, "rb", buffering=0) as file, pytest.raises(UsageError, match=r"mmap.*vedcore convert"):
-        list(TorchFile(file, path).read(STATE, mmap=True))
+        TorchFile(file, path).map()
 
 
 def test_not_finite_is_told(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.bin", {"a": torch.tensor([1.0, torch.nan]), "b": torch.ones(2)})
     with open(path, "rb", buffering=0) as file:
         opened = TorchFile(file, path)
-        list(opened.read(opened.tensors))
+        read_all(opened)
     assert opened.not_finite == ["a"]
 
 
@@ -358,13 +351,14 @@ import json, sys, warnings
 import torch
 from vedcore.errors import VedcoreError
 from vedcore.weights.torch_file import TorchFile
+from vedcore.weights.places import Place
 warnings.simplefilter("ignore")
 def opened(path):
     with open(path, "rb", buffering=0) as file:
         events.clear()
         try:
             tensors = TorchFile(file, path)
-            list(tensors.read(tensors.tensors))
+            tensors.read({n: Place((torch.empty(t.shape, dtype=t.dtype),)) for n, t in tensors.tensors.items()})
             return "read"
         except VedcoreError as error:
             return type(error).__name__
@@ -453,7 +447,7 @@ def test_a_file_changed_after_it_was_opened(tmp_path: Path, new: bool) -> None:
             opened = TorchFile(file, path)
             path.write_bytes(change)
             with pytest.raises(CheckpointCorruptError, match="again"):
-                list(opened.read(opened.tensors))
+                read_all(opened)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,8 @@ class Check:
             warnings.warn(f"{weights.folder}: {message}", UserWarning, stacklevel=6)
         if wrong or (strict and (missing or unexpected)):
             raise self._mismatch(missing if strict else [], sorted(unexpected) if strict else [], wrong)
-        left = [name for name in weights.stored if name not in weights.plans]
+        used = {name for plan in weights.plans for name in plan.sources}
+        left = [name for name in weights.stored if name not in used]
         return LoadReport(str(weights.folder), [n for n in self.shapes if n not in absent], absent, left)
 
     def _theirs(self, name: str) -> str:

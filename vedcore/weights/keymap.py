@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from vedcore.errors import CheckpointMismatchError
+from vedcore.weights.places import Place
 
 __all__ = [
     "NO_KEY_BIAS", "SAME", "TRANSPOSED", "Assignment", "Assignments", "Change", "Joined", "Row", "assign", "ignored",
@@ -216,6 +217,24 @@ class Assignment:
             cut = len(tensors) > 1
             tensors = [t.contiguous() if not cut or not t.is_contiguous() else t.clone() for t in tensors]
         return {name: tensor for name, tensor in zip(self.targets, tensors, strict=True) if name is not None}
+
+    def places(self, targets: Mapping[str, Tensor]) -> dict[str, Place]:
+        """Where each source is to be written, so that the targets come out; zeros where there is none.
+
+        Args:
+            targets: memory of the shapes that `apply` gives.
+        """
+        change = self.row.change.to_ours if self.back else self.row.change.to_theirs
+        made = [targets[name] for name in self.targets if name is not None]
+        pieces = made[0].chunk(len(self.sources)) if len(self.sources) > 1 == len(made) else made
+        views = [change(piece) for piece in pieces]
+        if len(self.sources) == 1 and len(views) > 1:
+            joined = 0 if change(torch.empty(1, 2, device="meta")).shape[0] == 1 or views[0].ndim < 2 else 1
+            return {self.sources[0]: Place(tuple(views), joined)}  # type: ignore[dict-item]
+        for name, view in zip(self.sources, views, strict=True):
+            if name is None:
+                view.zero_()
+        return {name: Place((view,)) for name, view in zip(self.sources, views, strict=True) if name is not None}
 
     def apply_later(self, found: Sequence[Tensor | None]) -> dict[str, Tensor | Joined] | None:
         """As `apply`, but what is joined is only told of, and the others are views."""

@@ -5,9 +5,10 @@ The files may be ours or, through a key map, those of another library.
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -17,6 +18,7 @@ from vedcore.errors import CheckpointMismatchError, NonFiniteError
 from vedcore.weights.checking import Check, LoadReport, some
 from vedcore.weights.keymap import Assignment, Assignments, Row, assign
 from vedcore.weights.opening import check_hash, open_weights
+from vedcore.weights.places import Place, empty
 from vedcore.weights.safetensors_file import StoredTensor
 from vedcore.weights.snapshot import FileRecord, Snapshot
 
@@ -78,27 +80,25 @@ class Weights:
         self.ties = {names[a]: names[name] for a, name in self.ties.items() if a in names and name in names}
         self.tensors: dict[str, tuple[int, ...]] = {}
         """Shapes of what there is for us, under our names."""
-        self.plans: dict[str, tuple[Assignment, int]] = {}
-        """By the stored name: what the tensor becomes, and its place among the sources."""
+        self.plans: list[Assignment] = []
+        """What becomes of the stored tensors; the sources are under the names that they have in the files."""
         if self.rows is None:
             self.assignments = Assignments([], [], [])
             self.tensors = {new: self.stored[name].shape for name, new in selected.items()}
-            self.plans = {name: (Assignment((new,), (new,), _AS_IT_IS, False), 0) for name, new in selected.items()}
+            self.plans = [Assignment((name,), (new,), _AS_IT_IS, False) for name, new in selected.items()]
             return
         self.ties = {}  # what is tied in theirs is tied in ours by its settings
         back = {new: name for name, new in selected.items()}
         self.assignments = assign(selected.values(), self.rows)
         for assignment in self.assignments.found:
-            sources = [None if source is None else back[source] for source in assignment.sources]
-            for position, name in enumerate(sources):
-                if name is not None:
-                    self.plans[name] = assignment, position
+            sources = tuple(None if name is None else back[name] for name in assignment.sources)
             like = [None if n is None else torch.empty(self.stored[n].shape, device="meta") for n in sources]
             targets = _shapes(assignment, like)
             if targets is None:
                 self.assignments.unexpected.append(next(name for name in assignment.sources if name is not None))
                 continue
             self.tensors |= targets
+            self.plans.append(replace(assignment, sources=sources))
 
     def check(
         self,
@@ -153,14 +153,17 @@ class Weights:
         """
         report = self.check(model, strict=strict, fresh=fresh, settings=settings)
         self._tie(model)
-        filling = _Filling(self, model, views=mmap)
+        mapped: dict[str, Tensor] = {}
+        for file in self.files.values() if mmap else ():
+            mapped |= file.map()
+        filling = _Filling(self, model, mapped)
         for file_name, file in self.files.items():
-            read = file.read(filling.wanted, take_hash=manifest is not None, check_finite=bool(check_finite), mmap=mmap)
-            with contextlib.closing(read):
-                for name, tensor in read:
-                    file.release(filling.take(name, tensor))
+            file.read(
+                filling.places, mapped=filling.mapped, take_hash=manifest is not None, check_finite=bool(check_finite)
+            )
             if manifest is not None:
                 check_hash(file, file_name, manifest)
+        filling.fill()
         odd = [name for file in self.files.values() for name in file.not_finite]
         if odd:
             self._non_finite(odd, check_finite)
@@ -183,48 +186,51 @@ class Weights:
 
 
 class _Filling:
-    """Stored tensors on their way into a model: one that is ours as it stands becomes the parameter's memory.
+    """The memory that a model's tensors will have: that of the file where it is mapped and holds one as it is.
 
-    Others are kept until all that belong together are there, and what they make is copied; with ``views`` only where
-    several are joined.
+    Args:
+        weights: what is to be filled in.
+        model: whose tensors.
+        mapped: stored tensors by name.
     """
 
-    def __init__(self, weights: Weights, model: nn.Module, *, views: bool) -> None:
-        self.weights, self.views = weights, views
+    def __init__(self, weights: Weights, model: nn.Module, mapped: Mapping[str, Tensor]) -> None:
+        self.folder = weights.folder
         self.state: dict[str, Tensor] = model.state_dict(keep_vars=True)
-        self.wanted = {
-            name for name, (assignment, _) in weights.plans.items()
-            if any(target in self.state for target in assignment.targets)
-        }  # fmt: skip
-        """Names of the stored tensors that have a part in it."""
-        self.filled: dict[int, str] = {}
-        self.sources: dict[int, dict[int, tuple[str, Tensor]]] = {}
-        """Of assignments that are not complete: the names and tensors that have been read, by their position."""
+        self.values: list[Mapping[str, Tensor]] = []
+        """What the tensors of the model will be, by their names."""
+        self.places: dict[str, Place] = {}
+        """Of the stored tensors, which are to be read there."""
+        self.mapped: dict[str, Tensor] = {}
+        """Those that stay in the file."""
+        for plan in weights.plans:
+            if not any(target in self.state for target in plan.targets):
+                continue
+            sources = [name for name in plan.sources if name is not None]
+            if len(plan.sources) == 1 and sources[0] in mapped:
+                self.mapped[sources[0]] = mapped[sources[0]]
+                self.values.append(plan.apply([mapped[sources[0]]], views=True) or {})
+            else:
+                dtype = reduce(torch.promote_types, (weights.stored[name].dtype for name in sources))
+                targets = {name: empty(weights.tensors[name], dtype) for name in plan.targets if name is not None}
+                self.values.append(targets)
+                self.places |= plan.places(targets)
 
-    def take(self, name: str, tensor: Tensor) -> Collection[str]:
-        """A stored tensor has been read; the names of those that have been joined with it, and are not needed now."""
-        assignment, position = self.weights.plans[name]
-        sources = self.sources.setdefault(id(assignment), {})
-        sources[position] = name, tensor
-        if len(sources) < sum(source is not None for source in assignment.sources):
-            return ()
-        del self.sources[id(assignment)]
-        found = [sources[i][1] if i in sources else None for i in range(len(assignment.sources))]
-        for target, value in (assignment.apply(found, views=self.views) or {}).items():
-            if target in self.state:
-                self._fill(target, value)
-        return [name for name, _ in sources.values()] if len(found) > 1 else ()
-
-    def _fill(self, name: str, value: Tensor) -> None:
-        target = self.state[name]
-        first = self.filled.setdefault(id(target), name)
-        if first == name:
-            target.data = value.to(target.device)
-        elif not torch.equal(_bytes(target), _bytes(value)):
-            raise CheckpointMismatchError(
-                f"the model has one tensor for {first} and {name}, and the file two that differ",
-                path=self.weights.folder, hint="set decoder.tie_word_embeddings to false in config.json",
-            )  # fmt: skip
+    def fill(self) -> None:
+        """Give it to the model, once it has been read."""
+        filled: dict[int, str] = {}
+        for name, value in ((name, value) for values in self.values for name, value in values.items()):
+            if name not in self.state:
+                continue
+            target = self.state[name]
+            first = filled.setdefault(id(target), name)
+            if first == name:
+                target.data = value.to(target.device)
+            elif not torch.equal(_bytes(target), _bytes(value)):
+                raise CheckpointMismatchError(
+                    f"the model has one tensor for {first} and {name}, and the file two that differ",
+                    path=self.folder, hint="set decoder.tie_word_embeddings to false in config.json",
+                )  # fmt: skip
 
 
 def _shapes(assignment: Assignment, like: Sequence[Tensor | None]) -> dict[str, tuple[int, ...]] | None:

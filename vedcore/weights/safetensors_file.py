@@ -14,11 +14,13 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import mmap as mapping
+import mmap
 import os
 from collections import deque
-from collections.abc import Container, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -27,15 +29,18 @@ from torch import Tensor
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointCorruptError, CheckpointError, CheckpointLimitError
 from vedcore.weights.finite import is_finite
+from vedcore.weights.places import Place
 from vedcore.weights.snapshot import json_object
 
 __all__ = ["DTYPES", "StoredTensor", "TensorFile"]
 
 MAX_HEADER_BYTES = 16 << 20
-_CHUNK = 1 << 23
-"""Bytes that one thread reads at a time; whole numbers of every type."""
-_AHEAD = 1 << 25
-"""Bytes that are read, or being read, before the tensor that comes first is handed out."""
+_PIECE = 1 << 19
+"""Bytes that are read, looked at and laid out while they are in the cache; whole numbers of every type."""
+_CHUNK = 1 << 22
+"""Bytes that one thread takes at a time."""
+_AHEAD = 8
+"""Such chunks that are read, or being read, before the first of them is hashed."""
 _READERS = min(4, os.cpu_count() or 1)
 _AGAIN = "get the file from its source again"
 DTYPES = {
@@ -76,7 +81,6 @@ class TensorFile:
         self.not_finite: list[str] = []
         """Tensors in which `read` has found NaN or Inf."""
         self._file = file
-        self._mapped: mapping.mmap | None = None
         self.size = os.fstat(file.fileno()).st_size
         self._header = self._read_header(self.size)
         data = json_object(self._header[8:], path)
@@ -134,101 +138,138 @@ class TensorFile:
         if end != size:
             raise self._corrupt(f"{size:,} bytes of tensors, and the header announces {end:,}")
 
-    def read(
-        self, names: Container[str], *, take_hash: bool = True, check_finite: bool = True, mmap: bool = False
-    ) -> Generator[tuple[str, Tensor], None, None]:
-        """Read tensors, in the order of the file, some ahead of the one that is handed out.
+    def map(self) -> dict[str, Tensor]:
+        """The tensors in the file, mapped until they are written to; those that are not aligned there are left out.
 
-        Args:
-            names: of the tensors to read.
-            take_hash: set `sha256` of the file at the end; it takes longer than reading.
-            check_finite: add the tensors with NaN or Inf to `not_finite`.
-            mmap: leave the tensors in the file, mapped, until they are written to: who cuts the file, or writes into
-                it, cuts or changes them. Tensors that are not aligned there are read.
-
-        Yields:
-            Names and tensors, contiguous, each in memory of its own or in the map.
+        Who cuts the file, or writes into it, cuts or changes them.
 
         Raises:
             CheckpointCorruptError: the file was cut meanwhile.
-            CheckpointError: the disk fails, or the file cannot be mapped.
+            CheckpointError: it cannot be mapped.
         """
-        self._mapped = self._map() if mmap else None
-        chosen = [name for name in self.tensors if take_hash or name in names]
-        digest = hashlib.sha256(self._header)
-        hashed: Future[None] | None = None
-        with ThreadPoolExecutor(_READERS) as readers, ThreadPoolExecutor(1) as hasher:
-            for name, memory, chunks in self._begun(readers, chosen, check_finite):
-                finite = [chunk.result() for chunk in chunks]
-                if take_hash:
-                    if hashed is not None:
-                        hashed.result()  # so that at most one tensor is kept for it
-                    hashed = hasher.submit(digest.update, memory.numpy())  # type: ignore[arg-type]
-                if name in names:
-                    if not all(finite):
-                        self.not_finite.append(name)
-                    stored = self.tensors[name]
-                    yield name, memory.view(stored.dtype).reshape(stored.shape)
-        if take_hash:
-            self.sha256 = digest.hexdigest()
-
-    def _map(self) -> mapping.mmap:
-        """The whole file, of which what is written to becomes ours."""
         if os.fstat(self._file.fileno()).st_size != self.size:
             raise self._corrupt("the file was cut while it was read")
         try:
-            return mapping.mmap(self._file.fileno(), self.size, access=mapping.ACCESS_COPY)
+            mapped = mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_COPY)
         except OSError as error:
             message = f"cannot be mapped: {error.strerror}"
             raise CheckpointError(message, path=self.path, hint="load it with mmap=False") from None
+        tensors = {}
+        for name, stored in self.tensors.items():
+            at = len(self._header) + stored.start
+            if stored.stop > stored.start and at % stored.dtype.itemsize == 0:
+                bytes_ = torch.frombuffer(mapped, dtype=torch.uint8, count=stored.stop - stored.start, offset=at)
+                tensors[name] = bytes_.view(stored.dtype).view(stored.shape)
+        return tensors
 
-    def release(self, names: Iterable[str]) -> None:
-        """Let the pages go that hold the tensors of these names, where the file is mapped: they have been copied."""
-        page = mapping.PAGESIZE
-        for name in names:
-            stored = self.tensors.get(name)
-            if self._mapped is not None and stored is not None and hasattr(mapping, "MADV_DONTNEED"):
-                start, stop = (len(self._header) + at for at in (stored.start, stored.stop))
-                start, stop = -(-start // page) * page, stop // page * page
-                if start < stop:
-                    self._mapped.madvise(mapping.MADV_DONTNEED, start, stop - start)
+    def read(
+        self,
+        places: Mapping[str, Place],
+        *,
+        mapped: Mapping[str, Tensor] = MappingProxyType({}),
+        take_hash: bool = True,
+        check_finite: bool = True,
+    ) -> None:
+        """Read tensors to where they belong.
 
-    def _begun(
-        self, readers: ThreadPoolExecutor, names: list[str], check_finite: bool
-    ) -> Iterator[tuple[str, Tensor, list[Future[bool]]]]:
-        """The bytes of each tensor, and the readers at work on them: they begin on what comes next before it is due."""
-        begun: deque[tuple[str, Tensor, list[Future[bool]]]] = deque()
-        ahead = 0
-        for name in names:
-            stored, at = self.tensors[name], len(self._header) + self.tensors[name].start
-            size, mapped = stored.stop - stored.start, self._mapped is not None and not at % stored.dtype.itemsize
-            if mapped and size:
-                memory = torch.frombuffer(self._mapped, dtype=torch.uint8, count=size, offset=at)
+        Args:
+            places: by name, for those that are to be read.
+            mapped: those that `map` has given, which are only looked at.
+            take_hash: set `sha256` of the file; it takes longer than reading.
+            check_finite: name in `not_finite` those of both that have NaN or Inf.
+
+        Raises:
+            CheckpointCorruptError: the file was cut meanwhile.
+            CheckpointError: the disk fails.
+        """
+        digest, odd = hashlib.sha256(self._header), set[str]()
+        batches = _batches(self._pieces(places, mapped, every=take_hash))
+        with ThreadPoolExecutor(_READERS) as readers:
+            begun = deque(readers.submit(self._take, batch, check_finite) for batch in islice(batches, _AHEAD))
+            while begun:
+                for name, memory, finite in begun.popleft().result():
+                    if not finite:
+                        odd.add(name)
+                    if take_hash:
+                        digest.update(memory.numpy())  # type: ignore[arg-type]
+                begun.extend(readers.submit(self._take, batch, check_finite) for batch in islice(batches, 1))
+        self.not_finite = [name for name in self.tensors if name in odd]
+        if take_hash:
+            self.sha256 = digest.hexdigest()
+
+    def _pieces(self, places: Mapping[str, Place], mapped: Mapping[str, Tensor], every: bool) -> Iterator[_Piece]:
+        """What is to be read or looked at, in the order of the file; ``every`` tensor of it, wanted or not."""
+        for name, stored in self.tensors.items():
+            at, size = len(self._header) + stored.start, stored.stop - stored.start
+            there, place = mapped.get(name), places.get(name)
+            if there is not None:
+                memory: Tensor | None = there.view(-1).view(torch.uint8)
             else:
-                memory = torch.empty(size, dtype=torch.uint8)
-            look = stored.dtype if check_finite else None
-            chunks = [
-                readers.submit(self._read, name, chunk, None if mapped else at + number * _CHUNK, look)
-                for number, chunk in enumerate(torch.split(memory, _CHUNK))
-                if look or not mapped
-            ]
-            begun.append((name, memory, chunks))
-            ahead += size
-            while ahead - len(begun[0][1]) > _AHEAD:
-                ahead -= len(begun[0][1])
-                yield begun.popleft()
-        yield from begun
+                memory = None if place is None else place.memory(stored.dtype)
+            if size and (there is not None or place is not None or every):
+                # where rows are laid out anew, a piece is whole rows
+                row = 1 if place is None or memory is not None else size // stored.shape[0]
+                step = max(1, _PIECE // row) * row
+                for start in range(0, size, step):
+                    count = min(step, size - start)
+                    yield _Piece(
+                        name, stored, at + start, count, None if memory is None else memory[start : start + count],
+                        place, start // row, is_there=there is not None,
+                    )  # fmt: skip
 
-    def _read(self, name: str, chunk: Tensor, at: int | None, look: torch.dtype | None) -> bool:
-        """Fill the chunk with the bytes from there on, if they are to be read; whether they are finite numbers."""
-        view, filled = memoryview(chunk.numpy()), 0  # type: ignore[arg-type]
-        while at is not None and filled < len(view):
+    def _take(self, batch: list[_Piece], look: bool) -> list[tuple[str, Tensor, bool]]:
+        """Bring the pieces to where they belong: their names, their bytes, and whether these are finite numbers."""
+        taken = []
+        for piece in batch:
+            memory = torch.empty(piece.size, dtype=torch.uint8) if piece.memory is None else piece.memory
+            if not piece.is_there:
+                self._fill(piece, memory)
+            wanted = piece.is_there or piece.place is not None
+            finite = not (look and wanted) or is_finite(memory.view(piece.stored.dtype))
+            if piece.memory is None and piece.place is not None:
+                rows = memory.view(piece.stored.dtype).view(-1, *piece.stored.shape[1:])
+                piece.place.put(rows, piece.first_row)
+            taken.append((piece.name, memory, finite))
+        return taken
+
+    def _fill(self, piece: _Piece, memory: Tensor) -> None:
+        view, filled = memoryview(memory.numpy()), 0  # type: ignore[arg-type]
+        while filled < len(view):
             try:
-                count = os.preadv(self._file.fileno(), [view[filled:]], at + filled)
+                count = os.preadv(self._file.fileno(), [view[filled:]], piece.at + filled)
             except OSError as error:
                 message = f"cannot be read: {error.strerror}"
-                raise CheckpointError(message, path=self.path, field=name, hint="check the disk") from None
+                raise CheckpointError(message, path=self.path, field=piece.name, hint="check the disk") from None
             if not count:
-                raise self._corrupt("the file was cut while it was read", name)
+                raise self._corrupt("the file was cut while it was read", piece.name)
             filled += count
-        return look is None or is_finite(chunk.view(look))
+
+
+class _Piece(NamedTuple):
+    """Some bytes of a tensor."""
+
+    name: str
+    stored: StoredTensor
+    at: int
+    """First byte, in the file."""
+    size: int
+    memory: Tensor | None
+    """Where they belong as they are."""
+    place: Place | None
+    first_row: int
+    """Of the tensor, for its place."""
+    is_there: bool
+    """Whether the memory is the file."""
+
+
+def _batches(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
+    """Pieces that one thread takes at a time: single ones cost more to hand over than to read."""
+    batch, size = list[_Piece](), 0
+    for piece in pieces:
+        batch.append(piece)
+        size += piece.size
+        if size >= _CHUNK:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

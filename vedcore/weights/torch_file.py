@@ -14,7 +14,8 @@ import os
 import struct
 import warnings
 import zipfile
-from collections.abc import Container, Generator, Iterable
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import torch
@@ -31,6 +32,7 @@ from vedcore.errors import (
 )
 from vedcore.weights.finite import is_finite
 from vedcore.weights.pickled import AGAIN, SAFER, Pickled, refuse_pickle
+from vedcore.weights.places import Place
 from vedcore.weights.safetensors_file import StoredTensor
 
 __all__ = ["TorchFile"]
@@ -177,42 +179,44 @@ class TorchFile:
             raise _corrupt(f"{self.size:,} bytes, and {short(at)} are due")
         return pickled.value
 
-    def release(self, names: Iterable[str]) -> None:
-        """Nothing is mapped."""
+    def map(self) -> dict[str, Tensor]:
+        """What cannot be done with such a file.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            f"{self.path} is no safetensors file, and cannot be mapped", field="mmap",
+            hint="leave it out, or convert the folder first: `vedcore convert`",
+        )  # fmt: skip
 
     def read(
-        self, names: Container[str], *, take_hash: bool = True, check_finite: bool = True, mmap: bool = False
-    ) -> Generator[tuple[str, Tensor], None, None]:
-        """Read all tensors, once, and hand out those of ``names``.
-
-        All are in memory at first.
+        self,
+        places: Mapping[str, Place],
+        *,
+        mapped: Mapping[str, Tensor] = MappingProxyType({}),
+        take_hash: bool = True,
+        check_finite: bool = True,
+    ) -> None:
+        """Read all tensors, once, and copy those that have a place; all are in memory at first.
 
         Args:
-            names: of the tensors to hand out.
-            take_hash: set `sha256` of the file at the end.
-            check_finite: add the tensors with NaN or Inf to `not_finite`.
-            mmap: what cannot be done with such a file.
-
-        Yields:
-            Names and tensors, each in contiguous memory of its own.
+            places: by name, for those that are wanted.
+            mapped: none.
+            take_hash: set `sha256` of the file.
+            check_finite: name in `not_finite` those with NaN or Inf.
 
         Raises:
             CheckpointCorruptError: what is stored is not what its checksums say, or was changed meanwhile.
-            UsageError: ``mmap`` was asked for.
         """
-        if mmap:
-            raise UsageError(
-                f"{self.path} is no safetensors file, and cannot be mapped", field="mmap",
-                hint="leave it out, or convert the folder first: `vedcore convert`",
-            )  # fmt: skip
-        values, given = self._load(), set[int]()
+        values = self._load()
         for name in self.tensors:
-            tensor = values.pop(name)
-            if name in names:
-                tensor = _own(tensor, given)
+            tensor, place = values.pop(name), places.get(name)
+            if place is not None:
+                tensor = tensor.resolve_conj().resolve_neg().contiguous()
                 if check_finite and not is_finite(tensor):
                     self.not_finite.append(name)
-                yield name, tensor
+                place.put(tensor)
         if take_hash:
             try:
                 self._file.seek(0)
@@ -301,16 +305,6 @@ def _checked_entries(found: list[zipfile.ZipInfo], size: int) -> dict[str, zipfi
     if sum(entry.file_size for entry in found) > size:
         raise CheckpointUnsafeError("members of the archive overlap", hint=AGAIN)
     return entries
-
-
-def _own(tensor: Tensor, given: set[int]) -> Tensor:
-    """The tensor, or a copy where it is not all that its memory holds or that is ``given`` away."""
-    storage = tensor.untyped_storage()
-    lazy = tensor.is_conj() or tensor.is_neg()
-    if tensor.is_contiguous() and not lazy and storage.nbytes() == tensor.nbytes and storage.data_ptr() not in given:
-        given.add(storage.data_ptr())
-        return tensor
-    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
 
 
 def _unwrapped(value: object) -> tuple[str, dict[str, StoredTensor]]:
