@@ -93,6 +93,8 @@ def _replace(target: Path, files: Mapping[str, bytes | Written], replaces: re.Pa
         if target.is_dir():
             shutil.copymode(target, stage)
         _keep(target, stage, ours)
+        for name in ours:
+            _uncache(target / name)
         records = {name: _write(stage / name, content) for name, content in new.items()}
         manifest = {"files": {name: record._asdict() for name, record in records.items()}}
         _write(stage / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
@@ -142,6 +144,13 @@ def _write(path: Path, content: bytes | Written) -> FileRecord:
     with open(path, "rb", buffering=0) as written:
         os.fsync(written.fileno())
     return record
+
+
+def _uncache(path: Path) -> None:
+    """Let a file that is to go out of the page cache, whose memory the new one then has; it is no less on the disk."""
+    if hasattr(os, "posix_fadvise") and path.is_file() and not path.is_symlink():
+        with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _target(folder: str | os.PathLike[str]) -> Path:

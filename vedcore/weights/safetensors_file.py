@@ -185,14 +185,16 @@ class TensorFile:
         digest, odd = hashlib.sha256(self._header), set[str]()
         batches = _batches(self._pieces(places, mapped, every=take_hash))
         with ThreadPoolExecutor(_READERS) as readers:
-            begun = deque(readers.submit(self._take, batch, check_finite) for batch in islice(batches, _AHEAD))
+            begun = deque(
+                readers.submit(self._take, batch, check_finite, take_hash) for batch in islice(batches, _AHEAD)
+            )
             while begun:
                 for name, memory, finite in begun.popleft().result():
                     if not finite:
                         odd.add(name)
-                    if take_hash:
+                    if memory is not None:
                         digest.update(memory.numpy())  # type: ignore[arg-type]
-                begun.extend(readers.submit(self._take, batch, check_finite) for batch in islice(batches, 1))
+                begun.extend(readers.submit(self._take, batch, check_finite, take_hash) for batch in islice(batches, 1))
         self.not_finite = [name for name in self.tensors if name in odd]
         if take_hash:
             self.sha256 = digest.hexdigest()
@@ -217,9 +219,9 @@ class TensorFile:
                         place, start // row, is_there=there is not None,
                     )  # fmt: skip
 
-    def _take(self, batch: list[_Piece], look: bool) -> list[tuple[str, Tensor, bool]]:
-        """Bring the pieces to where they belong: their names, their bytes, and whether these are finite numbers."""
-        taken = []
+    def _take(self, batch: list[_Piece], look: bool, keep: bool) -> list[tuple[str, Tensor | None, bool]]:
+        """Bring the pieces to where they belong: their names, their bytes to ``keep``, whether they are finite."""
+        taken: list[tuple[str, Tensor | None, bool]] = []
         for piece in batch:
             memory = torch.empty(piece.size, dtype=torch.uint8) if piece.memory is None else piece.memory
             if not piece.is_there:
@@ -229,7 +231,7 @@ class TensorFile:
             if piece.memory is None and piece.place is not None:
                 rows = memory.view(piece.stored.dtype).view(-1, *piece.stored.shape[1:])
                 piece.place.put(rows, piece.first_row)
-            taken.append((piece.name, memory, finite))
+            taken.append((piece.name, memory if keep else None, finite))
         return taken
 
     def _fill(self, piece: _Piece, memory: Tensor) -> None:
