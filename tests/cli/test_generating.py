@@ -80,6 +80,10 @@ def test_a_lexicon(run: Run, model: Path, image: Path, tmp_path: Path) -> None:
     done = run(model, image, "--lexicon", words)
     assert done.returncode == 2
     assert "not UTF-8 at byte 3" in done.stderr
+    words.write_text("\n\n")
+    done = run(model, image, "--lexicon", words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "holds no words" in done.stderr
     assert "no such file" in run(model, image, "--lexicon", tmp_path / "gone.txt").stderr
 
 
@@ -94,6 +98,11 @@ def test_several_texts_an_image(run: Run, model: Path, image: Path) -> None:
     [
         (["--set", "num_beam=2"], "num_beam.*num_beams"),
         (["--set", "temperature=0.5"], "temperature=0.5 would do nothing with do_sample=False"),
+        (["--set", "images=3"], "error: images: unknown option"),
+        (["--set", "batch_size=3"], "error: batch_size: unknown option"),
+        (["--set", "self=3"], "error: self: unknown option"),
+        (["--set", "prompt=3"], "error: prompt: text expected, got int"),
+        (["--stream", "--set", "image=3"], "error: image: unknown option"),
         (["--set", "temperature"], "not of the form key=value"),
         (["--pattern", "a("], "pattern"),
         (["--stream", "--json"], "--stream writes the text of one image"),

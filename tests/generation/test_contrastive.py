@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.generation.tiny import FAMILIES, POSITIONS, VOCABULARY, decoder, image_mask, images, state_and_request, write
@@ -19,15 +22,18 @@ PROMPT = torch.tensor([[1, 3], [5, 6], [1, 9], [8, 8]])
 MASK = torch.tensor([[0, 1], [1, 1], [0, 1], [1, 1]])
 
 
-def naive(made: Any, at: int, prompt: list[int], new: int, alpha: float, k: int, eos: Any = (), least: int = 0) -> Any:
-    """One text of image ``at``, of ``new`` tokens at most."""
+def naive(
+    made: Any, at: int, prompt: list[int], new: int, alpha: float, k: int, eos: Any = (), least: int = 0,
+    processors: Any = (), near: float = 0.0, count: int = 4,
+) -> Any:  # fmt: skip
+    """One text of image ``at`` of ``count``, of ``new`` tokens at most; no example where a choice is as ``near``."""
     by_id = type(made).takes_position is not TextDecoder.takes_position
     written: dict[str, Any] = {"written_from": len(prompt)} if by_id else {}
 
     def read(ids: list[int]) -> tuple[Tensor, Tensor]:
         out = made(
-            torch.tensor([ids]), encoder_hidden_states=images(4)[at : at + 1], output_hidden_states=True,
-            encoder_attention_mask=image_mask(4)[at : at + 1], **written,
+            torch.tensor([ids]), encoder_hidden_states=images(count)[at : at + 1], output_hidden_states=True,
+            encoder_attention_mask=image_mask(count)[at : at + 1], **written,
         )  # fmt: skip
         return out.logits[0, -1].double(), out.hidden_states[-1][0].double()
 
@@ -36,14 +42,22 @@ def naive(made: Any, at: int, prompt: list[int], new: int, alpha: float, k: int,
         logits, hidden = read(ids)
         if step < least:
             logits[list(eos)] = -torch.inf
-        probabilities, tokens = logits.softmax(0).topk(k)
-        best = (-torch.inf, -1)
-        for probability, token in zip(probabilities.tolist(), tokens.tolist(), strict=True):
-            candidate = read([*ids, token])[1][-1]
-            likeness = max(float(candidate @ h / candidate.norm() / h.norm()) for h in hidden)
-            best = max(best, ((1 - alpha) * probability - alpha * likeness, token))
-        ids.append(best[1])
-        if best[1] in eos:
+        for processor in processors:
+            logits = processor(torch.tensor([ids]), logits[None].float())[0].double()
+        probabilities, tokens = logits.softmax(0).sort(descending=True)
+        if near and k < len(tokens):
+            assume(probabilities[k - 1] - probabilities[k] > near * probabilities[k] or probabilities[k] == 0)
+        choices = [(-math.inf, -1)]
+        for probability, token in zip(probabilities[:k].tolist(), tokens[:k].tolist(), strict=True):
+            if probability > 0:
+                candidate = read([*ids, token])[1][-1]
+                likeness = max(float(candidate @ h / candidate.norm() / h.norm()) for h in hidden)
+                choices.append(((1 - alpha) * probability - alpha * likeness, token))
+        choices.sort(reverse=True)
+        if near:
+            assume(choices[0][0] - choices[1][0] > near)
+        ids.append(choices[0][1])
+        if choices[0][1] in eos:
             break
     return ids
 
@@ -59,6 +73,51 @@ def test_as_the_rule_says(family: str, alpha: float, k: int) -> None:
                 wanted = naive(made, at, [3], 7, alpha, k, options.get("eos_token_id", ()), 3)
                 assert row == (wanted + [2] * 9)[: len(row)]
                 assert (out.lengths or ())[at] == len(wanted) - 1
+
+
+OPTIONS = st.fixed_dictionaries(
+    {"penalty_alpha": st.sampled_from([0.1, 0.6, 0.9, 1.0]), "top_k": st.sampled_from([2, 3, 5, 99])},
+    optional={
+        "eos_token_id": st.sampled_from([[5], EOS]), "use_cache": st.booleans(), "output_scores": st.booleans(),
+        "min_new_tokens": st.integers(1, 3), "repetition_penalty": st.sampled_from([0.5, 2.0]),
+        "no_repeat_ngram_size": st.integers(1, 3),
+        "suppress_tokens": st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=36, unique=True),
+    },
+)  # fmt: skip
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    family=st.sampled_from(list(FAMILIES)), seed=st.integers(0, 2), options=OPTIONS, new=st.integers(3, 5),
+    prompts=st.integers(1, 3).flatmap(
+        lambda length: st.lists(st.lists(st.integers(0, VOCABULARY - 1), min_size=length, max_size=length),
+                                min_size=1, max_size=3)
+    ),
+)  # fmt: skip
+def test_as_the_rule_says_whatever_the_options(
+    family: str, seed: int, options: dict[str, Any], new: int, prompts: list[list[int]]
+) -> None:
+    """In a batch and alone, with and without a cache."""
+    made, prompt, count = decoder(family, seed), torch.tensor(prompts), len(prompts)
+    options = {**options, "max_new_tokens": new, "pad_token_id": 2}
+    eos = options.get("eos_token_id", ())
+    try:
+        out = write(made, count, prompt=prompt, **options)
+    except GenerationError:
+        assume(False)  # the options left no token
+    with torch.no_grad():
+        for at, ids in enumerate(prompts):
+            processors = state_and_request(made, count, prompt=prompt, **options)[1].processors(1)
+            wanted = naive(
+                made, at, ids, new, options["penalty_alpha"], options["top_k"], eos, processors=processors, near=1e-4,
+                count=count,
+            )  # fmt: skip
+            end = len(ids) + (out.lengths or ())[at]
+            assert out.sequences[at].tolist() == wanted + [2] * (out.sequences.shape[1] - end)
+            alone = write(made, count, at=at, prompt=prompt, **options)
+            assert alone.sequences[0].tolist() == wanted
+            assert (alone.finish_reasons or ())[0] == (out.finish_reasons or ())[at]
+            assert torch.allclose(out.token_logprobs[at, : end - len(ids)], alone.token_logprobs[0], atol=2e-3)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "roberta", "bart", "whole"])
@@ -128,9 +187,18 @@ def test_it_is_streamed() -> None:
     assert torch.stack(list(tokens), 1).tolist() == tokens.output.sequences[:, 1:].tolist()  # type: ignore[union-attr]
 
 
-def test_useless_logits_name_row_and_step() -> None:
-    state, request = state_and_request(decoder("gpt2"), 2, penalty_alpha=0.6, top_k=3, max_new_tokens=5)
-    step = state.step
-    state.step = lambda *a: step(*a).index_fill(0, torch.tensor([3, 4, 5]), torch.nan)  # type: ignore[method-assign]
+@pytest.mark.parametrize("new", [1, 5])
+def test_what_is_useless_names_row_and_step(new: int) -> None:
+    """Of the last token too, which is read though none follows it."""
+    state, request = state_and_request(decoder("gpt2"), 2, penalty_alpha=0.6, top_k=3, max_new_tokens=new)
+    step, spoiled = state.step, torch.tensor([3, 4, 5])
+
+    def spoil(*arguments: Any) -> Tensor:
+        logits = step(*arguments)
+        assert state.last_hidden_state is not None
+        state.last_hidden_state = state.last_hidden_state.index_fill(0, spoiled, torch.nan)
+        return logits.index_fill(0, spoiled, torch.nan)
+
+    state.step = spoil  # type: ignore[method-assign]
     with pytest.raises(NonFiniteError, match="row 1 hold NaN at step 1"):
         search(state, request)

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from vedcore.cli.images import ImageWalk
-from vedcore.errors import ImageError, UsageError, printable
+from vedcore.errors import ImageError, UsageError, did_you_mean, printable
 from vedcore.files import open_regular
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _usable_device(ctx: click.Context, param: click.Parameter, value: str | None
 
 
 def _words_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """The lines of a file, less empty ones."""
+    """The lines of a file, less empty ones; one at least, for no words are no rule."""
     if value is None:
         return None
     with open_regular(value, UsageError, "give a text file, one word a line") as file:
@@ -44,7 +44,20 @@ def _words_of(ctx: click.Context, param: click.Parameter, value: str | None) -> 
             lines = file.read().decode("utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise click.BadParameter(f"{printable(value)} is not UTF-8 at byte {error.start}", ctx, param) from None
-    return tuple(line for line in lines if line)
+    if not (words := tuple(line for line in lines if line)):
+        raise click.BadParameter(f"{printable(value)} holds no words", ctx, param)
+    return words
+
+
+def _check_names(settings: dict[str, Any]) -> None:
+    """Refuse what is no option before a model is loaded, and what the command itself passes on, such as images."""
+    from vedcore.generation.config import GenerationConfig
+
+    valid = ["prompt", *GenerationConfig.model_fields]
+    for name in settings:
+        if name not in valid:
+            known = f"options: {', '.join(valid)}"
+            raise UsageError("unknown option", field=name, hint=did_you_mean(name, valid) or known, details=known)
 
 
 @click.command()
@@ -83,6 +96,7 @@ def generate(
     from vedcore.config_files import apply_overrides
 
     settings = apply_overrides({key: value for key, value in options.items() if value not in (None, ())}, overrides)
+    _check_names(settings)
     bare = len(images) == 1 and not os.path.isdir(images[0])
     if stream and (layout or verbose or not bare):
         raise click.UsageError("--stream writes the text of one image file: give one, without --json, --jsonl or -v")

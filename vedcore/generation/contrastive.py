@@ -63,6 +63,7 @@ def contrastive_steps(state: DecodingState, request: Request) -> Steps:
         tokens, row = best.indices.gather(1, choice)[:, 0], first + choice[:, 0]
 
         unusable = unfinished & ~total.isfinite()
+        lost = unfinished & quality.isnan().any(1) & (not options.remove_invalid_values)  # and one of these was chosen
         greatest = scores.amax(1)  # (B,)
         barred = unfinished & barring(greatest, options)
         log_probs.append(torch.where(unfinished, usable.gather(1, tokens[:, None])[:, 0] - total, 0.0))
@@ -78,13 +79,15 @@ def contrastive_steps(state: DecodingState, request: Request) -> Steps:
         why = stopping.reasons(tokens, ids[:, :length], tuple(kept_scores) if options.output_scores else None)  # (B,)
         reasons = torch.where(unfinished, why, reasons)
         unfinished = unfinished & (why == 0)
-        flags = torch.cat([torch.stack([unusable.any(), barred.any()]), unfinished]).tolist()
+        flags = torch.cat([torch.stack([unusable.any(), barred.any(), lost.any()]), unfinished]).tolist()
         if flags[0]:
             raise_non_finite(logits, unusable, 1, length - request.prompt_length - 1)
         if flags[1]:
             raise_barred(greatest, barred, 1, length - request.prompt_length - 1)
+        if flags[2]:
+            raise_non_finite(candidates.index_select(0, row), lost, 1, length - request.prompt_length)
         yield tokens
-        over = not any(flags[2:]) or length >= request.limits.max_length
+        over = not any(flags[3:]) or length >= request.limits.max_length
         for steps in (state.attentions, state.cross_attentions, state.hidden_states):
             if steps and over:
                 steps.pop()  # what the last token was chosen by is no step that another follows
@@ -93,7 +96,7 @@ def contrastive_steps(state: DecodingState, request: Request) -> Steps:
         if over:
             break
         if padded and not (options.output_scores or options.output_logits):
-            state.keep(flags[2:])
+            state.keep(flags[3:])
         state.reorder(row.repeat_interleave(count), last=True)
         logits = candidates.index_select(0, row)
         seen.add(hidden.gather(1, choice[:, :, None].expand(-1, -1, hidden.shape[2])))

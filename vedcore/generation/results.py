@@ -52,17 +52,19 @@ def encode_prompt(processor: Processor, prompt: str, start: int | None) -> Tenso
 
     Raises:
         TokenizerError: a text that cannot be encoded.
-        UsageError: no tokenizer, or a prompt of no tokens.
+        UsageError: no tokenizer, no text, or a prompt of no tokens.
     """
     tokenizer = require_tokenizer(processor)
+    if not isinstance(prompt, str):
+        raise UsageError(f"text expected, got {type(prompt).__name__}", field="prompt", hint="give one str for all")
     special = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     names = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
+    parts = [part for part in (re.split(f"({names})", prompt) if names else [prompt]) if part]
     ids: list[int] = []
-    for part in re.split(f"({names})", prompt) if names else [prompt]:
-        if part:
-            ids += [special[part]] if part in special else encode_text(tokenizer, part)
-    if start is not None and (not ids or ids[0] not in special.values()):
-        ids.insert(0, start)
+    if start is not None and (not parts or parts[0] not in special):  # an unknown word's token is no name
+        ids.append(start)
+    for part in parts:
+        ids += [special[part]] if part in special else encode_text(tokenizer, part)
     if not ids:
         raise UsageError("no token is left of it", field="prompt", hint="give a text, or leave it out")
     return torch.tensor([ids])
