@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 __all__ = ["LateDraws"]
@@ -128,10 +127,12 @@ class LateDraws(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        target = args[0] if args else kwargs.get("tensor")
         name = getattr(func, "__name__", "")
-        if isinstance(target, nn.Parameter):
-            if target.is_meta and name in _SETTERS:
+        if _is_look(func, name):
+            return func(*args, **kwargs)
+        target = args[0] if args else kwargs.get("tensor")
+        if name in _SETTERS and isinstance(target, nn.Parameter):
+            if target.is_meta:
                 return target
             law = self._law(name, target, args[1:], {k: v for k, v in kwargs.items() if k != "tensor"})
             if law is not None:
@@ -139,10 +140,9 @@ class LateDraws(TorchFunctionMode):
                 return target
             if name in _CONSTANTS:
                 self._laws.pop(target, None)
-        if self._laws and not _is_look(func, name):
-            for used in tree_leaves((args, kwargs)):
-                if isinstance(used, nn.Parameter) and used in self._laws:
-                    self._draw(used, self._laws.pop(used))
+        for used in _parameters((args, kwargs)) if self._laws else ():
+            if used in self._laws:
+                self._draw(used, self._laws.pop(used))
         return func(*args, **kwargs)
 
     def _law(self, name: str, target: nn.Parameter, args: Sequence[Any], kwargs: dict[str, Any]) -> _Law | None:
@@ -170,6 +170,16 @@ class LateDraws(TorchFunctionMode):
         number = (self._seed + self._order[parameter] * 0x9E3779B97F4A7C15) % (1 << 63)
         with torch.no_grad():
             law.draw(parameter, torch.Generator(parameter.device).manual_seed(number))
+
+
+def _parameters(values: Any) -> Iterator[nn.Parameter]:
+    """Those among nested arguments."""
+    if isinstance(values, nn.Parameter):
+        yield values
+    elif isinstance(values, (list, tuple, dict)):
+        for value in values.values() if isinstance(values, dict) else values:
+            if not isinstance(value, (int, float, str)):
+                yield from _parameters(value)
 
 
 def _is_look(func: Callable[..., Any], name: str) -> bool:

@@ -25,7 +25,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -148,8 +148,12 @@ class _Side:
         last = re.split(r"[.\]]", template)[-1]
         stem = template.removesuffix(last)
         self.names = [stem + part for part in last.split("+")] if template else []
-        self.patterns = [re.compile(_pattern(name)) for name in self.names]
         self.shifts = [int(shift or 0) for shift in re.findall(r"\{([+-]\d+)?\}", self.names[0])] if template else []
+
+    @cached_property
+    def patterns(self) -> list[re.Pattern[str]]:
+        """Of the names; a side that is only written to needs none."""
+        return [re.compile(_pattern(name)) for name in self.names]
 
     def match(self, key: str) -> tuple[int, tuple[int, ...], str] | None:
         """Which of the names ``key`` is, the layer numbers in it, and the tensor's own name in the module."""
