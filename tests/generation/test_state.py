@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import random
+import weakref
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import vedcore
 from tests.generation.tiny import FAMILIES, VOCABULARY, decoder, state_and_request, write
+from vedcore.generation.greedy import log_sum_exp
+from vedcore.generation.search import search
+from vedcore.generation.state import DecodingState
 
 EOS = list(range(4, VOCABULARY, 5))  # many, so that rows end at different steps
 ENDS: dict[str, Any] = {
@@ -123,6 +128,103 @@ def test_last_hidden_state_has_all_rows(use_cache: bool) -> None:
     assert state.last_hidden_state is not None
     assert _shape(state.last_hidden_state) == (4, 1 if use_cache else 2, 24)
     assert state.last_hidden_state.abs().sum((1, 2)).bool().tolist() == [False, True, False, False]
+
+
+PARTS: tuple[dict[str, Any], dict[str, Any]] = (
+    {"name": "vit_tiny_patch16_224", "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2},
+    {"name": "gpt2", "n_layer": 2, "n_embd": 16, "n_head": 2, "n_positions": 40},
+)
+
+
+def small_model(projector: str = "auto") -> Any:
+    ids = {"start": 3}
+    return vedcore.compose(
+        *PARTS, projector=projector, image_size=32, decoder_vocab_size=VOCABULARY, token_ids=ids, seed=0
+    ).eval()
+
+
+@pytest.mark.parametrize("projector", ["auto", "mlp"])
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"num_beams": 3, "return_dict_in_generate": True}])
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_encoder_states_live_no_longer_than_they_are_read(
+    projector: str, options: dict[str, Any], use_cache: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a cache they are gone before the first token is chosen, both the encoder's and the projector's."""
+    model = small_model(projector)
+    encode, project = model.encode, model._project
+    born: list[Any] = []
+
+    def encoding(*args: Any) -> Any:
+        out = encode(*args)
+        born.append(weakref.ref(out.last_hidden_state))
+        return out
+
+    def projecting(*args: Any) -> Any:
+        states, mask = project(*args)
+        born.append(weakref.ref(states))
+        return states, mask
+
+    monkeypatch.setattr(model, "encode", encoding)
+    monkeypatch.setattr(model, "_project", projecting)
+    alive: list[bool] = []
+
+    def look(_: Tensor, scores: Tensor) -> Tensor:
+        alive.append(any(ref() is not None for ref in born))
+        return scores
+
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    model.generate(pixels, max_new_tokens=4, use_cache=use_cache, logits_processor=look, **options)
+    assert len(born) == 2
+    assert alive == [not use_cache] * 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_beams": 3}, {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0}, {"do_sample": True}],
+)
+def test_logits_go_before_the_next_come(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is as large as the vocabulary is there once."""
+    step, born, alive = DecodingState.step, list[Any](), list[bool]()
+
+    def stepping(self: DecodingState, tokens: Tensor, reorder: Tensor | None) -> Tensor:
+        alive.extend(ref() is not None for ref in born)
+        out = step(self, tokens, reorder)
+        born.append(weakref.ref(out))
+        return out
+
+    monkeypatch.setattr(DecodingState, "step", stepping)
+    search(*state_and_request(decoder("gpt2"), 2, max_new_tokens=5, **options))
+    assert len(born) == 4
+    assert alive == [False] * 6
+
+
+@pytest.mark.parametrize(
+    ("options", "last"),
+    [({}, 7), ({"num_beams": 3}, 7), ({"num_return_sequences": 2, "do_sample": True}, 7),
+     ({"penalty_alpha": 0.6, "top_k": 4}, 8), ({"prompt_lookup_num_tokens": 2}, 7)],
+)  # fmt: skip
+def test_the_cache_has_room_for_what_is_read(
+    options: dict[str, Any], last: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A last token is read by contrastive search alone, which looks one ahead."""
+    model = small_model()
+    make, made = model.decoder.make_cache, list[Any]()
+    monkeypatch.setattr(model.decoder, "make_cache", lambda capacity: made.append(make(capacity)) or made[-1])
+    pixels = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    ids = model.generate(
+        pixels, decoder_input_ids=torch.tensor([[3, 5]]), max_new_tokens=6, eos_token_id=None, **options
+    )
+    assert ids.shape[1] == 8
+    (cache,) = made
+    assert [layer.keys.shape[2] for layer in cache.layers] == [last] * 2
+
+
+@pytest.mark.parametrize("rows", [1, 32, 33, 70])
+def test_log_sum_exp_is_that_of_torch(rows: int) -> None:
+    logits = torch.randn(rows, 300, generator=torch.Generator().manual_seed(rows)) * 9
+    logits[0, 3], logits[-1, 5] = float("-inf"), float("nan")
+    assert log_sum_exp(logits).shape == (rows, 1)
+    assert torch.allclose(log_sum_exp(logits), logits.logsumexp(1, keepdim=True), equal_nan=True)
 
 
 def _shape(tensor: Tensor | None) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from vedcore.errors import UsageError
 from vedcore.generation.candidates import FAR, Beams, Chooser, Step, candidates_for
 from vedcore.generation.constrained import ForcedWords
+from vedcore.generation.greedy import log_sum_exp
 from vedcore.generation.groups import Groups
 from vedcore.generation.pool import Agreement, Lived, Pool
 from vedcore.generation.request import Request, raise_barred, raise_non_finite
@@ -71,7 +72,7 @@ def beam_search(state: State, request: Request, streaming: bool = False) -> Step
         if options.output_logits:
             kept_logits.append(logits)
         usable = logits.nan_to_num(nan=0.0) if options.remove_invalid_values else logits
-        total = usable.logsumexp(1, keepdim=True)  # (B, 1)
+        total = log_sum_exp(usable)  # (B, 1)
         so_far = None if ids is None else ids[:, : length - 1]
         choice = choose(Step(logits, usable, total, running, going, so_far, max_length - length))
         unusable = ~total.isfinite() & going.repeat_interleave(width, 0)  # (B, 1)
@@ -108,6 +109,7 @@ def beam_search(state: State, request: Request, streaming: bool = False) -> Step
             ids[:, length - 1] = tokens
         if not shown:
             state.keep([any(flags[i : i + groups]) for i in range(3, len(flags), groups)])
+        del logits, usable  # as much as the step is about to make
         logits = state.step(tokens[:, None], expand if step == 1 else moved).float()
 
     # transformers pads ended beams with the first end id where the pad id is 0, and so do we, to give the same ids

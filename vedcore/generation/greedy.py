@@ -18,7 +18,10 @@ from vedcore.generation.stopping import Stopping
 from vedcore.generation.streaming import Steps
 from vedcore.outputs import GenerateOutput
 
-__all__ = ["draw", "sample_steps"]
+__all__ = ["draw", "log_sum_exp", "sample_steps"]
+
+ROWS = 32
+"""Rows of logits that are copied at a time."""
 
 
 @torch.no_grad()
@@ -41,7 +44,7 @@ def sample_steps(state: State, request: Request) -> Steps:
     logits = state.prefill(request.input_ids).float()[expand]
     while True:
         usable = logits.nan_to_num(nan=0.0) if options.remove_invalid_values else logits
-        total = usable.logsumexp(1)  # (B,)
+        total = log_sum_exp(usable)[:, 0]  # (B,)
         scores = apply(processors, ids[:, :length], logits)
         tokens = draw(scores.softmax(1), 1, generator)[:, 0] if options.do_sample else scores.argmax(1)
         unusable = unfinished & ~total.isfinite()
@@ -72,6 +75,7 @@ def sample_steps(state: State, request: Request) -> Steps:
             break
         if not seen:
             state.keep([any(flags[2 + i : 2 + i + copies]) for i in range(0, len(ids), copies)])
+        del logits, usable, scores  # as much as the step is about to make
         logits, reorder = state.step(tokens[:, None], reorder).float(), None
 
     return GenerateOutput(
@@ -82,6 +86,11 @@ def sample_steps(state: State, request: Request) -> Steps:
         scores=tuple(kept_scores) if options.output_scores else None,
         logits=tuple(kept_logits) if options.output_logits else None,
     )
+
+
+def log_sum_exp(logits: Tensor) -> Tensor:
+    """(B, V) to (B, 1), a few rows at a time: torch makes a copy of all that it is given."""
+    return torch.cat([rows.logsumexp(1, keepdim=True) for rows in torch.split(logits, ROWS)])
 
 
 def draw(probabilities: Tensor, count: int, generator: torch.Generator | None) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -132,6 +133,7 @@ class GenerationMixin(nn.Module):
                 encoder_attention_mask, logits_processor, stopping_criteria, prefix_allowed_tokens_fn,
             )  # fmt: skip
             drafter = _drafter(assistant_model, request, pixel_values, encoded, encoder_attention_mask)
+            encoded = replace(encoded, last_hidden_state=encoded.last_hidden_state.new_empty(0))  # not kept alive
             out = search(state, request, streamer, drafter)
         if not config.return_dict_in_generate:
             return out.sequences
@@ -217,8 +219,9 @@ class GenerationMixin(nn.Module):
             assert pixel_values is not None
             encoded = self.encode(pixel_values, encoder_attention_mask, attentions, hidden)
         states, mask = self._project(encoded, encoder_attention_mask)
+        room = limits.max_length - (not config.penalty_alpha)  # a last token is not read, but by contrastive search
         state = DecodingState(
-            self.decoder, states, mask, request.attention_mask, limits.max_length, config.use_cache,
+            self.decoder, states, mask, request.attention_mask, room, config.use_cache,
             output_attentions=attentions, output_hidden_states=hidden, compiled=config.compile,
         )  # fmt: skip
         return state, request, encoded

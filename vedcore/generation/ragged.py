@@ -123,9 +123,7 @@ class CachedRows(RaggedRows):
         new, longest = max(map(len, tokens)), max(self.lengths[row] for row in self.live)
         if cache.length > longest:
             decoder = self.state.decoder
-            room = min(
-                self.state.capacity - 1, decoder.max_positions or self.state.capacity
-            )  # a last token is not read
+            room = min(self.state.capacity, decoder.max_positions or self.state.capacity)
             if cache.length + new > room or cache.length > SPARSE * longest + SLACK:
                 self._close_up(longest)
         mask = None

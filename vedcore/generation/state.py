@@ -184,6 +184,8 @@ class DecodingState:
             last_logits_only=last_only,
             **({"written_from": self.written_from} if by_id else {}),
         )
+        if self.cache is not None:  # it has the keys and values that were made of them
+            self.states, self.mask = self.states.new_empty(0), None
         if self.output_attentions:
             self.attentions.append(out.attentions or ())
             self.cross_attentions.append(out.cross_attentions or ())

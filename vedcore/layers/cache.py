@@ -33,7 +33,9 @@ class LayerCache:
             self.values = values if start == 0 else torch.cat([self._seen(self.values, start), values], 2)
             return self.keys, self.values
         if self.keys is None or self.values is None or self.keys.shape[2] < self.length or _sealed(self.keys):
-            room = max(2 * start, self.length + GROWTH)  # twice as much each time: few copies, little left empty
+            room = self.length  # after the first tokens rows may multiply, and each will need its own
+            if start:
+                room = max(2 * start, self.length + GROWTH)  # twice as much each time: few copies, little left empty
             if self.capacity is not None and self.capacity >= self.length:
                 room = min(room, self.capacity)
             self.keys, self.values = (
