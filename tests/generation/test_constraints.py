@@ -8,9 +8,11 @@ import math
 import random
 import re
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,7 +20,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from vedcore.errors import ConfigLimitError, GenerationError, TokenizerError, UsageError, VedcoreError
+from vedcore.generation import token_automaton
 from vedcore.generation.constraints import Constrained, TokenAutomaton, compile_constraint
+from vedcore.generation.regex import compile_pattern
+from vedcore.generation.symbols import SymbolAutomaton, of_words
 from vedcore.tokenization import make_tokenizer, token_ids_of, vocab_size_of
 
 TEXT = [
@@ -137,6 +142,86 @@ def test_text_matches_the_pattern(kind: str, pattern: str, room: int, seed: int)
     for i in range(4):
         text, _ = walk(automaton, tokenizer, automaton.shortest + room, seed + i)
         assert re.fullmatch(pattern, text), (pattern, text)
+
+
+LETTERS = "ab1 -é漢ßẞſKkKıİı\u0345μ\x1f\n🙂,."
+CLASSES = [
+    ".", r"\d", r"\w", r"\s", r"\W", r"[^\W\d_]", "[^a-k]", "[a-zé-ſ]", r"[\d,-]", "[^\n漢]", r"[\u0300-\U0001ffff]",
+    "k", "ß", r"[^\s\S]", r"[\U00010400-\U00010420]", "[ıi]", "[^ẞa]", "[ι-λ]", r"\S", r"\D",
+]  # fmt: skip
+FLAGS = ["", "(?i)", "(?s)", "(?a)", "(?ia)"]
+EVERY = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
+NESTED = st.recursive(
+    st.sampled_from([*CLASSES, "a", "b", "1", "ab", "", "(?i:K)", "(?a:\\w)", "(?s:.)", "(?-i:s)"]),
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=2, max_size=3).map("".join),
+        st.lists(inner, min_size=2, max_size=3).map(lambda some: f"({'|'.join(some)})"),
+        st.tuples(inner, st.sampled_from(["*", "+", "?", "*?", "{2}", "{0,2}", "{1,3}", "{2,}", "{0}"])).map(
+            lambda pair: f"(?:{pair[0]}){pair[1]}"
+        ),
+    ),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(flags=st.sampled_from(FLAGS), pattern=NESTED, texts=st.lists(st.text(LETTERS, max_size=6), max_size=25),
+       allowed=st.none() | st.text(LETTERS, min_size=1, max_size=6), apart=st.text(LETTERS, max_size=2),
+       alphabet=st.sampled_from([EVERY, "".join(sorted(set(LETTERS)))]))  # fmt: skip
+def test_automata_agree_with_re(
+    flags: str, pattern: str, texts: list[str], allowed: str | None, apart: str, alphabet: str
+) -> None:
+    """Nested repetitions, alternatives and classes, under flags, over all characters and over few."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        due = re.compile(flags + pattern)
+        automaton = compile_pattern(flags + pattern, alphabet, allowed=allowed, apart=apart)
+    for text in ("", *texts):
+        expected = due.fullmatch(text) is not None and (allowed is None or set(text) <= set(allowed))
+        assert automaton.matches(text) == expected, (flags, pattern, text)
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+def test_classes_hold_what_re_says(flags: str) -> None:
+    """Every character there is, one by one."""
+    code_points = np.frombuffer(EVERY.encode("utf-32-le"), np.uint32)
+    for text in CLASSES:
+        automaton = compile_pattern(flags + text, EVERY)
+        ours = automaton.delta[0][automaton.symbol_of[code_points]] >= 0
+        due = np.zeros(len(EVERY), bool)
+        for match in re.finditer(f"{flags}(?:{text})+", EVERY):
+            due[slice(*match.span())] = True
+        assert np.array_equal(ours, due), text
+
+
+def texts_of(rule: SymbolAutomaton) -> list[tuple[bytes, int]]:
+    """All texts of an automaton without loops, as often as there are ways to them, with their numbers."""
+    meaning = {
+        int(rule.symbol_of[code]): bytes([code - 0xDC00]) if 0xDC80 <= code < 0xDD00 else chr(code).encode()
+        for code in np.flatnonzero(rule.symbol_of).tolist()
+    }
+    found, pending = [], [(0, b"")]
+    while pending:
+        state, text = pending.pop()
+        if rule.final[state] >= 0:
+            found.append((text, int(rule.final[state])))
+        for edge in np.flatnonzero(rule.source == state):
+            pending.append((int(rule.target[edge]), text + meaning[int(rule.symbol[edge])]))
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    words=st.lists(st.text("abéÃ漢渣🙂🙃", min_size=1, max_size=4), min_size=1, max_size=8, unique=True),
+    fragments=st.booleans(),
+)
+def test_words_as_a_tree(words: list[str], fragments: bool) -> None:
+    """Each word with its number, once for each way to write its characters whole or byte by byte."""
+    rule = of_words(words, fragments)
+    ways = [2 ** sum(c >= "\x80" for c in word) if fragments else 1 for word in words]
+    due = [(word.encode(), i) for i, (word, n) in enumerate(zip(words, ways, strict=True)) for _ in range(n)]
+    assert sorted(texts_of(rule)) == sorted(due)
+    assert (np.diff(rule.source * (1 << 32) + rule.symbol) > 0).all()
 
 
 def keeps_word(word: str, rules: dict[str, Any]) -> bool:
@@ -327,13 +412,35 @@ def test_anchors_at_the_ends_change_nothing(pattern: str) -> None:
 @pytest.mark.parametrize(
     "pattern",
     ["(a|b)*a(a|b){100}", "(a{1000}){1000}", "(a?){9000}", "a?" * 5000, "x{0,4294967294}", r"\w{1,1000}",
-     "(" * 3000 + ")" * 3000, "a" * 20_000, "((a{0,99}b{0,99}){0,99}c){0,99}"],
+     "(" * 3000 + ")" * 3000, "a" * 20_000, "((a{0,99}b{0,99}){0,99}c){0,99}", "(((a{99}){99}){99})", ".*a.{20}",
+     "".join(map(chr, range(0x4E00, 0x7400))), "(?i)" + "".join(f"[{chr(i)}é]" for i in range(0x4E00, 0x5500)),
+     "|".join(chr(i) + "a" for i in range(0x4E00, 0x5600)), ".*" + "a" * 9000, "(.?a){2000}", r"(\W\w){3000}"],
 )  # fmt: skip
 def test_bombs_are_limits(pattern: str) -> None:
     began = time.process_time()
     with pytest.raises(ConfigLimitError, match="pattern: "):
         compiled(made("byte"), pattern=pattern)
     assert time.process_time() - began < 1
+
+
+def test_many_ways_are_refused_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would take too many ways of tokens is seen from a few states, the same ones each time."""
+    walked = []
+
+    def count(*arguments: Any) -> Any:
+        walked.append(len(arguments[-1]))
+        return walk_along(*arguments)
+
+    walk_along = token_automaton._walk
+    monkeypatch.setattr(token_automaton, "_walk", count)
+    compiled(made("byte_level"), pattern=".*a.{6}")
+    states, walked[:] = sum(walked) - 1, []
+    monkeypatch.setattr(token_automaton, "MAX_EDGES", 10_000)
+    for _ in range(2):
+        with pytest.raises(ConfigLimitError, match="pattern: more than 10,000 ways"):
+            compiled(made("byte_level"), pattern=".*a.{6}")
+    assert walked == [1, token_automaton.SAMPLE] * 2
+    assert states > 2 * token_automaton.SAMPLE
 
 
 @pytest.mark.parametrize("pattern", [r"(){40}a", "((((a*)*)*)*)*b", "(a|aa)+", r"(|a)+b", "a{0}b", "(?x) a  b # c"])

@@ -16,8 +16,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from vedcore.errors import GenerationError, UsageError
+from vedcore.generation.classes import CODE_POINTS
 from vedcore.generation.pieces import Pieces, text_pieces
-from vedcore.generation.regex import CODE_POINTS, CharacterAutomaton, before_replacement, compile_pattern
+from vedcore.generation.regex import CharacterAutomaton, before_replacement, compile_pattern
 from vedcore.generation.symbols import dense, of_characters, of_words
 from vedcore.generation.token_automaton import TokenAutomaton, over_tokens
 

@@ -20,15 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vedcore.errors import ConfigLimitError, UsageError
+from vedcore.generation.classes import CharacterClass, class_of, symbols_of
 
-__all__ = ["CODE_POINTS", "CharacterAutomaton", "before_replacement", "compile_pattern"]
+__all__ = ["CharacterAutomaton", "before_replacement", "compile_pattern"]
 
 MAX_PATTERN = 10_000
 """Characters of an expression."""
 MAX_STATES = 10_000
+MAX_CLASSES = 1_000
 MAX_WORK = 300_000
-"""Steps to make an automaton of an expression, a few tenths of a second."""
-CODE_POINTS = 0x110000
+"""Steps to make an automaton of an expression, about a tenth of a second."""
 
 Sequence = Callable[[int], int]
 
@@ -68,31 +69,10 @@ def compile_pattern(pattern: str, alphabet: str, *, allowed: str | None = None, 
     """
     nfa = _Nfa()
     start = nfa.read(pattern)
-    limits = [] if allowed is None else [nfa.character_class(_class_of(allowed), 0)]
-    symbol_of, held = _symbols(alphabet, nfa.classes, limits, apart)
+    limits = [] if allowed is None else [nfa.character_class([(sre.LITERAL, ord(c)) for c in sorted(set(allowed))], 0)]
+    symbol_of, held = symbols_of(alphabet, nfa.classes, limits, apart)
     delta, accept = nfa.determinise(start, held)
     return CharacterAutomaton(delta, np.where(accept, 0, -1), symbol_of)
-
-
-def _symbols(
-    alphabet: str, classes: dict[tuple[str, int], int], limits: list[int], apart: str
-) -> tuple[NDArray[np.uint32], list[tuple[int, ...]]]:
-    """Symbols of all code points, and for each symbol the classes that hold it."""
-    spans = [[m.span() for m in re.finditer(f"(?:{text})+", alphabet, flags)] for text, flags in classes]
-    spans += [[(at, at + 1)] for at in map(alphabet.find, sorted(set(apart))) if at >= 0]
-    bounds = np.unique([0, len(alphabet), *(end for found in spans for span in found for end in span)])
-    inside = np.zeros((len(spans), len(bounds)), bool)  # whether a class holds what lies from one bound to the next
-    for row, found in zip(inside, spans, strict=True):
-        for first, last in np.searchsorted(bounds, np.array(found, dtype=np.int64).reshape(-1, 2)):
-            row[first:last] = True
-    inside[: len(classes)] &= inside[limits].all(0)
-    symbols: dict[bytes, int] = {bytes(len(spans)): 0}
-    of_bound = [symbols.setdefault(column.tobytes(), len(symbols)) for column in np.ascontiguousarray(inside.T)]
-    symbol_of = np.zeros(CODE_POINTS, np.uint32)
-    code_points = np.frombuffer(alphabet.encode("utf-32-le"), np.uint32)
-    symbol_of[code_points] = np.repeat(np.array(of_bound[:-1], np.uint32), np.diff(bounds))
-    held = [np.frombuffer(key, bool)[: len(classes)].nonzero()[0] for key in symbols]
-    return symbol_of, [tuple(keys.tolist()) for keys in held]
 
 
 class _Nfa:
@@ -105,7 +85,8 @@ class _Nfa:
         self.free: list[tuple[int, ...]] = [()]
         self.held: list[int | None] = [None]  # class
         self.target: list[int] = [0]
-        self.classes: dict[tuple[str, int], int] = {}
+        self.classes: dict[CharacterClass, int] = {}
+        self.read_items: dict[tuple[Any, int, int], int] = {}
         self.work = 0
 
     def read(self, pattern: str) -> int:
@@ -129,9 +110,14 @@ class _Nfa:
         except (RecursionError, OverflowError):
             raise ConfigLimitError("nested or repeated too deeply", field="pattern", hint="make it simpler") from None
 
-    def character_class(self, text: str, flags: int) -> int:
-        kept = flags & (re.IGNORECASE | re.ASCII | re.DOTALL)
-        return self.classes.setdefault((text, int(kept)), len(self.classes))
+    def character_class(self, parts: Iterable[tuple[Any, Any]], flags: int) -> int:
+        key = tuple(parts), int(flags & (re.IGNORECASE | re.ASCII))
+        if len(self.classes) >= MAX_CLASSES and key not in self.classes:
+            raise ConfigLimitError(
+                f"more than {MAX_CLASSES:,} different characters and classes", field="pattern",
+                hint="for many words use lexicon=",
+            )  # fmt: skip
+        return self.classes.setdefault(key, len(self.classes))
 
     def _state(self, free: tuple[int, ...] = (), held: int | None = None, target: int = 0) -> int:
         if len(self.free) >= MAX_STATES:
@@ -151,7 +137,10 @@ class _Nfa:
 
     def _item(self, op: Any, value: Any, flags: int, after: int, first: bool, last: bool) -> int:
         if op in (sre.LITERAL, sre.NOT_LITERAL, sre.ANY, sre.IN):
-            return self._state(held=self.character_class(_class_text(op, value), flags), target=after)
+            item = op, id(value), flags  # read once, however often it is repeated
+            if item not in self.read_items:
+                self.read_items[item] = self.character_class(*class_of(op, value, flags))
+            return self._state(held=self.read_items[item], target=after)
         if op is sre.SUBPATTERN:
             _, added, removed, inner = value
             return self._sequence(inner, _combined(flags, added, removed), after, first, last)
@@ -190,6 +179,7 @@ class _Nfa:
     def determinise(self, start: int, held: list[tuple[int, ...]]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Sets of states, as bits of a number, as the states of an automaton with one way for each symbol."""
         reach = [self._closure(state) for state in range(len(self.free))]
+        after = [reach[target] for target in self.target]
         by_class = [0] * len(self.classes)
         for state, key in enumerate(self.held):
             if key is not None:
@@ -201,12 +191,9 @@ class _Nfa:
             for movers in moves:
                 moving = states & movers
                 if moving not in done:
-                    bits, reached = moving, 0
-                    while bits:
-                        lowest = bits & -bits
-                        reached |= reach[self.target[lowest.bit_length() - 1]]
-                        bits ^= lowest
-                        self.work += 1
+                    numbers = _bits(moving)
+                    reached = _union(after[state] for state in numbers)
+                    self.work += len(numbers)
                     if reached not in known:
                         known[reached] = len(known)
                         pending.append(reached)
@@ -240,6 +227,18 @@ def _union(numbers: Iterable[int]) -> int:
     for number in numbers:
         total |= number
     return total
+
+
+def _bits(number: int) -> list[int]:
+    """Places of the bits that are set, in any order."""
+    if number.bit_count() > 8:
+        octets = np.frombuffer(number.to_bytes(number.bit_length() // 8 + 1, "little"), np.uint8)
+        return np.unpackbits(octets, bitorder="little").nonzero()[0].tolist()
+    places = []
+    while number:
+        places.append(number.bit_length() - 1)
+        number ^= 1 << places[-1]
+    return places
 
 
 def _too_large() -> ConfigLimitError:
@@ -298,10 +297,6 @@ def _reachable(delta: NDArray[np.int32], final: NDArray[np.int64], symbol_of: ND
     return CharacterAutomaton(renamed[delta[kept]], final[kept], symbol_of)
 
 
-_CATEGORIES = {
-    sre.CATEGORY_DIGIT: r"\d", sre.CATEGORY_NOT_DIGIT: r"\D", sre.CATEGORY_SPACE: r"\s",
-    sre.CATEGORY_NOT_SPACE: r"\S", sre.CATEGORY_WORD: r"\w", sre.CATEGORY_NOT_WORD: r"\W",
-}  # fmt: skip
 _NAMES = {
     sre.ASSERT: "lookahead or lookbehind", sre.ASSERT_NOT: "negative lookahead or lookbehind",
     sre.FAILURE: "negative lookahead", sre.GROUPREF: "a back reference", sre.GROUPREF_EXISTS: "a conditional group",
@@ -312,30 +307,6 @@ _PLACES = {
     sre.AT_END: "$ inside the expression", sre.AT_END_STRING: r"\Z inside the expression",
     sre.AT_BOUNDARY: r"a word boundary \b", sre.AT_NON_BOUNDARY: r"\B",
 }  # fmt: skip
-
-
-def _escaped(code_point: int) -> str:
-    return f"\\U{code_point:08x}"
-
-
-def _class_of(characters: str) -> str:
-    """The text of a class of some characters; none of them is a class that holds nothing."""
-    return f"[{''.join(_escaped(ord(c)) for c in sorted(set(characters)))}]" if characters else r"[^\s\S]"
-
-
-def _class_text(op: Any, value: Any) -> str:
-    """One character's part of an expression, as text again."""
-    if op is sre.ANY:
-        return "."
-    if op in (sre.LITERAL, sre.NOT_LITERAL):
-        return f"[{'^' if op is sre.NOT_LITERAL else ''}{_escaped(value)}]"
-    parts = {
-        sre.NEGATE: lambda _: "^",
-        sre.LITERAL: _escaped,
-        sre.RANGE: lambda ends: f"{_escaped(ends[0])}-{_escaped(ends[1])}",
-        sre.CATEGORY: _CATEGORIES.__getitem__,
-    }
-    return f"[{''.join(parts[kind](inner) for kind, inner in value)}]"
 
 
 def _combined(flags: int, added: int, removed: int) -> int:

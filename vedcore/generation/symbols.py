@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vedcore.errors import ConfigLimitError
-from vedcore.generation.regex import CODE_POINTS, CharacterAutomaton
+from vedcore.generation.classes import CODE_POINTS
+from vedcore.generation.regex import CharacterAutomaton
 
 __all__ = ["SymbolAutomaton", "dense", "of_characters", "of_words"]
 
@@ -36,7 +37,7 @@ class SymbolAutomaton(NamedTuple):
     source: Ints
     """(E,) ascending."""
     symbol: Ints
-    """(E,)."""
+    """(E,) ascending for each source."""
     target: Ints
     """(E,)."""
     final: Ints
@@ -136,47 +137,60 @@ def of_words(words: Iterable[str], fragments: bool, apart: str = "") -> SymbolAu
     Raises:
         ConfigLimitError: words of more than 4,000,000 characters together.
     """
-    symbols = {character: i for i, character in enumerate(sorted(set(apart)), 1)}
-    tree: dict[tuple[int, int], int] = {}
-    size = 1
-    ends = []
-    for word in words:
-        at = 0
-        for character in word:
-            key = (at, symbols.setdefault(character, len(symbols) + 1))
-            if key not in tree:
-                if fragments and character >= "\x80":
-                    size = _spell(tree, at, character, size)
-                tree[key] = size
-                size += 1
-            at = tree[key]
-        ends.append(at)
-        if size > MAX_WORD_STATES:
-            raise ConfigLimitError(
-                "more words than can be followed", field="lexicon", hint="give fewer or shorter ones"
-            )
+    words = list(words)
+    order = sorted(range(len(words)), key=words.__getitem__)  # words that begin alike are neighbours
+    words = [words[i] for i in order]
+    characters = sorted(set(apart).union(*words))
     symbol_of = np.zeros(CODE_POINTS, np.uint32)
-    symbol_of[[ord(c) for c in symbols]] = list(symbols.values())
-    parts = len(symbols) + 1
+    symbol_of[[ord(c) for c in characters]] = np.arange(1, len(characters) + 1)
+    parts = len(characters) + 1
     if fragments:
         symbol_of[FIRST_PART + 0x80 : FIRST_PART + 0x100] = parts + np.arange(0x80)
+    code_points = np.frombuffer("".join(words).encode("utf-32-le"), np.uint32).astype(np.int64)
+    lengths = np.array([len(word) for word in words])
+    begin, state = lengths.cumsum() - lengths, np.zeros(len(words), np.int64)
+    sources, read = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    size = 1
+    for depth in range(int(lengths.max(initial=0))):
+        going = np.flatnonzero(lengths > depth)
+        character = code_points[begin[going] + depth]
+        fresh = np.diff(state[going] * CODE_POINTS + character, prepend=-1) > 0
+        sources.append(state[going][fresh])
+        read.append(character[fresh])
+        state[going] = size - 1 + fresh.cumsum()
+        size += len(read[-1])
+        if size > MAX_WORD_STATES:
+            raise _too_many()
+    source, character, target = np.concatenate(sources), np.concatenate(read), np.arange(1, size)
+    edges = [(source, symbol_of[character].astype(np.int64), target)]
+    for more, low, high in ((1, 0x80, 0x800), (2, 0x800, 0x10000), (3, 0x10000, CODE_POINTS)) if fragments else ():
+        some = (low <= character) & (character < high)
+        spelt, size = _spelt(source[some], character[some], target[some], more, size)
+        edges += [(at, byte + parts - 0x80, to) for at, byte, to in spelt]
+    if size > MAX_WORD_STATES:
+        raise _too_many()
     final = np.full(size, -1)
-    final[ends] = np.arange(len(ends))
-    edges = np.array([(a, s if s > 0 else parts - s - 0x80, t) for (a, s), t in tree.items()], np.int64).reshape(-1, 3)
-    return _sorted([(edges[:, 0], edges[:, 1], edges[:, 2])], final, symbol_of)
+    final[state] = order
+    return _sorted(edges, final, symbol_of)
 
 
-def _spell(tree: dict[tuple[int, int], int], at: int, character: str, size: int) -> int:
-    """Add the bytes of the next new state's character, as negative symbols; returns the number of states."""
-    *begin, last = character.encode()
-    for byte in begin:
-        key = (at, -byte)
-        if key not in tree:
-            tree[key] = size
-            size += 1
-        at = tree[key]
-    tree[at, -last] = size  # the state that the caller adds
-    return size
+def _spelt(at: Ints, character: Ints, target: Ints, more: int, size: int) -> tuple[list[tuple[Ints, Ints, Ints]], int]:
+    """The edges that spell characters of ``more`` than one byte, and how many states there are with theirs."""
+    edges = []
+    source, lead = at, (0xC0, 0xE0, 0xF0)[more - 1]
+    for left in range(6 * more, 0, -6):
+        byte = lead + (character >> left if lead > 0x80 else character >> left & 0x3F)
+        fresh = np.diff(source * CODE_POINTS + (character >> left), prepend=-1) > 0
+        then = size - 1 + fresh.cumsum()
+        edges.append((at[fresh], byte[fresh], then[fresh]))
+        size += int(fresh.sum())
+        at, lead = then, 0x80
+    edges.append((at, 0x80 + (character & 0x3F), target))
+    return edges, size
+
+
+def _too_many() -> ConfigLimitError:
+    return ConfigLimitError("more words than can be followed", field="lexicon", hint="give fewer or shorter ones")
 
 
 def dense(words: SymbolAutomaton) -> CharacterAutomaton:

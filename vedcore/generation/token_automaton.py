@@ -23,20 +23,32 @@ from vedcore.generation.symbols import SymbolAutomaton
 __all__ = ["TokenAutomaton", "over_tokens"]
 
 Ints = NDArray[np.int64]
-MAX_EDGES = 10_000_000
+MAX_EDGES = 12_000_000
 """Ways of all tokens through all states."""
-CHUNK = 2048
-"""States that are walked from at once."""
+SAMPLE, CHUNK = 64, 2048
+"""States that are walked from at once, the first time and later."""
+GOLDEN = (5**0.5 - 1) / 2
 ROWS_BYTES = 256_000_000
 """Memory of the rows of allowed tokens that are kept."""
 FAR = np.iinfo(np.int64).max
 
 
+class _Ways(NamedTuple):
+    """Where symbols lead from states or nodes."""
+
+    keys: Ints
+    """(E,) ascending: ``origin * symbols + symbol``."""
+    target: Ints
+    """(E,)."""
+    begin: Ints
+    """(origins + 1,) where the ways of each origin begin."""
+
+
 class _Tree(NamedTuple):
     """The texts of tokens as paths from a root, node 0; a token is at the node that its text leads to."""
 
-    keys: Ints
-    """(G - 1,) ascending: the key ``parent * symbols + symbol`` of each other node in order."""
+    ways: _Ways
+    """From each node to the next ones."""
     node_of: Ints
     """(V,) -1 for tokens that are never allowed."""
     tokens: Ints
@@ -100,7 +112,7 @@ class TokenAutomaton:
         while len(fresh):
             seen[fresh] = True
             first, last = np.searchsorted(sources, [fresh, fresh + 1])
-            fresh = np.unique(self._target[_ranges(first, last)])
+            fresh = _unique(self._target[_ranges(first, last)])
             fresh = fresh[~seen[fresh]]
         return seen
 
@@ -163,20 +175,22 @@ def over_tokens(rule: SymbolAutomaton, pieces: Pieces, eos: tuple[int, ...], nam
     useful = np.array([bool(text) and i not in eos for i, text in enumerate(pieces.later)])
     later, first = (_tree(texts, useful, rule.symbol_of, symbols) for texts in (pieces.later, pieces.first))
     begin = np.searchsorted(rule.source, np.arange(len(rule.final) + 1))
-    states = np.unique(rule.source)
-    origins = [(chunk, chunk, later) for chunk in np.split(states, range(CHUNK, len(states), CHUNK))]
-    origins.append((np.array([len(rule.final)]), np.array([0]), first))
-    found: list[tuple[Ints, Ints, Ints]] = []
-    edges = 0
-    for origin, at, tree in origins:
-        for walked in _walk(rule, begin, tree, symbols, origin, at):
-            found.append(walked)
-            edges += len(walked[0])
-            if edges > MAX_EDGES:
-                raise ConfigLimitError(
-                    f"more than {MAX_EDGES:,} ways of tokens through it", field=name,
-                    hint="use smaller repetition counts, * or +, or fewer words",
-                )  # fmt: skip
+    ways = _Ways(rule.source * symbols + rule.symbol, rule.target, begin)
+    found = list(_walk(ways, first, symbols, np.array([len(rule.final)]), np.array([0])))
+    edges = walked = 0
+    states = np.flatnonzero(np.diff(ways.begin))
+    states = states[np.argsort(-(states * GOLDEN % 1), kind="stable")]  # so that the first few are like the others
+    words = rule.final.max() > 0  # their beginnings have more ways than the rest, but no more than can be counted
+    for chunk in np.split(states, [SAMPLE, *range(CHUNK, len(states), CHUNK)]):
+        for some in _walk(ways, later, symbols, chunk, chunk):
+            found.append(some)
+            edges += len(some[0])
+        walked += len(chunk)
+        if edges * (walked if words else len(states)) > MAX_EDGES * walked:
+            raise ConfigLimitError(
+                f"more than {MAX_EDGES:,} ways of tokens through it", field=name,
+                hint="use smaller repetition counts, * or +, or fewer words",
+            )  # fmt: skip
     source, node, target = (np.concatenate(column) for column in zip(*found, strict=True))
     return TokenAutomaton((source, node, target), (later, first), rule.final >= 0, ~useful, eos, name)
 
@@ -199,33 +213,38 @@ def _tree(texts: list[str], useful: NDArray[np.bool_], symbol_of: NDArray[np.uin
         depth += 1
         going = going[lengths[going] > depth]
     tokens = used[np.argsort(node_of[used], kind="stable")]
-    return _Tree(
-        np.concatenate(keys), node_of, tokens, np.searchsorted(node_of[tokens], np.arange(nodes + 1)).astype(np.int64)
-    )
+    begin_of = np.searchsorted(node_of[tokens], np.arange(nodes + 1)).astype(np.int64)
+    every = np.concatenate(keys)
+    ways = _Ways(every, np.arange(1, nodes), np.searchsorted(every, np.arange(nodes + 1) * symbols))
+    return _Tree(ways, node_of, tokens, begin_of)
 
 
-def _walk(
-    rule: SymbolAutomaton, begin: Ints, tree: _Tree, symbols: int, origin: Ints, at: Ints
-) -> Iterator[tuple[Ints, Ints, Ints]]:
+def _walk(rule: _Ways, tree: _Tree, symbols: int, origin: Ints, at: Ints) -> Iterator[tuple[Ints, Ints, Ints]]:
     """Origins, nodes of tokens, and the states that these lead to: the rule and the tree side by side."""
     node = np.zeros(len(origin), np.int64)
-    holds = tree.begin[1:] > tree.begin[:-1]
-    yield origin[holds[node]], node[holds[node]], at[holds[node]]
-    goes_on = np.zeros(len(holds), bool)
-    goes_on[tree.keys // symbols] = True
-    while True:
-        origin, node, at = (column[goes_on[node]] for column in (origin, node, at))
-        if not len(origin):
-            return
-        first, last = begin[at], begin[at + 1]
-        ways = _ranges(first, last)
-        origin, node = (np.repeat(column, last - first) for column in (origin, node))
-        key = node * symbols + rule.symbol[ways]
-        place = np.minimum(np.searchsorted(tree.keys, key), len(tree.keys) - 1)
-        hit = tree.keys[place] == key
-        origin, node, at = origin[hit], place[hit] + 1, rule.target[ways[hit]]
+    holds = np.diff(tree.begin) > 0
+    while len(origin):
         ends = holds[node]
         yield origin[ends], node[ends], at[ends]
+        of_rule, of_tree = np.diff(rule.begin)[at], np.diff(tree.ways.begin)[node]
+        fewer = of_rule < of_tree
+        rule_first = np.flatnonzero(fewer)
+        tree_first = np.flatnonzero(~fewer & (of_rule > 0) & (of_tree > 0))
+        row, now_at, now_node = _shared(rule, tree.ways, at[rule_first], node[rule_first], symbols)
+        other_row, other_node, other_at = _shared(tree.ways, rule, node[tree_first], at[tree_first], symbols)
+        origin = np.concatenate([origin[rule_first[row]], origin[tree_first[other_row]]])
+        node, at = np.concatenate([now_node, other_node]), np.concatenate([now_at, other_at])
+
+
+def _shared(few: _Ways, many: _Ways, at: Ints, other: Ints, symbols: int) -> tuple[Ints, Ints, Ints]:
+    """The symbols that lead on both from ``at`` by ``few`` and from ``other`` by ``many``: rows, and where to."""
+    first, last = few.begin[at], few.begin[at + 1]
+    ways = _ranges(first, last)
+    row = np.repeat(np.arange(len(at)), last - first)
+    key = other[row] * symbols + few.keys[ways] % symbols
+    place = np.minimum(np.searchsorted(many.keys, key), len(many.keys) - 1)
+    hit = many.keys[place] == key
+    return row[hit], few.target[ways[hit]], many.target[place[hit]]
 
 
 def _ranges(first: Ints, last: Ints) -> Ints:
@@ -234,17 +253,23 @@ def _ranges(first: Ints, last: Ints) -> Ints:
     return np.repeat(first - (lengths.cumsum() - lengths), lengths) + np.arange(lengths.sum())
 
 
+def _unique(numbers: Ints) -> Ints:
+    """What `numpy.unique` gives for numbers from 0 on; for many, several times faster."""
+    numbers = np.sort(numbers)
+    return numbers[np.diff(numbers, prepend=-1) > 0]
+
+
 def _distances(source: Ints, target: Ints, accept: NDArray[np.bool_]) -> Ints:
     """Fewest tokens from each state to an accepting one."""
     states = len(accept)
-    pairs = np.unique(target * states + source)
+    pairs = _unique(target * states + source)
     target, source = pairs // states, pairs % states
     begin = np.searchsorted(target, np.arange(states + 1))
     distance = np.where(accept, 0, FAR)
     fresh, steps = np.flatnonzero(accept), 0
     while len(fresh):
         steps += 1
-        fresh = np.unique(source[_ranges(begin[fresh], begin[fresh + 1])])
+        fresh = _unique(source[_ranges(begin[fresh], begin[fresh + 1])])
         fresh = fresh[distance[fresh] == FAR]
         distance[fresh] = steps
     return distance

@@ -69,7 +69,7 @@ class DecoderLayer(nn.Module):
         """
         x = hidden_states
         out, weights = self.self_attention(self._before(x, self.self_attention_norm), mask, cache, need_weights)
-        x = self._after(x, self.dropout(out), self.self_attention_norm)
+        x = self._after(x, out, self.dropout, self.self_attention_norm)
 
         cross = cache.cross if cache is not None else None
         if cross is None and encoder_hidden_states is not None:
@@ -81,13 +81,15 @@ class DecoderLayer(nn.Module):
             out, cross_weights = self.cross_attention(
                 self._before(x, self.cross_attention_norm), cross, encoder_mask, need_weights
             )
-            x = self._after(x, self.dropout(out), self.cross_attention_norm)
+            x = self._after(x, out, self.dropout, self.cross_attention_norm)
 
         out = self.mlp(self._before(x, self.mlp_norm))
-        return self._after(x, self.mlp_dropout(out), self.mlp_norm), weights, cross_weights
+        return self._after(x, out, self.mlp_dropout, self.mlp_norm), weights, cross_weights
 
     def _before(self, x: Tensor, norm: nn.Module) -> Tensor:
         return norm(x) if self.norm_first else x
 
-    def _after(self, x: Tensor, out: Tensor, norm: nn.Module) -> Tensor:
+    def _after(self, x: Tensor, out: Tensor, dropout: nn.Module, norm: nn.Module) -> Tensor:
+        if dropout.training:
+            out = dropout(out)
         return x + out if self.norm_first else norm(x + out)

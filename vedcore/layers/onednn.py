@@ -60,7 +60,7 @@ def suits(x: Tensor) -> bool:
     """Whether `product` should be used for ``x`` here and now: nothing that it cannot do is asked for."""
     return (
         not torch.is_grad_enabled()
-        and x.device.type == "cpu"
+        and x.is_cpu
         and x.dtype in _DTYPES
         and x.ndim > 1
         and x.numel() > 0
