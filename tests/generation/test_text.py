@@ -193,6 +193,22 @@ def test_texts_that_keep_to_a_rule(pair: Any, options: dict[str, Any]) -> None:
         assert set(result.text) <= set("01")
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_a_function_that_allows_tokens_knows_the_image(pair: Any, batch_size: int) -> None:
+    """By its number among all, whatever the batches."""
+    model, images = pair("trocr").ours, [image.clamp(0, 1) for image in pair("trocr").pixels]
+    tokenizer = model.processor.tokenizer
+    texts = ["12", "34", "cat", "0"]
+    ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+    found = model.generate_text(
+        images, batch_size=batch_size, eos_token_id=1, pad_token_id=2, max_new_tokens=8,
+        prefix_allowed_tokens_fn=lambda image, row: [*ids[image], *[1] * 9][len(row) - 1 :][:1],
+    )  # fmt: skip
+    assert [result.text for result in found] == texts
+    with pytest.raises(UsageError, match="prefix_allowed_tokens_fn: int cannot be called"):
+        model.generate_text(images, prefix_allowed_tokens_fn=3)
+
+
 def test_prompts(pair: Any) -> None:
     model = pair("bart").ours
     image = pair("bart").pixels[0].clamp(0, 1)

@@ -288,6 +288,7 @@ class GenerationMixin(nn.Module):
         generation_config: GenerationConfig | None = None,
         logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
         stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
+        prefix_allowed_tokens_fn: PrefixFunction | None = None,
         assistant_model: GenerationMixin | None = None,
         **options: Any,
     ) -> list[TextResult]:
@@ -298,7 +299,8 @@ class GenerationMixin(nn.Module):
             batch_size: images that go through the model together.
             prompt: what every text starts with. Names of special tokens in it are those tokens; one that does not begin
                 with such a name stands behind the start id.
-            generation_config: as `generate` takes it, and all that follows.
+            generation_config: as `generate` takes it, and all that follows; ``prefix_allowed_tokens_fn`` gets the
+                number of the image among all of them.
 
         Returns:
             One result an image, or ``num_return_sequences`` of them side by side.
@@ -308,6 +310,7 @@ class GenerationMixin(nn.Module):
             UsageError: the model has no tokenizer.
         """
         require_tokenizer(self.processor)
+        as_functions("prefix_allowed_tokens_fn", prefix_allowed_tokens_fn)
         config = self._options(generation_config, options)
         eos = config.token_ids(self.token_ids, self.decoder.vocab_size).eos
         if not isinstance(batch_size, int) or batch_size < 1:
@@ -317,11 +320,12 @@ class GenerationMixin(nn.Module):
         results: list[TextResult] = []
         for at in range(0, len(sources), batch_size):
             batch = self._batch(sources[at : at + batch_size])
+            allowed = None if prefix_allowed_tokens_fn is None else partial(_later, prefix_allowed_tokens_fn, at)
             out = self.generate(
                 batch["pixel_values"], config, encoder_attention_mask=batch.get("encoder_attention_mask"),
                 decoder_input_ids=prompts[at : at + batch_size],
                 logits_processor=logits_processor, stopping_criteria=stopping_criteria,
-                assistant_model=assistant_model, return_dict_in_generate=True,
+                prefix_allowed_tokens_fn=allowed, assistant_model=assistant_model, return_dict_in_generate=True,
             )  # fmt: skip
             assert isinstance(out, GenerateOutput)
             results.extend(text_results(out, self.processor, eos))
@@ -357,6 +361,11 @@ class GenerationMixin(nn.Module):
         self.eval()
         pack(self)
         return self
+
+
+def _later(function: PrefixFunction, first: int, image: int, ids: Tensor) -> Sequence[int]:
+    """What the function says of an image, counted from ``first`` on."""
+    return function(first + image, ids)
 
 
 def _drafter(
