@@ -218,6 +218,8 @@ def _link(source: Path, destination: Path) -> None:
         return
     try:
         os.link(source, destination, follow_symlinks=False)
+    except FileExistsError:  # it came meanwhile, and counts
+        pass
     except OSError:  # no hard links here, or none to a file of somebody else
         shutil.copy2(source, destination, follow_symlinks=False)
 
