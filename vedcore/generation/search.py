@@ -32,7 +32,8 @@ def search(
 
     Returns:
         ``num_return_sequences`` rows for each prompt, side by side, best first under beams. Where the options leave
-        fewer different texts, the last rows are all padding, with a score of -1e9 and log-probabilities of -Inf.
+        fewer different texts than beams, the last rows are what they are in transformers: repeats of the others, with
+        scores below -1e5, or all padding, with a score of -1e9 and log-probabilities of -Inf.
 
     Raises:
         NonFiniteError: NaN or Inf logits, with the prompt's row and the step.
