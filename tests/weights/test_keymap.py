@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vedcore.errors import CheckpointMismatchError
 from vedcore.weights import safetensors_file
-from vedcore.weights.keymap import NO_KEY_BIAS, TRANSPOSED, Row, ignored, to_ours, to_theirs
+from vedcore.weights.keymap import NO_KEY_BIAS, TRANSPOSED, Change, Row, ignored, to_ours, to_theirs
 from vedcore.weights.loading import Weights
 from vedcore.weights.snapshot import FileRecord, Snapshot
 
@@ -111,6 +111,22 @@ def test_files_are_read_to_where_they_belong(
             assert model.tensors[name].dtype == tensor.dtype
             assert model.tensors[name].equal(tensor)
             assert how == "mapped" or model.tensors[name].is_contiguous()
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_changes_of_a_plugins_own(tmp_path: Path, mmap: bool) -> None:
+    """What is no view of the file is made of it once it has been read."""
+    halved = Change("halved", lambda t: t / 2, lambda t: t * 2)
+    flipped = Change("flipped", lambda t: t.flip(0), lambda t: t.flip(0))
+    rows = (Row("a", "x", halved), Row("b+c", "y", flipped), Row("d", "p+q", flipped))
+    state = {f"{name}.weight": torch.randn(4, 3) for name in "abcd"}
+    save_file(state, tmp_path / "model.safetensors")
+    ours = to_ours(state, rows)
+    model = Bag(ours)
+    with Snapshot(tmp_path) as snapshot:
+        Weights(snapshot, rows).load_into(model, mmap=mmap)
+    assert model.tensors.keys() == ours.keys() == {"x.weight", "y.weight", "p.weight", "q.weight"}
+    assert all(model.tensors[name].equal(tensor) for name, tensor in ours.items())
 
 
 @settings(deadline=None, max_examples=60)

@@ -222,18 +222,23 @@ class Assignment:
             tensors = [t.contiguous() if not cut or not t.is_contiguous() else t.clone() for t in tensors]
         return {name: tensor for name, tensor in zip(self.targets, tensors, strict=True) if name is not None}
 
-    def places(self, targets: Mapping[str, Tensor]) -> dict[str, Place]:
-        """Where each source is to be written, so that the targets come out; zeros where there is none.
+    def places(self, targets: Mapping[str, Tensor]) -> dict[str, Place] | None:
+        """Where each of their tensors is to be written, so that ours come out; zeros where there is none.
 
         Args:
             targets: memory of the shapes that `apply` gives.
+
+        Returns:
+            Places by the sources' names; None where the row's change is not known to be a view.
         """
-        change = self.row.change.to_ours if self.back else self.row.change.to_theirs
+        change = self.row.change.to_theirs
+        if change not in (_same, _transposed):
+            return None
         made = [targets[name] for name in self.targets if name is not None]
         pieces = made[0].chunk(len(self.sources)) if len(self.sources) > 1 == len(made) else made
         views = [change(piece) for piece in pieces]
         if len(self.sources) == 1 and len(views) > 1:
-            joined = 0 if change(torch.empty(1, 2, device="meta")).shape[0] == 1 or views[0].ndim < 2 else 1
+            joined = 1 if change is _transposed and views[0].ndim == 2 else 0
             return {self.sources[0]: Place(tuple(views), joined)}  # type: ignore[dict-item]
         for name, view in zip(self.sources, views, strict=True):
             if name is None:

@@ -199,6 +199,8 @@ class _Filling:
         self.state: dict[str, Tensor] = model.state_dict(keep_vars=True)
         self.values: list[Mapping[str, Tensor]] = []
         """What the tensors of the model will be, by their names."""
+        self.later: list[tuple[Assignment, list[Tensor | None]]] = []
+        """What they are made of once it has been read, where a plugin's key map changes numbers on the way."""
         self.places: dict[str, Place] = {}
         """Of the stored tensors, which are to be read there."""
         self.mapped: dict[str, Tensor] = {}
@@ -213,11 +215,18 @@ class _Filling:
             else:
                 dtype = reduce(torch.promote_types, (weights.stored[name].dtype for name in sources))
                 targets = {name: empty(weights.tensors[name], dtype) for name in plan.targets if name is not None}
-                self.values.append(targets)
-                self.places |= plan.places(targets)
+                places = plan.places(targets)
+                if places is None:
+                    stored = {name: empty(weights.stored[name].shape, weights.stored[name].dtype) for name in sources}
+                    self.later.append((plan, [None if name is None else stored[name] for name in plan.sources]))
+                    places = {name: Place((memory,)) for name, memory in stored.items()}
+                else:
+                    self.values.append(targets)
+                self.places |= places
 
     def fill(self) -> None:
         """Give it to the model, once it has been read."""
+        self.values += [plan.apply(found) or {} for plan, found in self.later]
         filled: dict[int, str] = {}
         for name, value in ((name, value) for values in self.values for name, value in values.items()):
             if name not in self.state:
