@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -20,9 +21,11 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
 from vedcore.errors import CheckpointError, CheckpointWriteError
 from vedcore.weights.exchange import LockedError, fsync_folder, locked, recover_folder, replace_folder
@@ -34,6 +37,8 @@ CARD = "README.md"
 """The one file of ours that people are meant to edit."""
 LOCK_SECONDS = 10.0
 _ABANDONED_SECONDS = 3600.0
+_LARGE = 1 << 20
+_closing: list[Thread] = []
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -93,9 +98,9 @@ def _replace(target: Path, files: Mapping[str, bytes | Written], replaces: re.Pa
         if target.is_dir():
             shutil.copymode(target, stage)
         _keep(target, stage, ours)
-        for name in ours:
-            _uncache(target / name)
-        records = {name: _write(stage / name, content) for name, content in new.items()}
+        with ThreadPoolExecutor(1) as beside:
+            beside.submit(_uncache, [target / name for name in ours])
+            records = {name: _write(stage / name, content) for name, content in new.items()}
         manifest = {"files": {name: record._asdict() for name, record in records.items()}}
         _write(stage / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
         fsync_folder(stage)
@@ -121,7 +126,33 @@ def _clean_up(stage: Path, target: Path) -> None:
     with contextlib.suppress(OSError):
         recover_folder(target, aside_of(target))
     with contextlib.suppress(OSError):
-        shutil.rmtree(stage, ignore_errors=True)
+        _drop(stage)
+
+
+def _drop(folder: Path) -> None:
+    """Remove a folder, and let a thread wait until the disk has its room back, which is 0.1 s a gigabyte.
+
+    An open file goes from the folder at once, and from the disk when it is closed.
+    """
+    held = [file for name in _names(folder) if os.name == "posix" and (file := _open(folder / name)) is not None]
+    shutil.rmtree(folder, ignore_errors=True)
+    if held:
+        closing = Thread(target=_close, args=(held,))
+        _closing.append(closing)
+        closing.start()
+
+
+def _open(path: Path) -> io.FileIO | None:
+    """The file at ``path``, if it is one, and large enough to care."""
+    with contextlib.suppress(OSError):
+        if path.is_file() and not path.is_symlink() and path.stat().st_size > _LARGE:
+            return open(path, "rb", buffering=0)
+    return None
+
+
+def _close(files: list[io.FileIO]) -> None:
+    while files:
+        files.pop().close()
 
 
 def _put_back(stage: Path, target: Path) -> None:
@@ -146,10 +177,10 @@ def _write(path: Path, content: bytes | Written) -> FileRecord:
     return record
 
 
-def _uncache(path: Path) -> None:
-    """Let a file that is to go out of the page cache, whose memory the new one then has; it is no less on the disk."""
-    if hasattr(os, "posix_fadvise") and path.is_file() and not path.is_symlink():
-        with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:
+def _uncache(paths: Iterable[Path]) -> None:
+    """Let files that are to go out of the page cache, whose memory the new ones then have; they stay on the disk."""
+    for file in filter(None, map(_open, paths)):
+        with file, contextlib.suppress(OSError, AttributeError):  # no such call on this system
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
@@ -173,6 +204,8 @@ def _target(folder: str | os.PathLike[str]) -> Path:
 
 
 def _check_space(target: Path, needed: int) -> None:
+    while _closing:  # room that the last save leaves
+        _closing.pop().join()
     if shutil.disk_usage(target.parent).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
