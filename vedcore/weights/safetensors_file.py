@@ -16,6 +16,7 @@ import io
 import math
 import mmap
 import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -183,10 +184,11 @@ class TensorFile:
             CheckpointError: the disk fails.
         """
         digest, odd = hashlib.sha256(self._header), set[str]()
+        scratch = _Scratch()
         batches = _batches(self._pieces(places, mapped, every=take_hash))
         with ThreadPoolExecutor(_READERS) as readers:
             begun = deque(
-                readers.submit(self._take, batch, check_finite, take_hash) for batch in islice(batches, _AHEAD)
+                readers.submit(self._take, batch, scratch, check_finite, take_hash) for batch in islice(batches, _AHEAD)
             )
             while begun:
                 for name, memory, finite in begun.popleft().result():
@@ -194,7 +196,9 @@ class TensorFile:
                         odd.add(name)
                     if memory is not None:
                         digest.update(memory.numpy())  # type: ignore[arg-type]
-                begun.extend(readers.submit(self._take, batch, check_finite, take_hash) for batch in islice(batches, 1))
+                begun.extend(
+                    readers.submit(self._take, batch, scratch, check_finite, take_hash) for batch in islice(batches, 1)
+                )
         self.not_finite = [name for name in self.tensors if name in odd]
         if take_hash:
             self.sha256 = digest.hexdigest()
@@ -219,11 +223,15 @@ class TensorFile:
                         place, start // row, is_there=there is not None,
                     )  # fmt: skip
 
-    def _take(self, batch: list[_Piece], look: bool, keep: bool) -> list[tuple[str, Tensor | None, bool]]:
+    def _take(
+        self, batch: list[_Piece], scratch: _Scratch, look: bool, keep: bool
+    ) -> list[tuple[str, Tensor | None, bool]]:
         """Bring the pieces to where they belong: their names, their bytes to ``keep``, whether they are finite."""
         taken: list[tuple[str, Tensor | None, bool]] = []
         for piece in batch:
-            memory = torch.empty(piece.size, dtype=torch.uint8) if piece.memory is None else piece.memory
+            memory = piece.memory
+            if memory is None:
+                memory = torch.empty(piece.size, dtype=torch.uint8) if keep else scratch.take(piece.size)
             if not piece.is_there:
                 self._fill(piece, memory)
             wanted = piece.is_there or piece.place is not None
@@ -262,6 +270,18 @@ class _Piece(NamedTuple):
     """Of the tensor, for its place."""
     is_there: bool
     """Whether the memory is the file."""
+
+
+class _Scratch(threading.local):
+    """A thread's memory for what is laid out anew; mapped, since the process keeps what threads allocate and free."""
+
+    memory = torch.empty(0, dtype=torch.uint8)
+
+    def take(self, size: int) -> Tensor:
+        """That many bytes, good until the thread takes some again."""
+        if len(self.memory) < size:
+            self.memory = torch.frombuffer(mmap.mmap(-1, size), dtype=torch.uint8)
+        return self.memory[:size]
 
 
 def _batches(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:

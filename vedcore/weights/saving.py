@@ -36,6 +36,8 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _CHUNK = 1 << 23
+_LAID_OUT = 1 << 20
+"""Bytes that are laid out anew at a time, while they are in the cache."""
 _SYNC = 1 << 26
 """Bytes after which the disk is told to begin."""
 _ALIGNMENT = 64
@@ -181,12 +183,14 @@ def _batches(entries: Iterable[_Entry]) -> Iterator[list[memoryview]]:
     buffers = cycle([torch.empty(_CHUNK, dtype=torch.uint8) for _ in range(3)])
     buffer, batch, used = next(buffers), list[memoryview](), 0
     for entry in entries:
-        for piece in _pieces(entry.tensor(), entry.dtype.itemsize):
+        tensor = entry.tensor()
+        as_stored = _as_stored(tensor, entry.dtype)
+        for piece in _pieces(tensor, entry.dtype.itemsize, _CHUNK if as_stored else min(_CHUNK, _LAID_OUT)):
             size = piece.numel() * entry.dtype.itemsize
             if used + size > _CHUNK:
                 yield batch
                 buffer, batch, used = next(buffers), [], 0
-            if not _as_stored(piece, entry.dtype):
+            if not as_stored:
                 room = buffer[used : used + size].view(entry.dtype).view(piece.shape)
                 piece = room.copy_(_whole(piece))
             batch.append(memoryview(piece.reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
@@ -194,13 +198,13 @@ def _batches(entries: Iterable[_Entry]) -> Iterator[list[memoryview]]:
     yield batch
 
 
-def _pieces(tensor: Tensor, itemsize: int) -> Iterator[Tensor]:
-    """The tensor cut along its first axes into pieces of at most a chunk; nothing for one that is empty."""
+def _pieces(tensor: Tensor, itemsize: int, limit: int) -> Iterator[Tensor]:
+    """The tensor cut along its first axes into pieces of so many bytes at most; nothing for one that is empty."""
     size = tensor.numel() * itemsize
-    if size > _CHUNK:
-        rows = max(1, _CHUNK * len(tensor) // size)
+    if size > limit:
+        rows = max(1, limit * len(tensor) // size)
         for at in range(0, len(tensor), rows):
-            yield from _pieces(tensor[at : at + rows] if rows > 1 else tensor[at], itemsize)
+            yield from _pieces(tensor[at : at + rows] if rows > 1 else tensor[at], itemsize, limit)
     elif size:
         yield tensor
 
