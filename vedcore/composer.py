@@ -52,6 +52,8 @@ from vedcore.registry import BUILT_IN, Entry, Kind
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from vedcore.weights.loading import LoadReport
+
 __all__ = ["build", "compose", "plan"]
 
 MAX_PARAMETERS = 100_000_000_000
@@ -81,6 +83,14 @@ class _Part(NamedTuple):
                 f"{kind} {self.entry.name!r} of {self.entry.owner} does not build: {described(error)}",
                 plugin=self.entry.owner.distribution, hint="check its settings, or tell its authors",
             ) from error  # fmt: skip
+
+
+class _Parts(nn.Module):
+    """The modules of a model, by its names for them."""
+
+    def __init__(self, encoder: VisionEncoder, projector: Projector, decoder: TextDecoder) -> None:
+        super().__init__()
+        self.encoder, self.projector, self.decoder = encoder, projector, decoder
 
 
 class _Resolved(NamedTuple):
@@ -139,7 +149,7 @@ def compose(
         resolved = _resolve(*_request(data, options))
         _check_device(device)
         projector = _lay_out(resolved)[1]
-        return _build(resolved, projector, device, draw=True)
+        return _assembled(resolved, projector, *_built(resolved, projector, draw=True), device)
 
 
 def build(
@@ -156,14 +166,18 @@ def build(
         config: the settings.
         tokenizer: in place of the one that the config names.
         device: where the parameters go.
-        draw: give parameters random numbers; False leaves them as memory is, for weights that are loaded next.
+        draw: give parameters random numbers; False leaves them, and buffers that are stored, as memory is, for weights
+            that are loaded next.
         check: called with the model's parts on the meta device, before anything is allocated.
     """
     resolved = _resolve(config, tokenizer)
     _, projector, parts = _lay_out(resolved)
     if check is not None:
         check(parts)
-    return _build(resolved, projector, device, draw=draw)
+    if draw or not _is_all_stored(resolved, projector, parts):
+        return _assembled(resolved, projector, *_built(resolved, projector, draw=draw), device)
+    _take_memory(parts.to(dtype=getattr(torch, config.dtype)))
+    return _assembled(resolved, projector, parts, {}, device)
 
 
 # -- from arguments to a request --------------------------------------------------------------------------------
@@ -400,7 +414,7 @@ def _ids_of(config: DecoderConfig) -> TokenIds:
 # -- from parts to a plan ---------------------------------------------------------------------------------------
 
 
-def _lay_out(resolved: _Resolved) -> tuple[Plan, _Part, nn.Module]:
+def _lay_out(resolved: _Resolved) -> tuple[Plan, _Part, _Parts]:
     """The plan, the projector that it needs, and the three parts on the meta device, by the names of the model."""
     request = resolved.request
     dtype: torch.dtype = getattr(torch, request.dtype)
@@ -449,10 +463,7 @@ def _lay_out(resolved: _Resolved) -> tuple[Plan, _Part, nn.Module]:
         dtype=request.dtype, weight_bytes=total * dtype.itemsize, cache_bytes_per_image=per_token * tokens,
         cache_bytes_per_token=per_token, notes=resolved.notes,
     )  # fmt: skip
-    whole = nn.Module()
-    for kind, (_, module) in parts.items():
-        whole.add_module(kind, module)
-    return result, projector_part, whole
+    return result, projector_part, _Parts(encoder, projector, decoder)
 
 
 @contextlib.contextmanager
@@ -497,9 +508,8 @@ def _check_device(device: str | torch.device | None) -> None:
         ) from None
 
 
-def _build(
-    resolved: _Resolved, projector_part: _Part, device: str | torch.device | None, *, draw: bool
-) -> VisionEncoderDecoder:
+def _built(resolved: _Resolved, projector_part: _Part, *, draw: bool) -> tuple[_Parts, dict[str, LoadReport]]:
+    """The parts, and what was loaded into those that come from checkpoints."""
     request = resolved.request
     with torch.random.fork_rng(devices=[], enabled=request.seed is not None):
         if request.seed is not None:
@@ -508,9 +518,8 @@ def _build(
             from_timm = request.pretrained and resolved.encoder.checkpoint is None
             encoder: VisionEncoder = resolved.encoder.make("encoder", pretrained=from_timm)
             decoder: TextDecoder = resolved.decoder.make("decoder")
-            width = decoder.cross_attention_size
-            projector: Projector = projector_part.make("projector", encoder.hidden_size, width)
-        sides: dict[Kind, tuple[_Part, Any]] = {
+            projector = projector_part.make("projector", encoder.hidden_size, decoder.cross_attention_size)
+        sides: dict[str, tuple[_Part, nn.Module]] = {
             "encoder": (resolved.encoder, encoder), "decoder": (resolved.decoder, decoder),
         }  # fmt: skip
         reports = {
@@ -521,6 +530,41 @@ def _build(
             draws.forget(tensor for name, tensor in sides[kind][1].named_parameters() if name in report.loaded)
         if draw:
             draws.draw()
+    return _Parts(encoder, projector, decoder), reports
+
+
+def _is_all_stored(resolved: _Resolved, projector_part: _Part, parts: _Parts) -> bool:
+    """Whether weights to be loaded hold all numbers of the parts, so that what was laid out need not be built again."""
+    made = resolved.encoder, projector_part, resolved.decoder
+    if resolved.request.pretrained or any(
+        part.checkpoint is not None or part.entry.owner.distribution != BUILT_IN for part in made
+    ):
+        return False  # a plugin may keep numbers where nobody sees them
+    stored = {id(tensor) for tensor in parts.state_dict(keep_vars=True).values()}
+    return all(id(buffer) in stored for buffer in parts.buffers())
+
+
+def _take_memory(parts: nn.Module) -> None:
+    """Move what is on the meta device to the CPU, as memory is; a tensor of several modules stays one."""
+    made: dict[int, Any] = {}
+    for module in parts.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None and id(tensor) not in made:
+                    memory = torch.empty(tensor.shape, dtype=tensor.dtype)
+                    is_parameter = isinstance(tensor, nn.Parameter)
+                    made[id(tensor)] = nn.Parameter(memory, tensor.requires_grad) if is_parameter else memory
+                tensors[name] = None if tensor is None else made[id(tensor)]
+
+
+def _assembled(
+    resolved: _Resolved,
+    projector_part: _Part,
+    modules: _Parts,
+    reports: Mapping[str, LoadReport],
+    device: str | torch.device | None,
+) -> VisionEncoderDecoder:
+    request, encoder = resolved.request, modules.encoder
     preprocessing: Preprocessing = request.preprocessing or encoder.preprocessing
     parts: dict[Kind, _Part] = {"encoder": resolved.encoder, "decoder": resolved.decoder, "projector": projector_part}
     config = request.model_copy(
@@ -532,11 +576,11 @@ def _build(
         }
     )
     model = VisionEncoderDecoder(
-        config, encoder, projector, decoder,
+        config, encoder, modules.projector, modules.decoder,
         processor=Processor(preprocessing, resolved.tokenizer, encoder=encoder, token_ids=resolved.token_ids),
         token_ids=resolved.token_ids, generation_config=GenerationConfig(),
     )  # fmt: skip
-    model.load_reports = {str(kind): report for kind, report in reports.items()}
+    model.load_reports = dict(reports)
     return model.to(device=device, dtype=getattr(torch, request.dtype)).eval()
 
 

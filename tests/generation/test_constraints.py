@@ -420,7 +420,7 @@ def test_bombs_are_limits(pattern: str) -> None:
     began = time.process_time()
     with pytest.raises(ConfigLimitError, match="pattern: "):
         compiled(made("byte"), pattern=pattern)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 5
 
 
 def test_many_ways_are_refused_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:

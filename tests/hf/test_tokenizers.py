@@ -405,7 +405,7 @@ def test_bad_input(name: str) -> None:
     started = time.perf_counter()
     with pytest.raises((TokenizerError, IncompatibleError), match=r"^[^\n]{1,300}$") as caught:
         read_tokenizer(files, folder="f")
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 5
     assert word in str(caught.value)
     assert caught.value.hint
     assert str(caught.value.path).startswith("f")

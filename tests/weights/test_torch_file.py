@@ -332,7 +332,7 @@ def test_bombs_are_refused_soon_and_small(tmp_path: Path, name: str) -> None:
     for file in (path, legacy):
         with pytest.raises(CheckpointError):
             read(file)
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 10  # 1.4 at most on a quiet machine
 
 
 @pytest.mark.parametrize("name", ["dicts", "memo", "wide text"])

@@ -26,6 +26,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial, reduce
+from itertools import islice
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -372,10 +373,11 @@ def _grouped(
     groups: dict[Group, dict[int, str]] = {}
     unexpected = []
     for key in names:
-        matches = [(i, m) for i, (source, _) in enumerate(sides) if (m := source.match(key))]
+        every = ((i, m) for i, (source, _) in enumerate(sides) if (m := source.match(key)))
+        matches = list(islice(every, 1) if first_only else every)
         if not matches:
             unexpected.append(key)
-        for index, (position, numbers, leaf) in matches[:1] if first_only else matches:
+        for index, (position, numbers, leaf) in matches:
             groups.setdefault((index, numbers, _OLD_LEAVES.get(leaf, leaf)), {})[position] = key
     return groups, unexpected
 
