@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["VisionEncoderDecoder", "shift_tokens_right"]
 
 Part = Literal["encoder", "projector", "decoder"]
+AT_ONCE = 8
+"""Images that a CPU encodes at a time."""
 
 
 def shift_tokens_right(labels: Tensor, pad_token_id: int, start_token_id: int) -> Tensor:
@@ -60,6 +62,15 @@ def shift_tokens_right(labels: Tensor, pad_token_id: int, start_token_id: int) -
     shifted[:, 1:] = labels[:, :-1]
     shifted[:, 0] = start_token_id
     return shifted.masked_fill_(shifted == -100, pad_token_id)
+
+
+def _joined(parts: Sequence[EncoderOutput]) -> EncoderOutput:
+    """The states of some images and some more."""
+    states, masks = [part.last_hidden_state for part in parts], [part.attention_mask for part in parts]
+    if all(mask is None for mask in masks):
+        return EncoderOutput(torch.cat(states))
+    every = [s.new_ones(s.shape[:2], dtype=torch.bool) if m is None else m for s, m in zip(states, masks, strict=True)]
+    return EncoderOutput(torch.cat(states), torch.cat(every))
 
 
 class VisionEncoderDecoder(GenerationMixin):
@@ -161,13 +172,22 @@ class VisionEncoderDecoder(GenerationMixin):
         check_tensors(encoder_attention_mask=encoder_attention_mask)
         no_graph = "encoder" in self._frozen and not any(p.requires_grad for p in self.encoder.parameters())
         with torch.no_grad() if no_graph else contextlib.nullcontext():
+            pixel_values = pixel_values.to(self.dtype)
+            more = encoder_attention_mask is not None or output_attentions or output_hidden_states
+            if not more and self._pays_in_parts(pixel_values):
+                return _joined([self.encoder(part) for part in pixel_values.chunk(-(-len(pixel_values) // AT_ONCE))])
             out: EncoderOutput = self.encoder(
-                pixel_values.to(self.dtype),
+                pixel_values,
                 attention_mask=encoder_attention_mask,
                 output_attentions=output_attentions,
                 output_hidden_states=output_hidden_states,
             )
         return out
+
+    def _pays_in_parts(self, pixel_values: Tensor) -> bool:
+        """Whether to encode a few images at a time: more would leave the cache, and nothing is drawn for them."""
+        drawn = torch.is_grad_enabled() or self.encoder.training or torch.compiler.is_compiling()
+        return len(pixel_values) > AT_ONCE and pixel_values.is_cpu and not drawn
 
     def forward(
         self,

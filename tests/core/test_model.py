@@ -283,6 +283,40 @@ def test_encoder_outputs_stand_for_images(model: Any, pixels: Tensor) -> None:
     assert a.tolist() == b.tolist()
 
 
+@pytest.mark.parametrize("masks", ["none", "all", "some"])
+@pytest.mark.parametrize("images", [9, 16, 21])
+def test_many_images_go_through_the_encoder_a_few_at_a_time(
+    model: Any, monkeypatch: pytest.MonkeyPatch, images: int, masks: str
+) -> None:
+    pixels = torch.randn(images, 3, *IMAGE)
+    whole = model.encode(pixels)  # for gradients all at once
+    sizes, encode = [], model.encoder.forward
+
+    def forward(pixel_values: Tensor, **options: Any) -> Any:
+        sizes.append(len(pixel_values))
+        states = encode(pixel_values, **options).last_hidden_state
+        shown = torch.arange(states.shape[1]) < 1 + len(sizes)  # of each part another mask
+        masked = masks == "all" or (masks == "some" and len(sizes) == 2)
+        return vedcore.outputs.EncoderOutput(states, shown.expand(states.shape[:2]) if masked else None)
+
+    monkeypatch.setattr(model.encoder, "forward", forward)
+    with torch.no_grad():
+        parts = model.encode(pixels)
+    assert sum(sizes) == images
+    assert max(sizes) <= 8
+    assert max(sizes) - min(sizes) < len(sizes)
+    close(parts.last_hidden_state, whole.last_hidden_state)
+    if masks == "none":
+        assert parts.attention_mask is None
+    else:
+        counts = [1 + n if masks == "all" or n == 2 else 7 for n, size in enumerate(sizes, 1) for _ in range(size)]
+        assert parts.attention_mask.sum(1).tolist() == counts
+    model.train()
+    with torch.no_grad():  # what is drawn for a batch is drawn for it whole
+        model.encode(pixels)
+    assert sizes[-1] == images
+
+
 def test_several_captions_an_image(model: Any, pixels: Tensor) -> None:
     labels = ids(6)
     shared = model(pixels, labels=labels)
