@@ -37,8 +37,10 @@ Epsilon = Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
 TOKEN_ID_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 """The fields of a decoder's config that hold token ids."""
 Activation = Literal[
-    "gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu", "relu", "silu", "swish", "tanh"
-]
+    "gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu", "relu", "silu", "swish", "tanh", "gelu_python",
+    "gelu_python_tanh", "gelu_accurate", "gelu_10", "hardswish", "laplace", "leaky_relu", "linear", "mish", "relu2",
+    "relu6", "sigmoid", "sqrtsoftplus",
+]  # fmt: skip
 
 
 class Config(BaseModel):

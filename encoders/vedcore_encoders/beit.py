@@ -9,7 +9,7 @@ Shape letters: N images, S tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vedcore.hf.classes import TransformersClass, Word, unused
 from vedcore.weights.keymap import Row, ignored
-from vedcore_encoders.timm_building import as_square
+from vedcore_encoders.timm_building import as_square, pair
 from vedcore_encoders.timm_encoder import Run
 from vedcore_encoders.timm_transformers import misfit, odd_layers, of_both_eras, stands_for
 from vedcore_encoders.vit import KEY_MAP as VIT_KEY_MAP
@@ -90,18 +90,25 @@ def pooler(part: Any) -> dict[str, tuple[tuple[int, ...], float]]:
     return {"pooler.layernorm.weight": ((part.hidden_size,), 1.0), "pooler.layernorm.bias": ((part.hidden_size,), 0.0)}
 
 
+def unlike(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Images whose positions transformers mixes up."""
+    height, width = pair(fields["image_size"])  # type: ignore[misc]
+    down, across = pair(fields["patch_size"])  # type: ignore[misc]
+    relative = fields["use_relative_position_bias"] or fields["use_shared_relative_position_bias"]
+    if relative and height // down != width // across:
+        return {"image_size": "relative positions there need as many rows of patches as columns"}
+    if fields["use_absolute_position_embeddings"] and height != width:
+        return {"image_size": "absolute positions there need a square image"}
+    return {}
+
+
 def refuses(part: Any) -> str:
     """Why an encoder is not transformers' BEiT; an empty string where it is."""
     model, settings = part.model, part.settings()
-    rows, columns = model.patch_embed.grid_size
     relative = settings["use_relative_position_bias"] or settings["use_shared_relative_position_bias"]
     reasons = {
-        "relative positions there need as many rows of patches as columns": relative and rows != columns,
         "relative positions there need square patches": relative
         and not isinstance(as_square(settings["patch_size"]), int),
-        "absolute positions there need a square image": (
-            settings["use_absolute_position_embeddings"] and part.image_size[0] != part.image_size[1]
-        ),
         "its blocks are of another kind": any(
             type(block) is not Block or type(block.attn) is not Attention for block in model.blocks
         ),
@@ -113,7 +120,7 @@ def refuses(part: Any) -> str:
 BEIT_MODEL = TransformersClass(
     model_type="beit", name="BeitModel", base_prefix="beit", key_map=KEY_MAP,
     words=(stands_for("beit", "beit_base_patch16_224"), *BEIT_WORDS),
-    fixed={"qkv_bias": True}, extra=pooler, refuses=refuses,
+    fixed={"qkv_bias": True}, extra=pooler, refuses=refuses, unlike=unlike,
 )  # fmt: skip
 
 

@@ -241,6 +241,28 @@ def test_what_cannot_be_honoured_is_named(tmp_path: Path) -> None:
         vedcore.load(tmp_path / "m")
 
 
+@pytest.mark.parametrize(
+    ("size", "positions"),
+    [([32, 8], "use_relative_position_bias"), ([8, 24], "use_shared_relative_position_bias"),
+     ([8, 32], "use_absolute_position_embeddings")],
+)  # fmt: skip
+def test_positions_that_transformers_mixes_up_are_refused(size: list[int], positions: str, tmp_path: Path) -> None:
+    """It runs with them, and what comes out is another model's: tables are read with rows for columns."""
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 40}
+    encoder = hf.BeitConfig(**sizes, image_size=size, patch_size=8, **{positions: True})
+    config = hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, DECODERS["gpt2"]())
+    theirs = hf.VisionEncoderDecoderModel(config).eval()
+    theirs(pixel_values=torch.zeros(1, 3, *size), decoder_input_ids=torch.tensor([[3]]))
+    theirs.save_pretrained(tmp_path / "m")
+    with pytest.raises(vedcore.ConfigSchemaError, match=r"config\.json: encoder\.image_size: .*positions") as error:
+        vedcore.load(tmp_path / "m")
+    assert error.value.hint
+    ours = vedcore.compose({"name": "beit", **sizes, "image_size": size, "patch_size": 8, positions: True}, "gpt2",
+                           decoder_n_layer=1, decoder_n_embd=24, decoder_n_head=2)  # fmt: skip
+    with pytest.raises(vedcore.IncompatibleError, match="positions"):
+        ours.save_pretrained(tmp_path / "back", format="transformers")
+
+
 def test_missing_cross_attention_is_an_error(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
 from transformers.models.trocr.modeling_trocr import TrOCRSinusoidalPositionalEmbedding
 
+from vedcore.config import Activation
 from vedcore.errors import IncompatibleError, UnknownComponentError
 from vedcore.layers.attention import CrossAttention, SelfAttention, attend, causal_mask
 from vedcore.layers.cache import DecoderCache, LayerCache
@@ -27,8 +30,13 @@ def seeded() -> None:
 @pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - {"swish"}))
 def test_activations_are_transformers(name: str) -> None:
     """By their names."""
-    x = torch.linspace(-6, 6, 101)
+    x = torch.linspace(-12, 12, 201)
     torch.testing.assert_close(activation(name)(x), ACT2FN[name](x), rtol=0, atol=1e-6)
+
+
+def test_activations_are_all_of_transformers() -> None:
+    """But those with parameters of their own; and a config takes just these."""
+    assert {*ACTIVATIONS} == {*ACT2FN} - {"prelu", "xielu"} == {*get_args(Activation)}
 
 
 def test_an_unknown_activation_is_named() -> None:

@@ -113,6 +113,7 @@ class TransformersClass:
         flags: settings that must be true in a decoder's section of a whole model, as without them transformers' class
             has no cross-attention, or sees the words to come; in a part of its own they may be anything.
         refuses: why a part of ours cannot be one of these, or an empty string.
+        unlike: of the fields of our config, those whose values are other arithmetic in transformers, to why.
     """
 
     model_type: str
@@ -127,6 +128,7 @@ class TransformersClass:
     )
     flags: tuple[str, ...] = ()
     refuses: Callable[[Any], str] = field(default=lambda part: "", repr=False)
+    unlike: Callable[[Mapping[str, Any]], Mapping[str, str]] = field(default=lambda fields: {}, repr=False)
 
     def read(self, theirs: Mapping[str, Any], *, path: object = None, prefix: str = "") -> dict[str, Any]:
         """The fields of our config for a config of theirs.
@@ -161,6 +163,15 @@ class TransformersClass:
             raise ConfigSchemaError(
                 "pruned heads cannot be honoured", path=path, field=f"{prefix}pruned_heads", hint="save it unpruned"
             )
+        try:
+            unlike = self.unlike(fields)
+        except (TypeError, ValueError, ArithmeticError):  # no such values; our config says what they should be
+            unlike = {}
+        for name, reason in unlike.items():
+            raise ConfigSchemaError(
+                f"{short(fields[name])} cannot be honoured: {reason}", path=path, field=prefix + name,
+                hint="open it with another checkpoint",
+            )  # fmt: skip
         strange = sorted(given.keys() - COMMON - {"pruned_heads", "is_decoder", "add_cross_attention"})
         if strange:
             names = ", ".join(short(prefix + name) for name in strange[:8])
@@ -199,7 +210,7 @@ class TransformersClass:
         odd = [name for name, value in self.fixed.items() if name in settings and settings[name] != value]
         if odd:
             return f"it always has {odd[0]} {short(self.fixed[odd[0]])}"
-        return self.refuses(part)
+        return next(iter(self.unlike(settings).values()), "") or self.refuses(part)
 
 
 def class_for(classes: Iterable[TransformersClass], model_type: str) -> TransformersClass | None:
