@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vedcore.errors import GenerationError, UsageError
 from vedcore.generation.constrained import Progress
@@ -21,15 +23,23 @@ def _holds(text: list[int], run: list[int]) -> bool:
     return any(text[i : i + len(run)] == run for i in range(len(text)))
 
 
+def _said(text: list[int], run: list[int]) -> int:
+    """How many tokens at the end of the text begin the run; all of them if it is there."""
+    return max(n for n in range(len(run) + 1) if n <= len(text) and text[len(text) - n :] == run[:n])
+
+
 def _state(text: list[int], words: Words) -> tuple[Words, list[list[int]] | None, list[int]]:
     """Words not begun, the one that is, and what was said of it."""
     waiting, begun, said = list(words), None, list[int]()
     for token in text:
         if begun is not None:
-            if any(run[: len(said) + 1] == [*said, token] for run in begun):
-                said = [*said, token]
-                if said in begun:
-                    begun, said = None, []
+            said = [*said, token]
+            most = max(_said(said, run) for run in begun)
+            if any(_said(said, run) == len(run) for run in begun):
+                begun, said = None, []
+                continue
+            if most:
+                said = said[-most:]
                 continue
             waiting, begun, said = [*waiting, begun], None, []
         for word in waiting:
@@ -42,8 +52,20 @@ def _state(text: list[int], words: Words) -> tuple[Words, list[list[int]] | None
 
 def _need(text: list[int], words: Words) -> int:
     waiting, begun, said = _state(text, words)
-    rest = min(len(run) for run in begun if run[: len(said)] == said) - len(said) if begun else 0
+    rest = min(len(run) - _said(said, run) for run in begun) if begun else 0
     return rest + sum(min(map(len, word)) for word in waiting)
+
+
+def _nearer(text: list[int], words: Words) -> set[int]:
+    """Tokens to try next to the usual ones."""
+    waiting, begun, said = _state(text, words)
+    if begun is None:
+        return {run[0] for word in waiting for run in word}
+    on = [run for run in begun if run[: len(said)] == said]
+    least = min(len(run) for run in on) - len(said)
+    return {run[len(said)] for run in on} | {
+        run[_said(said, run)] for run in begun if len(run) - _said(said, run) < least
+    }
 
 
 def _bank(text: list[int], words: Words) -> int:
@@ -82,9 +104,7 @@ def _reference(table: torch.Tensor, start: int, words: Words, beams: int, most: 
         fits = [one for one in found if one[1][-1] not in EOS and _need([start, *one[1]], words) <= most - length]
         kept = [one for one in usual if one in fits][:beams]
         for one in fits:
-            waiting, begun, said = _state([start, *one[1][:-1]], words)
-            runs = [run for run in begun or [] if run[: len(said)] == said] or [run for w in waiting for run in w]
-            if one not in usual and any(run[len(said)] == one[1][-1] for run in runs):
+            if one not in usual and one[1][-1] in _nearer([start, *one[1][:-1]], words):
                 kept.append(one)
         banks: dict[int, list[tuple[float, list[int]]]] = {}
         for one in sorted(kept, reverse=True):
@@ -104,6 +124,7 @@ WORDS: list[Words] = [
     [[[3]], [[8, 6, 8]]],
     [[[3, 3, 4]], [[6, 8], [10, 11, 12]]],
     [[[12], [3, 4], [3, 8]], [[4]], [[6, 3]]],
+    [[[3, 4, 6, 8], [10], [4, 11]], [[10]]],
 ]
 
 
@@ -155,6 +176,24 @@ def test_progress() -> None:
     assert start.after([6, 9]).missing == 4
     assert start.after([6, 9, 3]).missing == 4
     assert start.after([3, 3, 4, 1, 6, 8]).missing == 0
+    assert start.after([3, 3, 3, 4]).missing == 2  # the end of what was said holds the word
+    either = Progress((((9, 21, 22), (28,), (21, 30)),))
+    assert (either.after([9]).missing, either.after([9]).next_tokens()) == (1, [21, 28])  # another run is nearer
+    assert (either.after([9, 21]).missing, either.after([9, 21]).next_tokens()) == (1, [22])
+    assert either.after([9, 21, 30]).missing == either.after([9, 28]).missing == 0
+
+
+@given(
+    words=st.lists(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), min_size=1, max_size=3), max_size=3),
+    text=st.lists(st.integers(0, 4), max_size=12),
+)
+def test_progress_is_true_and_there_is_always_a_way_on(words: Words, text: list[int]) -> None:
+    now = Progress(tuple(tuple(map(tuple, word)) for word in words)).after(text)
+    if not now.missing:
+        assert all(any(_holds(text, run) for run in word) for word in words)
+    while now.missing:
+        now, before = min((now.after([token]) for token in now.next_tokens()), key=lambda n: n.missing), now.missing
+        assert now.missing < before
 
 
 def test_words_that_cannot_be_written(table_state: Any, run: Any) -> None:

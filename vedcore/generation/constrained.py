@@ -54,19 +54,22 @@ class Progress(NamedTuple):
     @property
     def missing(self) -> int:
         """Fewest tokens that are still to be said; 0 once the text holds all words."""
-        rest = 0 if self.begun is None else min(map(len, self._open)) - len(self.said)
+        rest = 0 if self.begun is None else min(len(run) - done for run, done in self._runs)
         return rest + sum(min(map(len, word)) for word in self.waiting)
 
     @property
-    def _open(self) -> list[tuple[int, ...]]:
-        """Runs of the begun word that what was said can become."""
-        return [run for run in self.begun or () if run[: len(self.said)] == self.said]
+    def _runs(self) -> list[tuple[tuple[int, ...], int]]:
+        """The runs of the begun word, and how much of each the end of what was said is."""
+        return [(run, _overlap(self.said, run)) for run in self.begun or ()]
 
     def next_tokens(self) -> list[int]:
-        """Tokens that bring the text nearer to its words."""
+        """Tokens that bring the text nearer to its words; those of another run only where that is the nearer one."""
         if self.begun is not None:
-            return list(dict.fromkeys(run[len(self.said)] for run in self._open))
-        return list(dict.fromkeys(run[0] for word in self.waiting for run in word))
+            nearest = min(len(run) - done for run, done in self._runs if done == len(self.said))
+            runs = [(r, done) for r, done in self._runs if done == len(self.said) or len(r) - done < nearest]
+        else:
+            runs = [(run, 0) for word in self.waiting for run in word]
+        return list(dict.fromkeys(run[done] for run, done in runs))
 
     def after(self, tokens: Iterable[int]) -> Progress:
         """What ``tokens`` bring. One that breaks a word off puts it back, and may begin another."""
@@ -76,19 +79,19 @@ class Progress(NamedTuple):
         return now
 
     def _after(self, token: int) -> Progress:
-        waiting = self.waiting
+        waiting, said = self.waiting, (*self.said, token)
         if self.begun is not None:
-            if any(run[len(self.said)] == token for run in self._open):
-                return self._with(waiting, self.begun, (*self.said, token))
+            if any(said[-len(run) :] == run for run in self.begun):
+                return Progress(waiting)
+            kept = max(_overlap(said, run) for run in self.begun)
+            if kept:
+                return Progress(waiting, self.begun, said[-kept:])
             waiting = (*waiting, self.begun)
         for i, word in enumerate(waiting):
             if any(run[0] == token for run in word):
-                return self._with(waiting[:i] + waiting[i + 1 :], word, (token,))
+                rest = waiting[:i] + waiting[i + 1 :]
+                return Progress(rest) if (token,) in word else Progress(rest, word, (token,))
         return Progress(waiting)
-
-    @staticmethod
-    def _with(waiting: tuple[Word, ...], word: Word, said: tuple[int, ...]) -> Progress:
-        return Progress(waiting) if said in word else Progress(waiting, word, said)
 
     def bank(self, words: int, longest: int) -> int:
         """How far the text has come with its ``words``, of runs of at most ``longest`` tokens."""
@@ -96,6 +99,11 @@ class Progress(NamedTuple):
             return (words - len(self.waiting)) * longest
         rest = max(map(len, self.begun)) - len(self.said)
         return (words - len(self.waiting)) * longest - rest
+
+
+def _overlap(said: tuple[int, ...], run: tuple[int, ...]) -> int:
+    """Tokens at the end of ``said`` that are the beginning of ``run``, and not all of it."""
+    return next(n for n in range(min(len(said), len(run) - 1), -1, -1) if said[len(said) - n :] == run[:n])
 
 
 class _Open(NamedTuple):
