@@ -168,6 +168,47 @@ def test_open_and_write_back(encoder: str, decoder: str, tmp_path: Path) -> None
     assert native.token_ids == ours.token_ids == vedcore.TokenIds(start=3, eos=(4,), pad=1)
 
 
+DUMPED = {  # what 4.23 wrote into both sections, as printed in the wild
+    "_name_or_path": "", "add_cross_attention": False, "architectures": None, "bad_words_ids": None,
+    "begin_suppress_tokens": None, "bos_token_id": None, "chunk_size_feed_forward": 0,
+    "cross_attention_hidden_size": None, "decoder_start_token_id": None, "diversity_penalty": 0.0, "do_sample": False,
+    "early_stopping": False, "encoder_no_repeat_ngram_size": 0, "eos_token_id": None,
+    "exponential_decay_length_penalty": None, "finetuning_task": None, "forced_bos_token_id": None,
+    "forced_eos_token_id": None, "id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "is_decoder": False,
+    "is_encoder_decoder": False, "label2id": {"LABEL_0": 0, "LABEL_1": 1}, "length_penalty": 1.0, "max_length": 20,
+    "min_length": 0, "no_repeat_ngram_size": 0, "num_beam_groups": 1, "num_beams": 1, "num_return_sequences": 1,
+    "output_attentions": False, "output_hidden_states": False, "output_scores": False, "pad_token_id": None,
+    "prefix": None, "problem_type": None, "pruned_heads": {}, "remove_invalid_values": False,
+    "repetition_penalty": 1.0, "return_dict": True, "return_dict_in_generate": False, "sep_token_id": None,
+    "suppress_tokens": None, "task_specific_params": None, "temperature": 1.0, "tf_legacy_loss": False,
+    "tie_encoder_decoder": False, "tie_word_embeddings": True, "tokenizer_class": None, "top_k": 50, "top_p": 1.0,
+    "torch_dtype": None, "torchscript": False, "transformers_version": "4.23.1", "typical_p": 1.0,
+    "use_bfloat16": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder"),
+    [
+        ("vit", "trocr"),
+        ("deit", "gpt2"),
+        ("beit", "roberta"),
+        ("swin", "bert"),
+        ("donut", "mbart"),
+        ("vit-wide", "bart"),
+    ],
+)
+def test_sections_with_all_that_4_x_wrote_open_without_a_warning(encoder: str, decoder: str, tmp_path: Path) -> None:
+    theirs = made(encoder, decoder)
+    theirs.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for section in ("encoder", "decoder"):
+        config[section] = {**DUMPED, **config[section]}
+    config |= {"_commit_hash": None, "torch_dtype": "float32", "transformers_version": None}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert_same(opened(tmp_path), theirs)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("decoder", ["bert", "roberta", "gpt2", "bart"])
 def test_what_is_stored_has_the_names_of_theirs(decoder: str, tied: bool, tmp_path: Path) -> None:
