@@ -185,7 +185,7 @@ WORDS = (
                   "encoder_layerdrop", "encoder_layers", "num_hidden_layers")),
     # switches of the first releases: their values are those of the family, and the library stopped reading them
     *map(unused, ("add_bias_logits", "add_final_layer_norm", "do_blenderbot_90_layernorm", "extra_pos_embeddings",
-                  "force_bos_token_to_be_generated", "normalize_before", "normalize_embedding",
+                  "force_bos_token_to_be_generated", "normalize_before", "normalize_embedding", "save_step",
                   "static_position_embeddings")),
 )  # fmt: skip
 _LEARNED = {"use_learned_position_embeddings": True, "layernorm_embedding": True}
