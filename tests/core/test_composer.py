@@ -20,7 +20,7 @@ import transformers
 from torch import Tensor, nn
 
 import vedcore
-from vedcore import composer
+from vedcore import composer, resolving
 from vedcore.config import DecoderConfig, EncoderConfig, ProjectorConfig
 from vedcore.config_files import dump_config
 from vedcore.registry import Entry, Owner, Resolved
@@ -726,7 +726,7 @@ class Pool(vedcore.Projector):
 @pytest.fixture
 def foreign(monkeypatch: pytest.MonkeyPatch) -> Any:
     """``foreign(Encoder, loose=True)``: a class of another distribution, found as ``theirs``."""
-    real = composer.load_component
+    real = resolving.load_component
 
     def register(base: type, **attributes: Any) -> None:
         cls = type(base.__name__, (base,), attributes)
@@ -735,7 +735,7 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> Any:
         def load(kind: Any, name: str, recorded: str | None = None) -> tuple[Any, Resolved]:
             return (cls, Resolved(entry, None)) if name == "theirs" else real(kind, name, recorded)
 
-        monkeypatch.setattr(composer, "load_component", load)
+        monkeypatch.setattr(resolving, "load_component", load)
         monkeypatch.setattr(composer, "registry", lambda: SimpleNamespace(shown_name=lambda kind, entry: entry.name))
 
     return register

@@ -25,7 +25,7 @@ ROWS = [
     ["weights", "hub", "builtin", "plugins", "images", "tokenization", "processing"],
     ["generation", "hf"],
     ["model"],
-    ["planning", "parts", "composer"],
+    ["planning", "parts", "resolving", "composer"],
     ["checkpoints"],
     ["__init__", "cli", "__main__"],
 ]
