@@ -248,15 +248,16 @@ def _is_all_stored(resolved: Resolved, projector_part: Part, parts: _Parts) -> b
 
 def _take_memory(parts: nn.Module) -> None:
     """Move what is on the meta device to the CPU, as memory is; a tensor of several modules stays one."""
-    made: dict[int, Any] = {}
+    made: dict[int, Tensor] = {}
     for module in parts.modules():
-        for tensors in (module._parameters, module._buffers):
-            for name, tensor in tensors.items():
-                if tensor is not None and id(tensor) not in made:
-                    memory = torch.empty(tensor.shape, dtype=tensor.dtype)
-                    is_parameter = isinstance(tensor, nn.Parameter)
-                    made[id(tensor)] = nn.Parameter(memory, tensor.requires_grad) if is_parameter else memory
-                tensors[name] = None if tensor is None else made[id(tensor)]
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is None:
+                continue
+            if id(tensor) not in made:
+                memory = torch.empty(tensor.shape, dtype=tensor.dtype)
+                is_parameter = isinstance(tensor, nn.Parameter)
+                made[id(tensor)] = nn.Parameter(memory, tensor.requires_grad) if is_parameter else memory
+            setattr(module, name, made[id(tensor)])  # and not in its dicts: recurrent layers of torch have a list too
 
 
 def _assembled(
