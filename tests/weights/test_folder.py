@@ -402,8 +402,9 @@ def test_an_opened_file_outlives_its_folder(tmp_path: Path) -> None:
 
 def test_a_real_ctrl_c(tmp_path: Path) -> None:
     script = f"""
-        import time
+        import signal, time
         from vedcore.weights.folder import Written, save_folder
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts beside itself ignores it
         save_folder({str(tmp_path / "m")!r}, {{"a": b"old"}})
         print("ready", flush=True)
         save_folder({str(tmp_path / "m")!r}, {{"a": Written(1, lambda path: time.sleep(30))}})
