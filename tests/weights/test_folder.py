@@ -362,28 +362,23 @@ def test_two_savers_and_a_reader(workplace: Path, monkeypatch: pytest.MonkeyPatc
     target = workplace / "m"
     save_folder(target, {"a": b"0" * 9, "b": b"0" * 9})
     child = f"""
-        import sys, time
+        import sys
         from vedcore.weights import exchange
         from vedcore.weights.folder import save_folder
-        from vedcore.errors import CheckpointWriteError
         if not {locks}:
             exchange._flock = lambda file: True
-        end, count = time.monotonic() + 1.5, 0
-        while time.monotonic() < end:
-            count += 1
+        for _ in range(200):
             value = (sys.argv[1] * 9).encode()
             save_folder({str(target)!r}, {{"a": value, "b": value, "only" + sys.argv[1]: b""}})
-        print(count)
     """
     command = [sys.executable, "-c", textwrap.dedent(child)]
-    savers = [subprocess.Popen([*command, who], stdout=subprocess.PIPE) for who in "12"]
+    savers = [subprocess.Popen([*command, who]) for who in "12"]
     seen = set()
     while any(saver.poll() is None for saver in savers):
         one, other = read_folder(target, lambda snapshot: (snapshot.read("a"), snapshot.read("b")))
         assert one == other
         seen.add(one)
     assert [saver.returncode for saver in savers] == [0, 0]
-    assert all(int(saver.communicate()[0]) > 5 for saver in savers)
     assert len(seen) > 1
     assert os.listdir(workplace) == ["m"]
 
