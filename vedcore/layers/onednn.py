@@ -11,7 +11,6 @@ Shape letters: M rows, I input width, O output width.
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -95,13 +94,9 @@ def is_faster(dtype: torch.dtype) -> bool:
     x, weight = _sample(dtype)
     with torch.no_grad():
         blocks = packed(weight)
-        ours = plain = math.inf  # other programs disturb single runs, so the least of many in turns counts
-        for count in range(40):
-            ours = min(ours, _seconds(lambda: product(x, blocks, None)))
-            plain = min(plain, _seconds(lambda: F.linear(x, weight)))
-            if count > 8 and not 0.7 < ours / plain < 1.5:
-                break
-    return ours < 1.1 * plain
+        pairs = [(_seconds(lambda: product(x, blocks, None)), _seconds(lambda: F.linear(x, weight))) for _ in range(40)]
+    ours, plain = (min(seconds) for seconds in zip(*pairs, strict=True))
+    return bool(ours < 1.1 * plain)  # other programs disturb single runs, so the least of many in turns counts
 
 
 def _sample(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
