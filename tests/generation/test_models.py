@@ -304,6 +304,18 @@ def test_scores_that_processors_make_nan(pair: Any, options: dict[str, Any]) -> 
         model.ours.generate(model.pixels, max_new_tokens=6, logits_processor=spoil, **options)
 
 
+@pytest.mark.parametrize("more", [{}, {"num_beam_groups": 2, "diversity_penalty": 1.0}], ids=str)
+def test_scores_that_are_all_nan_are_no_text(pair: Any, more: dict[str, Any]) -> None:
+    """Infinite scores that are put to the greatest number become so again, and NaN once they are normed."""
+    options = {
+        "remove_invalid_values": True, "renormalize_logits": True, "exponential_decay_length_penalty": (0, 1.8),
+        "min_length": 4, "num_beams": 2, "max_new_tokens": 12, "eos_token_id": EOS,
+    }  # fmt: skip
+    model = pair("bart")
+    with pytest.raises(NonFiniteError, match="NaN after the processors at step [123]"):
+        model.ours.generate(model.pixels, **options, **more)
+
+
 def test_texts_that_must_lose_tie_as_in_transformers(pair: Any) -> None:
     """A criterion may end all of a prompt's candidates; what is told of that prompt afterwards is the same too."""
     told = {"output_scores": True, "output_logits": True, "early_stopping": "never", "max_new_tokens": 12}

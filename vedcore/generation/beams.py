@@ -76,9 +76,8 @@ def beam_search(state: State, request: Request, streaming: bool = False) -> Step
         so_far = None if ids is None else ids[:, : length - 1]
         choice = choose(Step(logits, usable, total, running, going, so_far, max_length - length))
         unusable = ~total.isfinite() & going.repeat_interleave(width, 0)  # (B, 1)
-        barred = choice.barred & going[:, 0]
-        if not options.remove_invalid_values:
-            barred = barred | choice.found.score.isnan().any(1) & going[:, 0]
+        nan = choice.found.score.isnan()  # where some may be passed over, all of them are still no text
+        barred = (choice.barred | (nan.all(1) if options.remove_invalid_values else nan.any(1))) & going[:, 0]
         pool.add(choice, going, step, options.length_penalty)
         running, beam = choice.running, choice.live.cell // vocab_size
 
