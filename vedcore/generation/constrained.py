@@ -65,8 +65,9 @@ class Progress(NamedTuple):
     def next_tokens(self) -> list[int]:
         """Tokens that bring the text nearer to its words; those of another run only where that is the nearer one."""
         if self.begun is not None:
-            nearest = min(len(run) - done for run, done in self._runs if done == len(self.said))
-            runs = [(r, done) for r, done in self._runs if done == len(self.said) or len(r) - done < nearest]
+            every = self._runs
+            nearest = min(len(run) - done for run, done in every if done == len(self.said))
+            runs = [(run, done) for run, done in every if done == len(self.said) or len(run) - done < nearest]
         else:
             runs = [(run, 0) for word in self.waiting for run in word]
         return list(dict.fromkeys(run[done] for run, done in runs))

@@ -83,9 +83,9 @@ def unused(theirs: str) -> Word:
 # What every config of transformers may hold, and what has no part in a forward pass
 COMMON = frozenset({
     "_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal", "_commit_hash",
-    "_name_or_path", "_num_labels", "architectures", "attn_implementation", "attn_implementation_internal", "auto_map",
-    "bad_words_ids", "begin_suppress_tokens", "chunk_size_feed_forward", "diversity_penalty", "do_sample", "dtype",
-    "early_stopping", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "finetuning_task",
+    "_name_or_path", "_num_labels", "architectures", "attn_implementation", "attn_implementation_internal",
+    "auto_map", "bad_words_ids", "begin_suppress_tokens", "chunk_size_feed_forward", "diversity_penalty", "do_sample",
+    "dtype", "early_stopping", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "finetuning_task",
     "forced_bos_token_id", "forced_eos_token_id", "gradient_checkpointing", "id2label", "is_encoder_decoder",
     "label2id", "length_penalty", "max_length", "min_length", "model_type", "no_repeat_ngram_size", "num_beam_groups",
     "num_beams", "num_labels", "num_return_sequences", "output_attentions", "output_hidden_states", "output_past",
