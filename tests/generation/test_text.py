@@ -205,6 +205,10 @@ def test_a_function_that_allows_tokens_knows_the_image(pair: Any, batch_size: in
         prefix_allowed_tokens_fn=lambda image, row: [*ids[image], *[1] * 9][len(row) - 1 :][:1],
     )  # fmt: skip
     assert [result.text for result in found] == texts
+    with pytest.raises(GenerationError, match="for image 3 after 1 tokens"):
+        model.generate_text(
+            images, batch_size=batch_size, prefix_allowed_tokens_fn=lambda image, row: [] if image == 3 else [5]
+        )
     with pytest.raises(UsageError, match="prefix_allowed_tokens_fn: int cannot be called"):
         model.generate_text(images, prefix_allowed_tokens_fn=3)
 

@@ -10,7 +10,7 @@ far, V vocabulary size.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,9 +19,9 @@ from vedcore.errors import UsageError
 from vedcore.generation.config import GenerationConfig
 from vedcore.generation.drafters import Drafter
 from vedcore.generation.greedy import draw
-from vedcore.generation.logits import PrefixFunction, Processor
+from vedcore.generation.logits import Processor
 from vedcore.generation.ragged import ragged
-from vedcore.generation.request import Request, apply, barring, raise_barred, raise_non_finite
+from vedcore.generation.request import Request, apply, barring
 from vedcore.generation.state import DecodingState
 from vedcore.generation.stopping import WORDS, Stopping
 from vedcore.generation.streaming import Steps
@@ -118,18 +118,9 @@ def _opened(rows: list[_Row], limit: int, padded: bool) -> list[bool]:
 def _rows_of(request: Request) -> list[_Row]:
     rows = []
     for i, ids in enumerate(request.input_ids.tolist()):
-        function = request.prefix_allowed_tokens_fn
-        own = replace(
-            request, input_ids=request.input_ids[i : i + 1],
-            attention_mask=None if request.attention_mask is None else request.attention_mask[i : i + 1],
-            prefix_allowed_tokens_fn=None if function is None else _of_prompt(function, i),
-        )  # fmt: skip
-        rows += [_Row(list(ids), own.processors(1)) for _ in range(request.options.num_return_sequences)]
+        own, copies = request.part(i, i + 1), request.options.num_return_sequences
+        rows += [_Row(list(ids), own.processors(1)) for _ in range(copies)]
     return rows
-
-
-def _of_prompt(function: PrefixFunction, prompt: int) -> PrefixFunction:
-    return lambda _, ids: function(prompt, ids)
 
 
 class _Writer:
@@ -158,12 +149,12 @@ class _Writer:
         row, logits = self.rows[number], self.logits[number, at]
         token, log_prob, total = (int(self.told[0][number][at]), *(part[number][at] for part in self.told[1:]))
         if not math.isfinite(total):
-            raise_non_finite(logits[None].expand(len(self.rows), -1), *self._where(number))
+            self.request.raise_non_finite(logits[None].expand(len(self.rows), -1), *self._where(number))
         if not self.plain:
             scores = apply(row.processors, self._ids(row), logits[None])
             token = int(draw(scores.softmax(1), 1, self.generator) if self.options.do_sample else scores.argmax(1))
             if barring(scores[0, token], self.options):
-                raise_barred(scores[:, token].expand(len(self.rows)), *self._where(number))
+                self.request.raise_barred(scores[:, token].expand(len(self.rows)), *self._where(number))
             log_prob = float(self.usable[number, at, token]) - total
             row.scores.append(scores)
         row.ids.append(token)

@@ -17,7 +17,7 @@ from vedcore.generation.constrained import ForcedWords
 from vedcore.generation.greedy import log_sum_exp
 from vedcore.generation.groups import Groups
 from vedcore.generation.pool import Agreement, Lived, Pool
-from vedcore.generation.request import Request, raise_barred, raise_non_finite
+from vedcore.generation.request import Request
 from vedcore.generation.state import State
 from vedcore.generation.streaming import Steps
 from vedcore.outputs import GenerateOutput
@@ -92,9 +92,9 @@ def beam_search(state: State, request: Request, streaming: bool = False) -> Step
             row = torch.where(going, row, own)
         flags = torch.cat([torch.stack([unusable.any(), barred.any(), (row == own).all()]), going[:, 0]]).tolist()
         if flags[0]:
-            raise_non_finite(logits, unusable[:, 0], beams, step - 1)
+            request.raise_non_finite(logits, unusable[:, 0], beams, step - 1)
         if flags[1]:
-            raise_barred(choice.found.score, barred, groups, step - 1)
+            request.raise_barred(choice.found.score, barred, groups, step - 1)
         lived.append(Lived(row, choice.live.cell % vocab_size, choice.live.log_prob))
         if agreement is not None:
             for token in agreement.update(lived[-1], pool, flags[3:], step, vocab_size):
@@ -111,9 +111,7 @@ def beam_search(state: State, request: Request, streaming: bool = False) -> Step
         del logits, usable  # as much as the step is about to make
         logits = state.step(tokens[:, None], expand if step == 1 else moved).float()
 
-    # transformers pads ended beams with the first end id where the pad id is 0, and so do we, to give the same ids
-    fill = request.token_ids.pad or (request.token_ids.eos[0] if request.token_ids.eos else 0)
-    texts = pool.read_back(lived, prompts, options.num_return_sequences, vocab_size, fill)
+    texts = pool.read_back(lived, prompts, options.num_return_sequences, vocab_size, request.padding)
     if agreement is not None:
         for token in agreement.hand_out(texts.tokens[0, : texts.length[0]].tolist()):
             yield request.input_ids.new_tensor([token])
@@ -125,7 +123,7 @@ def beam_search(state: State, request: Request, streaming: bool = False) -> Step
         lengths=tuple(texts.length.tolist()),
         scores=tuple(choose.scores) if options.output_scores else None,
         logits=tuple(kept_logits) if options.output_logits else None,
-        beam_indices=texts.rows.int(),
+        beam_indices=torch.where(texts.rows < 0, -1, texts.rows + request.first * beams).int(),
     )
 
 

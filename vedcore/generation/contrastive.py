@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vedcore.generation.request import Request, apply, barring, raise_barred, raise_non_finite
+from vedcore.generation.request import Request, apply, barring
 from vedcore.generation.state import DecodingState
 from vedcore.generation.stopping import Stopping
 from vedcore.generation.streaming import Steps
@@ -81,11 +81,11 @@ def contrastive_steps(state: DecodingState, request: Request) -> Steps:
         unfinished = unfinished & (why == 0)
         flags = torch.cat([torch.stack([unusable.any(), barred.any(), lost.any()]), unfinished]).tolist()
         if flags[0]:
-            raise_non_finite(logits, unusable, 1, length - request.prompt_length - 1)
+            request.raise_non_finite(logits, unusable, 1, length - request.prompt_length - 1)
         if flags[1]:
-            raise_barred(greatest, barred, 1, length - request.prompt_length - 1)
+            request.raise_barred(greatest, barred, 1, length - request.prompt_length - 1)
         if flags[2]:
-            raise_non_finite(candidates.index_select(0, row), lost, 1, length - request.prompt_length)
+            request.raise_non_finite(candidates.index_select(0, row), lost, 1, length - request.prompt_length)
         yield tokens
         over = not any(flags[3:]) or length >= request.limits.max_length
         for steps in (state.attentions, state.cross_attentions, state.hidden_states):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vedcore.generation.request import Request, apply, barring, raise_barred, raise_non_finite
+from vedcore.generation.request import Request, apply, barring
 from vedcore.generation.state import State
 from vedcore.generation.stopping import Stopping
 from vedcore.generation.streaming import Steps
@@ -67,9 +67,9 @@ def sample_steps(state: State, request: Request) -> Steps:
         unfinished = unfinished & (why == 0)
         flags = torch.cat([torch.stack([unusable.any(), barred.any()]), unfinished]).tolist()
         if flags[0]:
-            raise_non_finite(logits, unusable, copies, length - request.prompt_length - 1)
+            request.raise_non_finite(logits, unusable, copies, length - request.prompt_length - 1)
         if flags[1]:
-            raise_barred(chosen, barred, copies, length - request.prompt_length - 1)
+            request.raise_barred(chosen, barred, copies, length - request.prompt_length - 1)
         yield tokens
         if not any(flags[2:]) or length >= request.limits.max_length:
             break

@@ -160,9 +160,11 @@ class PrefixAllowed:
     """Rows of each prompt, which get its number."""
     beams: int
     """How many rows side by side are beams of one text."""
+    first: int = 0
+    """Number of the first prompt."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        allowed = [self._allowed(i // self.rows, row, scores.shape[1]) for i, row in enumerate(input_ids)]
+        allowed = [self._allowed(self.first + i // self.rows, row, scores.shape[1]) for i, row in enumerate(input_ids)]
         places = [(i, token) for i, tokens in enumerate(allowed) for token in tokens]
         row, token = torch.tensor(places, device=scores.device).T
         mask = torch.full_like(scores, -math.inf).index_put((row, token), scores.new_zeros(()))
@@ -240,7 +242,7 @@ def make_processors(
     options: GenerationConfig, token_ids: TokenIds, limits: Limits, prompt_length: int, device: torch.device,
     attention_mask: Tensor | None = None, *, extra: Sequence[Processor] = (),
     prefix_allowed_tokens_fn: PrefixFunction | None = None, constraint: Processor | None = None,
-    rows: int | None = None,
+    rows: int | None = None, first: int = 0,
 ) -> list[Processor]:  # fmt: skip
     """The processors that ``options`` ask for, and the caller's.
 
@@ -255,6 +257,7 @@ def make_processors(
         prefix_allowed_tokens_fn: ``(image, ids (L,)) -> ids that may follow``.
         constraint: what ``allowed_chars``, ``pattern`` and ``lexicon`` allow.
         rows: rows of each image; ``num_beams / num_beam_groups`` or ``num_return_sequences`` where it is not given.
+        first: number of the first image.
     """
     beams = options.num_beams // options.num_beam_groups
     if rows is None:
@@ -277,7 +280,7 @@ def make_processors(
     if limits.min_length and token_ids.eos:
         processors.append(MinLength(limits.min_length, eos))
     if prefix_allowed_tokens_fn is not None:
-        processors.append(PrefixAllowed(prefix_allowed_tokens_fn, rows, rows if options.num_beams > 1 else 1))
+        processors.append(PrefixAllowed(prefix_allowed_tokens_fn, rows, rows if options.num_beams > 1 else 1, first))
     if constraint is not None:
         processors.append(constraint)
     if options.forced_bos_token_id is not None:

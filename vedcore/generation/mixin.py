@@ -77,7 +77,6 @@ class GenerationMixin(nn.Module):
         def _required(self, role: Literal["start", "pad"], ids: TokenIds) -> int:
             """The id of that role, which must be there."""
 
-    @torch.no_grad()
     def generate(
         self,
         pixel_values: Tensor | None = None,
@@ -126,17 +125,25 @@ class GenerationMixin(nn.Module):
         """
         config = self._options(generation_config, options)
         check_streamer(streamer)
-        self._check_assistant(assistant_model, config)
-        with _eval_mode(self, assistant_model, compiled=config.compile):
-            state, request, encoded = self._prepared(
-                config, pixel_values, decoder_input_ids, decoder_attention_mask, encoder_outputs,
-                encoder_attention_mask, logits_processor, stopping_criteria, prefix_allowed_tokens_fn,
-            )  # fmt: skip
-            drafter = _drafter(assistant_model, request, pixel_values, encoded, encoder_attention_mask)
+        out = self._written(
+            config, assistant_model, streamer, pixel_values=pixel_values, decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask, encoder_outputs=encoder_outputs,
+            encoder_attention_mask=encoder_attention_mask, logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria, prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+        )  # fmt: skip
+        return out if config.return_dict_in_generate else out.sequences
+
+    @torch.no_grad()
+    def _written(
+        self, config: GenerationConfig, assistant: GenerationMixin | None, streamer: Streamer | None, **given: Any
+    ) -> GenerateOutput:
+        """What `generate` does; ``given`` is what `_prepared` takes."""
+        self._check_assistant(assistant, config)
+        with _eval_mode(self, assistant, compiled=config.compile):
+            state, request, encoded = self._prepared(config, **given)
+            drafter = _drafter(assistant, request, given["pixel_values"], encoded, given["encoder_attention_mask"])
             encoded = replace(encoded, last_hidden_state=encoded.last_hidden_state.new_empty(0))  # not kept alive
             out = search(state, request, streamer, drafter)
-        if not config.return_dict_in_generate:
-            return out.sequences
         copies = config.num_beams if config.num_beams > 1 else config.num_return_sequences
         return with_inner_states(out, state, encoded, request.rows(copies))
 
@@ -182,6 +189,7 @@ class GenerationMixin(nn.Module):
         logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
         stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
         prefix_allowed_tokens_fn: PrefixFunction | None = None,
+        first: int = 0,
     ) -> tuple[DecodingState, Request, EncoderOutput]:
         """All that a search needs; everything is checked before the encoder runs."""
         ids = config.token_ids(self.token_ids, self.decoder.vocab_size)
@@ -212,7 +220,7 @@ class GenerationMixin(nn.Module):
             prompts.to(self.device), config, ids, limits, None if prompt_mask is None else prompt_mask.to(self.device),
             logits_processor=processors, stopping_criteria=criteria, prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
             text_of=None if tokenizer is None else partial(self.processor.decode, skip_special_tokens=False),
-            constraint=constraint_of(tokenizer, config, ids.eos, self.decoder.vocab_size),
+            constraint=constraint_of(tokenizer, config, ids.eos, self.decoder.vocab_size), first=first,
         )  # fmt: skip
         attentions, hidden = config.output_attentions, config.output_hidden_states
         if encoded is None:
@@ -320,14 +328,12 @@ class GenerationMixin(nn.Module):
         results: list[TextResult] = []
         for at in range(0, len(sources), batch_size):
             batch = self._batch(sources[at : at + batch_size])
-            allowed = None if prefix_allowed_tokens_fn is None else partial(_later, prefix_allowed_tokens_fn, at)
-            out = self.generate(
-                batch["pixel_values"], config, encoder_attention_mask=batch.get("encoder_attention_mask"),
-                decoder_input_ids=prompts[at : at + batch_size],
-                logits_processor=logits_processor, stopping_criteria=stopping_criteria,
-                prefix_allowed_tokens_fn=allowed, assistant_model=assistant_model, return_dict_in_generate=True,
+            out = self._written(
+                config, assistant_model, None, first=at, pixel_values=batch["pixel_values"],
+                encoder_attention_mask=batch.get("encoder_attention_mask"),
+                decoder_input_ids=prompts[at : at + batch_size], logits_processor=logits_processor,
+                stopping_criteria=stopping_criteria, prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
             )  # fmt: skip
-            assert isinstance(out, GenerateOutput)
             results.extend(text_results(out, self.processor, eos))
         return results
 
@@ -361,11 +367,6 @@ class GenerationMixin(nn.Module):
         self.eval()
         pack(self)
         return self
-
-
-def _later(function: PrefixFunction, first: int, image: int, ids: Tensor) -> Sequence[int]:
-    """What the function says of an image, counted from ``first`` on."""
-    return function(first + image, ids)
 
 
 def _drafter(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 import torch
@@ -21,7 +21,7 @@ from vedcore.generation.constraints import Constrained, TokenAutomaton
 from vedcore.generation.logits import PrefixFunction, Processor, make_processors
 from vedcore.generation.stopping import Scores
 
-__all__ = ["Request", "StoppingCriterion", "apply", "barring", "raise_barred", "raise_non_finite"]
+__all__ = ["Request", "StoppingCriterion", "apply", "barring"]
 
 StoppingCriterion = Callable[[Tensor, Scores], Tensor | bool]
 """``(input_ids (B, L), scores) -> (B,) bool``, True where a row is done, or one bool for all. ``scores`` are those of
@@ -53,6 +53,8 @@ class Request:
     """Ids to text, special tokens too; needed for ``stop_strings``."""
     constraint: TokenAutomaton | None = field(default=None, repr=False)
     """What ``allowed_chars``, ``pattern`` and ``lexicon`` mean over the model's tokenizer."""
+    first: int = 0
+    """Number of the first prompt, among those of the call that this is a part of."""
 
     def __post_init__(self) -> None:
         ids, mask = self.input_ids, self.attention_mask
@@ -87,6 +89,20 @@ class Request:
         """Where the search works."""
         return self.input_ids.device
 
+    @property
+    def padding(self) -> int:
+        """What stands behind a text that has ended.
+
+        transformers pads ended beams with the first end id where the pad id is 0, and so do we, to give the same ids.
+        """
+        ends = self.token_ids.eos if self.options.num_beams > 1 else ()
+        return self.token_ids.pad or (ends[0] if ends else 0)
+
+    def part(self, first: int, last: int) -> Request:
+        """What is asked of prompts ``first`` to ``last - 1`` of these."""
+        mask = None if self.attention_mask is None else self.attention_mask[first:last]
+        return replace(self, input_ids=self.input_ids[first:last], attention_mask=mask, first=self.first + first)
+
     def rows(self, copies: int) -> Tensor:
         """(B,) the prompt of each row, ``copies`` rows side by side for each."""
         return torch.arange(self.prompts, device=self.device).repeat_interleave(copies)
@@ -106,13 +122,40 @@ class Request:
             constraint = Constrained(self.constraint, self.prompt_length + forced, self.limits.max_length)
         return make_processors(
             self.options, self.token_ids, self.limits, self.prompt_length, self.device, mask, rows=copies,
-            extra=self.logits_processor, prefix_allowed_tokens_fn=self.prefix_allowed_tokens_fn, constraint=constraint,
+            extra=self.logits_processor, prefix_allowed_tokens_fn=self.prefix_allowed_tokens_fn, first=self.first,
+            constraint=constraint,
         )  # fmt: skip
 
     def generator(self) -> torch.Generator | None:
         """The source of the draws; None is torch's global one."""
         seed = self.options.seed
         return None if seed is None else torch.Generator(self.device).manual_seed(seed)
+
+    def raise_non_finite(self, logits: Tensor, unusable: Tensor, copies: int, step: int) -> NoReturn:
+        """Say which prompts got useless logits: ``unusable`` (B,) of ``copies`` rows a prompt."""
+        bad = logits[unusable]
+        what = "NaN" if bad.isnan().any() else "+Inf" if (bad == math.inf).any() else "nothing but -Inf"
+        raise NonFiniteError(
+            f"the logits of {self._named(unusable, copies)} hold {what} at {_where(step)}",
+            hint="check the weights and the images for NaN, or run in float32",
+        )
+
+    def raise_barred(self, chosen: Tensor, barred: Tensor, copies: int, step: int) -> NoReturn:
+        """Say which prompts have no token left: ``barred`` (B,) of ``copies`` rows a prompt, by scores (B, ...)."""
+        if chosen[barred].isnan().any():
+            raise NonFiniteError(
+                f"the scores of {self._named(barred, copies)} hold NaN after the processors at {_where(step)}",
+                hint="check logits_processor, or relax what bars tokens",
+            )
+        raise GenerationError(
+            f"the options leave {self._named(barred, copies)} no token to go on with at {_where(step)}",
+            hint="relax what bars tokens, as no_repeat_ngram_size or suppress_tokens, or pass a smaller max_new_tokens",
+        )
+
+    def _named(self, flags: Tensor, copies: int) -> str:
+        rows = sorted({self.first + row // copies for row in flags.nonzero()[:, 0].tolist()})
+        shown = ", ".join(map(str, rows[:8])) + (", …" if len(rows) > 8 else "")
+        return f"row {shown}" if len(rows) == 1 else f"rows {shown}"
 
 
 def apply(processors: Sequence[Processor], input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -126,35 +169,6 @@ def _where(step: int) -> str:
     return f"step {step}" if step else "prefill"
 
 
-def _rows(flags: Tensor, copies: int) -> str:
-    rows = sorted({row // copies for row in flags.nonzero()[:, 0].tolist()})
-    shown = ", ".join(map(str, rows[:8])) + (", …" if len(rows) > 8 else "")
-    return f"row {shown}" if len(rows) == 1 else f"rows {shown}"
-
-
-def raise_non_finite(logits: Tensor, unusable: Tensor, copies: int, step: int) -> NoReturn:
-    """Say which prompts got useless logits: ``unusable`` (B,) of ``copies`` rows a prompt."""
-    bad = logits[unusable]
-    what = "NaN" if bad.isnan().any() else "+Inf" if (bad == math.inf).any() else "nothing but -Inf"
-    raise NonFiniteError(
-        f"the logits of {_rows(unusable, copies)} hold {what} at {_where(step)}",
-        hint="check the weights and the images for NaN, or run in float32",
-    )
-
-
 def barring(chosen: Tensor, options: GenerationConfig) -> Tensor:
     """Which scores of what was chosen, of any shape, say that there was nothing to choose."""
     return chosen == -math.inf if options.remove_invalid_values else ~(chosen > -math.inf)
-
-
-def raise_barred(chosen: Tensor, barred: Tensor, copies: int, step: int) -> NoReturn:
-    """Say which prompts have no token left: ``barred`` (B,) of ``copies`` rows a prompt, by scores (B, ...)."""
-    if chosen[barred].isnan().any():
-        raise NonFiniteError(
-            f"the scores of {_rows(barred, copies)} hold NaN after the processors at {_where(step)}",
-            hint="check logits_processor, or relax what bars tokens",
-        )
-    raise GenerationError(
-        f"the options leave {_rows(barred, copies)} no token to go on with at {_where(step)}",
-        hint="relax what bars tokens, as no_repeat_ngram_size or suppress_tokens, or pass a smaller max_new_tokens",
-    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from vedcore.errors import UsageError
 from vedcore.generation.assisted import assisted_steps
+from vedcore.generation.batches import batches, joined
 from vedcore.generation.beams import beam_search
 from vedcore.generation.contrastive import contrastive_steps
 from vedcore.generation.drafters import Drafter, PromptLookup
@@ -41,7 +42,9 @@ def search(
         UsageError: an object that is no streamer; one for several texts that do not grow in step.
     """
     if streamer is None:
-        return TokenIterator(_steps(state, request, drafter, streaming=False)).finish()
+        parts = batches(state, request) if isinstance(state, DecodingState) and drafter is None else [(state, request)]
+        written = [TokenIterator(_steps(*part, drafter, streaming=False)).finish() for part in parts]
+        return joined(written, request)
     check_streamer(streamer)
     _check_streamable(request, drafter)
     copies = 1 if request.options.num_beams > 1 else request.options.num_return_sequences

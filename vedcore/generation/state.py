@@ -89,6 +89,13 @@ class DecodingState:
         """Prompts that are still computed."""
         self._rows: dict[int, Tensor] = {}
 
+    def part(self, first: int, last: int) -> DecodingState:
+        """A fresh one over images ``first`` to ``last - 1``, which records nothing and is not compiled."""
+        mask, prompt_mask = (None if m is None else m[first:last] for m in (self.mask, self.attention_mask))
+        return DecodingState(
+            self.decoder, self.states[first:last], mask, prompt_mask, self.capacity, self.cache is not None
+        )
+
     def prefill(self, input_ids: Tensor) -> Tensor:
         """The prompts, (N, T), to the logits of the next token, (N, V)."""
         self.written_from = input_ids.shape[1]
