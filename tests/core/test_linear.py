@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import io
+import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -190,6 +193,17 @@ def test_models_are_packed_when_they_write() -> None:
     model.eval()
     assert torch.equal(model.generate(pixels, max_new_tokens=5), due)
     assert all(_is_packed(model.decoder))
+    with pytest.MonkeyPatch.context() as switch:
+        switch.setattr(torch.backends.mkldnn, "enabled", False)
+        assert torch.equal(model.generate(pixels, max_new_tokens=5), due)
+        assert not any(_is_packed(model))
+    model.generate(pixels, max_new_tokens=5)
+    assert all(_is_packed(model.decoder))  # off once is not off for good
+    with torch.autocast("cpu", torch.bfloat16):
+        model.generate(pixels, max_new_tokens=5)
+        assert not any(_is_packed(model))
+    model.generate(pixels, max_new_tokens=5)
+    assert all(_is_packed(model.decoder))
     model.train()
     assert not any(_is_packed(model.decoder))
     assert all(_is_packed(model.optimize_for_inference("bfloat16").decoder))
@@ -197,6 +211,33 @@ def test_models_are_packed_when_they_write() -> None:
     assert model.generate(pixels, max_new_tokens=5).shape[0] == 2
     with pytest.raises(vedcore.UsageError, match="dtype"):
         model.optimize_for_inference("int8")
+
+
+def test_threads_may_write_their_first_texts_at_once() -> None:
+    """Who comes while another packs waits, and finds the weights packed."""
+    pixels, before = torch.randn(1, 3, 32, 32), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for seed in range(6):
+            model = vedcore.compose(
+                {"name": "vit", "image_size": [32, 32], "patch_size": 16, "hidden_size": 32, "num_hidden_layers": 1,
+                 "num_attention_heads": 2, "intermediate_size": 48},
+                {"name": "gpt2", "n_layer": 3}, tokenizer="char", seed=seed,
+            ).eval()  # fmt: skip
+            due = copy.deepcopy(model).generate(pixels, max_new_tokens=3)
+            together = threading.Barrier(4)
+
+            def write(model: Any = model, together: threading.Barrier = together) -> Tensor:
+                together.wait()
+                ids: Tensor = model.generate(pixels, max_new_tokens=3)
+                return ids
+
+            with ThreadPoolExecutor(4) as threads:
+                found = [thread.result() for thread in [threads.submit(write) for _ in range(4)]]
+            assert all(ids.equal(due) for ids in found)
+            assert all(_is_packed(model.decoder))
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_layers_on_the_same_input_are_one_product() -> None:

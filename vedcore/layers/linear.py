@@ -9,6 +9,7 @@ Shape letters: M rows, I input width, O output width, D width, V vocabulary size
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self
@@ -23,6 +24,10 @@ __all__ = [
     "Embedding", "Linear", "SeamLinear", "activated", "output_layer", "pack", "packed", "together", "unpacked",
     "use_seam",
 ]  # fmt: skip
+
+
+_LAYING_OUT = threading.RLock()
+"""Held by the thread that packs or unpacks."""
 
 
 class _Packed(NamedTuple):
@@ -73,20 +78,22 @@ class SeamLinear(nn.Linear):
 
     def unpack(self) -> None:
         """Hold the weight plainly again, and so those that were packed with it."""
-        found = self._packed
-        if found is None:
+        if self._packed is None:
             return
-        alone = len(found.layers) == 1
-        with torch.inference_mode(False), torch.no_grad():  # what inference mode makes could not be trained
+        # what inference mode makes could not be trained; other threads may be computing with the layer
+        with _LAYING_OUT, torch.inference_mode(False), torch.no_grad():
+            if (found := self._packed) is None:
+                return
+            alone = len(found.layers) == 1
             dense = None if found.version else _cut(found.blocks.to_dense(), found.layers, 0)
             biases = None if found.bias is None else _cut(found.bias, found.layers, 0)
             for i, (layer, (weight, bias)) in enumerate(zip(found.layers, found.plain, strict=True)):
-                layer._packed = None
-                layer.__dict__["_parameters"] = dict(dict.items(layer._parameters))
                 if dense is not None:
                     weight.data = dense[i] if alone else dense[i].clone()
                 if bias is not None and biases is not None and not alone:
                     bias.data = biases[i].clone()
+                layer.__dict__["_parameters"] = dict(dict.items(layer._parameters))
+                layer._packed = None
 
     def train(self, mode: bool = True) -> Self:
         """As every module; training is on plain weights."""
@@ -209,6 +216,9 @@ def unpacked(module: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def packed(module: nn.Module) -> Iterator[None]:
     """Work with packed layers, which stay so; those whose weight is read meanwhile are left plain for good."""
+    if not onednn.is_on():  # all weights are going to be read, this once
+        yield
+        return
     pack(module)
     layers = [part for part in module.modules() if isinstance(part, SeamLinear) and part._packed is not None]
     yield
@@ -219,10 +229,15 @@ def packed(module: nn.Module) -> Iterator[None]:
 def pack(module: nn.Module) -> None:
     """Pack the linear layers in ``module`` where that makes products faster; done again, it costs nothing.
 
-    Layers on the same input that a module names in ``on_the_same_input`` are packed together.
+    Layers on the same input that a module names in ``on_the_same_input`` are packed together. Threads wait for each
+    other here, but nobody else may be computing with plain weights that are about to be packed.
     """
-    if not onednn.is_on():
-        return
+    if onednn.is_on():
+        with _LAYING_OUT:
+            _pack_all(module)
+
+
+def _pack_all(module: nn.Module) -> None:
     parts = list(module.modules())
     layers = [part for part in parts if isinstance(part, SeamLinear) and not part._is_read]
     if all(layer._packed is not None and layer._packed.is_current for layer in layers):

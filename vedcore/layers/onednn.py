@@ -52,8 +52,8 @@ def packed(weight: Tensor) -> Tensor:
 
 
 def is_on() -> bool:
-    """Whether the user has left oneDNN on."""
-    return bool(torch.backends.mkldnn.enabled)
+    """Whether the user has left oneDNN on, and the types of products as they are."""
+    return bool(torch.backends.mkldnn.enabled) and not torch.is_autocast_enabled("cpu")
 
 
 def suits(x: Tensor) -> bool:
@@ -65,7 +65,6 @@ def suits(x: Tensor) -> bool:
         and x.ndim > 1
         and x.numel() > 0
         and is_on()
-        and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and is_faster(x.dtype)
     )
