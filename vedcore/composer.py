@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["build", "compose", "plan"]
 
 MAX_PARAMETERS = 100_000_000_000
+_DRAWING = threading.RLock()
+"""Held by the thread that builds: all draw from torch's one generator, which a seed sets."""
 
 
 class _Parts(nn.Module):
@@ -176,26 +179,41 @@ def _lay_out(resolved: Resolved) -> tuple[Plan, Part, _Parts]:
     return result, projector_part, _Parts(encoder, projector, decoder)
 
 
+class _Bound(threading.local):
+    """How much the thread has laid out, while it is not to be absurd."""
+
+    itemsize = 0
+    """Bytes a number; 0 where nobody counts."""
+    total = 0
+
+
+_BOUND = _Bound()
+
+
 @contextlib.contextmanager
 def _bounded(itemsize: int) -> Iterator[None]:
     """Refuse an absurd size as soon as the parameters that are laid out exceed it, before the rest is."""
-    total = 0
-
-    def count(module: nn.Module, name: str, parameter: Tensor | None) -> None:
-        nonlocal total
-        if parameter is not None and parameter.is_meta:
-            total += parameter.numel()
-        if total > MAX_PARAMETERS:
-            raise ConfigLimitError(
-                f"{total:,} parameters and more ({in_units(total * itemsize)}) where {MAX_PARAMETERS:,} is the limit",
-                hint="make hidden sizes, layers, images or the vocabulary smaller",
-            )
-
-    handle = register_module_parameter_registration_hook(count)
+    _BOUND.itemsize, _BOUND.total = itemsize, 0
     try:
         yield
     finally:
-        handle.remove()
+        _BOUND.itemsize = 0
+
+
+def _count(module: nn.Module, name: str, parameter: Tensor | None) -> None:
+    if not _BOUND.itemsize or parameter is None or not parameter.is_meta:
+        return
+    _BOUND.total += parameter.numel()
+    if _BOUND.total > MAX_PARAMETERS:
+        raise ConfigLimitError(
+            f"{_BOUND.total:,} parameters and more ({in_units(_BOUND.total * _BOUND.itemsize)}) "
+            f"where {MAX_PARAMETERS:,} is the limit",
+            hint="make hidden sizes, layers, images or the vocabulary smaller",
+        )
+
+
+# once and for good: to come and go would break what other threads build at that moment
+register_module_parameter_registration_hook(_count)
 
 
 # -- from parts to a model --------------------------------------------------------------------------------------
@@ -213,7 +231,7 @@ def _check_device(device: str | torch.device | None) -> None:
 def _built(resolved: Resolved, projector_part: Part, *, draw: bool) -> tuple[_Parts, dict[str, LoadReport]]:
     """The parts, and what was loaded into those that come from checkpoints."""
     request = resolved.request
-    with torch.random.fork_rng(devices=[], enabled=request.seed is not None):
+    with _DRAWING, torch.random.fork_rng(devices=[], enabled=request.seed is not None):
         if request.seed is not None:
             torch.manual_seed(request.seed)
         with LateDraws() as draws:

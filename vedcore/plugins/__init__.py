@@ -139,11 +139,15 @@ def load_component(kind: Kind, name: str, recorded: str | None = None) -> tuple[
 
 
 def _load(entry: Entry) -> Any:
-    """The entry's target; a third party's code is kept from changing the process."""
-    if canonical(entry.owner.distribution) == BUILT_IN:
-        return entry.load()
-    with _lock, undisturbed(str(entry.owner), []):
-        return entry.load()
+    """The entry's target; a third party's code is kept from changing the process.
+
+    One at a time: threads that import packages of many modules, each another one first, block each other.
+    """
+    with _lock:
+        if canonical(entry.owner.distribution) == BUILT_IN:
+            return entry.load()
+        with undisturbed(str(entry.owner), []):
+            return entry.load()
 
 
 def _resolve_recorded(kind: Kind, name: str, recorded: str) -> Resolved:
