@@ -306,6 +306,18 @@ class ModelConfig(Config):
     def _token_ids(cls, value: object) -> object:
         return TokenIds.parse(value, prefix="token_ids.") if isinstance(value, Mapping) else value
 
+    def to_dict(self) -> dict[str, Any]:
+        """What ``config.json`` holds: what PEFT and the loggers of transformers' ``Trainer`` ask a config for."""
+        return self.model_dump(mode="json")
+
+    def to_json_string(self) -> str:
+        """The same as text."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "use_cache":  # which ``Trainer`` sets on every config; here it is an argument of each call
+            super().__setattr__(name, value)
+
 
 def check_limit(value: int, limit: int, field: str, what: str) -> None:
     """Refuse an absurd size before anything is allocated.

@@ -307,7 +307,7 @@ class VisionEncoderDecoder(GenerationMixin):
                 f"labels of shape {tuple(labels.shape)} and type {labels.dtype}", field="labels",
                 hint="give (B, T) of torch.long, at least one of each",
             )  # fmt: skip
-        if labels.device.type != "cpu":  # a GPU would have to be waited for; it stops by itself
+        if labels.device.type != "cpu" or torch.compiler.is_compiling():  # a GPU would have to be waited for
             return
         counted = labels[labels != -100]
         if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < self.decoder.vocab_size:

@@ -80,7 +80,7 @@ class NativeFormat(Format):
             )
         config = model.config.model_copy(update={"tokenizer": _tokenizer_name(model), "pretrained": False})
         files: dict[str, bytes | Written] = {
-            CONFIG: json_bytes(config.model_dump(mode="json")),
+            CONFIG: json_bytes(config.to_dict()),
             GENERATION: json_bytes(model.generation_config.model_dump(mode="json", exclude_none=True)),
             CARD: model_card(model, config).encode(),
             **model.processor.to_files(),

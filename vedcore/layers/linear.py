@@ -72,7 +72,9 @@ class SeamLinear(nn.Linear):
         if found is not None and len(found.layers) == 1 and found.blocks.dtype == x.dtype and found.is_current:
             return onednn.product(x, found.blocks, found.bias, activation)
         weight, bias = self.weight, self.bias
-        if weight.dtype != x.dtype or not (weight.is_contiguous() or weight.t().is_contiguous()):
+        if weight.dtype != x.dtype or not _is_plain(weight):
+            return None
+        if not (weight.is_contiguous() or weight.t().is_contiguous()):
             return None  # a weight that is part of another would be a hundred times slower there
         return onednn.product(x, weight, bias, activation)
 
@@ -257,9 +259,14 @@ def _pack_all(module: nn.Module) -> None:
 
 def _suits(layer: SeamLinear, owners: Counter[int]) -> int:
     """How many modules have the layer's weight, or 0 where it is not to be packed."""
-    weight: Any = dict.__getitem__(layer._parameters, "weight")
-    able = not layer._is_read and weight.device.type == "cpu" and onednn.is_faster(weight.dtype)
+    weight: Any = dict.get(layer._parameters, "weight")  # None where it is computed from others, as by weight_norm
+    able = not layer._is_read and _is_plain(weight) and weight.device.type == "cpu" and onednn.is_faster(weight.dtype)
     return owners[id(weight)] if able else 0
+
+
+def _is_plain(weight: object) -> bool:
+    """Whether it is a tensor of torch itself, and none that holds its numbers in another way, as quantized ones do."""
+    return type(weight) in (Tensor, nn.Parameter)
 
 
 class Linear(SeamLinear):
