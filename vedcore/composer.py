@@ -193,11 +193,12 @@ _BOUND = _Bound()
 @contextlib.contextmanager
 def _bounded(itemsize: int) -> Iterator[None]:
     """Refuse an absurd size as soon as the parameters that are laid out exceed it, before the rest is."""
+    outer = _BOUND.itemsize, _BOUND.total  # a part may plan another model inside
     _BOUND.itemsize, _BOUND.total = itemsize, 0
     try:
         yield
     finally:
-        _BOUND.itemsize = 0
+        _BOUND.itemsize, _BOUND.total = outer
 
 
 def _count(module: nn.Module, name: str, parameter: Tensor | None) -> None:
