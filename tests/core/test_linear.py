@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-import sys
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -211,33 +208,6 @@ def test_models_are_packed_when_they_write() -> None:
     assert model.generate(pixels, max_new_tokens=5).shape[0] == 2
     with pytest.raises(vedcore.UsageError, match="dtype"):
         model.optimize_for_inference("int8")
-
-
-def test_threads_may_write_their_first_texts_at_once() -> None:
-    """Who comes while another packs waits, and finds the weights packed."""
-    pixels, before = torch.randn(1, 3, 32, 32), sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for seed in range(6):
-            model = vedcore.compose(
-                {"name": "vit", "image_size": [32, 32], "patch_size": 16, "hidden_size": 32, "num_hidden_layers": 1,
-                 "num_attention_heads": 2, "intermediate_size": 48},
-                {"name": "gpt2", "n_layer": 3}, tokenizer="char", seed=seed,
-            ).eval()  # fmt: skip
-            due = copy.deepcopy(model).generate(pixels, max_new_tokens=3)
-            together = threading.Barrier(4)
-
-            def write(model: Any = model, together: threading.Barrier = together) -> Tensor:
-                together.wait()
-                ids: Tensor = model.generate(pixels, max_new_tokens=3)
-                return ids
-
-            with ThreadPoolExecutor(4) as threads:
-                found = [thread.result() for thread in [threads.submit(write) for _ in range(4)]]
-            assert all(ids.equal(due) for ids in found)
-            assert all(_is_packed(model.decoder))
-    finally:
-        sys.setswitchinterval(before)
 
 
 def test_layers_on_the_same_input_are_one_product() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import threading
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 import vedcore
+from vedcore.layers import onednn
+from vedcore.layers.linear import SeamLinear
 
 Result = TypeVar("Result")
 SMALL: tuple[dict[str, Any], dict[str, Any]] = (
@@ -80,21 +83,21 @@ def test_folders_are_opened_and_written(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
     due = model.state_dict()
 
-    def copy(number: int) -> None:
+    def saved_again(number: int) -> None:
         format: Any = ("native", "transformers")[number % 2]
         vedcore.load(tmp_path / "model").save_pretrained(tmp_path / f"copy{number}", format=format)
         back = vedcore.load(tmp_path / f"copy{number}").state_dict()
         assert all(torch.equal(back[name], tensor) for name, tensor in due.items())
 
-    _at_once(copy, 6)
+    _at_once(saved_again, 6)
 
 
 def test_one_model_writes_many_kinds_of_texts() -> None:
     model = vedcore.compose(*SMALL, tokenizer="char", image_size=32, seed=0)
     with torch.no_grad():
-        for parameter in model.decoder.parameters():
+        for i, parameter in enumerate(model.decoder.parameters()):
             if parameter.ndim > 1:
-                parameter.normal_(0, 0.5, generator=torch.Generator().manual_seed(0))
+                parameter.normal_(0, 0.5, generator=torch.Generator().manual_seed(i))
     image = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
     kinds: list[dict[str, Any]] = [
         {}, {"num_beams": 3}, {"pattern": "[a-f0-9]+"}, {"lexicon": ["cat", "dog", "catalogue"]}, {"prompt": "ab"},
@@ -105,3 +108,21 @@ def test_one_model_writes_many_kinds_of_texts() -> None:
         return "".join(model.stream(image, max_new_tokens=12, **kinds[number]))
 
     assert _at_once(text, len(kinds)) == [text(number) for number in range(len(kinds))]
+
+
+@pytest.mark.skipif(not onednn.is_right(torch.float32), reason="this torch has no oneDNN product")
+def test_first_texts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes while another packs waits, and finds the weights packed."""
+    monkeypatch.setattr(onednn, "is_faster", onednn.is_right)
+    pixels = torch.randn(1, 3, 32, 32)
+    for seed in range(6):
+        model = vedcore.compose(SMALL[0], {"name": "gpt2", "n_layer": 3}, tokenizer="char", image_size=32, seed=seed)
+        due = copy.deepcopy(model).generate(pixels, max_new_tokens=3)
+
+        def write(number: int, model: Any = model) -> Tensor:
+            ids: Tensor = model.generate(pixels, max_new_tokens=3)
+            return ids
+
+        assert all(ids.equal(due) for ids in _at_once(write, 4))
+        layers = [layer for layer in model.decoder.modules() if isinstance(layer, SeamLinear)]
+        assert all(layer._packed is not None for layer in layers)
