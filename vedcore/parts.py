@@ -26,9 +26,10 @@ from vedcore.hub import expected_hashes, fetch_folder, parse_repo
 from vedcore.plugins import load_component, registry
 from vedcore.processing import PREPROCESSING_FILE, Processor
 from vedcore.registry import Kind
+from vedcore.weights.hashing import FileRecord
 from vedcore.weights.keymap import Row
 from vedcore.weights.loading import LoadReport, Select, Weights
-from vedcore.weights.snapshot import MANIFEST, FileRecord, Snapshot, read_folder
+from vedcore.weights.snapshot import MANIFEST, Snapshot, read_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -236,7 +237,8 @@ def known_hashes(snapshot: Snapshot) -> dict[str, FileRecord] | None:
         return snapshot.manifest()
     hashes = expected_hashes(snapshot.path).items()
     found = [(snapshot.path / name, sha256) for name, sha256 in hashes]  # a link of the cache may lead nowhere
-    records = {path.name: FileRecord(path.stat().st_size, sha256) for path, sha256 in found if path.exists()}
+    sizes = [(path.name, path.stat().st_size, sha256) for path, sha256 in found if path.exists()]
+    records = {name: FileRecord(size, (sha256,), max(1, size)) for name, size, sha256 in sizes}
     return records if any(name.endswith((".safetensors", ".bin")) for name in records) else None
 
 

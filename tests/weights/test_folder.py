@@ -24,7 +24,8 @@ import pytest
 from vedcore.errors import CheckpointNotFoundError, CheckpointUnsafeError, CheckpointWriteError
 from vedcore.weights import exchange, folder
 from vedcore.weights.folder import Written, save_folder
-from vedcore.weights.snapshot import MANIFEST, FileRecord, Snapshot, aside_of, read_folder
+from vedcore.weights.hashing import FileRecord
+from vedcore.weights.snapshot import MANIFEST, Snapshot, aside_of, read_folder
 
 SCRIPT = Path(__file__).with_name("interrupt_saves.py")
 
@@ -55,7 +56,7 @@ def test_files_and_manifest(tmp_path: Path) -> None:
 
 def put(path: Path, data: bytes) -> FileRecord:
     path.write_bytes(data)
-    return FileRecord(len(data), hashlib.sha256(data).hexdigest())
+    return FileRecord.of(data)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux to name an open file")

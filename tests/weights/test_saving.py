@@ -19,6 +19,7 @@ from torch import Tensor
 from vedcore.errors import CheckpointWriteError
 from vedcore.weights import saving
 from vedcore.weights.folder import save_folder
+from vedcore.weights.hashing import blocks
 from vedcore.weights.keymap import TRANSPOSED, Joined, Row, to_theirs, to_theirs_later
 from vedcore.weights.safetensors_file import DTYPES
 from vedcore.weights.saving import SINGLE, weight_files
@@ -69,9 +70,10 @@ def test_tensors_are_aligned_and_the_hash_is_of_the_file(tmp_path: Path) -> None
     assert record == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-@pytest.mark.parametrize("chunk", [64, 1 << 22])
-def test_every_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+@pytest.mark.parametrize(("chunk", "block"), [(64, 1 << 20), (1 << 22, 1 << 20), (64, 31), (64, 100), (1 << 22, 333)])
+def test_every_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, block: int) -> None:
     monkeypatch.setattr(saving, "_CHUNK", chunk)
+    monkeypatch.setattr(saving, "BLOCK", block)
     base = torch.randn(7, 6, 50)
     wave = torch.randn(5, 9, dtype=torch.complex64)
     state = {
@@ -84,17 +86,25 @@ def test_every_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: in
     assert set(back) == set(state)
     for name, tensor in state.items():
         assert same_bits(tensor, back[name]), name
+    data = (tmp_path / "m" / SINGLE).read_bytes()
+    hashes = [hashlib.sha256(data[at : at + block]).hexdigest() for at in range(0, len(data), block)]
+    found = json.loads((tmp_path / "m" / "manifest.json").read_text())["files"][SINGLE]
+    assert found["sha256"] == (hashes if len(hashes) > 1 else hashes[0])
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(0, 9), max_size=4), st.permutations(range(4)), st.sampled_from([16, 32, 128]))
-def test_any_shape_is_cut_and_joined_again(shape: list[int], order: list[int], chunk: int) -> None:
+@given(
+    st.lists(st.integers(0, 9), max_size=4), st.permutations(range(4)), st.sampled_from([16, 32, 128]),
+    st.integers(1, 20),
+)  # fmt: skip
+def test_any_shape_is_cut_and_joined_again(shape: list[int], order: list[int], chunk: int, parts: int) -> None:
     tensor = torch.randn(shape).permute([axis for axis in order if axis < len(shape)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(saving, "_CHUNK", chunk)
         entry = saving._Entry(tensor, torch.float64)
-        data = b"".join(bytes(view) for batch in saving._batches([entry, entry]) for view in batch)
-    assert data == 2 * tensor.double().contiguous().numpy().tobytes()
+        spans = blocks(9 + 2 * entry.nbytes, 1 + 2 * entry.nbytes // parts)
+        data = b"".join(bytes(view) for span in spans for view in saving._block(b"header...", [entry, entry], *span))
+    assert data == b"header..." + 2 * tensor.double().contiguous().numpy().tobytes()
 
 
 def test_numbers_are_cast_and_what_was_one_tensor_stays_one(tmp_path: Path) -> None:

@@ -241,6 +241,29 @@ def test_a_flipped_bit_is_found_by_the_manifest(tmp_path: Path, shard: str | int
     load(folder, Net())
 
 
+def test_a_flipped_bit_is_found_in_any_block(tmp_path: Path) -> None:
+    """A file of three blocks of 64 MB, written and read by several threads."""
+    torch.manual_seed(0)
+    big = nn.Sequential(nn.Linear(6000, 6000), nn.Linear(400, 300))
+    folder = save(big, tmp_path / "m")
+    path = folder / "model.safetensors"
+    other = nn.Sequential(nn.Linear(6000, 6000), nn.Linear(400, 300))
+    load(folder, other)
+    assert all(one.equal(two) for one, two in zip(big.parameters(), other.parameters(), strict=True))
+    for at in (1 << 26, (1 << 26) - 1, (1 << 26) + 12345, 1 << 27, path.stat().st_size - 1, 100_000):
+        with open(path, "r+b") as file:
+            file.seek(at)
+            byte = file.read(1)
+            file.seek(at)
+            file.write(bytes([byte[0] ^ 1]))
+            file.flush()
+            with pytest.raises(CheckpointCorruptError, match="another sha256"):
+                load(folder, other)
+            file.seek(at)
+            file.write(byte)
+    load(folder, other)
+
+
 def test_no_manifest(tmp_path: Path) -> None:
     folder = save(Net(), tmp_path / "m")
     (folder / "manifest.json").unlink()

@@ -7,7 +7,6 @@ told beside what is not.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import re
 import warnings
@@ -39,6 +38,7 @@ from vedcore.planning import in_units
 from vedcore.plugins import list_plugins, load_component, registry
 from vedcore.processing import TOKENIZER_FILE, vocab_size_of
 from vedcore.registry import BUILT_IN, Kind, canonical
+from vedcore.weights.hashing import hash_blocks
 from vedcore.weights.loading import Weights
 from vedcore.weights.snapshot import MANIFEST, Snapshot, read_folder
 
@@ -329,7 +329,7 @@ class _Inspector:
                 wrong = "is missing"
             elif size != record.size:
                 wrong = f"has {size:,} bytes, and the manifest says {record.size:,}"
-            elif verify and hashlib.file_digest(snapshot.open(name), "sha256").hexdigest() != record.sha256:
+            elif verify and hash_blocks(snapshot.open(name), record.size, record.block) != record.sha256:
                 wrong = "is not what its sha256 says"
             else:
                 self.found.checked[name] = "sha256" if verify else "size"

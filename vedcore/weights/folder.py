@@ -29,7 +29,8 @@ from threading import Thread
 
 from vedcore.errors import CheckpointError, CheckpointWriteError
 from vedcore.weights.exchange import LockedError, fsync_folder, locked, recover_folder, replace_folder
-from vedcore.weights.snapshot import MANIFEST, TEMPORARY, FileRecord, Snapshot, aside_of, check_name
+from vedcore.weights.hashing import FileRecord
+from vedcore.weights.snapshot import MANIFEST, TEMPORARY, Snapshot, aside_of, check_name
 
 __all__ = ["CARD", "Written", "save_folder"]
 
@@ -101,7 +102,7 @@ def _replace(target: Path, files: Mapping[str, bytes | Written], replaces: re.Pa
         with ThreadPoolExecutor(1) as beside:
             beside.submit(_uncache, [target / name for name in ours])
             records = {name: _write(stage / name, content) for name, content in new.items()}
-        manifest = {"files": {name: record._asdict() for name, record in records.items()}}
+        manifest = {"files": {name: record.as_json() for name, record in records.items()}}
         _write(stage / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
         fsync_folder(stage)
         replace_folder(stage, target, aside_of(target))
@@ -168,7 +169,7 @@ def _write(path: Path, content: bytes | Written) -> FileRecord:
     if isinstance(content, bytes):
         with open(path, "xb") as file:
             file.write(content)
-        record = FileRecord(len(content), hashlib.sha256(content).hexdigest())
+        record = FileRecord.of(content)
     else:
         record = content.write(path)
     os.chmod(path, path.parent.stat().st_mode & 0o666)
@@ -232,7 +233,7 @@ def _names(folder: Path) -> list[str]:
 
 def _edited(path: Path, record: FileRecord | None) -> bool:
     """Whether there is a file at ``path`` that is not the one of ``record``."""
-    return path.is_file() and (record is None or hashlib.sha256(path.read_bytes()).hexdigest() != record.sha256)
+    return path.is_file() and (record is None or FileRecord.of(path.read_bytes()).sha256 != record.sha256)
 
 
 def _keep(source: Path, destination: Path, ours: set[str]) -> None:

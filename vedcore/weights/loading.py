@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from vedcore.errors import CheckpointMismatchError, NonFiniteError
 from vedcore.weights.checking import Check, LoadReport, some
+from vedcore.weights.hashing import FileRecord
 from vedcore.weights.keymap import Assignment, Assignments, Row, assign
-from vedcore.weights.opening import check_hash, open_weights
+from vedcore.weights.opening import check_hash, open_weights, record_of
 from vedcore.weights.places import Place, empty
 from vedcore.weights.safetensors_file import StoredTensor
-from vedcore.weights.snapshot import FileRecord, Snapshot
+from vedcore.weights.snapshot import Snapshot
 
 __all__ = ["CheckFinite", "LoadReport", "Weights"]
 
@@ -158,11 +159,11 @@ class Weights:
             mapped |= file.map()
         filling = _Filling(self, model, mapped)
         for file_name, file in self.files.items():
-            file.read(
-                filling.places, mapped=filling.mapped, take_hash=manifest is not None, check_finite=bool(check_finite)
-            )
-            if manifest is not None:
-                check_hash(file, file_name, manifest)
+            record = None if manifest is None else record_of(file, file_name, manifest)
+            block = None if record is None else record.block
+            file.read(filling.places, mapped=filling.mapped, block=block, check_finite=bool(check_finite))
+            if record is not None:
+                check_hash(file, record)
         filling.fill()
         odd = [name for file in self.files.values() for name in file.not_finite]
         if odd:

@@ -14,14 +14,15 @@ from vedcore.errors import (
     CheckpointNotFoundError,
     CheckpointUnsafeError,
 )
+from vedcore.weights.hashing import FileRecord
 from vedcore.weights.safetensors_file import TensorFile
 from vedcore.weights.saving import INDEX, SINGLE
-from vedcore.weights.snapshot import FileRecord, Snapshot, check_name, json_object
+from vedcore.weights.snapshot import Snapshot, check_name, json_object
 
 if TYPE_CHECKING:
     from vedcore.weights.torch_file import TorchFile
 
-__all__ = ["WeightFile", "check_hash", "open_weights"]
+__all__ = ["WeightFile", "check_hash", "open_weights", "record_of"]
 
 LAYOUTS = ((SINGLE, INDEX), ("pytorch_model.bin", "pytorch_model.bin.index.json"))
 """Where weights may be, in the order in which they are looked for: one file, or an index of shards."""
@@ -113,20 +114,31 @@ def _open_file(snapshot: Snapshot, name: str, index: str | None) -> WeightFile:
     return TorchFile(file, snapshot.path / name)
 
 
-def check_hash(file: WeightFile, name: str, manifest: Mapping[str, FileRecord]) -> None:
-    """Compare a file that was read with what the manifest has under ``name``.
+def record_of(file: WeightFile, name: str, manifest: Mapping[str, FileRecord]) -> FileRecord:
+    """What the manifest has under ``name``, once the file is as long as it says.
 
     Raises:
-        CheckpointCorruptError: it is another, or the manifest does not know it.
+        CheckpointCorruptError: it is not, or the manifest does not know it.
     """
     if name not in manifest:
         hint = "load with verify=False if you put it there"
         raise CheckpointCorruptError("is not in the manifest", path=file.path, hint=hint)
-    if file.sha256 != manifest[name].sha256:
-        differs = "another sha256"
-        if file.size != manifest[name].size:
-            differs = f"{file.size:,} bytes instead of {manifest[name].size:,}"
-        raise CheckpointCorruptError(
-            f"not what was saved: {differs}", path=file.path,
-            hint="get it from its source again, or load with verify=False if you changed it",
-        )  # fmt: skip
+    record = manifest[name]
+    if file.size != record.size:
+        raise _not_as_saved(file, f"{file.size:,} bytes instead of {record.size:,}")
+    return record
+
+
+def check_hash(file: WeightFile, record: FileRecord) -> None:
+    """Compare a file that was read, in blocks of the record's, with the record.
+
+    Raises:
+        CheckpointCorruptError: it is another.
+    """
+    if file.sha256 != record.sha256:
+        raise _not_as_saved(file, "another sha256")
+
+
+def _not_as_saved(file: WeightFile, what: str) -> CheckpointCorruptError:
+    hint = "get it from its source again, or load with verify=False if you changed it"
+    return CheckpointCorruptError(f"not what was saved: {what}", path=file.path, hint=hint)

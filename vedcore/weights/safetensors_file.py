@@ -19,7 +19,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
@@ -30,6 +30,7 @@ from torch import Tensor
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointCorruptError, CheckpointError, CheckpointLimitError
 from vedcore.weights.finite import is_finite
+from vedcore.weights.hashing import THREADS, blocks
 from vedcore.weights.places import Place
 from vedcore.weights.snapshot import json_object
 
@@ -40,9 +41,8 @@ _PIECE = 1 << 19
 """Bytes that are read, looked at and laid out while they are in the cache; whole numbers of every type."""
 _CHUNK = 1 << 22
 """Bytes that one thread takes at a time."""
-_AHEAD = 8
-"""Such chunks that are read, or being read, before the first of them is hashed."""
-_READERS = min(4, os.cpu_count() or 1)
+_AHEAD = 4
+"""Such chunks of a block that are read, or being read, before the first of them is hashed."""
 _AGAIN = "get the file from its source again"
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -77,8 +77,8 @@ class TensorFile:
 
     def __init__(self, file: io.FileIO, path: str | os.PathLike[str]) -> None:
         self.path = path
-        self.sha256 = ""
-        """Of the file, once `read` has taken it."""
+        self.sha256: tuple[str, ...] = ()
+        """Of the file's blocks, once `read` has taken it."""
         self.not_finite: list[str] = []
         """Tensors in which `read` has found NaN or Inf."""
         self._file = file
@@ -168,7 +168,7 @@ class TensorFile:
         places: Mapping[str, Place],
         *,
         mapped: Mapping[str, Tensor] = MappingProxyType({}),
-        take_hash: bool = True,
+        block: int | None = None,
         check_finite: bool = True,
     ) -> None:
         """Read tensors to where they belong.
@@ -176,37 +176,53 @@ class TensorFile:
         Args:
             places: by name, for those that are to be read.
             mapped: those that `map` has given, which are only looked at.
-            take_hash: set `sha256` of the file; it takes longer than reading.
+            block: set `sha256` of the file's blocks of so many bytes; it takes longer than reading.
             check_finite: name in `not_finite` those of both that have NaN or Inf.
 
         Raises:
             CheckpointCorruptError: the file was cut meanwhile.
             CheckpointError: the disk fails.
         """
-        digest, odd = hashlib.sha256(self._header), set[str]()
+        odd: set[str] = set()
         scratch = _Scratch()
-        batches = _batches(self._pieces(places, mapped, every=take_hash))
-        with ThreadPoolExecutor(_READERS) as readers:
-            begun = deque(
-                readers.submit(self._take, batch, scratch, check_finite, take_hash) for batch in islice(batches, _AHEAD)
-            )
-            while begun:
-                for name, memory, finite in begun.popleft().result():
-                    if not finite:
-                        odd.add(name)
-                    if memory is not None:
-                        digest.update(memory.numpy())  # type: ignore[arg-type]
-                begun.extend(
-                    readers.submit(self._take, batch, scratch, check_finite, take_hash) for batch in islice(batches, 1)
-                )
-        self.not_finite = [name for name in self.tensors if name in odd]
-        if take_hash:
-            self.sha256 = digest.hexdigest()
 
-    def _pieces(self, places: Mapping[str, Place], mapped: Mapping[str, Tensor], every: bool) -> Iterator[_Piece]:
-        """What is to be read or looked at, in the order of the file; ``every`` tensor of it, wanted or not."""
+        def take(batch: list[_Piece]) -> Future[list[tuple[_Piece, Tensor | None, bool]]]:
+            return readers.submit(self._take, batch, scratch, check_finite, block is not None)
+
+        def read_block(span: tuple[int, int]) -> str:
+            """Bring what is in these bytes of the file to where it belongs; their sha256."""
+            low, high = span
+            digest = hashlib.sha256(self._header[low:high])
+            batches = _batches(self._pieces(places, mapped, block is not None, low, high))
+            begun = deque(map(take, islice(batches, _AHEAD)))
+            while begun:
+                for piece, memory, finite in begun.popleft().result():
+                    if not finite:
+                        odd.add(piece.name)
+                    if memory is not None:
+                        ours = memory[max(0, low - piece.at) : max(0, high - piece.at)]
+                        digest.update(ours.numpy())  # type: ignore[arg-type]
+                begun.extend(map(take, islice(batches, 1)))
+            return digest.hexdigest()
+
+        spans = blocks(self.size, block or self.size)
+        with ThreadPoolExecutor(THREADS) as readers, ThreadPoolExecutor(THREADS) as hashers:
+            hashes = tuple((hashers.map if len(spans) > 1 else map)(read_block, spans))
+        self.not_finite = [name for name in self.tensors if name in odd]
+        if block is not None:
+            self.sha256 = hashes
+
+    def _pieces(
+        self, places: Mapping[str, Place], mapped: Mapping[str, Tensor], every: bool, low: int, high: int
+    ) -> Iterator[_Piece]:
+        """What is to be read or looked at between two bytes of the file, in order; ``every`` tensor, wanted or not.
+
+        The first and the last may reach beyond, and are read for the neighbour, too.
+        """
         for name, stored in self.tensors.items():
             at, size = len(self._header) + stored.start, stored.stop - stored.start
+            if at + size <= low or at >= high:
+                continue
             there, place = mapped.get(name), places.get(name)
             if there is not None:
                 memory: Tensor | None = there.view(-1).view(torch.uint8)
@@ -216,7 +232,7 @@ class TensorFile:
                 # where rows are laid out anew, a piece is whole rows
                 row = 1 if place is None or memory is not None else size // stored.shape[0]
                 step = max(1, _PIECE // row) * row
-                for start in range(0, size, step):
+                for start in range(max(0, low - at) // step * step, min(size, high - at), step):
                     count = min(step, size - start)
                     yield _Piece(
                         name, stored, at + start, count, None if memory is None else memory[start : start + count],
@@ -225,9 +241,9 @@ class TensorFile:
 
     def _take(
         self, batch: list[_Piece], scratch: _Scratch, look: bool, keep: bool
-    ) -> list[tuple[str, Tensor | None, bool]]:
-        """Bring the pieces to where they belong: their names, their bytes to ``keep``, whether they are finite."""
-        taken: list[tuple[str, Tensor | None, bool]] = []
+    ) -> list[tuple[_Piece, Tensor | None, bool]]:
+        """Bring the pieces to where they belong; with each, its bytes to ``keep`` and whether they are finite."""
+        taken: list[tuple[_Piece, Tensor | None, bool]] = []
         for piece in batch:
             memory = piece.memory
             if memory is None:
@@ -239,7 +255,7 @@ class TensorFile:
             if piece.memory is None and piece.place is not None:
                 rows = memory.view(piece.stored.dtype).view(-1, *piece.stored.shape[1:])
                 piece.place.put(rows, piece.first_row)
-            taken.append((piece.name, memory if keep else None, finite))
+            taken.append((piece, memory if keep else None, finite))
         return taken
 
     def _fill(self, piece: _Piece, memory: Tensor) -> None:

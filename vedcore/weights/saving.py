@@ -1,8 +1,8 @@
 """A model's tensors as safetensors files: one, or shards and an index.
 
-A file is written in one pass, each tensor from the memory that it is in, and its sha256 taken on the way. What is to
-be cast, laid out anew or fetched from a device goes through two buffers of a few megabytes, and so needs no more
-memory than they, whatever its size. The format is told in `vedcore.weights.safetensors_file`.
+A file is written in one pass, each tensor from the memory that it is in, and its sha256 taken on the way; a few
+threads write a block of the file each. What is to be cast, laid out anew or fetched from a device goes through a
+megabyte of each thread's, whatever its size. The format is told in `vedcore.weights.safetensors_file`.
 
 Tensors that are one and the same (an output layer tied to the embedding) are stored once; the metadata of the file
 names the others, ``{"decoder.head.weight": "decoder.embed.weight"}``, as huggingface_hub does it.
@@ -11,13 +11,11 @@ names the others, ``{"decoder.head.weight": "decoder.embed.weight"}``, as huggin
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import cycle
 from pathlib import Path
 
 import torch
@@ -26,20 +24,17 @@ from torch import Tensor
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointWriteError, UsageError
 from vedcore.weights.folder import Written
+from vedcore.weights.hashing import BLOCK, THREADS, FileRecord, blocks
 from vedcore.weights.keymap import Joined
 from vedcore.weights.safetensors_file import DTYPES
-from vedcore.weights.snapshot import FileRecord
 
 __all__ = ["INDEX", "SINGLE", "weight_files"]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
-_CHUNK = 1 << 23
-_LAID_OUT = 1 << 20
-"""Bytes that are laid out anew at a time, while they are in the cache."""
-_SYNC = 1 << 26
-"""Bytes after which the disk is told to begin."""
+_CHUNK = 1 << 20
+"""Bytes that are laid out, hashed and written while they are in the cache."""
 _ALIGNMENT = 64
 """Where the tensors begin in a file is a multiple of this, so that whoever maps it finds them aligned."""
 
@@ -147,55 +142,57 @@ def _header(entries: Mapping[str, _Entry], metadata: Mapping[str, str]) -> bytes
 
 
 def _write(entries: Mapping[str, _Entry], metadata: Mapping[str, str], path: Path) -> FileRecord:
-    """Write the file; other threads hash the same memory, make ready what comes next, and wait for the disk."""
+    """Write the file, several blocks at a time, and let the disk begin with what is there."""
     header = _header(entries, metadata)
-    digest, size = hashlib.sha256(header), len(header)
     for device in {entry.source.device for entry in entries.values()} - {torch.device("cpu")}:
         torch.accelerator.synchronize(device)  # the caller's stream may still be at work on them
-    batches = _batches(entries.values())
+    size = len(header) + sum(entry.nbytes for entry in entries.values())
+    spans = blocks(size, BLOCK)
+    hashes: list[str] = []
     syncing: Future[None] | None = None
-    synced = 0
-    # what is made is made in one thread, so that the memory of the last is there for the next
-    with open(path, "xb", buffering=0) as file, _thread() as maker, _thread() as hasher, _thread() as disk:
-        _write_all(file, memoryview(header))
-        coming = maker.submit(next, batches, None)
-        hashed: Future[None] | None = None
-        while batch := coming.result():
-            coming = maker.submit(next, batches, None)
-            before, hashed = hashed, hasher.submit(_update, digest, batch)
-            for view in batch:
-                _write_all(file, view)
-                size += len(view)
-            if before is not None:
-                before.result()
-            if size - synced > _SYNC:  # the disk works while we do
+    with open(path, "xb", buffering=0) as file, ThreadPoolExecutor(THREADS) as writers, ThreadPoolExecutor(1) as disk:
+        write = partial(_write_block, file.fileno(), header, list(entries.values()))
+        for sha256 in (writers.map if len(spans) > 1 else map)(write, spans):
+            hashes.append(sha256)
+            if len(hashes) < len(spans) and (syncing is None or syncing.done()):
                 if syncing is not None:
                     syncing.result()
-                synced, syncing = size, disk.submit(os.fsync, file.fileno())
-        for last in (hashed, syncing):
-            if last is not None:
-                last.result()
-    return FileRecord(size, digest.hexdigest())
+                syncing = disk.submit(os.fsync, file.fileno())
+        if syncing is not None:
+            syncing.result()
+    return FileRecord(size, tuple(hashes))
 
 
-def _batches(entries: Iterable[_Entry]) -> Iterator[list[memoryview]]:
-    """The bytes of the tensors, in order, a chunk at a time; a batch is good until the next but two is asked for."""
-    buffers = cycle([torch.empty(_CHUNK, dtype=torch.uint8) for _ in range(3)])
-    buffer, batch, used = next(buffers), list[memoryview](), 0
+def _write_block(file: int, header: bytes, entries: Sequence[_Entry], span: tuple[int, int]) -> str:
+    """Write this block of the file; its sha256, of the same memory while it is in the cache."""
+    digest, at = hashlib.sha256(), span[0]
+    for view in _block(header, entries, *span):
+        digest.update(view)
+        while view:
+            written = os.pwrite(file, view, at)
+            view, at = view[written:], at + written
+    return digest.hexdigest()
+
+
+def _block(header: bytes, entries: Iterable[_Entry], low: int, high: int) -> Iterator[memoryview]:
+    """The bytes of the file from ``low`` to ``high``, in order; some are good until the next are asked for."""
+    yield memoryview(header)[low:high]
+    room = torch.empty(_CHUNK, dtype=torch.uint8)
+    end = len(header)
     for entry in entries:
+        at, end = end, end + entry.nbytes
+        if end <= low or at >= high:
+            continue
         tensor = entry.tensor()
         as_stored = _as_stored(tensor, entry.dtype)
-        for piece in _pieces(tensor, entry.dtype.itemsize, _CHUNK if as_stored else min(_CHUNK, _LAID_OUT)):
+        for piece in _pieces(tensor, entry.dtype.itemsize, _CHUNK):
             size = piece.numel() * entry.dtype.itemsize
-            if used + size > _CHUNK:
-                yield batch
-                buffer, batch, used = next(buffers), [], 0
-            if not as_stored:
-                room = buffer[used : used + size].view(entry.dtype).view(piece.shape)
-                piece = room.copy_(_whole(piece))
-            batch.append(memoryview(piece.reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
-            used += size
-    yield batch
+            if at + size > low and at < high:  # one that two blocks share is made for each
+                if not as_stored:
+                    piece = room[:size].view(entry.dtype).view(piece.shape).copy_(_whole(piece))
+                bytes_ = memoryview(piece.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+                yield bytes_[max(0, low - at) : high - at]
+            at += size
 
 
 def _pieces(tensor: Tensor, itemsize: int, limit: int) -> Iterator[Tensor]:
@@ -220,17 +217,3 @@ def _as_stored(tensor: Tensor, dtype: torch.dtype) -> bool:
     """Whether its memory holds just the bytes to be stored."""
     lazy = tensor.is_conj() or tensor.is_neg()
     return tensor.device.type == "cpu" and tensor.dtype == dtype and tensor.is_contiguous() and not lazy
-
-
-def _thread() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1)
-
-
-def _update(digest: hashlib._Hash, batch: Sequence[memoryview]) -> None:
-    for view in batch:
-        digest.update(view)
-
-
-def _write_all(file: io.FileIO, view: memoryview) -> None:
-    while view:
-        view = view[file.write(view) :]

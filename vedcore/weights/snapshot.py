@@ -18,7 +18,7 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from vedcore.config_files.plain import short, unique_keys
 from vedcore.errors import (
@@ -28,8 +28,9 @@ from vedcore.errors import (
     CheckpointNotFoundError,
     CheckpointUnsafeError,
 )
+from vedcore.weights.hashing import FileRecord
 
-__all__ = ["MANIFEST", "FileRecord", "Snapshot", "aside_of", "check_name", "json_object", "read_folder"]
+__all__ = ["MANIFEST", "Snapshot", "aside_of", "check_name", "json_object", "read_folder"]
 
 T = TypeVar("T")
 
@@ -46,14 +47,6 @@ _CACHE_LINKS = (
 )
 """From a snapshot to a blob, and from a blob to the shared store, where huggingface_hub keeps what came by hf_xet."""
 _ATTEMPTS = 20
-
-
-class FileRecord(NamedTuple):
-    """What the manifest says of a file."""
-
-    size: int
-    """Bytes."""
-    sha256: str
 
 
 def check_name(name: object, path: object = None) -> str:
@@ -235,11 +228,10 @@ class Snapshot:
             raise CheckpointCorruptError("no list of files", path=path, hint=_ANEW)
         records = {}
         for name, record in files.items():
-            match record:
-                case {"size": int(size), "sha256": str(sha256)}:
-                    records[check_name(name, path)] = FileRecord(size, sha256)
-                case _:
-                    raise CheckpointCorruptError("no size and sha256", path=path, field=short(name), hint=_ANEW)
+            found = FileRecord.from_json(record)
+            if found is None:
+                raise CheckpointCorruptError("no size and sha256", path=path, field=short(name), hint=_ANEW)
+            records[check_name(name, path)] = found
         return records
 
 

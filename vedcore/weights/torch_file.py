@@ -8,7 +8,6 @@ in use kills the process, and its checksums would not be looked at.
 from __future__ import annotations
 
 import codecs
-import hashlib
 import io
 import os
 import struct
@@ -31,6 +30,7 @@ from vedcore.errors import (
     UsageError,
 )
 from vedcore.weights.finite import is_finite
+from vedcore.weights.hashing import hash_blocks
 from vedcore.weights.pickled import AGAIN, SAFER, Pickled, refuse_pickle
 from vedcore.weights.places import Place
 from vedcore.weights.safetensors_file import StoredTensor
@@ -71,7 +71,7 @@ class TorchFile:
 
     def __init__(self, file: io.FileIO, path: str | os.PathLike[str]) -> None:
         self.path = path
-        self.sha256 = ""
+        self.sha256: tuple[str, ...] = ()
         """Of the file, once `read` has taken it."""
         self.not_finite: list[str] = []
         """Tensors in which `read` has found NaN or Inf."""
@@ -195,7 +195,7 @@ class TorchFile:
         places: Mapping[str, Place],
         *,
         mapped: Mapping[str, Tensor] = MappingProxyType({}),
-        take_hash: bool = True,
+        block: int | None = None,
         check_finite: bool = True,
     ) -> None:
         """Read all tensors, once, and copy those that have a place; all are in memory at first.
@@ -203,7 +203,7 @@ class TorchFile:
         Args:
             places: by name, for those that are wanted.
             mapped: none.
-            take_hash: set `sha256` of the file.
+            block: set `sha256` of the file's blocks of so many bytes.
             check_finite: name in `not_finite` those with NaN or Inf.
 
         Raises:
@@ -217,10 +217,9 @@ class TorchFile:
                 if check_finite and not is_finite(tensor):
                     self.not_finite.append(name)
                 place.put(tensor)
-        if take_hash:
+        if block is not None:
             try:
-                self._file.seek(0)
-                self.sha256 = hashlib.file_digest(self._file, "sha256").hexdigest()
+                self.sha256 = hash_blocks(self._file, self.size, block)
             except OSError as error:
                 message = f"cannot be read: {error.strerror}"
                 raise CheckpointError(message, path=self.path, hint="check the disk") from None
