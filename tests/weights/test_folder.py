@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -20,11 +21,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from vedcore.errors import CheckpointNotFoundError, CheckpointUnsafeError, CheckpointWriteError
-from vedcore.weights import exchange, folder
+from vedcore.weights import exchange, folder, saving
 from vedcore.weights.folder import Written, save_folder
 from vedcore.weights.hashing import FileRecord
+from vedcore.weights.saving import weight_files
 from vedcore.weights.snapshot import MANIFEST, Snapshot, aside_of, read_folder
 
 SCRIPT = Path(__file__).with_name("interrupt_saves.py")
@@ -141,7 +145,7 @@ def run(script: str, *options: str) -> str:
 @pytest.mark.parametrize("exchanges", [True, False])
 def test_the_users_files_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool) -> None:
     if not exchanges:
-        monkeypatch.setattr(exchange, "_renameat2", lambda: None)
+        monkeypatch.setattr(exchange, "_libc", lambda *_: None)
     target = tmp_path / "m"
     save_folder(target, {"a": b"old", "gone": b"old", "README.md": b"card"})
     (target / "runs" / "1").mkdir(parents=True)
@@ -319,7 +323,8 @@ def test_a_limit_on_file_sizes(tmp_path: Path) -> None:
         folder = {str(tmp_path / "m")!r}
         save_folder(folder, {{"a": b"old"}})
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
-        for files in (weight_files({{"x": torch.ones(5000)}}), {{"a": bytes(5001)}}):
+        tensors = (weight_files({{"x": torch.ones(n)}}) for n in (5000, 20_000_000))
+        for files in (*tensors, {{"a": bytes(5001)}}):
             try:
                 save_folder(folder, files)
             except CheckpointWriteError as error:
@@ -327,7 +332,52 @@ def test_a_limit_on_file_sizes(tmp_path: Path) -> None:
         assert open(folder + "/a", "rb").read() == b"old"
         assert os.listdir({str(tmp_path)!r}) == ["m"]
     """
-    assert re.findall(r"([\d,]+) bytes needed, [\d,]+ free", run(script)) == ["20,000", "5,001"]
+    assert re.findall(r"([\d,]+) bytes needed, [\d,]+ free", run(script)) == ["20,000", "80,000,000", "5,001"]
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EPERM, errno.ENOSPC, errno.EDQUOT])
+def test_room_for_large_files_is_made_where_the_system_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """A file system without that call writes all the same; one that is full says so before anything is written."""
+    asked: list[int] = []
+
+    def refuses(descriptor: int, mode: int, start: int, size: int) -> int:
+        asked.append(size)
+        ctypes.set_errno(code)
+        return -1
+
+    monkeypatch.setattr(saving, "BLOCK", 1 << 20)
+    monkeypatch.setattr(exchange, "_libc", lambda name, *_: refuses if name == "fallocate64" else None)
+    files = weight_files({"x": torch.ones(600_000)})
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        monkeypatch.setattr(os, "pwrite", lambda *_: pytest.fail("written"))
+        with pytest.raises(CheckpointWriteError, match="bytes needed"):
+            save_folder(tmp_path / "m", files)
+        assert os.listdir(tmp_path) == []
+    else:
+        save_folder(tmp_path / "m", files)
+        assert load_file(tmp_path / "m" / "model.safetensors")["x"].equal(torch.ones(600_000))
+    assert len(asked) == 1
+    assert 2_400_000 < asked[0] < 2_401_000
+
+
+def test_a_disk_that_fails_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one thread of several; the old folder stays."""
+    save_folder(tmp_path / "m", {"a": b"old"})
+    real = os.pwrite
+
+    def fails(descriptor: int, view: memoryview, at: int) -> int:
+        if at == 3 << 20:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(descriptor, view, at)
+
+    monkeypatch.setattr(saving, "BLOCK", 1 << 20)
+    monkeypatch.setattr(os, "pwrite", fails)
+    with pytest.raises(CheckpointWriteError, match="input/output error"):
+        save_folder(tmp_path / "m", weight_files({"x": torch.ones(20 << 18)}))
+    assert os.listdir(tmp_path) == ["m"]
+    assert content(tmp_path / "m").keys() == {"a", MANIFEST}
 
 
 # -- being stopped, and concurrency -----------------------------------------------------------------------------

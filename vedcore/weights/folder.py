@@ -139,8 +139,8 @@ def _drop(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     if held:
         closing = Thread(target=_close, args=(held,))
-        _closing.append(closing)
         closing.start()
+        _closing[:] = [*filter(Thread.is_alive, _closing), closing]
 
 
 def _open(path: Path) -> io.FileIO | None:
@@ -205,10 +205,11 @@ def _target(folder: str | os.PathLike[str]) -> Path:
 
 
 def _check_space(target: Path, needed: int) -> None:
-    while _closing:  # room that the last save leaves
-        _closing.pop().join()
     if shutil.disk_usage(target.parent).free < needed:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        for closing in list(_closing):  # room that earlier saves leave
+            closing.join()
+        if shutil.disk_usage(target.parent).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _check_in_the_way(target: Path, files: Mapping[str, object]) -> None:

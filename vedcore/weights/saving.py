@@ -23,6 +23,7 @@ from torch import Tensor
 
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointWriteError, UsageError
+from vedcore.weights.exchange import make_room
 from vedcore.weights.folder import Written
 from vedcore.weights.hashing import BLOCK, THREADS, FileRecord, blocks
 from vedcore.weights.keymap import Joined
@@ -151,6 +152,8 @@ def _write(entries: Mapping[str, _Entry], metadata: Mapping[str, str], path: Pat
     hashes: list[str] = []
     syncing: Future[None] | None = None
     with open(path, "xb", buffering=0) as file, ThreadPoolExecutor(THREADS) as writers, ThreadPoolExecutor(1) as disk:
+        if len(spans) > 1:
+            make_room(file.fileno(), size)
         write = partial(_write_block, file.fileno(), header, list(entries.values()))
         for sha256 in (writers.map if len(spans) > 1 else map)(write, spans):
             hashes.append(sha256)
@@ -160,7 +163,7 @@ def _write(entries: Mapping[str, _Entry], metadata: Mapping[str, str], path: Pat
                 syncing = disk.submit(os.fsync, file.fileno())
         if syncing is not None:
             syncing.result()
-    return FileRecord(size, tuple(hashes))
+    return FileRecord(size, tuple(hashes), BLOCK)
 
 
 def _write_block(file: int, header: bytes, entries: Sequence[_Entry], span: tuple[int, int]) -> str:
