@@ -37,7 +37,7 @@ from vedcore.weights.snapshot import json_object
 __all__ = ["DTYPES", "StoredTensor", "TensorFile"]
 
 MAX_HEADER_BYTES = 16 << 20
-_PIECE = 1 << 19
+_PIECE = 1 << 20
 """Bytes that are read, looked at and laid out while they are in the cache; whole numbers of every type."""
 _CHUNK = 1 << 22
 """Bytes that one thread takes at a time."""
