@@ -380,6 +380,30 @@ def test_a_disk_that_fails_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert content(tmp_path / "m").keys() == {"a", MANIFEST}
 
 
+def test_a_disk_that_fails_behind_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fsync says beside the writing counts, and nobody writes to a file that was closed."""
+    working: list[int] = []
+    real = os.pwrite
+
+    def slow(descriptor: int, view: memoryview, at: int) -> int:
+        working.append(at)
+        time.sleep(0.02)
+        count = real(descriptor, view, at)
+        working.remove(at)
+        return count
+
+    def fails(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(saving, "BLOCK", 1 << 20)
+    monkeypatch.setattr(os, "pwrite", slow)
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(CheckpointWriteError, match="input/output error"):
+        save_folder(tmp_path / "m", weight_files({"x": torch.ones(40 << 18)}))
+    assert working == []
+    assert os.listdir(tmp_path) == []
+
+
 # -- being stopped, and concurrency -----------------------------------------------------------------------------
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Self
 
-__all__ = ["BLOCK", "THREADS", "FileRecord", "blocks", "hash_blocks"]
+__all__ = ["BLOCK", "THREADS", "FileRecord", "blocks", "hash_blocks", "over_blocks"]
 
 BLOCK = 1 << 26
 """Bytes of a block of what we write."""
@@ -62,6 +62,15 @@ def blocks(size: int, block: int) -> list[tuple[int, int]]:
     return [(low, min(size, low + block)) for low in range(0, max(size, 1), block)]
 
 
+def over_blocks(take: Callable[[tuple[int, int]], str], spans: Sequence[tuple[int, int]]) -> Generator[str, None, None]:
+    """``take`` of each block, in order, in several threads; of a single one in this, where Ctrl-C stops it at once."""
+    if len(spans) == 1:
+        yield take(spans[0])
+        return
+    with ThreadPoolExecutor(THREADS) as threads:
+        yield from threads.map(take, spans)
+
+
 def hash_blocks(file: io.FileIO, size: int, block: int) -> tuple[str, ...]:
     """The sha256 of each block of an opened file, wherever it stands; of what is there, where it is shorter.
 
@@ -80,5 +89,4 @@ def hash_blocks(file: io.FileIO, size: int, block: int) -> tuple[str, ...]:
             digest.update(chunk)
         return digest.hexdigest()
 
-    with ThreadPoolExecutor(THREADS) as threads:
-        return tuple(threads.map(take, blocks(size, block)))
+    return tuple(over_blocks(take, blocks(size, block)))

@@ -30,7 +30,7 @@ from torch import Tensor
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointCorruptError, CheckpointError, CheckpointLimitError
 from vedcore.weights.finite import is_finite
-from vedcore.weights.hashing import THREADS, blocks
+from vedcore.weights.hashing import THREADS, blocks, over_blocks
 from vedcore.weights.places import Place
 from vedcore.weights.snapshot import json_object
 
@@ -205,9 +205,8 @@ class TensorFile:
                 begun.extend(map(take, islice(batches, 1)))
             return digest.hexdigest()
 
-        spans = blocks(self.size, block or self.size)
-        with ThreadPoolExecutor(THREADS) as readers, ThreadPoolExecutor(THREADS) as hashers:
-            hashes = tuple((hashers.map if len(spans) > 1 else map)(read_block, spans))
+        with ThreadPoolExecutor(THREADS) as readers:
+            hashes = tuple(over_blocks(read_block, blocks(self.size, block or self.size)))
         self.not_finite = [name for name in self.tensors if name in odd]
         if block is not None:
             self.sha256 = hashes

@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointWriteError, UsageError
 from vedcore.weights.exchange import make_room
 from vedcore.weights.folder import Written
-from vedcore.weights.hashing import BLOCK, THREADS, FileRecord, blocks
+from vedcore.weights.hashing import BLOCK, FileRecord, blocks, over_blocks
 from vedcore.weights.keymap import Joined
 from vedcore.weights.safetensors_file import DTYPES
 
@@ -151,16 +152,17 @@ def _write(entries: Mapping[str, _Entry], metadata: Mapping[str, str], path: Pat
     spans = blocks(size, BLOCK)
     hashes: list[str] = []
     syncing: Future[None] | None = None
-    with open(path, "xb", buffering=0) as file, ThreadPoolExecutor(THREADS) as writers, ThreadPoolExecutor(1) as disk:
+    with open(path, "xb", buffering=0) as file, ThreadPoolExecutor(1) as disk:
         if len(spans) > 1:
             make_room(file.fileno(), size)
         write = partial(_write_block, file.fileno(), header, list(entries.values()))
-        for sha256 in (writers.map if len(spans) > 1 else map)(write, spans):
-            hashes.append(sha256)
-            if len(hashes) < len(spans) and (syncing is None or syncing.done()):
-                if syncing is not None:
-                    syncing.result()
-                syncing = disk.submit(os.fsync, file.fileno())
+        with closing(over_blocks(write, spans)) as written:  # no thread writes once the file is closed
+            for sha256 in written:
+                hashes.append(sha256)
+                if len(hashes) < len(spans) and (syncing is None or syncing.done()):
+                    if syncing is not None:
+                        syncing.result()
+                    syncing = disk.submit(os.fsync, file.fileno())
         if syncing is not None:
             syncing.result()
     return FileRecord(size, tuple(hashes), BLOCK)
