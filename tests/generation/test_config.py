@@ -45,6 +45,7 @@ from vedcore.generation.config import GenerationConfig
     ({"max_new_tokens": 10**7}, ConfigLimitError, ["max_new_tokens"]),
     ({"max_new_tokens": 5, "max_length": 6}, UsageError, ["max_new_tokens", "max_length=6"]),
     ({"min_new_tokens": 5, "min_length": 6}, UsageError, ["min_new_tokens", "min_length=6"]),
+    ({"min_new_tokens": 0, "min_length": 6}, UsageError, ["min_new_tokens", "0 contradicts min_length=6"]),
     ({"min_new_tokens": 5, "max_new_tokens": 4}, UsageError, ["min_new_tokens", "max_new_tokens=4"]),
     ({"min_length": 5, "max_length": 4}, UsageError, ["min_length", "max_length=4"]),
     ({"forced_bos_token_id": 5, "suppress_tokens": [4, 5]}, UsageError, ["forced_bos_token_id", "suppress_tokens"]),
@@ -143,6 +144,8 @@ def test_refused(options: dict[str, Any], kind: type[ConfigError], words: list[s
     {"top_k": 0, "early_stopping": False, "length_penalty": 1.0},
     {"max_new_tokens": 5, "max_length": None},
     {"min_length": 0, "min_new_tokens": 4},
+    {"min_length": 4, "min_new_tokens": None},
+    {"min_length": 0, "min_new_tokens": 0},
     {"num_beams": 4, "num_return_sequences": 4, "early_stopping": "never"},
     {"do_sample": True, "num_return_sequences": 40},
     {"repetition_penalty": 2, "num_beams": 2, "length_penalty": 0},
@@ -170,6 +173,7 @@ def test_the_call_wins_over_what_it_leaves_no_use_for() -> None:
     assert kept.with_options() == kept
     assert kept.with_options(max_new_tokens=5).max_length is None
     assert kept.with_options(min_new_tokens=5).min_length is None
+    assert kept.with_options(min_new_tokens=0).min_length is None
     assert kept.with_options(do_sample=False).top_p == 1.0
     assert kept.with_options(num_beams=1).early_stopping is False
     assert kept.with_options(num_beams=1).top_p == 0.9

@@ -199,7 +199,7 @@ class GenerationConfig(Config):
         for name in LENGTHS:
             check_limit(getattr(self, name) or 0, MAX_LENGTH, name, "the length")
         for one, other in EITHER:
-            if getattr(self, one) and getattr(self, other):
+            if getattr(self, one) is not None and getattr(self, other):  # min_new_tokens=0 says so, too
                 message = f"{getattr(self, one)} contradicts {other}={getattr(self, other)}"
                 raise UsageError(message, field=one, hint="give one of them")
         for low, high in (("min_new_tokens", "max_new_tokens"), ("min_length", "max_length")):
@@ -337,7 +337,8 @@ class GenerationConfig(Config):
         else:
             positions = max_positions or prompt_length + UNBOUNDED_LENGTH
             option, longest = "the default length", max(positions, prompt_length + 1)
-        shortest = prompt_length + self.min_new_tokens if self.min_new_tokens else self.min_length or 0
+        new = self.min_new_tokens
+        shortest = self.min_length or 0 if new is None else prompt_length + new
         after = f"after a prompt of {prompt_length} tokens"
         if longest <= prompt_length:
             raise UsageError(f"{option} leaves no room {after}", hint="pass max_new_tokens instead")
@@ -348,7 +349,7 @@ class GenerationConfig(Config):
                 hint=f"pass max_new_tokens={max_positions + unread - prompt_length} or less",
             )
         if shortest > longest:
-            name = "min_new_tokens" if self.min_new_tokens else "min_length"
+            name = "min_length" if new is None else "min_new_tokens"
             message = f"{name}={getattr(self, name)} {after} is above {option}"
             raise UsageError(message, hint="lower the one or raise the other")
         return Limits(shortest, longest)
