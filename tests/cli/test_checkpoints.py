@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -259,6 +260,16 @@ def test_a_changed_byte_is_seen_by_its_hash(run: Run, tiny: Path) -> None:
     done = run("inspect", tiny, "--verify")
     assert done.returncode == 1
     assert f"{path.name}: is not what its sha256 says" in done.stdout
+
+
+def test_a_disk_that_cannot_read_is_told(run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(descriptor: int, size: int, at: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", fails)
+    found = json.loads((done := run("inspect", tiny, "--verify", "--json")).stdout)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert any("safetensors: cannot be read: input/output error" in problem for problem in found["problems"])
 
 
 def test_edited_settings_are_noted(run: Run, tiny: Path) -> None:

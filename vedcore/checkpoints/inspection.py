@@ -38,7 +38,7 @@ from vedcore.planning import in_units
 from vedcore.plugins import list_plugins, load_component, registry
 from vedcore.processing import TOKENIZER_FILE, vocab_size_of
 from vedcore.registry import BUILT_IN, Kind, canonical
-from vedcore.weights.hashing import hash_blocks
+from vedcore.weights.hashing import FileRecord, hash_blocks
 from vedcore.weights.loading import Weights
 from vedcore.weights.snapshot import MANIFEST, Snapshot, read_folder
 
@@ -329,9 +329,7 @@ class _Inspector:
                 wrong = "is missing"
             elif size != record.size:
                 wrong = f"has {size:,} bytes, and the manifest says {record.size:,}"
-            elif verify and hash_blocks(snapshot.open(name), record.size, record.block) != record.sha256:
-                wrong = "is not what its sha256 says"
-            else:
+            elif not verify or not (wrong := self._changed(name, record)):
                 self.found.checked[name] = "sha256" if verify else "size"
                 continue
             if _WEIGHTS.fullmatch(name):
@@ -339,6 +337,15 @@ class _Inspector:
                 self.found.problems.append(str(error))
             else:  # settings may be edited by hand
                 self.found.notes.append(f"{name} {wrong}")
+
+    def _changed(self, name: str, record: FileRecord) -> str:
+        """What is wrong with the bytes of a file, if anything is."""
+        file = self.snapshot.open(name)
+        try:
+            same = hash_blocks(file, record.size, record.block) == record.sha256
+        except OSError as error:
+            return f"cannot be read: {(error.strerror or str(error)).lower()}"
+        return "" if same else "is not what its sha256 says"
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
