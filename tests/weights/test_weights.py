@@ -24,6 +24,7 @@ from vedcore.errors import (
 )
 from vedcore.weights.folder import save_folder
 from vedcore.weights.loading import Weights
+from vedcore.weights.safetensors_file import TensorFile
 from vedcore.weights.saving import INDEX, SINGLE, weight_files
 from vedcore.weights.snapshot import Snapshot
 
@@ -262,6 +263,21 @@ def test_a_flipped_bit_is_found_in_any_block(tmp_path: Path) -> None:
             file.seek(at)
             file.write(byte)
     load(folder, other)
+
+
+def test_sizes_are_looked_at_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all shards, the last too; and a manifest that knows no file is none that says yes."""
+    folder = save(Net(), tmp_path / "m", max_shard_size=100)
+    monkeypatch.setattr(TensorFile, "read", lambda *_, **__: pytest.fail("read"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    last = max(name for name in manifest["files"] if name.endswith(".safetensors"))
+    manifest["files"][last]["size"] += 1
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointCorruptError, match=rf"{last}.*bytes instead of"):
+        load(folder, Net())
+    (folder / "manifest.json").write_text('{"files": {}}')
+    with pytest.raises(CheckpointCorruptError, match="not in the manifest"):
+        load(folder, Net())
 
 
 def test_no_manifest(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Self
 
@@ -19,6 +19,7 @@ BLOCK = 1 << 26
 _SMALLEST = 1 << 20
 """Bytes of a block at least in what we read: a manifest may be of anybody."""
 _CHUNK = 1 << 20
+"""Bytes that are read at a time."""
 THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -78,15 +79,11 @@ def hash_blocks(file: io.FileIO, size: int, block: int) -> tuple[str, ...]:
         OSError: it cannot be read.
     """
 
-    def read(low: int, high: int) -> Iterator[bytes]:
-        while low < high and (chunk := os.pread(file.fileno(), min(_CHUNK, high - low), low)):
-            yield chunk
-            low += len(chunk)
-
     def take(span: tuple[int, int]) -> str:
-        digest = hashlib.sha256()
-        for chunk in read(*span):
+        digest, (at, end) = hashlib.sha256(), span
+        while at < end and (chunk := os.pread(file.fileno(), min(_CHUNK, end - at), at)):
             digest.update(chunk)
+            at += len(chunk)
         return digest.hexdigest()
 
     return tuple(over_blocks(take, blocks(size, block)))

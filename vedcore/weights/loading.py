@@ -148,18 +148,21 @@ class Weights:
         Raises:
             CheckpointMismatchError: names or shapes that are not the model's, all of them at once, before anything
                 is read; ties of the model that are stored twice and differ.
-            CheckpointCorruptError: a file that is not as the manifest says.
+            CheckpointCorruptError: a file that is not as the manifest says; of another size, before anything is read.
             NonFiniteError: naming the first tensor.
             UsageError: ``mmap``, and the weights are no safetensors files.
         """
         report = self.check(model, strict=strict, fresh=fresh, settings=settings)
+        records: dict[str, FileRecord] = {}
+        if manifest is not None:
+            records = {name: record_of(file, name, manifest) for name, file in self.files.items()}
         self._tie(model)
         mapped: dict[str, Tensor] = {}
         for file in self.files.values() if mmap else ():
             mapped |= file.map()
         filling = _Filling(self, model, mapped)
         for file_name, file in self.files.items():
-            record = None if manifest is None else record_of(file, file_name, manifest)
+            record = records.get(file_name)
             block = None if record is None else record.block
             file.read(filling.places, mapped=filling.mapped, block=block, check_finite=bool(check_finite))
             if record is not None:
