@@ -6,15 +6,19 @@ import contextlib
 import math
 import mmap
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = ["Place", "empty"]
 
 _LARGE = 1 << 21
 """Bytes from which memory comes in pages of this size, where the system has them."""
+_CACHE_LINE = 64
+"""Bytes."""
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -71,5 +75,20 @@ def _copy(target: Tensor, source: Tensor) -> None:
     bits = _BITS.get(target.dtype.itemsize)
     if target.dtype != source.dtype or bits is None:
         target.copy_(source)
-    else:
-        target.view(bits).numpy()[...] = source.view(bits).numpy()
+        return
+    into, rows = target.view(bits).numpy(), source.view(bits).numpy()
+    if into.ndim == 2 and into.strides[0] < into.strides[1]:
+        rows = _apart(rows)
+    into[...] = rows
+
+
+def _apart(rows: NDArray[Any]) -> NDArray[Any]:
+    """The same rows with a gap of a cache line between them, for who goes through columns.
+
+    Where rows are as long as a weight's, a power of two or nearly, the numbers of a column are all kept in the same few
+    places of the cache, and each line of it is fetched anew for each of its numbers.
+    """
+    count, width = rows.shape
+    apart = np.empty((count, width + _CACHE_LINE // rows.itemsize), rows.dtype)[:, :width]
+    apart[...] = rows
+    return apart
