@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import timm
-import torch
 from torch import Tensor, nn
 
 from vedcore.config import check_limit
 from vedcore.errors import HubError, IncompatibleError, printable
-from vedcore.layers.drawing import LateDraws
 from vedcore.layers.mlp import activation
 
 __all__ = [
@@ -36,9 +33,7 @@ def build(variant: str, pretrained: bool = False, **arguments: Any) -> nn.Module
         HubError: the weights cannot be had.
     """
     if not pretrained:
-        on_meta = torch.get_default_device().type == "meta"  # where there are no numbers to draw
-        with LateDraws() if on_meta else contextlib.nullcontext():
-            return timm.create_model(variant, num_classes=0, **arguments)  # type: ignore[no-any-return]
+        return timm.create_model(variant, num_classes=0, **arguments)  # type: ignore[no-any-return]
     if not timm.get_pretrained_cfg(variant).has_weights:
         raise IncompatibleError(
             f"{variant} has no published weights", field="pretrained", hint="compose without pretrained=True"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vedcore.config import Activation, Epsilon, Layers, Rate, Size
 from vedcore.errors import IncompatibleError
 from vedcore.hf.classes import TransformersClass, Word, unused
+from vedcore.layers.drawing import LateDraws
 from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.timm_building import (
     as_square,
@@ -91,7 +92,7 @@ class Published(NamedTuple):
 @functools.cache
 def published(variant: str) -> Published:
     """Look at one block of the variant on the meta device; takes milliseconds."""
-    with torch.device("meta"):
+    with torch.device("meta"), LateDraws():
         model: Any = build(variant, depth=1)
     return Published(
         hidden_size=model.embed_dim,

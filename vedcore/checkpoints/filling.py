@@ -50,12 +50,16 @@ def filled(
         model, strict=options["strict"], check_finite=options["check_finite"], manifest=manifest, settings=settings,
         mmap=options["mmap"],
     )  # fmt: skip
-    return model.to(device=options["device"], dtype=options["dtype"] or _own_dtype(model, config)).eval()
+    device, dtype = options["device"], options["dtype"] or _own_dtype(model, config)
+    if device is not None or dtype is not None:
+        model.to(device=device, dtype=dtype)
+    return model.eval()
 
 
 def _own_dtype(model: VisionEncoderDecoder, config: ModelConfig) -> torch.dtype | None:
     """The config's type where all weights were stored in another; a model of mixed types stays mixed."""
-    return torch_dtype(config.dtype) if len({p.dtype for p in model.parameters()}) == 1 else None
+    due, stored = torch_dtype(config.dtype), {p.dtype for p in model.parameters()}
+    return due if len(stored) == 1 and due not in stored else None
 
 
 def _numbers(config: ModelConfig) -> dict[str, int]:

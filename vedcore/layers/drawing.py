@@ -126,12 +126,9 @@ class LateDraws(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
+        kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if _is_look(func, name):
-            return func(*args, **kwargs)
-        target = args[0] if args else kwargs.get("tensor")
-        if name in _SETTERS and isinstance(target, nn.Parameter):
+        if name in _SETTERS and isinstance(target := args[0] if args else kwargs.get("tensor"), nn.Parameter):
             if target.is_meta:
                 return target
             law = self._law(name, target, args[1:], {k: v for k, v in kwargs.items() if k != "tensor"})
@@ -140,9 +137,10 @@ class LateDraws(TorchFunctionMode):
                 return target
             if name in _CONSTANTS:
                 self._laws.pop(target, None)
-        for used in _parameters((args, kwargs)) if self._laws else ():
-            if used in self._laws:
-                self._draw(used, self._laws.pop(used))
+        if self._laws and not _is_look(func, name):
+            for used in _parameters((args, kwargs)):
+                if used in self._laws:
+                    self._draw(used, self._laws.pop(used))
         return func(*args, **kwargs)
 
     def _law(self, name: str, target: nn.Parameter, args: Sequence[Any], kwargs: dict[str, Any]) -> _Law | None:

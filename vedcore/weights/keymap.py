@@ -150,6 +150,8 @@ class _Side:
         stem = template.removesuffix(last)
         self.names = [stem + part for part in last.split("+")] if template else []
         self.shifts = [int(shift or 0) for shift in re.findall(r"\{([+-]\d+)?\}", self.names[0])] if template else []
+        self.written = [re.sub(r"[][]", "", re.sub(r"\{[+-]\d+\}", "{}", name)) for name in self.names]
+        """The names as `str.format` takes them, with what is optional in them."""
 
     @cached_property
     def patterns(self) -> list[re.Pattern[str]]:
@@ -167,12 +169,8 @@ class _Side:
 
     def write(self, numbers: Sequence[int], leaf: str) -> list[str]:
         """The full names of one layer's tensors."""
-        out = []
-        for name in self.names:
-            values = iter([number + shift for number, shift in zip(numbers, self.shifts, strict=True)])
-            bare = re.sub(r"\{[+-]?\d*\}", lambda _: str(next(values)), name)  # noqa: B023
-            out.append(re.sub(r"[][]", "", bare) + (f".{leaf}" if leaf else ""))
-        return out
+        values = [number + shift for number, shift in zip(numbers, self.shifts, strict=True)]
+        return [name.format(*values) + (f".{leaf}" if leaf else "") for name in self.written]
 
     def layers(self) -> str | None:
         """The text up to the last layer number; rows that share it have the same layers."""
