@@ -16,12 +16,13 @@ import json
 import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from types import NoneType
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from vedcore.config import TokenIds
-from vedcore.config_files.plain import unique_keys
+from vedcore.config_files.plain import short, unique_keys
 from vedcore.errors import (
     CheckpointLimitError,
     ConfigLimitError,
@@ -126,6 +127,7 @@ def parse_tokenizer(data: bytes, *, path: object) -> Tokenizer:
             f"version {plain['version']!r}, but 1.0 is what can be read", path=path, field="version", hint=hint
         )
     _check_lengths(plain, path)
+    _check_merges(plain, path)
     with foreign_errors("not a tokenizer", path, hint):
         tokenizer: Tokenizer = Tokenizer.from_str(text)
     _check_ids(plain, tokenizer, path)
@@ -149,6 +151,25 @@ def _check_lengths(plain: Mapping[str, Any], path: object) -> None:
                     field=field,
                     hint="make it smaller",
                 )
+
+
+def _check_merges(plain: Mapping[str, Any], path: object) -> None:
+    """Each merge of byte-pair encoding makes a token; the library may abort the process where one does not."""
+    vocab, merges, prefix = (plain["model"].get(name) for name in ("vocab", "merges", "continuing_subword_prefix"))
+    if not isinstance(vocab, dict) or not isinstance(merges, list) or not isinstance(prefix, (str, NoneType)):
+        return
+    for merge in merges:
+        match merge.split(" ") if isinstance(merge, str) else merge:
+            case [str(first), str(second)] if (token := first + second.removeprefix(prefix or "")) not in vocab:
+                raise TokenizerError(
+                    f"{short(first)} and {short(second)} make {short(token)}, which is no token", path=path,
+                    field="model.merges", hint="get the file from its source again",
+                )  # fmt: skip
+            case [str(), str(second)] if not second.startswith(prefix or ""):
+                raise TokenizerError(
+                    f"{short(second)} does not begin with {short(prefix)}", path=path,
+                    field="model.continuing_subword_prefix", hint="make it null, if tokens are not written so",
+                )  # fmt: skip
 
 
 def _check_ids(plain: Mapping[str, Any], tokenizer: Tokenizer, path: object) -> None:

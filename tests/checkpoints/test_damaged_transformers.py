@@ -71,6 +71,14 @@ def test_shapes_name_the_setting(folder: Path) -> None:
     refused(folder, vedcore.CheckpointMismatchError, "decoder.transformer.wpe.weight", "n_positions")
 
 
+@pytest.mark.parametrize("value", ["int8", None, [], {"a": 1}, 24.5, True, -1])
+def test_a_vocabulary_of_no_size(folder: Path, value: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["decoder"]["vocab_size"] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    refused(folder, vedcore.ConfigError, "config.json", "vocab_size")
+
+
 def test_one_of_three_is_missing_or_odd(folder: Path) -> None:
     """Query, key and value become one tensor of ours: each of them must be there, and all alike."""
     name = "encoder.encoder.layer.0.attention.attention.key.weight"

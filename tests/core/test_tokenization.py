@@ -341,6 +341,36 @@ def test_lengths_that_would_abort_the_process(field: str, section: dict[str, Any
     refused(ConfigLimitError, lambda: make_tokenizer(path), field, "100,000", "tokenizer.json")
 
 
+@pytest.mark.parametrize("merges", [["a b"], [["a", "b"]]])
+@pytest.mark.parametrize("prefix", ["##", "b#", "\x00"])
+def test_a_prefix_that_would_abort_the_process(prefix: str, merges: list[object], tmp_path: Path) -> None:
+    model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": merges}
+    path = write(tmp_path, changed(added_tokens=[], model={**model, "continuing_subword_prefix": prefix}))
+    refused(TokenizerError, lambda: make_tokenizer(path), "continuing_subword_prefix", "null", "tokenizer.json")
+    write(tmp_path, changed(added_tokens=[], model={**model, "continuing_subword_prefix": ""}))
+    assert make_tokenizer(path).token_to_id("ab") == 2
+
+
+@pytest.mark.parametrize("prefix", [None, "", "##"])
+@pytest.mark.parametrize("merges", [["aaaa ##bbbb"], [["aaaa", "##bbbb"]]])
+def test_a_merge_that_makes_no_token(prefix: str | None, merges: list[object], tmp_path: Path) -> None:
+    """The library has room for the longest token of the vocabulary, and may abort the process if that is too little."""
+    model = {"type": "BPE", "vocab": {"aaaa": 0, "##bbbb": 1}, "merges": merges, "continuing_subword_prefix": prefix}
+    path = write(tmp_path, changed(added_tokens=[], model=model))
+    refused(TokenizerError, lambda: make_tokenizer(path), "model.merges", "'aaaa'", "no token", "tokenizer.json")
+
+
+def test_a_prefix_that_is_there(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", continuing_subword_prefix="##"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=60, special_tokens=["<unk>"], continuing_subword_prefix="##", show_progress=False
+    )
+    tokenizer.train_from_iterator(["the quick brown fox jumps over the lazy dog"] * 9, trainer)
+    path = write(tmp_path, tokenizer.to_str())
+    assert encode_text(make_tokenizer(path), "the dog") == tokenizer.encode("the dog").ids
+
+
 def test_a_file_of_a_gigabyte(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     with open(path, "wb") as file:

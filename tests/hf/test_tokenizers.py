@@ -363,9 +363,13 @@ BAD: dict[str, tuple[dict[str, bytes], str]] = {
     "vocab text": ({**BPE_FILES, **GPT2, "vocab.json": b'{"a": "0"}'}, "vocab.json"),
     "vocab shared": ({**BPE_FILES, **GPT2, "vocab.json": b'{"a": 0, "b": 0}', "merges.txt": b""}, "share the id 0"),
     "vocab twice": ({**BPE_FILES, **GPT2, "vocab.json": b'{"a": 0, "a": 1}'}, "vocab.json"),
+    "special surrogate": ({**BPE_FILES, **config(tokenizer_class="GPT2Tokenizer", bos_token="\ud800")}, "config.json"),
     "vocab surrogate": ({**GPT2, "vocab.json": b'{"\\ud800": 0}', "merges.txt": b""}, "vocab.json"),
     "no merges": ({**GPT2, "vocab.json": BPE_FILES["vocab.json"]}, "merges.txt"),
     "merges strange": ({**BPE_FILES, **GPT2, "merges.txt": b"#version: 0.2\nzz qq\n"}, "merges.txt"),
+    "merges long": (
+        {**GPT2, "vocab.json": b'{"aaaa": 0, "bbbb": 1}', "merges.txt": b"#version: 0.2\naaaa bbbb\n"}, "'aaaabbbb'",
+    ),
     "merges three": ({**BPE_FILES, **GPT2, "merges.txt": b"#version: 0.2\na b c\n"}, "merges.txt:2"),
     "merges bytes": ({**BPE_FILES, **GPT2, "merges.txt": b"\xff"}, "merges.txt"),
     "no vocab.txt": ({**BPE_FILES, **BERT}, "vocab.txt"),

@@ -63,6 +63,12 @@ def _byte_bpe(here: Folder) -> Tokenizer:
             )
     if not vocab:
         raise TokenizerError("no tokens in it", path=path, hint="copy the file again")
+    for left, right in merges:  # the library may abort the process
+        if left + right not in vocab:
+            raise TokenizerError(
+                f"{short(left)} and {short(right)} make {short(left + right)}, which vocab.json has not",
+                path=here.path("merges.txt"), hint="copy both files again",
+            )  # fmt: skip
     with foreign_errors("merges that do not fit vocab.json", here.path("merges.txt"), "copy both files again"):
         model = models.BPE(vocab, merges, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False)
     tokenizer = Tokenizer(model)

@@ -71,13 +71,15 @@ class Folder:
             raise TokenizerError(f"not UTF-8: {error}", path=self.path(name), hint="copy the file again") from None
 
     def json(self, name: str) -> dict[str, Any]:
-        """The JSON object of a file; empty where it is not tself."""
+        """The JSON object of a file; empty where there is no such file."""
         if name not in self.files:
             return {}
         hint = "copy the file again"
         text = self.text(name, hint)
         try:
             data = json.loads(text, object_pairs_hook=unique_keys)
+            if "\\ud" in text.lower():
+                json.dumps(data, ensure_ascii=False).encode()  # fails at half a character, of which no token can be
         except (ValueError, RecursionError) as error:
             reason = (
                 "empty"
