@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from vedcore.plugins import list_encoders as list_encoders
     from vedcore.plugins import list_models as list_models
     from vedcore.plugins import list_projectors as list_projectors
-    from vedcore.processing import Processor as Processor
+    from vedcore.processing.processor import Processor as Processor
     from vedcore.registry import Entry as Entry
     from vedcore.weights.loading import LoadReport as LoadReport
 
@@ -65,7 +65,7 @@ _HOMES = {
     "outputs": ["DecoderOutput", "EncoderOutput", "GenerateOutput", "TextResult", "VisionEncoderDecoderOutput"],
     "planning": ["Plan"],
     "plugins": ["list_decoders", "list_encoders", "list_models", "list_projectors"],
-    "processing": ["Processor"],
+    "processing.processor": ["Processor"],
     "registry": ["Entry"],
     "weights.loading": ["LoadReport"],
 }  # fmt: skip

@@ -24,7 +24,7 @@ from vedcore.model import VisionEncoderDecoder
 from vedcore.planning import PartPlan, Plan, in_units
 from vedcore.plugins import registry
 from vedcore.plugins.contracts import check_built
-from vedcore.processing import Processor
+from vedcore.processing.processor import Processor
 from vedcore.registry import BUILT_IN, Kind
 from vedcore.resolving import Part, Resolved, as_request, gather, placed, projector_for, resolve
 

@@ -33,7 +33,7 @@ from vedcore.generation.mixin import GenerationMixin
 from vedcore.layers.cache import DecoderCache
 from vedcore.layers.linear import use_seam
 from vedcore.outputs import EncoderOutput, VisionEncoderDecoderOutput
-from vedcore.processing import Processor, vocab_size_of
+from vedcore.processing.processor import Processor, vocab_size_of
 
 if TYPE_CHECKING:
     from vedcore.weights.loading import LoadReport

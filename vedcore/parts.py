@@ -23,26 +23,24 @@ from vedcore.hf.classes import TransformersClass, class_for
 from vedcore.hf.image_processors import read_image_processor
 from vedcore.hf.tokenizers import TOKENIZER_FILES, read_tokenizer
 from vedcore.hub import expected_hashes, fetch_folder, parse_repo
+from vedcore.model_files import CONFIG, MANIFEST, PREPROCESSOR_CONFIG, PROCESSOR_CONFIG
 from vedcore.plugins import load_component, registry
-from vedcore.processing import PREPROCESSING_FILE, Processor
+from vedcore.processing.processor import Processor
 from vedcore.registry import Kind
 from vedcore.weights.hashing import FileRecord
 from vedcore.weights.keymap import Row
 from vedcore.weights.loading import LoadReport, Select, Weights
-from vedcore.weights.snapshot import MANIFEST, Snapshot, read_folder
+from vedcore.weights.snapshot import Snapshot, read_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 __all__ = [
-    "CONFIG", "MAX_CONFIG_BYTES", "MAX_TOKENIZER_BYTES", "WHOLE", "PartCheckpoint", "Section", "find_part", "from_hub",
+    "MAX_CONFIG_BYTES", "MAX_TOKENIZER_BYTES", "WHOLE", "PartCheckpoint", "Section", "find_part", "from_hub",
     "is_hub_name", "known_hashes", "open_part", "read_json", "read_preprocessing", "read_section", "read_tokenizer_of",
 ]  # fmt: skip
 
-CONFIG = "config.json"
-"""What a folder of any format has."""
 WHOLE = "vision-encoder-decoder"
-PROCESSOR = "processor_config.json"
 MAX_CONFIG_BYTES = 1_000_000
 MAX_TOKENIZER_BYTES = 200_000_000
 
@@ -256,11 +254,11 @@ def read_preprocessing(snapshot: Snapshot, model_type: str | None) -> Preprocess
         model_type: what transformers calls the encoder; None where the folder is one of ours.
     """
     if model_type is None:
-        files = {PREPROCESSING_FILE: snapshot.read(PREPROCESSING_FILE, MAX_CONFIG_BYTES)}
+        files = {PREPROCESSOR_CONFIG: snapshot.read(PREPROCESSOR_CONFIG, MAX_CONFIG_BYTES)}
         return Processor.from_files(files, folder=snapshot.path).preprocessing
-    for name in (PREPROCESSING_FILE, PROCESSOR):
+    for name in (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG):
         data: Any = read_json(snapshot, name) if snapshot.has(name) else None
-        if name == PROCESSOR and data is not None:  # as transformers 5 keeps it
+        if name == PROCESSOR_CONFIG and data is not None:  # as transformers 5 keeps it
             data = data.get("image_processor")
         if data is not None:
             return read_image_processor(data, path=snapshot.path / name, model_type=model_type)

@@ -23,7 +23,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageFile
 
 from vedcore.errors import ImageDecodeError, ImageError, ImageFormatError, ImageLimitError
-from vedcore.images import load_image
+from vedcore.processing.images import load_image
 
 
 def encoded(image: Image.Image, format: str, **options: object) -> bytes:
@@ -323,7 +323,8 @@ def test_no_other_program_is_looked_for(tmp_path: Path) -> None:
         import sys
         events = []
         sys.addaudithook(lambda name, args: events.append((name, args)) if not name.startswith("object.") else None)
-        from vedcore import errors, images
+        from vedcore import errors
+        from vedcore.processing import images
         try:
             images.load_image(sys.argv[1])
         except errors.ImageFormatError:
@@ -374,7 +375,8 @@ def test_a_bomb_costs_neither_time_nor_memory(tmp_path: Path) -> None:
     assert path.stat().st_size < 16_000
     child = """
         import resource, sys, time
-        from vedcore import errors, images
+        from vedcore import errors
+        from vedcore.processing import images
         images.load_image(b"GIF89a\\1\\0\\1\\0\\x80\\0\\0\\0\\0\\0\\xff\\xff\\xff,\\0\\0\\0\\0\\1\\0\\1\\0\\0\\2\\2D\\1\\0;")
         before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
         try:

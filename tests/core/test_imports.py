@@ -18,11 +18,11 @@ ROOT = Path(vedcore.__file__).parent
 
 # A module imports from rows above its own, and from what stands to its left in it.
 ROWS = [
-    ["errors", "outputs", "files"],
+    ["errors", "outputs", "files", "model_files"],
     ["config_files", "config", "layers"],
     ["components"],
     ["registry", "hookspecs", "projectors"],
-    ["weights", "hub", "builtin", "plugins", "images", "tokenization", "processing"],
+    ["weights", "hub", "builtin", "plugins", "processing"],
     ["generation", "hf"],
     ["model"],
     ["planning", "parts", "resolving", "composer"],

@@ -27,8 +27,9 @@ from vedcore.errors import (
     TokenizerError,
     UsageError,
 )
+from vedcore.model_files import PREPROCESSOR_CONFIG, TOKENIZER
 from vedcore.outputs import EncoderOutput
-from vedcore.processing import PREPROCESSING_FILE, TOKENIZER_FILE, Processor, make_tokenizer, prepare_image
+from vedcore.processing.processor import Processor, make_tokenizer, prepare_image
 
 RANDOM = np.random.default_rng(0)
 
@@ -311,7 +312,7 @@ def test_files_there_and_back(mode: str) -> None:
     assert again(text="</s> é")["labels"].tolist() == processor(text="</s> é")["labels"].tolist()
     assert again.to_files() == files
     alone = Processor(settings_of()).to_files()
-    assert list(alone) == [PREPROCESSING_FILE]
+    assert list(alone) == [PREPROCESSOR_CONFIG]
     assert Processor.from_files(alone).tokenizer is None
 
 
@@ -331,7 +332,7 @@ def test_every_setting_there_and_back(fields: dict[str, Any]) -> None:
 
 def test_files_from_before_there_were_more_settings() -> None:
     plain = {"image_size": [8, 12], "image_mean": [0.5] * 3, "interpolation": "bilinear", "resize_mode": "pad"}
-    read = Processor.from_files({PREPROCESSING_FILE: json.dumps(plain).encode()}).preprocessing
+    read = Processor.from_files({PREPROCESSOR_CONFIG: json.dumps(plain).encode()}).preprocessing
     assert read == settings_of(interpolation="bilinear", resize_mode="pad")
 
 
@@ -339,7 +340,7 @@ def test_transformers_reads_the_settings(tmp_path: Path) -> None:
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
     processor = Processor(settings_of(interpolation="lanczos", image_mean=(0.1, 0.2, 0.3)))
-    (tmp_path / PREPROCESSING_FILE).write_bytes(processor.to_files()[PREPROCESSING_FILE])
+    (tmp_path / PREPROCESSOR_CONFIG).write_bytes(processor.to_files()[PREPROCESSOR_CONFIG])
     theirs = ViTImageProcessorPil.from_pretrained(tmp_path)
     image = noise(33, 21)
     ours = processor(image)["pixel_values"]
@@ -348,11 +349,11 @@ def test_transformers_reads_the_settings(tmp_path: Path) -> None:
 
 def test_settings_that_are_bad() -> None:
     files = Processor(settings_of()).to_files()
-    plain = json.loads(files[PREPROCESSING_FILE])
+    plain = json.loads(files[PREPROCESSOR_CONFIG])
 
     def read(data: object) -> None:
         raw = data if isinstance(data, bytes) else json.dumps(data).encode()
-        Processor.from_files({PREPROCESSING_FILE: raw}, folder="folder")
+        Processor.from_files({PREPROCESSOR_CONFIG: raw}, folder="folder")
 
     for data, match in (
         (b"", "not JSON"),
@@ -368,11 +369,11 @@ def test_settings_that_are_bad() -> None:
     ):
         with pytest.raises(ConfigSchemaError, match=match) as caught:
             read(data)
-        assert f"folder/{PREPROCESSING_FILE}" in str(caught.value)
+        assert f"folder/{PREPROCESSOR_CONFIG}" in str(caught.value)
     with pytest.raises(ConfigSchemaError, match="no such file"):
         Processor.from_files({}, folder="folder")
-    with pytest.raises(TokenizerError, match=f"folder/{TOKENIZER_FILE}"):
-        Processor.from_files({**files, TOKENIZER_FILE: b"[]"}, folder="folder")
+    with pytest.raises(TokenizerError, match=f"folder/{TOKENIZER}"):
+        Processor.from_files({**files, TOKENIZER: b"[]"}, folder="folder")
 
 
 def test_a_copy_and_a_pickle_do_the_same() -> None:

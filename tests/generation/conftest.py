@@ -17,7 +17,7 @@ from vedcore.generation.config import GenerationConfig
 from vedcore.generation.request import Request
 from vedcore.generation.search import search
 from vedcore.outputs import GenerateOutput
-from vedcore.tokenization import make_tokenizer, vocab_size_of
+from vedcore.processing.tokenizers import make_tokenizer, vocab_size_of
 
 VOCAB = 40
 

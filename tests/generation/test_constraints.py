@@ -24,7 +24,7 @@ from vedcore.generation import token_automaton
 from vedcore.generation.constraints import Constrained, TokenAutomaton, compile_constraint
 from vedcore.generation.regex import compile_pattern
 from vedcore.generation.symbols import SymbolAutomaton, of_words
-from vedcore.tokenization import make_tokenizer, token_ids_of, vocab_size_of
+from vedcore.processing.tokenizers import make_tokenizer, token_ids_of, vocab_size_of
 
 TEXT = [
     "Invoice 2024-01-31, total: 1.250,00 EUR.", "receipt no. 77/12 - paid", "das straße café naïve über",

@@ -16,7 +16,7 @@ from vedcore.errors import UsageError
 from vedcore.generation.config import GenerationConfig
 from vedcore.generation.request import Request
 from vedcore.generation.stopping import Stopping
-from vedcore.tokenization import decode_ids, make_tokenizer
+from vedcore.processing.tokenizers import decode_ids, make_tokenizer
 
 
 def wordpiece() -> tokenizers.Tokenizer:

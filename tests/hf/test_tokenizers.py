@@ -22,7 +22,7 @@ from vedcore.config import TokenIds
 from vedcore.errors import CheckpointLimitError, IncompatibleError, TokenizerError, VedcoreError
 from vedcore.hf import tokenizers as ours
 from vedcore.hf.tokenizers import TOKENIZER_FILES, read_tokenizer, special_ids, write_tokenizer
-from vedcore.tokenization import decode_ids, encode_text, make_tokenizer
+from vedcore.processing.tokenizers import decode_ids, encode_text, make_tokenizer
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog.", "Total: 12.50 EUR, VAT 20 % (incl.)",

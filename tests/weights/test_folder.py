@@ -25,11 +25,12 @@ import torch
 from safetensors.torch import load_file
 
 from vedcore.errors import CheckpointNotFoundError, CheckpointUnsafeError, CheckpointWriteError
+from vedcore.model_files import MANIFEST
 from vedcore.weights import exchange, folder, saving
 from vedcore.weights.folder import Written, save_folder
 from vedcore.weights.hashing import FileRecord
 from vedcore.weights.saving import weight_files
-from vedcore.weights.snapshot import MANIFEST, Snapshot, aside_of, read_folder
+from vedcore.weights.snapshot import Snapshot, aside_of, read_folder
 
 SCRIPT = Path(__file__).with_name("interrupt_saves.py")
 

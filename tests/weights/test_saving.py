@@ -17,18 +17,19 @@ from safetensors import safe_open
 from torch import Tensor
 
 from vedcore.errors import CheckpointWriteError
+from vedcore.model_files import WEIGHTS
 from vedcore.weights import saving
 from vedcore.weights.folder import save_folder
 from vedcore.weights.hashing import blocks
 from vedcore.weights.keymap import TRANSPOSED, Joined, Row, to_theirs, to_theirs_later
 from vedcore.weights.safetensors_file import DTYPES
-from vedcore.weights.saving import SINGLE, weight_files
+from vedcore.weights.saving import weight_files
 
 
 def written(folder: Path, state: dict[str, Tensor], **options: object) -> dict[str, Tensor]:
     """What safetensors reads of the file of ``state``."""
     save_folder(folder, weight_files(state, **options))  # type: ignore[arg-type]
-    with safe_open(folder / SINGLE, "pt") as file:
+    with safe_open(folder / WEIGHTS, "pt") as file:
         assert file.metadata()["format"] == "pt"
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
@@ -60,13 +61,13 @@ def test_every_type(tmp_path: Path) -> None:
 
 def test_tensors_are_aligned_and_the_hash_is_of_the_file(tmp_path: Path) -> None:
     written(tmp_path / "m", {"a": torch.ones(3, dtype=torch.int8), "b": torch.ones(3), "c": torch.ones(1).double()})
-    data = (tmp_path / "m" / SINGLE).read_bytes()
+    data = (tmp_path / "m" / WEIGHTS).read_bytes()
     length = int.from_bytes(data[:8], "little")
     assert (8 + length) % 64 == 0
     header = json.loads(data[8 : 8 + length])
     assert [name for name in header if name != "__metadata__"] == ["c", "b", "a"]
     assert all(entry["data_offsets"][0] % 8 == 0 for name, entry in header.items() if name in "cb")
-    record = json.loads((tmp_path / "m" / "manifest.json").read_text())["files"][SINGLE]
+    record = json.loads((tmp_path / "m" / "manifest.json").read_text())["files"][WEIGHTS]
     assert record == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
@@ -86,9 +87,9 @@ def test_every_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: in
     assert set(back) == set(state)
     for name, tensor in state.items():
         assert same_bits(tensor, back[name]), name
-    data = (tmp_path / "m" / SINGLE).read_bytes()
+    data = (tmp_path / "m" / WEIGHTS).read_bytes()
     hashes = [hashlib.sha256(data[at : at + block]).hexdigest() for at in range(0, len(data), block)]
-    found = json.loads((tmp_path / "m" / "manifest.json").read_text())["files"][SINGLE]
+    found = json.loads((tmp_path / "m" / "manifest.json").read_text())["files"][WEIGHTS]
     assert found["sha256"] == (hashes if len(hashes) > 1 else hashes[0])
 
 

@@ -22,10 +22,11 @@ from vedcore.errors import (
     NonFiniteError,
     UsageError,
 )
+from vedcore.model_files import SHARD_INDEX, WEIGHTS
 from vedcore.weights.folder import save_folder
 from vedcore.weights.loading import Weights
 from vedcore.weights.safetensors_file import TensorFile
-from vedcore.weights.saving import INDEX, SINGLE, weight_files
+from vedcore.weights.saving import weight_files
 from vedcore.weights.snapshot import Snapshot
 
 
@@ -64,9 +65,9 @@ def assert_same(one: nn.Module, other: nn.Module) -> None:
 
 def rewrite(folder: Path, change: object) -> None:
     """Change the tensors of a single-file folder, manifest and all."""
-    tensors = load_file(folder / SINGLE)
+    tensors = load_file(folder / WEIGHTS)
     change(tensors)  # type: ignore[operator]
-    save_file(tensors, folder / SINGLE, {"format": "pt"})
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
     (folder / "manifest.json").unlink()
 
 
@@ -79,7 +80,7 @@ def rewrite(folder: Path, change: object) -> None:
 def test_round_trip(tmp_path: Path, dtype: torch.dtype, shard: str | int, tied: bool) -> None:
     model = Net(tied).to(dtype)
     folder = save(model, tmp_path / "m", max_shard_size=shard)
-    assert (folder / INDEX).exists() == (shard == 100)
+    assert (folder / SHARD_INDEX).exists() == (shard == 100)
     back = load(folder, Net(tied))
     assert_same(model, back)
     assert (back.head.weight is back.embed.weight) == tied
@@ -94,7 +95,7 @@ def test_a_mixture_of_dtypes_stays_one(tmp_path: Path) -> None:
 def test_ties_are_stored_once_declared_and_tied_again(tmp_path: Path) -> None:
     model = Net(tied=True)
     folder = save(model, tmp_path / "m")
-    assert "head.weight" not in load_file(folder / SINGLE)
+    assert "head.weight" not in load_file(folder / WEIGHTS)
     back = load(folder, Net(tied=False))
     assert back.head.weight is back.embed.weight
     assert_same(model, back)
@@ -110,17 +111,17 @@ def test_tied_by_hand_twice_over(tmp_path: Path) -> None:
 def test_one_of_a_tied_pair_is_enough(tmp_path: Path, gone: str) -> None:
     model = Net(tied=True)
     tensors = {name: tensor.clone() for name, tensor in model.state_dict().items() if name != gone}
-    save_file(tensors, tmp_path / SINGLE)
+    save_file(tensors, tmp_path / WEIGHTS)
     assert_same(model, load(tmp_path, Net(tied=True), verify=False))
 
 
 def test_both_of_a_tied_pair(tmp_path: Path) -> None:
     model = Net(tied=True)
     tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    save_file(tensors, tmp_path / SINGLE)
+    save_file(tensors, tmp_path / WEIGHTS)
     assert_same(model, load(tmp_path, Net(tied=True), verify=False))
     tensors["head.weight"] += 1
-    save_file(tensors, tmp_path / SINGLE)
+    save_file(tensors, tmp_path / WEIGHTS)
     with pytest.raises(CheckpointMismatchError, match=r"embed.weight and head.weight.*tie_word_embeddings"):
         load(tmp_path, Net(tied=True), verify=False)
 
@@ -135,7 +136,7 @@ def test_odd_layouts(tmp_path: Path) -> None:
         "none": torch.empty(0, 3),
     }
     save_folder(tmp_path / "m", weight_files(state))
-    back = load_file(tmp_path / "m" / SINGLE)
+    back = load_file(tmp_path / "m" / WEIGHTS)
     assert set(back) == set(state)
     assert all(back[name].equal(state[name]) for name in state)
 
@@ -194,7 +195,7 @@ def test_all_of_it_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_no_more_than_five_names_and_all_in_the_details(tmp_path: Path) -> None:
-    save_file({f"extra{i}": torch.ones(1) for i in range(200)}, tmp_path / SINGLE)
+    save_file({f"extra{i}": torch.ones(1) for i in range(200)}, tmp_path / WEIGHTS)
     with pytest.raises(CheckpointMismatchError) as error:
         load(tmp_path, Net(), verify=False)
     assert len(str(error.value)) <= 300
@@ -329,7 +330,7 @@ def sharded(tmp_path: Path) -> Path:
 def test_a_shard_is_gone(sharded: Path) -> None:
     gone = sorted(sharded.glob("*.safetensors"))[0]
     gone.unlink()
-    with pytest.raises(CheckpointNotFoundError, match=rf"{gone.name}.*{INDEX}"):
+    with pytest.raises(CheckpointNotFoundError, match=rf"{gone.name}.*{SHARD_INDEX}"):
         load(sharded, Net())
 
 
@@ -361,10 +362,10 @@ UNSAFE = [
 
 @pytest.mark.parametrize("name", UNSAFE, ids=lambda name: repr(name)[:20])
 def test_unsafe_shard_names(sharded: Path, name: object) -> None:
-    index = json.loads((sharded / INDEX).read_text())
+    index = json.loads((sharded / SHARD_INDEX).read_text())
     index["weight_map"]["layer.bias"] = name
-    (sharded / INDEX).write_text(json.dumps(index))
-    with pytest.raises((CheckpointUnsafeError, CheckpointCorruptError), match=INDEX):
+    (sharded / SHARD_INDEX).write_text(json.dumps(index))
+    with pytest.raises((CheckpointUnsafeError, CheckpointCorruptError), match=SHARD_INDEX):
         load(sharded, Net())
 
 
@@ -372,28 +373,28 @@ def test_unsafe_shard_names(sharded: Path, name: object) -> None:
     "text", ["", "[]", "{}", '{"weight_map": {}}', '{"weight_map": []}', '{"weight_map": {"a": "b']
 )
 def test_damaged_index(sharded: Path, text: str) -> None:
-    (sharded / INDEX).write_text(text)
-    with pytest.raises(CheckpointCorruptError, match=INDEX):
+    (sharded / SHARD_INDEX).write_text(text)
+    with pytest.raises(CheckpointCorruptError, match=SHARD_INDEX):
         load(sharded, Net())
 
 
 def test_an_index_of_11_megabytes(sharded: Path) -> None:
-    os.truncate(sharded / INDEX, 11_000_000)
+    os.truncate(sharded / SHARD_INDEX, 11_000_000)
     with pytest.raises(CheckpointCorruptError, match=r"11,000,000 bytes"):
         load(sharded, Net())
 
 
 def test_an_index_that_names_what_is_not_there(sharded: Path) -> None:
-    index = json.loads((sharded / INDEX).read_text())
+    index = json.loads((sharded / SHARD_INDEX).read_text())
     index["weight_map"]["ghost"] = index["weight_map"]["layer.bias"]
-    (sharded / INDEX).write_text(json.dumps(index))
+    (sharded / SHARD_INDEX).write_text(json.dumps(index))
     with pytest.raises(CheckpointCorruptError, match="ghost"):
         load(sharded, Net())
 
 
 def test_the_single_file_counts_where_both_are(sharded: Path) -> None:
     model = Net()
-    save_file({n: t for n, t in model.state_dict().items() if n != "head.weight"}, sharded / SINGLE)
+    save_file({n: t for n, t in model.state_dict().items() if n != "head.weight"}, sharded / WEIGHTS)
     (sharded / "pytorch_model.bin").write_bytes(b"never opened")
     assert_same(model, load(sharded, Net(), verify=False))
 
@@ -404,31 +405,31 @@ def test_links(tmp_path: Path) -> None:
     real = save(model, tmp_path / "real")
     folder = tmp_path / "cache" / "snapshots" / "abc"
     folder.mkdir(parents=True)
-    (folder / SINGLE).symlink_to(real / SINGLE)
+    (folder / WEIGHTS).symlink_to(real / WEIGHTS)
     with pytest.raises(CheckpointUnsafeError, match="a link to"):
         load(folder, Net(), verify=False)
-    (folder / SINGLE).unlink()
+    (folder / WEIGHTS).unlink()
     blobs = tmp_path / "cache" / "blobs"
     blobs.mkdir()
-    os.link(real / SINGLE, blobs / "0a1b")
-    (folder / SINGLE).symlink_to("../../blobs/0a1b")
+    os.link(real / WEIGHTS, blobs / "0a1b")
+    (folder / WEIGHTS).symlink_to("../../blobs/0a1b")
     assert_same(model, load(folder, Net(), verify=False))
     (blobs / "0a1b").unlink()
-    (blobs / "0a1b").symlink_to(real / SINGLE)
+    (blobs / "0a1b").symlink_to(real / WEIGHTS)
     with pytest.raises(CheckpointUnsafeError):
         load(folder, Net(), verify=False)
-    (folder / SINGLE).unlink()
-    (folder / SINGLE).symlink_to(SINGLE)
+    (folder / WEIGHTS).unlink()
+    (folder / WEIGHTS).symlink_to(WEIGHTS)
     with pytest.raises(CheckpointUnsafeError):
         load(folder, Net(), verify=False)
 
 
 def test_what_is_no_file_is_never_waited_for(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    os.mkfifo(tmp_path / "a" / SINGLE)
-    (tmp_path / "b" / SINGLE).mkdir(parents=True)
+    os.mkfifo(tmp_path / "a" / WEIGHTS)
+    (tmp_path / "b" / WEIGHTS).mkdir(parents=True)
     (tmp_path / "c").mkdir()
-    (tmp_path / "c" / SINGLE).symlink_to("/dev/zero")
+    (tmp_path / "c" / WEIGHTS).symlink_to("/dev/zero")
     for name in "abc":
         with pytest.raises(CheckpointUnsafeError):
             load(tmp_path / name, Net(), verify=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -21,7 +20,8 @@ from vedcore.errors import (
     close_matches,
 )
 from vedcore.hub import parse_repo
-from vedcore.parts import CONFIG, from_hub, is_hub_name, read_json
+from vedcore.model_files import CONFIG
+from vedcore.parts import from_hub, is_hub_name, read_json
 from vedcore.plugins import load_component, registry
 from vedcore.weights.loading import CheckFinite
 from vedcore.weights.snapshot import Snapshot, read_folder
@@ -31,15 +31,7 @@ if TYPE_CHECKING:
 
     from vedcore.model import VisionEncoderDecoder
 
-__all__ = ["GENERATION", "MODEL_FILES", "Format", "LoadOptions", "folder_of", "json_bytes", "load"]
-
-GENERATION = "generation_config.json"
-MODEL_FILES = re.compile(
-    r"(config|generation_config|preprocessor_config|processor_config|tokenizer|tokenizer_config|special_tokens_map"
-    r"|added_tokens|vocab|model\.safetensors\.index)\.json|(merges|vocab)\.txt|(sentencepiece\.bpe|spiece|tokenizer)\.model"
-    r"|model(-\d{5}-of-\d{5})?\.safetensors"
-)
-"""What a folder of a model may hold: files of these names are read, so none of an earlier model may stay."""
+__all__ = ["Format", "LoadOptions", "folder_of", "json_bytes", "load"]
 
 
 class LoadOptions(TypedDict):

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vedcore.checkpoints.formats import GENERATION
 from vedcore.checkpoints.transformers import PROJECTOR_ROW
 from vedcore.config import ModelConfig, TokenIds
 from vedcore.config_files.plain import short
@@ -33,14 +32,15 @@ from vedcore.errors import (
 from vedcore.generation.config import GenerationConfig
 from vedcore.hf.classes import COMMON
 from vedcore.hf.generation import read_generation
-from vedcore.parts import CONFIG, WHOLE, known_hashes, read_json, read_preprocessing, read_tokenizer_of
+from vedcore.model_files import CONFIG, GENERATION_CONFIG, MANIFEST, TOKENIZER
+from vedcore.parts import WHOLE, known_hashes, read_json, read_preprocessing, read_tokenizer_of
 from vedcore.planning import in_units
 from vedcore.plugins import list_plugins, load_component, registry
-from vedcore.processing import TOKENIZER_FILE, vocab_size_of
+from vedcore.processing.processor import vocab_size_of
 from vedcore.registry import BUILT_IN, Kind, canonical
 from vedcore.weights.hashing import FileRecord, hash_blocks
 from vedcore.weights.loading import Weights
-from vedcore.weights.snapshot import MANIFEST, Snapshot, read_folder
+from vedcore.weights.snapshot import Snapshot, read_folder
 
 __all__ = ["FoundPart", "Inspection", "NeededPlugin", "inspect_folder"]
 
@@ -219,7 +219,9 @@ class _Inspector:
         with self._told():
             found.token_ids = TokenIds.parse(_mapping(self.config.get("token_ids"))).model_dump(mode="json")
         with self._told():
-            found.generation = _changed(GenerationConfig.parse(self._json(GENERATION), path=path / GENERATION))
+            found.generation = _changed(
+                GenerationConfig.parse(self._json(GENERATION_CONFIG), path=path / GENERATION_CONFIG)
+            )
         self._images(None)
         name = self.config.get("tokenizer")
         self._tokenizer(None, None if name is None else str(name))
@@ -231,7 +233,7 @@ class _Inspector:
             self._section(kind, _mapping(self.config.get(kind)), needed)
         self._need(needed)
         with self._told():
-            generation = self._json(GENERATION) if self.snapshot.has(GENERATION) else None
+            generation = self._json(GENERATION_CONFIG) if self.snapshot.has(GENERATION_CONFIG) else None
             decoder = _mapping(self.config.get("decoder"))
             ids, options = read_generation(generation, self.config, decoder, path=self.snapshot.path)
             found.token_ids, found.generation = ids.model_dump(mode="json"), _changed(options)
@@ -289,10 +291,10 @@ class _Inspector:
             tokenizer = read_tokenizer_of(self.snapshot, model_type)
             if tokenizer is not None:
                 kind, tokens = type(tokenizer.model).__name__, vocab_size_of(tokenizer)
-                self.found.tokenizer = {"name": name or TOKENIZER_FILE, "kind": kind, "tokens": tokens}
+                self.found.tokenizer = {"name": name or TOKENIZER, "kind": kind, "tokens": tokens}
             elif name is not None:
                 listing = self.snapshot.listing()
-                raise TokenizerError("no such file", path=self.snapshot.path / TOKENIZER_FILE, hint=listing)
+                raise TokenizerError("no such file", path=self.snapshot.path / TOKENIZER, hint=listing)
 
     def _weights(self) -> dict[str, Any]:
         """What the headers of the tensor files say."""

@@ -18,21 +18,16 @@ import torch
 
 from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.filling import filled
-from vedcore.checkpoints.formats import (
-    GENERATION,
-    MODEL_FILES,
-    Format,
-    LoadOptions,
-    json_bytes,
-)
+from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
 from vedcore.components import torch_dtype
 from vedcore.config import ModelConfig
 from vedcore.errors import ConfigError, ConfigSchemaError, TokenizerError, UsageError
 from vedcore.generation.config import GenerationConfig
 from vedcore.model import VisionEncoderDecoder
-from vedcore.parts import CONFIG, MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES, read_json
-from vedcore.processing import PREPROCESSING_FILE, TOKENIZER_FILE, Processor, make_tokenizer
-from vedcore.weights.folder import CARD, Written, save_folder
+from vedcore.model_files import CARD, CONFIG, GENERATION_CONFIG, MODEL_FILES, PREPROCESSOR_CONFIG, TOKENIZER
+from vedcore.parts import MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES, read_json
+from vedcore.processing.processor import Processor, make_tokenizer
+from vedcore.weights.folder import Written, save_folder
 from vedcore.weights.loading import Weights
 from vedcore.weights.saving import weight_files
 from vedcore.weights.snapshot import Snapshot, read_folder
@@ -81,7 +76,7 @@ class NativeFormat(Format):
         config = model.config.model_copy(update={"tokenizer": _tokenizer_name(model), "pretrained": False})
         files: dict[str, bytes | Written] = {
             CONFIG: json_bytes(config.to_dict()),
-            GENERATION: json_bytes(model.generation_config.model_dump(mode="json", exclude_none=True)),
+            GENERATION_CONFIG: json_bytes(model.generation_config.model_dump(mode="json", exclude_none=True)),
             CARD: model_card(model, config).encode(),
             **model.processor.to_files(),
             **weight_files(model.state_dict(), max_shard_size, torch_dtype(weights_dtype)),
@@ -91,13 +86,15 @@ class NativeFormat(Format):
 
 def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     config = ModelConfig.parse(read_json(snapshot, CONFIG), path=snapshot.path / CONFIG)
-    generation_config = GenerationConfig.parse(read_json(snapshot, GENERATION), path=snapshot.path / GENERATION)
+    generation_config = GenerationConfig.parse(
+        read_json(snapshot, GENERATION_CONFIG), path=snapshot.path / GENERATION_CONFIG
+    )
     processor = _read_processor(snapshot, config)
     manifest = snapshot.manifest() if options["verify"] else None
     weights = Weights(snapshot)
     changes = {"preprocessing": processor.preprocessing, "pretrained": False}
-    if config.tokenizer == TOKENIZER_FILE:  # so that the config means the same from any folder
-        changes["tokenizer"] = os.path.abspath(snapshot.path / TOKENIZER_FILE)
+    if config.tokenizer == TOKENIZER:  # so that the config means the same from any folder
+        changes["tokenizer"] = os.path.abspath(snapshot.path / TOKENIZER)
     config = config.model_copy(update=changes)
     model = filled(
         config, weights, options, path=snapshot.path / CONFIG, tokenizer=processor.tokenizer, manifest=manifest
@@ -112,20 +109,20 @@ def _tokenizer_name(model: VisionEncoderDecoder) -> str | None:
     if tokenizer is None:
         return None
     built_in = name if name in ("char", "byte") else None
-    return built_in if built_in and make_tokenizer(built_in).to_str() == tokenizer.to_str() else TOKENIZER_FILE
+    return built_in if built_in and make_tokenizer(built_in).to_str() == tokenizer.to_str() else TOKENIZER
 
 
 def _read_processor(snapshot: Snapshot, config: ModelConfig) -> Processor:
     """Preprocessing and tokenizer, as their own files have them."""
-    files = {PREPROCESSING_FILE: snapshot.read(PREPROCESSING_FILE, MAX_CONFIG_BYTES)}
-    if snapshot.has(TOKENIZER_FILE):
-        files[TOKENIZER_FILE] = snapshot.read(TOKENIZER_FILE, MAX_TOKENIZER_BYTES)
+    files = {PREPROCESSOR_CONFIG: snapshot.read(PREPROCESSOR_CONFIG, MAX_CONFIG_BYTES)}
+    if snapshot.has(TOKENIZER):
+        files[TOKENIZER] = snapshot.read(TOKENIZER, MAX_TOKENIZER_BYTES)
     elif config.tokenizer is not None:
-        raise TokenizerError("no such file", path=snapshot.path / TOKENIZER_FILE, hint=snapshot.listing())
+        raise TokenizerError("no such file", path=snapshot.path / TOKENIZER, hint=snapshot.listing())
     processor = Processor.from_files(files, folder=snapshot.path)
     if config.preprocessing not in (None, processor.preprocessing):
         raise ConfigSchemaError(
-            f"is not what {PREPROCESSING_FILE} says", path=snapshot.path / CONFIG, field="preprocessing",
+            f"is not what {PREPROCESSOR_CONFIG} says", path=snapshot.path / CONFIG, field="preprocessing",
             hint="make them equal, or leave it out here",
         )  # fmt: skip
     return processor

@@ -19,13 +19,7 @@ from torch import Tensor
 
 from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.filling import filled
-from vedcore.checkpoints.formats import (
-    GENERATION,
-    MODEL_FILES,
-    Format,
-    LoadOptions,
-    json_bytes,
-)
+from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
 from vedcore.components import torch_dtype
 from vedcore.config import ComponentConfig, ModelConfig, TokenIds
 from vedcore.errors import ConfigError, IncompatibleError, UsageError
@@ -34,18 +28,9 @@ from vedcore.hf.generation import read_generation, within_positions, write_gener
 from vedcore.hf.image_processors import write_image_processor
 from vedcore.hf.tokenizers import write_tokenizer
 from vedcore.model import VisionEncoderDecoder
-from vedcore.parts import (
-    CONFIG,
-    WHOLE,
-    Section,
-    known_hashes,
-    read_json,
-    read_preprocessing,
-    read_section,
-    read_tokenizer_of,
-)
-from vedcore.processing import PREPROCESSING_FILE
-from vedcore.weights.folder import CARD, Written, save_folder
+from vedcore.model_files import CARD, CONFIG, GENERATION_CONFIG, MODEL_FILES, PREPROCESSOR_CONFIG
+from vedcore.parts import WHOLE, Section, known_hashes, read_json, read_preprocessing, read_section, read_tokenizer_of
+from vedcore.weights.folder import Written, save_folder
 from vedcore.weights.keymap import Joined, Row, to_theirs_later, under
 from vedcore.weights.loading import Weights
 from vedcore.weights.saving import weight_files
@@ -119,12 +104,12 @@ class TransformersFormat(Format):
         config["dtype"] = str(dtype or next(t.dtype for t in tensors.values())).removeprefix("torch.")
         files: dict[str, bytes | Written] = {CONFIG: json_bytes(config), **weight_files(tensors, max_shard_size, dtype)}
         if part != "decoder":
-            files[PREPROCESSING_FILE] = json_bytes(write_image_processor(model.processor.preprocessing))
+            files[PREPROCESSOR_CONFIG] = json_bytes(write_image_processor(model.processor.preprocessing))
         if part != "encoder":
             generation = write_generation(
                 model.generation_config, model.token_ids, max_positions=model.decoder.max_positions
             )
-            files[GENERATION] = json_bytes(generation)
+            files[GENERATION_CONFIG] = json_bytes(generation)
             if model.processor.tokenizer is not None:
                 longest = model.decoder.max_positions
                 files |= write_tokenizer(model.processor.tokenizer, model.token_ids, model_max_length=longest)
@@ -198,7 +183,7 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     encoder = read_section("encoder", top.get("encoder"), path=path, whole=True)
     decoder = read_section("decoder", top.get("decoder"), path=path, whole=True)
     tokenizer = read_tokenizer_of(snapshot, decoder.theirs.model_type)
-    generation = read_json(snapshot, GENERATION) if snapshot.has(GENERATION) else None
+    generation = read_json(snapshot, GENERATION_CONFIG) if snapshot.has(GENERATION_CONFIG) else None
     token_ids, generation_config = read_generation(generation, top, top["decoder"], path=snapshot.path)
     rows = (
         *under(encoder.theirs.key_map, "encoder.", "encoder."),
@@ -219,7 +204,7 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     if config.preprocessing is None:
         height, width = model.processor.preprocessing.image_size
         warnings.warn(
-            f"{snapshot.path}: no {PREPROCESSING_FILE}: images are stretched to {height} x {width}, with mean "
+            f"{snapshot.path}: no {PREPROCESSOR_CONFIG}: images are stretched to {height} x {width}, with mean "
             f"{model.processor.preprocessing.image_mean}; set model.processor.preprocessing if the model saw others",
             UserWarning, stacklevel=5,
         )  # fmt: skip

@@ -30,7 +30,7 @@ from vedcore.generation.state import DecodingState
 from vedcore.generation.streaming import check_streamer, text_pieces
 from vedcore.layers.linear import pack, packed, unpacked
 from vedcore.outputs import EncoderOutput, GenerateOutput, TextResult
-from vedcore.processing import Batch, Processor
+from vedcore.processing.processor import Batch, Processor
 
 if TYPE_CHECKING:
     from vedcore.generation.logits import PrefixFunction

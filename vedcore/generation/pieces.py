@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from tokenizers import Tokenizer
 
 from vedcore.errors import TokenizerError
-from vedcore.tokenization import foreign_errors
+from vedcore.processing.tokenizers import foreign_errors
 
 __all__ = ["Pieces", "text_pieces"]
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from vedcore.errors import UsageError
 from vedcore.generation.constraints import TokenAutomaton, compile_constraint
 from vedcore.outputs import EncoderOutput, GenerateOutput, TextResult
-from vedcore.processing import Processor
-from vedcore.tokenization import encode_text
+from vedcore.processing.processor import Processor
+from vedcore.processing.tokenizers import encode_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

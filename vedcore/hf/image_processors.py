@@ -21,7 +21,7 @@ from typing import Any
 from vedcore.config import Preprocessing, check_limit
 from vedcore.config_files.plain import short
 from vedcore.errors import ConfigError, ConfigSchemaError, IncompatibleError
-from vedcore.images import MAX_PIXELS
+from vedcore.processing.images import MAX_PIXELS
 
 __all__ = ["read_image_processor", "write_image_processor"]
 

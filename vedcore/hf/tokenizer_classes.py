@@ -10,7 +10,7 @@ from vedcore.config_files.plain import short
 from vedcore.errors import IncompatibleError, TokenizerError
 from vedcore.hf.sentencepiece import BPE, SentencePieceModel, parse_sentencepiece
 from vedcore.hf.tokenizer_files import ROLES, SENTENCEPIECE_FILES, Folder, Kind
-from vedcore.tokenization import MAX_ID, foreign_errors
+from vedcore.processing.tokenizers import MAX_ID, foreign_errors
 
 # What Unicode calls white space, and the library strips; Python's own strip() takes four control characters more
 _SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"

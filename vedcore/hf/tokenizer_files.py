@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from vedcore.config_files.plain import short, unique_keys
 from vedcore.errors import CheckpointLimitError, IncompatibleError, TokenizerError
-from vedcore.tokenization import MAX_ID, foreign_errors
+from vedcore.processing.tokenizers import MAX_ID, foreign_errors
 
 SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "tokenizer.model", "spiece.model")
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

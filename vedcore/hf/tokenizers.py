@@ -17,7 +17,7 @@ from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointLimitError, IncompatibleError, TokenizerError
 from vedcore.hf.tokenizer_classes import CLASS_OF, CLASSES, GENERIC
 from vedcore.hf.tokenizer_files import ROLES, SAVE_HINT, SENTENCEPIECE_FILES, Folder, add_tokens, declare
-from vedcore.tokenization import MAX_FILE_BYTES, foreign_errors, parse_tokenizer
+from vedcore.processing.tokenizers import MAX_FILE_BYTES, foreign_errors, parse_tokenizer
 
 __all__ = ["TOKENIZER_FILES", "read_tokenizer", "special_ids", "write_tokenizer"]
 

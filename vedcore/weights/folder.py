@@ -28,14 +28,13 @@ from pathlib import Path
 from threading import Thread
 
 from vedcore.errors import CheckpointError, CheckpointWriteError
+from vedcore.model_files import CARD, MANIFEST
 from vedcore.weights.exchange import LockedError, fsync_folder, locked, recover_folder, replace_folder
 from vedcore.weights.hashing import FileRecord
-from vedcore.weights.snapshot import MANIFEST, TEMPORARY, Snapshot, aside_of, check_name
+from vedcore.weights.snapshot import TEMPORARY, Snapshot, aside_of, check_name
 
-__all__ = ["CARD", "Written", "save_folder"]
+__all__ = ["Written", "save_folder"]
 
-CARD = "README.md"
-"""The one file of ours that people are meant to edit."""
 LOCK_SECONDS = 10.0
 _ABANDONED_SECONDS = 3600.0
 _LARGE = 1 << 20

@@ -14,9 +14,9 @@ from vedcore.errors import (
     CheckpointNotFoundError,
     CheckpointUnsafeError,
 )
+from vedcore.model_files import WEIGHT_LAYOUTS
 from vedcore.weights.hashing import FileRecord
 from vedcore.weights.safetensors_file import TensorFile
-from vedcore.weights.saving import INDEX, SINGLE
 from vedcore.weights.snapshot import Snapshot, check_name, json_object
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["WeightFile", "check_hash", "open_weights", "record_of"]
 
-LAYOUTS = ((SINGLE, INDEX), ("pytorch_model.bin", "pytorch_model.bin.index.json"))
-"""Where weights may be, in the order in which they are looked for: one file, or an index of shards."""
 _AGAIN = "get the folder from its source again"
 WeightFile: TypeAlias = "TensorFile | TorchFile"
 
@@ -66,12 +64,12 @@ def open_weights(snapshot: Snapshot, *, pickles: bool) -> dict[str, WeightFile]:
 
 def _layout(snapshot: Snapshot, pickles: bool) -> tuple[str, str | None]:
     """The file that the weights are in, or the name of the index of their shards."""
-    for single, index in LAYOUTS[: 2 if pickles else 1]:
+    for single, index in WEIGHT_LAYOUTS[: 2 if pickles else 1]:
         if snapshot.has(single):
             return single, None
         if snapshot.has(index):
             return "", index
-    what = " and no ".join(name for layout in LAYOUTS[: 2 if pickles else 1] for name in layout)
+    what = " and no ".join(name for layout in WEIGHT_LAYOUTS[: 2 if pickles else 1] for name in layout)
     raise CheckpointNotFoundError(f"no {what}", path=snapshot.path, hint=snapshot.listing())
 
 

@@ -24,16 +24,15 @@ from torch import Tensor
 
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointWriteError, UsageError
+from vedcore.model_files import SHARD_INDEX, WEIGHTS
 from vedcore.weights.exchange import make_room
 from vedcore.weights.folder import Written
 from vedcore.weights.hashing import BLOCK, FileRecord, blocks, over_blocks
 from vedcore.weights.keymap import Joined
 from vedcore.weights.safetensors_file import DTYPES
 
-__all__ = ["INDEX", "SINGLE", "weight_files"]
+__all__ = ["weight_files"]
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _CHUNK = 1 << 20
 """Bytes that are laid out, hashed and written while they are in the cache."""
@@ -77,7 +76,7 @@ def weight_files(
         split = split_state_dict_into_shards_factory(
             kept,
             get_storage_size=lambda entry: entry.nbytes,
-            filename_pattern=SINGLE.replace(".", "{suffix}."),
+            filename_pattern=WEIGHTS.replace(".", "{suffix}."),
             max_shard_size=max_shard_size,
         )
     except ValueError:
@@ -93,7 +92,7 @@ def weight_files(
         files[file_name] = Written(size, partial(_write, entries, metadata))
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        files[INDEX] = (json.dumps(index, indent=2) + "\n").encode()
+        files[SHARD_INDEX] = (json.dumps(index, indent=2) + "\n").encode()
     return files
 
 

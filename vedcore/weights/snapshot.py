@@ -28,14 +28,13 @@ from vedcore.errors import (
     CheckpointNotFoundError,
     CheckpointUnsafeError,
 )
+from vedcore.model_files import MANIFEST
 from vedcore.weights.hashing import FileRecord
 
-__all__ = ["MANIFEST", "Snapshot", "aside_of", "check_name", "json_object", "read_folder"]
+__all__ = ["Snapshot", "aside_of", "check_name", "json_object", "read_folder"]
 
 T = TypeVar("T")
 
-MANIFEST = "manifest.json"
-"""Sizes and sha256 of what a save wrote; written last."""
 TEMPORARY = ".vedcore-tmp-"
 """What the names of unfinished folders start with."""
 MAX_JSON_BYTES = 10_000_000

@@ -23,8 +23,9 @@ from vedcore.errors import (
     TokenizerError,
     UsageError,
 )
-from vedcore.images import MAX_PIXELS, ImageSource, load_image
-from vedcore.tokenization import (
+from vedcore.model_files import PREPROCESSOR_CONFIG, TOKENIZER
+from vedcore.processing.images import MAX_PIXELS, ImageSource, load_image
+from vedcore.processing.tokenizers import (
     IGNORE_INDEX,
     decode_ids,
     encode_labels,
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Processor", "load_image", "make_tokenizer", "prepare_image", "token_ids_of", "vocab_size_of"]
 
-TOKENIZER_FILE = "tokenizer.json"
-PREPROCESSING_FILE = "preprocessor_config.json"
 COMMON_WORDS = frozenset({"do_resize", "size", "resample", "do_rescale", "rescale_factor", "do_normalize"})
 """Keys of other libraries' image processors that say again what `Preprocessing` says."""
 
@@ -311,9 +310,9 @@ class Processor:
         the same (``squash`` and no more), it says so in their words too.
         """
         plain = {**self.preprocessing.model_dump(mode="json"), **_common_words(self.preprocessing)}
-        files = {PREPROCESSING_FILE: (json.dumps(plain, indent=2) + "\n").encode()}
+        files = {PREPROCESSOR_CONFIG: (json.dumps(plain, indent=2) + "\n").encode()}
         if self.tokenizer is not None:
-            files[TOKENIZER_FILE] = self.tokenizer.to_str(pretty=True).encode()
+            files[TOKENIZER] = self.tokenizer.to_str(pretty=True).encode()
         return files
 
     @classmethod
@@ -341,11 +340,11 @@ class Processor:
         def path(name: str) -> str:
             return name if folder is None else f"{folder}/{name}"
 
-        if PREPROCESSING_FILE not in files:
-            raise ConfigSchemaError("no such file", path=path(PREPROCESSING_FILE), hint="save the model again")
-        preprocessing = _read_preprocessing(files[PREPROCESSING_FILE], path(PREPROCESSING_FILE))
-        data = files.get(TOKENIZER_FILE)
-        tokenizer = None if data is None else parse_tokenizer(data, path=path(TOKENIZER_FILE))
+        if PREPROCESSOR_CONFIG not in files:
+            raise ConfigSchemaError("no such file", path=path(PREPROCESSOR_CONFIG), hint="save the model again")
+        preprocessing = _read_preprocessing(files[PREPROCESSOR_CONFIG], path(PREPROCESSOR_CONFIG))
+        data = files.get(TOKENIZER)
+        tokenizer = None if data is None else parse_tokenizer(data, path=path(TOKENIZER))
         return cls(preprocessing, tokenizer, encoder, token_ids)
 
 
