@@ -110,8 +110,8 @@ def build(
         config: the settings.
         tokenizer: in place of the one that the config names.
         device: where the parameters go.
-        draw: give parameters random numbers; False leaves them, and buffers that are stored, as memory is, for weights
-            that are loaded next.
+        draw: give parameters random numbers; False leaves them, and buffers that are stored, on the meta device or as
+            memory is, for weights that are loaded next.
         check: called with the model's parts on the meta device, before anything is allocated.
     """
     resolved = resolve(config, tokenizer)
@@ -120,8 +120,7 @@ def build(
         check(parts)
     if draw or not _is_all_stored(resolved, projector, parts):
         return _assembled(resolved, projector, *_built(resolved, projector, draw=draw), device)
-    _take_memory(parts.to(dtype=getattr(torch, config.dtype)))
-    return _assembled(resolved, projector, parts, {}, device)
+    return _assembled(resolved, projector, parts, {}, None)
 
 
 # -- from parts to a plan ---------------------------------------------------------------------------------------
@@ -263,20 +262,6 @@ def _is_all_stored(resolved: Resolved, projector_part: Part, parts: _Parts) -> b
         return False  # a plugin may keep numbers where nobody sees them
     stored = {id(tensor) for tensor in parts.state_dict(keep_vars=True).values()}
     return all(id(buffer) in stored for buffer in parts.buffers())
-
-
-def _take_memory(parts: nn.Module) -> None:
-    """Move what is on the meta device to the CPU, as memory is; a tensor of several modules stays one."""
-    made: dict[int, Tensor] = {}
-    for module in parts.modules():
-        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
-            if tensor is None:
-                continue
-            if id(tensor) not in made:
-                memory = torch.empty(tensor.shape, dtype=tensor.dtype)
-                is_parameter = isinstance(tensor, nn.Parameter)
-                made[id(tensor)] = nn.Parameter(memory, tensor.requires_grad) if is_parameter else memory
-            setattr(module, name, made[id(tensor)])  # and not in its dicts: recurrent layers of torch have a list too
 
 
 def _assembled(

@@ -27,9 +27,9 @@ from vedcore.model_files import CONFIG, MANIFEST, PREPROCESSOR_CONFIG, PROCESSOR
 from vedcore.plugins import load_component, registry
 from vedcore.processing.processor import Processor
 from vedcore.registry import Kind
-from vedcore.weights.hashing import FileRecord
 from vedcore.weights.keymap import Row
 from vedcore.weights.loading import LoadReport, Select, Weights
+from vedcore.weights.manifest import FileRecord
 from vedcore.weights.snapshot import Snapshot, read_folder
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_CONFIG_BYTES", "MAX_TOKENIZER_BYTES", "WHOLE", "PartCheckpoint", "Section", "find_part", "from_hub",
-    "is_hub_name", "known_hashes", "open_part", "read_json", "read_preprocessing", "read_section", "read_tokenizer_of",
+    "is_hub_name", "manifest_of", "open_part", "read_json", "read_preprocessing", "read_section", "read_tokenizer_of",
 ]  # fmt: skip
 
 WHOLE = "vision-encoder-decoder"
@@ -148,7 +148,7 @@ class PartCheckpoint:
         def load(snapshot: Snapshot) -> LoadReport:
             weights = Weights(snapshot, self.rows, select=self.select, pickles=self.rows is not None)
             settings = {field: value for field, value in part.settings().items() if type(value) is int}
-            return weights.load_into(part, fresh=fresh, manifest=known_hashes(snapshot), settings=settings)
+            return weights.load_into(part, fresh=fresh, manifest=manifest_of(snapshot, weights), settings=settings)
 
         return read_folder(self.folder, load)
 
@@ -225,19 +225,16 @@ def open_part(kind: Kind, folder: Path) -> PartCheckpoint:
     )
 
 
-def known_hashes(snapshot: Snapshot) -> dict[str, FileRecord] | None:
-    """What the files of an opened folder should be: as its manifest says, else as the hub's cache names them.
+def manifest_of(snapshot: Snapshot, weights: Weights) -> dict[str, FileRecord] | None:
+    """The manifest that tensors are compared with; without one, files are compared with the hub's hashes here.
 
     Raises:
-        CheckpointCorruptError: a damaged manifest.
+        CheckpointCorruptError: a damaged manifest; a file of other bytes than the hub has.
     """
     if snapshot.has(MANIFEST):
         return snapshot.manifest()
-    hashes = expected_hashes(snapshot.path).items()
-    found = [(snapshot.path / name, sha256) for name, sha256 in hashes]  # a link of the cache may lead nowhere
-    sizes = [(path.name, path.stat().st_size, sha256) for path, sha256 in found if path.exists()]
-    records = {name: FileRecord(size, (sha256,), max(1, size)) for name, size, sha256 in sizes}
-    return records if any(name.endswith((".safetensors", ".bin")) for name in records) else None
+    weights.compare_files(expected_hashes(snapshot.path))
+    return None
 
 
 def read_tokenizer_of(snapshot: Snapshot, model_type: str | None) -> Tokenizer | None:

@@ -15,8 +15,8 @@ from vedcore.composer import build
 from vedcore.config import ModelConfig
 from vedcore.errors import ConfigError
 from vedcore.model import VisionEncoderDecoder
-from vedcore.weights.hashing import FileRecord
 from vedcore.weights.loading import Weights
+from vedcore.weights.manifest import FileRecord
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

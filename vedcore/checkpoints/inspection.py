@@ -32,14 +32,17 @@ from vedcore.errors import (
 from vedcore.generation.config import GenerationConfig
 from vedcore.hf.classes import COMMON
 from vedcore.hf.generation import read_generation
+from vedcore.hub import expected_hashes
 from vedcore.model_files import CONFIG, GENERATION_CONFIG, MANIFEST, TOKENIZER
-from vedcore.parts import WHOLE, known_hashes, read_json, read_preprocessing, read_tokenizer_of
+from vedcore.parts import WHOLE, read_json, read_preprocessing, read_tokenizer_of
 from vedcore.planning import in_units
 from vedcore.plugins import list_plugins, load_component, registry
 from vedcore.processing.processor import vocab_size_of
 from vedcore.registry import BUILT_IN, Kind, canonical
-from vedcore.weights.hashing import FileRecord, hash_blocks
 from vedcore.weights.loading import Weights
+from vedcore.weights.manifest import FileRecord
+from vedcore.weights.opening import WeightFile
+from vedcore.weights.safetensors_file import TensorFile
 from vedcore.weights.snapshot import Snapshot, read_folder
 
 __all__ = ["FoundPart", "Inspection", "NeededPlugin", "inspect_folder"]
@@ -158,6 +161,7 @@ class _Inspector:
         self.config = self._json(CONFIG)
         self.model_type = self.config.get("model_type")
         self.found = Inspection(str(snapshot.path), "")
+        self.weight_files: Mapping[str, WeightFile] = {}
 
     def run(self, verify: bool) -> Inspection:
         """Look at everything; warnings become notes."""
@@ -299,6 +303,7 @@ class _Inspector:
     def _weights(self) -> dict[str, Any]:
         """What the headers of the tensor files say."""
         weights = Weights(self.snapshot, pickles=self.found.format != "native")
+        self.weight_files = weights.files
         if self.found.format == "transformers":
             linear = any(name.startswith(f"{PROJECTOR_ROW.theirs}.") for name in weights.stored)
             self.found.parts["projector"] = FoundPart("linear" if linear else "identity", None, None, {})
@@ -321,11 +326,15 @@ class _Inspector:
 
     def _integrity(self, verify: bool) -> None:
         """Compare the files with what the manifest says of them, or the hub where they are of its cache."""
-        native, snapshot = self.found.format == "native", self.snapshot
-        records = (snapshot.manifest() if native else known_hashes(snapshot)) or {}
+        snapshot = self.snapshot
+        if self.found.format == "native" or snapshot.has(MANIFEST):
+            records = snapshot.manifest()
+        else:
+            hashes = expected_hashes(snapshot.path).items()
+            records = {name: FileRecord(self.found.files.get(name, 0), sha256) for name, sha256 in hashes}
         if not records:
             self.found.notes.append("no manifest and no hashes: a changed byte would not be seen")
-        for name, record in records.items() if verify or snapshot.has(MANIFEST) else ():  # the hub names no sizes
+        for name, record in records.items() if verify or snapshot.has(MANIFEST) else ():  # the hub has no sizes
             size = self.found.files.get(name)
             if size is None:
                 wrong = "is missing"
@@ -342,12 +351,11 @@ class _Inspector:
 
     def _changed(self, name: str, record: FileRecord) -> str:
         """What is wrong with the bytes of a file, if anything is."""
-        file = self.snapshot.open(name)
+        opened = self.weight_files.get(name)
         try:
-            same = hash_blocks(file, record.size, record.block) == record.sha256
+            return record.difference(self.snapshot.open(name), opened if isinstance(opened, TensorFile) else None)
         except OSError as error:
             return f"cannot be read: {(error.strerror or str(error)).lower()}"
-        return "" if same else "is not what its sha256 says"
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

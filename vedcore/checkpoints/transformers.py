@@ -29,9 +29,9 @@ from vedcore.hf.image_processors import write_image_processor
 from vedcore.hf.tokenizers import write_tokenizer
 from vedcore.model import VisionEncoderDecoder
 from vedcore.model_files import CARD, CONFIG, GENERATION_CONFIG, MODEL_FILES, PREPROCESSOR_CONFIG
-from vedcore.parts import WHOLE, Section, known_hashes, read_json, read_preprocessing, read_section, read_tokenizer_of
+from vedcore.parts import WHOLE, Section, manifest_of, read_json, read_preprocessing, read_section, read_tokenizer_of
 from vedcore.weights.folder import Written, save_folder
-from vedcore.weights.keymap import Joined, Row, to_theirs_later, under
+from vedcore.weights.keymap import Row, to_theirs, under
 from vedcore.weights.loading import Weights
 from vedcore.weights.saving import weight_files
 from vedcore.weights.snapshot import Snapshot, read_folder
@@ -131,12 +131,12 @@ class _Half:
         flags = {"is_decoder": True, "add_cross_attention": True} if self.kind == "decoder" else {}
         return {**self.theirs.write(self.part, self.part.settings()), **flags}
 
-    def tensors(self) -> dict[str, Tensor | Joined]:
+    def tensors(self) -> dict[str, Tensor]:
         """Its tensors under their names, and what their class has beside them."""
-        tensors = to_theirs_later(self.state, self.theirs.key_map)
+        tensors = to_theirs(self.state, self.theirs.key_map)
         tied, names = self.part.settings().get("tie_word_embeddings"), dict[int, str]()
         for name, tensor in list(tensors.items()):
-            if isinstance(tensor, Tensor) and tensor.ndim == 1 and id(tensor) in names:
+            if tensor.ndim == 1 and id(tensor) in names:
                 if tied:  # a head's bias has two names, and is stored under the last where its matrix is tied
                     del tensors[names[id(tensor)]]
                 else:  # else under both
@@ -159,7 +159,7 @@ def _written_as(part: Any, name: str) -> TransformersClass:
     return able[0] if able else classes[0]  # which says why, once it is asked to write
 
 
-def _projector_tensors(model: VisionEncoderDecoder, state: Mapping[str, Tensor]) -> dict[str, Tensor | Joined]:
+def _projector_tensors(model: VisionEncoderDecoder, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``enc_to_dec_proj`` where transformers has it: where the widths differ, and then nothing else fits between."""
     encoder, decoder, name = model.encoder.hidden_size, model.decoder.hidden_size, model.config.projector.name
     crossing = model.decoder.settings().get("cross_attention_hidden_size")
@@ -174,7 +174,7 @@ def _projector_tensors(model: VisionEncoderDecoder, state: Mapping[str, Tensor])
             f"{name!r}, and transformers has {due!r} between an encoder of {encoder} and a decoder of {decoder}",
             field="projector", hint='save it with format="native"',
         )  # fmt: skip
-    return to_theirs_later({n: t for n, t in state.items() if n.startswith("projector.")}, [PROJECTOR_ROW])
+    return to_theirs({n: t for n, t in state.items() if n.startswith("projector.")}, [PROJECTOR_ROW])
 
 
 def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
@@ -198,7 +198,7 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
         token_ids=_within_vocabulary(token_ids, decoder.fields["vocab_size"], path),
         dtype=_dtype(weights),
     )
-    manifest = known_hashes(snapshot) if options["verify"] else None
+    manifest = manifest_of(snapshot, weights) if options["verify"] else None
     model = filled(config, weights, options, path=path, tokenizer=tokenizer, manifest=manifest)
     model.generation_config = within_positions(generation_config, model.decoder.max_positions)
     if config.preprocessing is None:

@@ -1,21 +1,22 @@
-"""What a checkpoint has, and what a model asks for: names and shapes, and all that does not fit, at once."""
+"""All that does not fit between a checkpoint and a model, at once."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from vedcore.errors import CheckpointMismatchError
-from vedcore.weights.keymap import NAMES_SHOWN, their_name
+from vedcore.weights.keymap import NAMES_SHOWN
+from vedcore.weights.safetensors_file import StoredTensor
 
-if TYPE_CHECKING:
-    from vedcore.weights.loading import Weights
-
-__all__ = ["Check", "LoadReport", "some"]
+__all__ = ["LoadReport", "Stored", "compare", "some"]
 
 
 class LoadReport(NamedTuple):
@@ -43,70 +44,110 @@ class LoadReport(NamedTuple):
         return "\n".join(lines)
 
 
-class Check:
-    """The comparison of what is stored with what the model has."""
+@dataclass(frozen=True)
+class Stored:
+    """The tensors of a checkpoint, under our names."""
 
-    def __init__(self, weights: Weights, model: nn.Module, settings: Mapping[str, Any]) -> None:
-        self.weights, self.settings = weights, settings
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        self.same = _groups(model)
-
-    def names(self, strict: bool, fresh: Collection[str]) -> LoadReport:
-        """Raise one error for all that does not fit."""
-        weights, stored, ties = self.weights, self.weights.tensors, self.weights.ties
-        there = {*stored, *ties}
-        absent = [n for n in self.shapes if n not in there and not any(twin in there for twin in self.same.get(n, ()))]
-        missing = [name for name in absent if name not in fresh]
-        unexpected = [*(n for n in there if n not in self.shapes), *weights.assignments.unexpected]
-        shapes = ((name, stored[ties.get(name, name)], shape) for name, shape in self.shapes.items() if name in there)
-        wrong = [(name, found, due) for name, found, due in shapes if found != due]
-        if not strict and (missing or unexpected):
-            said = {"left random": missing, "not used": sorted(unexpected)}
-            message = "; ".join(f"{what}: {some(names)}" for what, names in said.items() if names)
-            warnings.warn(f"{weights.folder}: {message}", UserWarning, stacklevel=6)
-        if wrong or (strict and (missing or unexpected)):
-            raise self._mismatch(missing if strict else [], sorted(unexpected) if strict else [], wrong)
-        used = {name for plan in weights.plans for name in plan.sources}
-        left = [name for name in weights.stored if name not in used]
-        return LoadReport(str(weights.folder), [n for n in self.shapes if n not in absent], absent, left)
-
-    def _theirs(self, name: str) -> str:
-        """A tensor's name as the file has it, so that one can look it up there."""
-        return name if self.weights.rows is None else their_name(name, self.weights.rows) or name
-
-    def _mismatch(
-        self, missing: list[str], unexpected: list[str], wrong: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
-    ) -> CheckpointMismatchError:
-        missing = list(dict.fromkeys(map(self._theirs, missing)))
-        shapes = [f"{self._theirs(name)} {list(found)} instead of {list(due)}" for name, found, due in wrong]
-        parts = (("missing", missing), ("unexpected", unexpected), ("of a wrong shape", shapes))
-        room = NAMES_SHOWN
-        said = []
-        for what, names in parts:
-            if names:
-                said.append(f"{len(names)} {what}: {', '.join(names[: max(1, room)])}")
-                room -= len(names[: max(1, room)])
-        hint = self._suspect(wrong) or "is it the checkpoint of this config.json? strict=False takes what fits"
-        return CheckpointMismatchError(
-            f"tensors {'; '.join(said)}", path=self.weights.folder, hint=hint,
-            details="\n".join(f"{what}: {name}" for what, names in parts for name in names),
-        )  # fmt: skip
-
-    def _suspect(self, wrong: list[tuple[str, tuple[int, ...], tuple[int, ...]]]) -> str:
-        """The config field that has the number which the model has and the file has not."""
-        for name, found, due in wrong:
-            pairs = [(a, b) for a, b in zip(found, due, strict=False) if a != b] if len(found) == len(due) else []
-            for there, here in pairs:
-                part = name.partition(".")[0]
-                fields = [
-                    f for f, v in self.settings.items() if v == here and ("." not in f or f.startswith(f"{part}."))
-                ]
-                if fields:
-                    return f"{' or '.join(fields[:3])} is {here} in config.json, and {there} in the file"
-        return ""
+    folder: Path
+    tensors: Mapping[str, StoredTensor]
+    """Types and shapes."""
+    ties: Mapping[str, str]
+    """Names that are not stored because they are another tensor."""
+    unexpected: Collection[str]
+    """Tensors that no row of the key map explains, under their own names."""
+    name_there: Callable[[str], str]
+    """A tensor's name as the file has it, so that one can look it up there."""
 
 
-def _groups(model: nn.Module) -> dict[str, list[str]]:
+def compare(
+    stored: Stored,
+    model: nn.Module,
+    *,
+    strict: bool = True,
+    fresh: Collection[str] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Compare names, shapes and kinds of numbers with the model's, which may be on the meta device.
+
+    Args:
+        stored: the checkpoint.
+        model: the module that the tensors shall belong to.
+        strict: False accepts names that only one side has, and warns of them.
+        fresh: names of the model that may be missing.
+        settings: dotted names to values of the config, to say which one a wrong shape comes from.
+
+    Returns:
+        The model's names for which nothing is stored.
+
+    Raises:
+        CheckpointMismatchError: all that does not fit.
+    """
+    ours, same = model.state_dict(), same_tensors(model)
+    there = {name: stored.tensors[stored.ties.get(name, name)] for name in (*stored.tensors, *stored.ties)}
+    absent = [n for n in ours if n not in there and not any(twin in there for twin in same.get(n, ()))]
+    missing = [name for name in absent if name not in fresh]
+    unexpected = sorted([*(name for name in there if name not in ours), *stored.unexpected])
+    pairs = [(name, there[name], tensor) for name, tensor in ours.items() if name in there]
+    shapes = [(name, found.shape, tuple(due.shape)) for name, found, due in pairs if found.shape != due.shape]
+    kinds = [(n, found.dtype, due.dtype) for n, found, due in pairs if _kind(found.dtype) != _kind(due.dtype)]
+    if not strict:
+        said = {"left random": missing, "not used": unexpected}
+        message = "; ".join(f"{what}: {some(names)}" for what, names in said.items() if names)
+        if message:
+            warnings.warn(f"{stored.folder}: {message}", UserWarning, stacklevel=6)
+        missing, unexpected = [], []
+    problems = {
+        "missing": list(dict.fromkeys(map(stored.name_there, missing))),
+        "unexpected": unexpected,
+        "of a wrong shape": [
+            f"{stored.name_there(n)} {list(found)} instead of {list(due)}" for n, found, due in shapes
+        ],
+        "of another kind of number": [
+            f"{stored.name_there(n)} {_short(a)} instead of {_short(b)}" for n, a, b in kinds
+        ],
+    }
+    if any(problems.values()):
+        hint = "is it the checkpoint of this config.json? strict=False takes what fits"
+        if kinds and not shapes:
+            hint = "a quantized checkpoint is not read: take the one that it was made of"
+        raise _mismatch(stored.folder, problems, _suspect(shapes, settings or {}) or hint)
+    return absent
+
+
+def _mismatch(folder: Path, problems: Mapping[str, list[str]], hint: str) -> CheckpointMismatchError:
+    room, said = NAMES_SHOWN, []
+    for what, names in problems.items():
+        if names:
+            shown = names[: max(1, room)]
+            said.append(f"{len(names)} {what}: {', '.join(shown)}")
+            room -= len(shown)
+    details = "\n".join(f"{what}: {name}" for what, names in problems.items() for name in names)
+    return CheckpointMismatchError(f"tensors {'; '.join(said)}", path=folder, hint=hint, details=details)
+
+
+def _suspect(wrong: Iterable[tuple[str, tuple[int, ...], tuple[int, ...]]], settings: Mapping[str, Any]) -> str:
+    """The config field that has the number which the model has and the file has not."""
+    for name, found, due in wrong:
+        pairs = [(a, b) for a, b in zip(found, due, strict=False) if a != b] if len(found) == len(due) else []
+        for there, here in pairs:
+            part = name.partition(".")[0]
+            fields = [f for f, v in settings.items() if v == here and ("." not in f or f.startswith(f"{part}."))]
+            if fields:
+                return f"{' or '.join(fields[:3])} is {here} in config.json, and {there} in the file"
+    return ""
+
+
+def _kind(dtype: torch.dtype) -> str:
+    if dtype == torch.bool:
+        return "bool"
+    return "float" if dtype.is_floating_point else "complex" if dtype.is_complex else "integer"
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def same_tensors(model: nn.Module) -> dict[str, list[str]]:
     """For each name of a tensor that has several: all of them."""
     names: dict[int, list[str]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():

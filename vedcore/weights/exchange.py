@@ -1,4 +1,4 @@
-"""The system calls that a folder is replaced with: room, exchange, fsync, a lock. They know nothing of checkpoints."""
+"""The system calls that a folder is replaced with: exchange, fsync, a lock. They know nothing of checkpoints."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ try:
 except ImportError:  # Windows: savers there must not run at once
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LockedError", "fsync_folder", "locked", "make_room", "recover_folder", "replace_folder"]
+__all__ = ["LockedError", "fsync_folder", "locked", "recover_folder", "replace_folder"]
 
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100
 _NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL}
 
 
@@ -68,7 +67,7 @@ def recover_folder(target: Path, aside: Path) -> None:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Swap two names in one step; False where the system or the file system has no such call."""
-    call = _libc("renameat2", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    call = _renameat2()
     if call is None:
         return False
     if call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
@@ -79,35 +78,22 @@ def _exchange(one: Path, other: Path) -> bool:
     raise OSError(code, os.strerror(code), str(other))
 
 
-def make_room(descriptor: int, size: int) -> None:
-    """Have the disk's blocks for a file at once: writing takes a quarter less, and a full disk is told before it.
-
-    Python's own call writes to every block where the file system has no such call; this one leaves it then.
-
-    Raises:
-        OSError: there is no room for so much.
-    """
-    call = _libc("fallocate64", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    if call is not None and call(descriptor, 0, 0, size) != 0 and ctypes.get_errno() in _NO_ROOM:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-
 @functools.cache
-def _libc(name: str, *types: type[Any]) -> Callable[..., int] | None:
-    """A function of the C library, if it has that; Python's own way to errno goes with it."""
+def _renameat2() -> Callable[..., int] | None:
+    """The C library's function, if it has that; Python's own way to errno goes with it."""
     try:
-        call: Any = getattr(ctypes.CDLL(None, use_errno=True), name)
+        call: Any = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError, TypeError):  # not Linux, or too old
         return None
-    call.argtypes = types
+    call.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
     return call  # type: ignore[no-any-return]
 
 
 def fsync_folder(folder: Path) -> None:
     """Make the names in ``folder`` last through a power cut."""
-    if os.name != "posix":
+    if not hasattr(os, "O_DIRECTORY"):  # folders cannot be opened there
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     except OSError as error:

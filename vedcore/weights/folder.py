@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
 import json
 import os
 import re
@@ -21,24 +20,20 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 
 from vedcore.errors import CheckpointError, CheckpointWriteError
 from vedcore.model_files import CARD, MANIFEST
 from vedcore.weights.exchange import LockedError, fsync_folder, locked, recover_folder, replace_folder
-from vedcore.weights.hashing import FileRecord
+from vedcore.weights.manifest import FileRecord
 from vedcore.weights.snapshot import TEMPORARY, Snapshot, aside_of, check_name
 
 __all__ = ["Written", "save_folder"]
 
 LOCK_SECONDS = 10.0
 _ABANDONED_SECONDS = 3600.0
-_LARGE = 1 << 20
-_closing: list[Thread] = []
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -98,9 +93,7 @@ def _replace(target: Path, files: Mapping[str, bytes | Written], replaces: re.Pa
         if target.is_dir():
             shutil.copymode(target, stage)
         _keep(target, stage, ours)
-        with ThreadPoolExecutor(1) as beside:
-            beside.submit(_uncache, [target / name for name in ours])
-            records = {name: _write(stage / name, content) for name, content in new.items()}
+        records = {name: _write(stage / name, content) for name, content in new.items()}
         manifest = {"files": {name: record.as_json() for name, record in records.items()}}
         _write(stage / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
         fsync_folder(stage)
@@ -126,33 +119,7 @@ def _clean_up(stage: Path, target: Path) -> None:
     with contextlib.suppress(OSError):
         recover_folder(target, aside_of(target))
     with contextlib.suppress(OSError):
-        _drop(stage)
-
-
-def _drop(folder: Path) -> None:
-    """Remove a folder, and let a thread wait until the disk has its room back, which is 0.1 s a gigabyte.
-
-    An open file goes from the folder at once, and from the disk when it is closed.
-    """
-    held = [file for name in _names(folder) if os.name == "posix" and (file := _open(folder / name)) is not None]
-    shutil.rmtree(folder, ignore_errors=True)
-    if held:
-        closing = Thread(target=_close, args=(held,))
-        closing.start()
-        _closing[:] = [*filter(Thread.is_alive, _closing), closing]
-
-
-def _open(path: Path) -> io.FileIO | None:
-    """The file at ``path``, if it is one, and large enough to care."""
-    with contextlib.suppress(OSError):
-        if path.is_file() and not path.is_symlink() and path.stat().st_size > _LARGE:
-            return open(path, "rb", buffering=0)
-    return None
-
-
-def _close(files: list[io.FileIO]) -> None:
-    while files:
-        files.pop().close()
+        shutil.rmtree(stage, ignore_errors=True)
 
 
 def _put_back(stage: Path, target: Path) -> None:
@@ -171,17 +138,10 @@ def _write(path: Path, content: bytes | Written) -> FileRecord:
         record = FileRecord.of(content)
     else:
         record = content.write(path)
-    os.chmod(path, path.parent.stat().st_mode & 0o666)
-    with open(path, "rb", buffering=0) as written:
+    with open(path, "r+b", buffering=0) as written:  # Windows syncs only what may be written
+        os.chmod(path, path.parent.stat().st_mode & 0o666)
         os.fsync(written.fileno())
     return record
-
-
-def _uncache(paths: Iterable[Path]) -> None:
-    """Let files that are to go out of the page cache, whose memory the new ones then have; they stay on the disk."""
-    for file in filter(None, map(_open, paths)):
-        with file, contextlib.suppress(OSError, AttributeError):  # no such call on this system
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _target(folder: str | os.PathLike[str]) -> Path:
@@ -205,10 +165,7 @@ def _target(folder: str | os.PathLike[str]) -> Path:
 
 def _check_space(target: Path, needed: int) -> None:
     if shutil.disk_usage(target.parent).free < needed:
-        for closing in list(_closing):  # room that earlier saves leave
-            closing.join()
-        if shutil.disk_usage(target.parent).free < needed:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _check_in_the_way(target: Path, files: Mapping[str, object]) -> None:
@@ -254,7 +211,7 @@ def _link(source: Path, destination: Path) -> None:
         os.link(source, destination, follow_symlinks=False)
     except FileExistsError:  # it came meanwhile, and counts
         pass
-    except OSError:  # no hard links here, or none to a file of somebody else
+    except (OSError, NotImplementedError):  # no hard links here, or none to a file of somebody else
         shutil.copy2(source, destination, follow_symlinks=False)
 
 
@@ -273,7 +230,7 @@ def _abandoned(path: Path) -> bool:
     """Whether the writer of a temporary name is dead, or, where that cannot be told, has been idle for an hour."""
     match = re.fullmatch(re.escape(TEMPORARY) + rf"{_HOST}-(\d{{1,9}})-[0-9a-f]+", path.name)
     try:
-        if match:
+        if match and os.name == "posix":  # elsewhere this would send Ctrl-C to the process
             os.kill(int(match[1]), 0)
             return False
         newest = max(os.lstat(p).st_mtime for p in (path, *(path.iterdir() if path.is_dir() else ())))

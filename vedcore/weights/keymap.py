@@ -25,22 +25,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial, reduce
+from functools import cached_property
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vedcore.errors import CheckpointMismatchError
-from vedcore.weights.places import Place
 
 __all__ = [
-    "NO_KEY_BIAS", "SAME", "TRANSPOSED", "Assignment", "Assignments", "Change", "Joined", "Row", "assign", "ignored",
-    "mismatch", "their_name", "to_ours", "to_theirs", "to_theirs_later", "under",
+    "NO_KEY_BIAS", "SAME", "TRANSPOSED", "Assignment", "Assignments", "Change", "Row", "assign", "ignored", "mismatch",
+    "their_name", "to_ours", "to_theirs", "under",
 ]  # fmt: skip
-
-T = TypeVar("T")
 
 NAMES_SHOWN = 5
 _LEAF = r"(?:\.(weight|bias|gamma|beta|running_mean|running_var|num_batches_tracked))?"
@@ -110,7 +107,7 @@ def under(rows: Iterable[Row], theirs: str, ours: str) -> tuple[Row, ...]:
 
 
 def to_ours(state: Mapping[str, Tensor], rows: Iterable[Row], *, path: object = None) -> dict[str, Tensor]:
-    """Their tensors under our names, in our layout.
+    """Their tensors under our names, in our layout; what is neither joined nor changed is the same tensor.
 
     Args:
         state: their names to tensors.
@@ -121,7 +118,7 @@ def to_ours(state: Mapping[str, Tensor], rows: Iterable[Row], *, path: object = 
         CheckpointMismatchError: tensors that no row explains, rows that are not optional and match nothing, and
             tensors that cannot be cut; all of them at once.
     """
-    return _translate(state, tuple(rows), Assignment.apply, back=False, path=path)
+    return _translate(state, tuple(rows), back=False, path=path)
 
 
 def to_theirs(state: Mapping[str, Tensor], rows: Iterable[Row]) -> dict[str, Tensor]:
@@ -130,16 +127,7 @@ def to_theirs(state: Mapping[str, Tensor], rows: Iterable[Row]) -> dict[str, Ten
     Raises:
         CheckpointMismatchError: as `to_ours`.
     """
-    return _translate(state, tuple(rows), Assignment.apply, back=True, path=None)
-
-
-def to_theirs_later(state: Mapping[str, Tensor], rows: Iterable[Row]) -> dict[str, Tensor | Joined]:
-    """As `to_theirs`, in no memory of its own: views of our tensors, in any layout, and what is to be joined later.
-
-    Raises:
-        CheckpointMismatchError: as `to_ours`.
-    """
-    return _translate(state, tuple(rows), Assignment.apply_later, back=True, path=None)
+    return _translate(state, tuple(rows), back=True, path=None)
 
 
 class _Side:
@@ -205,84 +193,20 @@ class Assignment:
     row: Row
     back: bool
 
-    def apply(self, found: Sequence[Tensor | None], *, views: bool = False) -> dict[str, Tensor] | None:
+    def apply(self, found: Sequence[Tensor | None]) -> dict[str, Tensor] | None:
         """The targets for the sources; None where they are not to be cut into so many.
 
         Args:
             found: the tensors, in the order of the names.
-            views: leave the targets in memory that they may share, in any layout; otherwise each is its own.
+
+        Returns:
+            Names to tensors, which are views of the sources where nothing was joined.
         """
         change = self.row.change
         tensors = _changed(found, len(self.targets), change.to_theirs if self.back else change.to_ours, back=self.back)
         if tensors is None:
             return None
-        if not views:
-            cut = len(tensors) > 1
-            tensors = [t.contiguous() if not cut or not t.is_contiguous() else t.clone() for t in tensors]
         return {name: tensor for name, tensor in zip(self.targets, tensors, strict=True) if name is not None}
-
-    def places(self, targets: Mapping[str, Tensor]) -> dict[str, Place] | None:
-        """Where each of their tensors is to be written, so that ours come out; zeros where there is none.
-
-        Args:
-            targets: memory of the shapes that `apply` gives.
-
-        Returns:
-            Places by the sources' names; None where the row's change is not known to be a view.
-        """
-        change = self.row.change.to_theirs
-        if change not in (_same, _transposed):
-            return None
-        made = [targets[name] for name in self.targets if name is not None]
-        pieces = made[0].chunk(len(self.sources)) if len(self.sources) > 1 == len(made) else made
-        views = [change(piece) for piece in pieces]
-        if len(self.sources) == 1 and len(views) > 1:
-            joined = 1 if change is _transposed and views[0].ndim == 2 else 0
-            return {self.sources[0]: Place(tuple(views), joined)}  # type: ignore[dict-item]
-        for name, view in zip(self.sources, views, strict=True):
-            if name is None:
-                view.zero_()
-        return {name: Place((view,)) for name, view in zip(self.sources, views, strict=True) if name is not None}
-
-    def apply_later(self, found: Sequence[Tensor | None]) -> dict[str, Tensor | Joined] | None:
-        """As `apply`, but what is joined is only told of, and the others are views."""
-        if len(found) == 1:
-            views: dict[str, Tensor | Joined] | None = self.apply(found, views=True)  # type: ignore[assignment]
-            return views
-        parts = [t for t in found if t is not None]
-        shape = (sum(len(parts[0] if t is None else t) for t in found), *parts[0].shape[1:])
-        dtype = reduce(torch.promote_types, (t.dtype for t in parts))
-        told = self.apply([torch.empty(shape, dtype=dtype, device="meta")], views=True)
-        if told is None:
-            return None
-        return {name: Joined(parts, t.dtype, t.shape, partial(self._made, found, name)) for name, t in told.items()}
-
-    def _made(self, found: Sequence[Tensor | None], name: str) -> Tensor:
-        made = self.apply(found, views=True)
-        assert made is not None  # it could be cut when it was told of
-        return made[name]
-
-
-@dataclass(frozen=True)
-class Joined:
-    """One tensor of several, which takes memory only once it is made.
-
-    Attributes:
-        parts: the tensors that it is of.
-        dtype: of the whole.
-        shape: of the whole.
-        make: makes it.
-    """
-
-    parts: Sequence[Tensor]
-    dtype: torch.dtype
-    shape: torch.Size
-    make: Callable[[], Tensor]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parts are."""
-        return self.parts[0].device
 
 
 class Assignments(NamedTuple):
@@ -340,25 +264,19 @@ def their_name(name: str, rows: Iterable[Row]) -> str | None:
     return None
 
 
-def _translate(
-    state: Mapping[str, Tensor],
-    rows: Sequence[Row],
-    apply: Callable[[Assignment, Sequence[Tensor | None]], dict[str, T] | None],
-    *,
-    back: bool,
-    path: object,
-) -> dict[str, T]:
+def _translate(state: Mapping[str, Tensor], rows: Sequence[Row], *, back: bool, path: object) -> dict[str, Tensor]:
     assignments = assign(state, rows, back=back)
     unexpected = list(assignments.unexpected)
-    out: dict[str, T] = {}
+    out: dict[str, Tensor] = {}
     for assignment in assignments.found:
-        targets = apply(assignment, [None if name is None else state[name] for name in assignment.sources])
+        targets = assignment.apply([None if name is None else state[name] for name in assignment.sources])
         if targets is None:
             name = next(name for name in assignment.sources if name is not None)
             shape, parts = tuple(state[name].shape), len(assignment.targets)
             unexpected.append(f"{name} of shape {shape}, not to be cut into {parts}")
         else:
-            out |= targets
+            cut = len(assignment.targets) > 1
+            out |= {n: t.clone() if cut and t.is_contiguous() else t.contiguous() for n, t in targets.items()}
     if assignments.missing or unexpected:
         raise mismatch(assignments.missing, unexpected, path)
     return out

@@ -1,37 +1,50 @@
-"""The tensors of a folder into a model: ties, hashes, and memory that is read into once.
+"""The tensors of a folder into a model: each is brought home by one function, in a few threads, and assigned at once.
 
 The files may be ours or, through a key map, those of another library.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import reduce
-from typing import Any, Literal, TypeAlias
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from vedcore.errors import CheckpointMismatchError, NonFiniteError
-from vedcore.weights.checking import Check, LoadReport, some
-from vedcore.weights.hashing import FileRecord
-from vedcore.weights.keymap import Assignment, Assignments, Row, assign
-from vedcore.weights.opening import check_hash, open_weights, record_of
-from vedcore.weights.places import Place, empty
-from vedcore.weights.safetensors_file import StoredTensor
+from vedcore.errors import CheckpointCorruptError, CheckpointMismatchError, NonFiniteError, UsageError
+from vedcore.weights.checking import LoadReport, Stored, compare, some
+from vedcore.weights.finite import is_finite
+from vedcore.weights.keymap import Assignment, Row, assign, their_name
+from vedcore.weights.manifest import FileRecord, tensor_sha256
+from vedcore.weights.opening import WeightFile, open_weights
+from vedcore.weights.safetensors_file import StoredTensor, TensorFile
 from vedcore.weights.snapshot import Snapshot
 
 __all__ = ["CheckFinite", "LoadReport", "Weights"]
 
-_AS_IT_IS = Row("*", "*")
 CheckFinite = bool | Literal["warn"]
 Select: TypeAlias = Callable[[Sequence[str]], Mapping[str, str]]
+_AS_IT_IS = Row("*", "*")
+_THREADS = min(4, os.cpu_count() or 1)
+_EDITED = "get it from its source again, or load with verify=False if you changed it"
 
 
 def _all(names: Sequence[str]) -> Mapping[str, str]:
     return {name: name for name in names}
+
+
+class _BroughtHome(NamedTuple):
+    """What one row of a key map makes of stored tensors."""
+
+    values: Mapping[str, Tensor]
+    """Tensors of the model, by its names."""
+    not_finite: Sequence[str]
+    """Stored tensors with NaN or Inf."""
 
 
 class Weights:
@@ -44,7 +57,7 @@ class Weights:
         snapshot: the folder; it must stay open until the weights are loaded.
         rows: the key map where the names are not ours.
         select: from the names of all stored tensors, those of interest, with the name that each has in the key map.
-        pickles: whether ``pytorch_model.bin`` may be read.
+        pickles: True where ``pytorch_model.bin`` may be read.
 
     Raises:
         CheckpointNotFoundError: no weights, or a shard that the index names is missing.
@@ -61,45 +74,48 @@ class Weights:
         pickles: bool = False,
     ) -> None:
         self.folder = snapshot.path
-        self.rows = rows
         self.files = open_weights(snapshot, pickles=pickles)
         self.stored: dict[str, StoredTensor] = {}
-        """What is in the files, under the names that it has there."""
-        self.ties: dict[str, str] = {}
-        """Names that are not stored because they are another tensor."""
+        """Types and shapes of what is in the files, under the names that it has there."""
+        self._file_of: dict[str, WeightFile] = {}
+        ties: dict[str, str] = {}
         for file in self.files.values():
             self.stored |= file.tensors
+            self._file_of |= dict.fromkeys(file.tensors, file)
         for file in self.files.values():
             declared = {alias: name for alias, name in file.metadata.items() if name in file.tensors}
-            self.ties |= {alias: name for alias, name in declared.items() if alias not in self.stored}
-        self._assign(select or _all)
-
-    def _assign(self, select: Select) -> None:
-        """Find out which stored tensors make which of ours."""
-        names = select([*self.stored, *self.ties])
+            ties |= {alias: name for alias, name in declared.items() if alias not in self.stored}
+        names = (select or _all)([*self.stored, *ties])
         selected = {name: new for name, new in names.items() if name in self.stored}
-        self.ties = {names[a]: names[name] for a, name in self.ties.items() if a in names and name in names}
-        self.tensors: dict[str, tuple[int, ...]] = {}
-        """Shapes of what there is for us, under our names."""
-        self.plans: list[Assignment] = []
-        """What becomes of the stored tensors; the sources are under the names that they have in the files."""
-        if self.rows is None:
-            self.assignments = Assignments([], [], [])
-            self.tensors = {new: self.stored[name].shape for name, new in selected.items()}
-            self.plans = [Assignment((name,), (new,), _AS_IT_IS, False) for name, new in selected.items()]
-            return
-        self.ties = {}  # what is tied in theirs is tied in ours by its settings
+        self._selected = list(selected)
+        if rows is None:
+            ours = {names[alias]: names[name] for alias, name in ties.items() if alias in names and name in names}
+            plans = [Assignment((name,), (new,), _AS_IT_IS, False) for name, new in selected.items()]
+            self._plans = plans
+            tensors = {new: self.stored[name] for name, new in selected.items()}
+            self._ours = Stored(self.folder, tensors, ours, (), lambda name: name)
+        else:  # what is tied in theirs is tied in ours by its settings
+            tensors, unexpected = self._assigned(selected, rows)
+            self._ours = Stored(self.folder, tensors, {}, unexpected, lambda name: their_name(name, rows) or name)
+
+    def _assigned(self, selected: Mapping[str, str], rows: Sequence[Row]) -> tuple[dict[str, StoredTensor], list[str]]:
+        """Our tensors, by what the key map says of the selected ones, and those that it does not explain."""
         back = {new: name for name, new in selected.items()}
-        self.assignments = assign(selected.values(), self.rows)
-        for assignment in self.assignments.found:
+        assignments = assign(selected.values(), rows)
+        tensors: dict[str, StoredTensor] = {}
+        self._plans = []
+        for assignment in assignments.found:
             sources = tuple(None if name is None else back[name] for name in assignment.sources)
-            like = [None if n is None else torch.empty(self.stored[n].shape, device="meta") for n in sources]
-            targets = _shapes(assignment, like)
+            like = [None if n is None else torch.empty(self.stored[n].shape, dtype=self.stored[n].dtype, device="meta")
+                    for n in sources]  # fmt: skip
+            same = len({tensor.shape for tensor in like if tensor is not None}) == 1
+            targets = assignment.apply(like) if same else None
             if targets is None:
-                self.assignments.unexpected.append(next(name for name in assignment.sources if name is not None))
+                assignments.unexpected.append(next(name for name in assignment.sources if name is not None))
                 continue
-            self.tensors |= targets
-            self.plans.append(replace(assignment, sources=sources))
+            tensors |= {name: StoredTensor(t.dtype, tuple(t.shape)) for name, t in targets.items()}
+            self._plans.append(replace(assignment, sources=sources))
+        return tensors, assignments.unexpected
 
     def check(
         self,
@@ -109,10 +125,10 @@ class Weights:
         fresh: Collection[str] = (),
         settings: Mapping[str, Any] | None = None,
     ) -> LoadReport:
-        """Compare names and shapes with the model's, which may be on the meta device.
+        """Compare names, shapes and kinds of numbers with the model's, which may be on the meta device.
 
         Args:
-            model: what the tensors shall belong to.
+            model: the module that the tensors shall belong to.
             strict: False accepts names that only one side has.
             fresh: names of the model that may be missing.
             settings: dotted names to values of the config, to say which one a wrong shape comes from.
@@ -120,7 +136,20 @@ class Weights:
         Raises:
             CheckpointMismatchError: all that does not fit, at once.
         """
-        return Check(self, model, settings or {}).names(strict, fresh)
+        absent = compare(self._ours, model, strict=strict, fresh=fresh, settings=settings)
+        used = {name for plan in self._plans for name in plan.sources}
+        loaded = [name for name in model.state_dict() if name not in absent]
+        return LoadReport(str(self.folder), loaded, absent, [name for name in self.stored if name not in used])
+
+    def compare_files(self, hashes: Mapping[str, str]) -> None:
+        """Compare whole files with the sha256 that their source has of them, by name; others are passed over.
+
+        Raises:
+            CheckpointCorruptError: a file of other bytes.
+        """
+        for name, file in self.files.items():
+            if name in hashes and file.sha256() != hashes[name]:
+                raise CheckpointCorruptError("another sha256 than its source has", path=file.path, hint=_EDITED)
 
     def load_into(
         self,
@@ -133,125 +162,146 @@ class Weights:
         settings: Mapping[str, Any] | None = None,
         mmap: bool = False,
     ) -> LoadReport:
-        """Give the model's parameters and buffers the memory that the tensors were read into, and their types.
+        """Give the model's parameters and buffers, which may be on the meta device, the values and their types.
 
         Args:
-            model: what the tensors belong to.
+            model: the module that the tensors belong to.
             strict: False leaves parameters as they are for which nothing is stored, drops what has no parameter, and
                 warns of both.
             fresh: names of the model that may be missing, and then stay as they are.
             check_finite: refuse NaN and Inf; ``"warn"`` warns, False does not look.
-            manifest: sizes and hashes that the files must have; None does not look.
+            manifest: sizes and hashes that files and tensors must have; None does not look.
             settings: as `check` takes it.
-            mmap: leave the weights in the files, mapped, as far as they are there as the model has them.
+            mmap: leave the weights in the files, mapped, as far as they are there as the model has them. Who cuts such
+                a file kills the process.
 
         Raises:
-            CheckpointMismatchError: names or shapes that are not the model's, all of them at once, before anything
-                is read; ties of the model that are stored twice and differ.
+            CheckpointMismatchError: names, shapes or kinds of numbers that are not the model's, all of them at once,
+                before anything is read; ties of the model that are stored twice and differ.
             CheckpointCorruptError: a file that is not as the manifest says; of another size, before anything is read.
-            NonFiniteError: naming the first tensor.
-            UsageError: ``mmap``, and the weights are no safetensors files.
+            NonFiniteError: naming the first tensors.
+            UsageError: ``mmap``, and the weights are not in safetensors files.
         """
         report = self.check(model, strict=strict, fresh=fresh, settings=settings)
-        records: dict[str, FileRecord] = {}
-        if manifest is not None:
-            records = {name: record_of(file, name, manifest) for name, file in self.files.items()}
+        for name, file in self.files.items():
+            if mmap and not isinstance(file, TensorFile):
+                raise UsageError(
+                    f"{file.path} is not a safetensors file, and cannot be mapped", field="mmap",
+                    hint="leave it out, or convert the folder first: `vedcore convert`",
+                )  # fmt: skip
+            if manifest is not None:
+                _check_file(file, manifest.get(name))
+        hashes = _tensor_hashes(manifest, self.files, self.folder)
         self._tie(model)
-        mapped: dict[str, Tensor] = {}
-        for file in self.files.values() if mmap else ():
-            mapped |= file.map()
-        filling = _Filling(self, model, mapped)
-        for file_name, file in self.files.items():
-            record = records.get(file_name)
-            block = None if record is None else record.block
-            file.read(filling.places, mapped=filling.mapped, block=block, check_finite=bool(check_finite))
-            if record is not None:
-                check_hash(file, record)
-        filling.fill()
-        odd = [name for file in self.files.values() for name in file.not_finite]
-        if odd:
-            self._non_finite(odd, check_finite)
+        state = model.state_dict(keep_vars=True)
+
+        plans = [plan for plan in self._plans if any(name in state for name in plan.targets)]
+        used = {name for plan in plans for name in plan.sources}
+        others = [name for name in self._selected if name in hashes and name not in used]
+
+        def bring(plan: Assignment) -> _BroughtHome:
+            return self._bring_home(plan, hashes, check_finite=bool(check_finite), mmap=mmap)
+
+        with ThreadPoolExecutor(_THREADS) as threads:
+            brought = list(threads.map(bring, plans))
+            list(threads.map(partial(self._read, hashes=hashes), others))  # what is dropped may not be damaged either
+        not_finite = [name for one in brought for name in one.not_finite]
+        if not_finite and check_finite != "warn":
+            self._refuse_not_finite(not_finite)
+        self._fill(model, {name: value for one in brought for name, value in one.values.items() if name in state})
+        if not_finite:
+            warnings.warn(f"{self.folder}: NaN or Inf in {some(not_finite)}", RuntimeWarning, stacklevel=4)
         return report
 
+    def _bring_home(
+        self, plan: Assignment, hashes: Mapping[str, str], *, check_finite: bool, mmap: bool
+    ) -> _BroughtHome:
+        """Stored tensors as the model's: looked at, hashed, changed, and copied unless they stay in the file."""
+        read = {name: self._read(name, hashes) for name in plan.sources if name is not None}
+        not_finite = [name for name, tensor in read.items() if check_finite and not is_finite(tensor)]
+        found = [None if name is None else read[name] for name in plan.sources]
+        values = plan.apply(found) or {}
+        joined = len(found) > 1 == len(values)  # in memory of its own by that
+        if not joined:
+            values = {name: value if mmap and _is_aligned(value) else _copied(value) for name, value in values.items()}
+        return _BroughtHome(values, not_finite)
+
+    def _read(self, name: str, hashes: Mapping[str, str]) -> Tensor:
+        """A stored tensor, in its file, once its hash is the one that it should have."""
+        file = self._file_of[name]
+        tensor = file.get(name)
+        if name in hashes and tensor_sha256(tensor) != hashes[name]:
+            message = "not what was saved: another sha256"
+            raise CheckpointCorruptError(message, path=file.path, field=name, hint=_EDITED)
+        return tensor
+
+    def _refuse_not_finite(self, names: list[str]) -> None:
+        hint = 'take an earlier checkpoint, or load with check_finite="warn"'
+        raise NonFiniteError(f"NaN or Inf in {some(names)}", path=self.folder, hint=hint, details="\n".join(names))
+
     def _tie(self, model: nn.Module) -> None:
+        """Make one tensor of those that were one when they were saved."""
         state = model.state_dict(keep_vars=True)
-        for alias, name in self.ties.items():
+        for alias, name in self._ours.ties.items():
             if alias in state and name in state and state[alias] is not state[name]:
                 parent, _, leaf = alias.rpartition(".")
                 setattr(model.get_submodule(parent), leaf, state[name])
 
-    def _non_finite(self, names: list[str], check_finite: CheckFinite) -> None:
-        message = f"NaN or Inf in {some(names)}"
-        if check_finite == "warn":
-            warnings.warn(f"{self.folder}: {message}", RuntimeWarning, stacklevel=4)
-            return
-        hint = 'take an earlier checkpoint, or load with check_finite="warn"'
-        raise NonFiniteError(message, path=self.folder, hint=hint, details="\n".join(names))
-
-
-class _Filling:
-    """The memory that a model's tensors will have: that of the file where it is mapped and holds one as it is.
-
-    Args:
-        weights: what is to be filled in.
-        model: whose tensors.
-        mapped: stored tensors by name.
-    """
-
-    def __init__(self, weights: Weights, model: nn.Module, mapped: Mapping[str, Tensor]) -> None:
-        self.folder = weights.folder
-        self.state: dict[str, Tensor] = model.state_dict(keep_vars=True)
-        self.values: list[Mapping[str, Tensor]] = []
-        """What the tensors of the model will be, by their names."""
-        self.later: list[tuple[Assignment, list[Tensor | None]]] = []
-        """What they are made of once it has been read, where a plugin's key map changes numbers on the way."""
-        self.places: dict[str, Place] = {}
-        """Of the stored tensors, which are to be read there."""
-        self.mapped: dict[str, Tensor] = {}
-        """Those that stay in the file."""
-        for plan in weights.plans:
-            if not any(target in self.state for target in plan.targets):
-                continue
-            sources = [name for name in plan.sources if name is not None]
-            if len(plan.sources) == 1 and sources[0] in mapped:
-                self.mapped[sources[0]] = mapped[sources[0]]
-                self.values.append(plan.apply([mapped[sources[0]]], views=True) or {})
-            else:
-                dtype = reduce(torch.promote_types, (weights.stored[name].dtype for name in sources))
-                targets = {name: empty(weights.tensors[name], dtype) for name in plan.targets if name is not None}
-                places = plan.places(targets)
-                if places is None:
-                    stored = {name: empty(weights.stored[name].shape, weights.stored[name].dtype) for name in sources}
-                    self.later.append((plan, [None if name is None else stored[name] for name in plan.sources]))
-                    places = {name: Place((memory,)) for name, memory in stored.items()}
-                else:
-                    self.values.append(targets)
-                self.places |= places
-
-    def fill(self) -> None:
-        """Give it to the model, once it has been read."""
-        self.values += [plan.apply(found) or {} for plan, found in self.later]
-        filled: dict[int, str] = {}
-        for name, value in ((name, value) for values in self.values for name, value in values.items()):
-            if name not in self.state:
-                continue
-            target = self.state[name]
-            first = filled.setdefault(id(target), name)
-            if first == name:
-                target.data = value.to(target.device)
-            elif not torch.equal(_bytes(target), _bytes(value)):
+    def _fill(self, model: nn.Module, values: Mapping[str, Tensor]) -> None:
+        """Give the values to the model: a tensor in memory takes the new memory, one on the meta device is replaced."""
+        state: dict[str, Tensor] = model.state_dict(keep_vars=True)
+        first: dict[int, str] = {}
+        for name, value in values.items():
+            twin = first.setdefault(id(state[name]), name)
+            if twin != name and not torch.equal(_bytes(values[twin]), _bytes(value)):
                 raise CheckpointMismatchError(
-                    f"the model has one tensor for {first} and {name}, and the file two that differ",
+                    f"the model has one tensor for {twin} and {name}, and the file two that differ",
                     path=self.folder, hint="set decoder.tie_word_embeddings to false in config.json",
                 )  # fmt: skip
+        made: dict[int, Tensor] = {}
+        for number, name in first.items():
+            target, value = state[name], values[name]
+            if not target.is_meta:
+                target.data = value.to(target.device)
+            elif isinstance(target, nn.Parameter):
+                made[number] = nn.Parameter(value, target.requires_grad)
+            else:
+                made[number] = value
+        if made:
+            model.load_state_dict({name: made.get(id(t), t) for name, t in state.items()}, strict=True, assign=True)
 
 
-def _shapes(assignment: Assignment, like: Sequence[Tensor | None]) -> dict[str, tuple[int, ...]] | None:
-    """Shapes of the targets for sources on the meta device; None where they cannot be joined or cut."""
-    if len({tensor.shape for tensor in like if tensor is not None}) > 1:
-        return None
-    targets = assignment.apply(like, views=True)
-    return None if targets is None else {name: tuple(tensor.shape) for name, tensor in targets.items()}
+def _check_file(file: WeightFile, record: FileRecord | None) -> None:
+    """Compare a file's size and header with the manifest's record."""
+    if record is None:
+        hint = "load with verify=False if you put it there"
+        raise CheckpointCorruptError("is not in the manifest", path=file.path, hint=hint)
+    wrong = f"{file.size:,} bytes instead of {record.size:,}" if file.size != record.size else ""
+    if record.header and isinstance(file, TensorFile) and file.header_sha256 != record.header:
+        wrong = wrong or "another sha256 of its header"
+    if wrong:
+        raise CheckpointCorruptError(f"not what was saved: {wrong}", path=file.path, hint=_EDITED)
+
+
+def _tensor_hashes(
+    manifest: Mapping[str, FileRecord] | None, files: Mapping[str, WeightFile], folder: object
+) -> dict[str, str]:
+    """The sha256 of each stored tensor, as far as the manifest has them."""
+    records = [] if manifest is None else [manifest[name] for name in files]
+    if not all(record.header for record in records):
+        warnings.warn(
+            f"{folder}: an earlier version saved it: `vedcore inspect --verify` compares its hashes, loading does not; "
+            "save it again to have both", UserWarning, stacklevel=4,
+        )  # fmt: skip
+    return {name: sha256 for record in records for name, sha256 in record.tensors.items()}
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _is_aligned(tensor: Tensor) -> bool:
+    return tensor.data_ptr() % tensor.dtype.itemsize == 0
 
 
 def _bytes(tensor: Tensor) -> Tensor:

@@ -1,9 +1,8 @@
-"""Which files of a folder hold its weights: one, or shards and their index; safetensors, or pickles."""
+"""The files of a folder that hold its weights: one, or shards and their index; safetensors, or pickles."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,14 +14,13 @@ from vedcore.errors import (
     CheckpointUnsafeError,
 )
 from vedcore.model_files import WEIGHT_LAYOUTS
-from vedcore.weights.hashing import FileRecord
 from vedcore.weights.safetensors_file import TensorFile
 from vedcore.weights.snapshot import Snapshot, check_name, json_object
 
 if TYPE_CHECKING:
     from vedcore.weights.torch_file import TorchFile
 
-__all__ = ["WeightFile", "check_hash", "open_weights", "record_of"]
+__all__ = ["WeightFile", "open_weights"]
 
 _AGAIN = "get the folder from its source again"
 WeightFile: TypeAlias = "TensorFile | TorchFile"
@@ -110,33 +108,3 @@ def _open_file(snapshot: Snapshot, name: str, index: str | None) -> WeightFile:
     from vedcore.weights.torch_file import TorchFile  # rarely needed
 
     return TorchFile(file, snapshot.path / name)
-
-
-def record_of(file: WeightFile, name: str, manifest: Mapping[str, FileRecord]) -> FileRecord:
-    """What the manifest has under ``name``, once the file is as long as it says.
-
-    Raises:
-        CheckpointCorruptError: it is not, or the manifest does not know it.
-    """
-    if name not in manifest:
-        hint = "load with verify=False if you put it there"
-        raise CheckpointCorruptError("is not in the manifest", path=file.path, hint=hint)
-    record = manifest[name]
-    if file.size != record.size:
-        raise _not_as_saved(file, f"{file.size:,} bytes instead of {record.size:,}")
-    return record
-
-
-def check_hash(file: WeightFile, record: FileRecord) -> None:
-    """Compare a file that was read, in blocks of the record's, with the record.
-
-    Raises:
-        CheckpointCorruptError: it is another.
-    """
-    if file.sha256 != record.sha256:
-        raise _not_as_saved(file, "another sha256")
-
-
-def _not_as_saved(file: WeightFile, what: str) -> CheckpointCorruptError:
-    hint = "get it from its source again, or load with verify=False if you changed it"
-    return CheckpointCorruptError(f"not what was saved: {what}", path=file.path, hint=hint)

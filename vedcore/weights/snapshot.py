@@ -1,13 +1,12 @@
 """Reading a folder: every file from the same save, whatever is exchanged meanwhile, and nothing from outside it.
 
-A file is opened by its plain name within the opened folder. Links are not followed, but for those that the Hugging
-Face cache is made of: ``../../blobs/<name>``, and from there to the store that its repositories share,
-``../../blobs/<2 digits>/<64 digits>``. FIFOs, devices and folders are refused without waiting on them.
+A file is opened by its plain name. Links are not followed, but for those that the Hugging Face cache is made of:
+``../../blobs/<name>``, and from there to the store that its repositories share, ``../../blobs/<2 digits>/<64 digits>``.
+FIFOs, devices and folders are refused without waiting on them. All of it works by paths, as every system has them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import io
@@ -29,7 +28,7 @@ from vedcore.errors import (
     CheckpointUnsafeError,
 )
 from vedcore.model_files import MANIFEST
-from vedcore.weights.hashing import FileRecord
+from vedcore.weights.manifest import FileRecord
 
 __all__ = ["Snapshot", "aside_of", "check_name", "json_object", "read_folder"]
 
@@ -83,7 +82,7 @@ def read_folder(folder: str | os.PathLike[str], read: Callable[[Snapshot], T]) -
 
 
 class Snapshot:
-    """An opened folder. Files that were opened once stay readable when the folder is replaced and dropped.
+    """An opened folder. A file that it has opened stays readable when the folder is replaced and dropped.
 
     Raises:
         CheckpointNotFoundError: no such folder, or not one.
@@ -92,7 +91,9 @@ class Snapshot:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.path = Path(folder)
         self._files: list[io.FileIO] = []
-        self._descriptor = self._open_folder()
+        self._where = Path(os.path.realpath(self._find_folder()))
+        self._pin = self._opened_folder()
+        self._identity = os.stat(self._where if self._pin is None else self._pin)
 
     def __enter__(self) -> Self:
         return self
@@ -100,19 +101,32 @@ class Snapshot:
     def __exit__(self, *exception: object) -> None:
         for file in self._files:
             file.close()
-        os.close(self._descriptor)
+        if self._pin is not None:
+            os.close(self._pin)
 
-    def _open_folder(self) -> int:
+    def _find_folder(self) -> Path:
+        """The folder, or where a saver keeps it for a moment."""
         for attempt in range(5):
             for path in (self.path, aside_of(Path(os.path.abspath(self.path)))):
                 try:
-                    return os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
+                    if stat.S_ISDIR(os.stat(path).st_mode):
+                        return path
                 except FileNotFoundError:
                     continue
                 except (OSError, ValueError) as error:
                     raise self._not_there(error) from None
+                raise self._not_there(NotADirectoryError(errno.ENOTDIR, "")) from None
             time.sleep(0.002 * attempt)  # between two renames of a saver, perhaps
         raise self._not_there(FileNotFoundError(errno.ENOENT, "no such folder"))
+
+    def _opened_folder(self) -> int | None:
+        """A descriptor of the folder, whose number no other folder can have meanwhile; None where no system has one."""
+        if not hasattr(os, "O_DIRECTORY"):
+            return None
+        try:
+            return os.open(self._where, os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0))
+        except OSError as error:
+            raise self._not_there(error) from None
 
     def _not_there(self, error: OSError | ValueError) -> CheckpointNotFoundError:
         what = {errno.ENOTDIR: "a file, not a folder", errno.EACCES: "permission denied"}
@@ -121,84 +135,76 @@ class Snapshot:
         return CheckpointNotFoundError(reason.lower(), path=self.path, hint=hint)
 
     def replaced(self) -> bool:
-        """Whether the folder's path means another folder by now."""
+        """True where the folder's path means another folder by now."""
         try:
-            return not os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
+            return not os.path.samestat(self._identity, os.stat(self._where))
         except OSError:
             return True
 
     def names(self) -> list[str]:
-        """What is in the folder, sorted."""
-        return sorted(os.listdir(self._descriptor))
+        """The names in the folder, sorted."""
+        try:
+            return sorted(os.listdir(self._where))
+        except OSError:  # dropped meanwhile
+            return []
 
     def listing(self) -> str:
-        """What is in the folder, for a message."""
+        """The names in the folder, for a message."""
         names = self.names()
         return f"there are: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}" if names else "it is empty"
 
     def has(self, name: str) -> bool:
-        """Whether there is anything of that name."""
-        try:
-            os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return True
+        """True where there is anything of that name."""
+        there = os.path.lexists(self._where / name)
+        self._require_here(name)
+        return there
 
     def open(self, name: str) -> io.FileIO:
         """A regular file, open until the snapshot is closed.
 
         Raises:
             CheckpointUnsafeError: no plain name, a link that leads out, a FIFO, a device or a folder.
-            CheckpointNotFoundError: not there, or not readable.
+            CheckpointNotFoundError: not there, or not readable; the folder was replaced meanwhile.
         """
         check_name(name, self.path)
         try:
-            descriptor = self._follow(name)
+            path = self._followed(name)
+            if not stat.S_ISREG(os.lstat(path).st_mode):  # opening a FIFO could wait for ever
+                raise self._unsafe(name, "not a regular file")
+            file = io.FileIO(path, "r", opener=_open_without_waiting)
         except FileNotFoundError:
             raise CheckpointNotFoundError("no such file", path=self.path / name, hint=self.listing()) from None
-        except CheckpointError:
-            raise
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            if error.errno in (errno.ENXIO, errno.ELOOP, errno.ENOTDIR):  # a socket; a link where the cache has none
-                raise self._unsafe(name, "not a regular file", "put the file itself there") from None
             raise CheckpointNotFoundError(reason, path=self.path / name, hint="check its permissions") from None
-        file = io.FileIO(descriptor, "r") if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
-        if file is None:
-            os.close(descriptor)
-            raise self._unsafe(name, "not a regular file", "put the file itself there")
         self._files.append(file)
+        if not os.path.samestat(os.fstat(file.fileno()), os.lstat(path)):
+            raise self._unsafe(name, "not a regular file")
+        self._require_here(name)
         return file
 
-    def _follow(self, name: str) -> int:
-        """Open the file, or what the cache has linked in its place."""
-        path = name
+    def _followed(self, name: str) -> str:
+        """The path of the file, or of what the cache has linked in its place."""
+        path = os.path.join(self._where, name)
         for allowed in _CACHE_LINKS:
-            try:
-                return self._open(path)
-            except OSError as error:
-                if error.errno not in (errno.ELOOP, errno.EMLINK):
-                    raise
-            link = os.readlink(path, dir_fd=self._descriptor)
-            if not allowed.fullmatch(link):
-                raise self._unsafe(name, f"a link to {link}", "put the file itself there")
-            path = link if path == name else f"../{link}"  # a blob's links start one folder further up
-        return self._open(path)
+            if not os.path.islink(path):
+                break
+            link = os.readlink(path)
+            if not allowed.fullmatch(link.replace(os.sep, "/")):
+                raise self._unsafe(name, f"a link to {link}")
+            path = os.path.normpath(os.path.join(os.path.dirname(path), link))
+        if os.path.realpath(path) != path:
+            raise self._unsafe(name, f"a link to {os.path.realpath(path)}")
+        return path
 
-    def _open(self, path: str) -> int:
-        """Open a file below the folder, or beside it in the cache; nothing on the way may be a link."""
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-        passing = flags | os.O_DIRECTORY | getattr(os, "O_PATH", 0)  # through folders that may not be listed, too
-        *folders, name = path.split("/")
-        with contextlib.ExitStack() as stack:
-            here = self._descriptor
-            for folder in folders:
-                here = os.open(folder, passing, dir_fd=here)
-                stack.callback(os.close, here)
-            return os.open(name, flags, dir_fd=here)
+    def _require_here(self, name: str) -> None:
+        """Refuse a name that was looked up in another folder, put in place of this one: `read_folder` starts anew."""
+        if self.replaced():
+            message = "the folder was replaced while it was read"
+            raise CheckpointNotFoundError(message, path=self.path / name, hint="load it again")
 
-    def _unsafe(self, name: str, what: str, hint: str) -> CheckpointUnsafeError:
-        return CheckpointUnsafeError(what, path=self.path / name, hint=hint)
+    def _unsafe(self, name: str, what: str) -> CheckpointUnsafeError:
+        return CheckpointUnsafeError(what, path=self.path / name, hint="put the file itself there")
 
     def read(self, name: str, limit: int = MAX_JSON_BYTES) -> bytes:
         """The bytes of a file of at most ``limit``.
@@ -232,6 +238,11 @@ class Snapshot:
                 raise CheckpointCorruptError("no size and sha256", path=path, field=short(name), hint=_ANEW)
             records[check_name(name, path)] = found
         return records
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Not even on a FIFO that was put in the file's place a moment ago; nor through a link."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
 
 
 def json_object(raw: bytes, path: object) -> dict[str, Any]:
