@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,20 +14,39 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from tests.weights.reading import read_all
-from vedcore.errors import CheckpointCorruptError, CheckpointError, CheckpointLimitError
+from vedcore.errors import CheckpointCorruptError, CheckpointError, CheckpointLimitError, NonFiniteError
 from vedcore.weights import safetensors_file
 from vedcore.weights.finite import is_finite
+from vedcore.weights.loading import Weights
 from vedcore.weights.safetensors_file import TensorFile
+from vedcore.weights.snapshot import Snapshot
 
 TENSORS = {"a": torch.arange(6, dtype=torch.float32).reshape(2, 3), "b": torch.tensor([1.5, -2.0]).bfloat16()}
 
 
-def read(path: Path, **options: Any) -> dict[str, torch.Tensor]:
+def read(path: Path) -> dict[str, torch.Tensor]:
     with open(path, "rb", buffering=0) as file:
         opened = TensorFile(file, path)
-        return read_all(opened, **options)
+        return {name: opened.get(name) for name in opened.tensors}
+
+
+class Bag(nn.Module):
+    """Tensors by any name."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        super().__init__()
+        for name, tensor in tensors.items():
+            self.register_buffer(name, torch.empty_like(tensor))
+
+
+def load(folder: Path, tensors: dict[str, torch.Tensor], *, mmap: bool) -> dict[str, torch.Tensor]:
+    """The tensors of a folder, as a model gets them."""
+    bag = Bag(tensors)
+    with Snapshot(folder) as snapshot:
+        Weights(snapshot).load_into(bag, check_finite=False, mmap=mmap)
+    return bag.state_dict()
 
 
 def with_header(header: object, data: bytes = b"") -> bytes:
@@ -57,8 +76,10 @@ def test_every_dtype_reads_bit_for_bit(tmp_path: Path, dtype: str, mmap: bool) -
         "scalar": torch.tensor(1).to(getattr(torch, dtype)),
         "none": torch.empty(0),
     }
-    save_file(tensors, tmp_path / "x.safetensors")
-    for name, tensor in read(tmp_path / "x.safetensors", mmap=mmap).items():
+    save_file(tensors, tmp_path / "model.safetensors")
+    found = load(tmp_path, tensors, mmap=mmap)
+    assert found.keys() == tensors.keys()
+    for name, tensor in found.items():
         assert tensor.dtype == tensors[name].dtype
         assert tensor.shape == tensors[name].shape
         assert tensor.is_contiguous()
@@ -183,62 +204,72 @@ def test_safetensors_itself_accepts_what_we_refuse(tmp_path: Path) -> None:
         pytest.fail("safetensors refuses duplicate names by now")
 
 
-@pytest.mark.parametrize("mmap", [False, True])
-def test_cut_while_it_is_read(good: Path, mmap: bool) -> None:
+def test_cut_while_it_is_read(good: Path) -> None:
     with open(good, "rb", buffering=0) as file:
         opened = TensorFile(file, good)
         with open(good, "r+b") as other:
             other.truncate(good.stat().st_size - 4)
         with pytest.raises(CheckpointCorruptError, match="cut while"):
-            read_all(opened, mmap=mmap)
+            opened.get("a")
 
 
-def test_only_what_is_asked_for_is_read_and_all_is_hashed(good: Path) -> None:
+def test_another_file_is_put_in_its_place_while_it_is_opened(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between our look at the header and the package's: what was looked at is what is read, or it is refused."""
+
+    def exchanged(path: str, framework: str) -> object:
+        save_file({"a": torch.zeros(2, 3), "b": torch.zeros(2).bfloat16()}, good.with_name("other"))
+        os.replace(good.with_name("other"), good)
+        return safe_open(path, framework)
+
+    monkeypatch.setattr(safetensors_file, "safe_open", exchanged)
+    with pytest.raises(CheckpointCorruptError, match="another file"):
+        read(good)
+
+
+def test_files_that_are_not_weights(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    for text, word in (
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        ("<!DOCTYPE html><html><body>404.</body></html>", "web page"), ("\n<HTML lang=en>", "web page"),
+        ('<?xml version="1.0"?><Error>AccessDenied</Error>', "web page"),
+    ):  # fmt: skip
+        path.write_text(text)
+        with pytest.raises(CheckpointCorruptError, match=rf"model.safetensors.*{word}"):
+            read(path)
+
+
+def test_the_hash_is_of_the_whole_file(good: Path) -> None:
     with open(good, "rb", buffering=0) as file:
         opened = TensorFile(file, good)
-        assert read_all(opened, ["b"], block=1 << 26)["b"].equal(TENSORS["b"])
-    assert opened.sha256 == (hashlib.sha256(good.read_bytes()).hexdigest(),)
-    with open(good, "rb", buffering=0) as file:
-        opened = TensorFile(file, good)
-        assert read_all(opened, ["a"])["a"].equal(TENSORS["a"])
-    assert opened.sha256 == ()
+        opened.get("b")
+        assert opened.sha256() == hashlib.sha256(good.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("block", [None, 1, 77, 1000, 1 << 26])
 @pytest.mark.parametrize("mmap", [False, True])
-def test_more_than_is_read_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mmap: bool, block: int | None
-) -> None:
-    monkeypatch.setattr(safetensors_file, "_PIECE", 64)
-    monkeypatch.setattr(safetensors_file, "_CHUNK", 200)
-    monkeypatch.setattr(safetensors_file, "_AHEAD", 3)
+def test_many_tensors_in_several_threads(tmp_path: Path, mmap: bool) -> None:
     tensors = {f"t{i:03}": torch.randn(i * i % 83) for i in range(100)}
     tensors["t050"][-1], tensors["t070"][2] = torch.nan, -torch.inf
-    path = tmp_path / "x.safetensors"
-    save_file(tensors, path)
-    with open(path, "rb", buffering=0) as file:
-        opened = TensorFile(file, path)
-        found = read_all(opened, mmap=mmap, block=block)
+    save_file(tensors, tmp_path / "model.safetensors")
+    found = load(tmp_path, tensors, mmap=mmap)
     assert all(found[name].view(torch.int32).equal(tensors[name].view(torch.int32)) for name in tensors)
-    assert opened.not_finite == ["t050", "t070"]
-    data = path.read_bytes()
-    starts = range(0, len(data), block) if block else ()
-    assert opened.sha256 == tuple(hashlib.sha256(data[at : at + (block or 0)]).hexdigest() for at in starts)
+    with Snapshot(tmp_path) as snapshot, pytest.raises(NonFiniteError, match="t050, t070"):
+        Weights(snapshot).load_into(Bag(tensors), mmap=mmap)
 
 
 @pytest.mark.parametrize("mmap", [False, True])
 def test_tensors_that_are_not_aligned(tmp_path: Path, mmap: bool) -> None:
     entries = {"odd": entry("U8", (1,), (0, 1)), "x": entry("F32", (2,), (1, 9)), "y": entry("F64", (1,), (9, 17))}
-    path = tmp_path / "x.safetensors"
+    path = tmp_path / "model.safetensors"
     path.write_bytes(with_header(entries, b"\1" + torch.tensor([1.5, -2.0]).numpy().tobytes() + bytes(8)))
-    found = read(path, mmap=mmap)
+    tensors = {"odd": torch.ones(1).byte(), "x": torch.ones(2), "y": torch.ones(1).double()}
+    found = load(tmp_path, tensors, mmap=mmap)
     assert found["x"].tolist() == [1.5, -2.0]
     assert all(tensor.data_ptr() % tensor.dtype.itemsize == 0 for tensor in found.values())
 
 
 def test_a_mapped_tensor_is_written_to_in_memory_alone(good: Path) -> None:
     before = good.read_bytes()
-    read(good, mmap=True)["a"].zero_()
+    load(good.parent, TENSORS, mmap=True)["a"].zero_()
     assert good.read_bytes() == before
 
 

@@ -56,6 +56,7 @@ class NativeFormat(Format):
         *,
         max_shard_size: int | str = "5GB",
         weights_dtype: str | torch.dtype | None = None,
+        hashes: bool = True,
         **unknown: Any,
     ) -> None:
         """Write the model.
@@ -65,13 +66,14 @@ class NativeFormat(Format):
             folder: made, or exchanged as a whole for the new one; see `vedcore.weights.folder`.
             max_shard_size: bytes, or text such as ``"500MB"``; larger weights become several files and an index.
             weights_dtype: store numbers in this type, such as ``"float16"``; what is loaded has the model's own again.
+            hashes: False leaves the sha256 of each tensor out of the manifest, and half of a second a gigabyte.
 
         Raises:
             CheckpointWriteError: it cannot be written; what was there before is unchanged.
         """
         if unknown:
             raise UsageError(
-                "unknown option", field=next(iter(unknown)), hint="there are max_shard_size, weights_dtype"
+                "unknown option", field=next(iter(unknown)), hint="there are max_shard_size, weights_dtype, hashes"
             )
         config = model.config.model_copy(update={"tokenizer": _tokenizer_name(model), "pretrained": False})
         files: dict[str, bytes | Written] = {
@@ -79,7 +81,7 @@ class NativeFormat(Format):
             GENERATION_CONFIG: json_bytes(model.generation_config.model_dump(mode="json", exclude_none=True)),
             CARD: model_card(model, config).encode(),
             **model.processor.to_files(),
-            **weight_files(model.state_dict(), max_shard_size, torch_dtype(weights_dtype)),
+            **weight_files(model.state_dict(), max_shard_size, torch_dtype(weights_dtype), hashes=hashes),
         }
         save_folder(folder, files, replaces=MODEL_FILES)
 

@@ -62,6 +62,7 @@ class TransformersFormat(Format):
         *,
         max_shard_size: int | str = "5GB",
         weights_dtype: str | torch.dtype | None = None,
+        hashes: bool = True,
         part: str | None = None,
         **unknown: Any,
     ) -> None:
@@ -72,6 +73,7 @@ class TransformersFormat(Format):
             folder: made, or exchanged as a whole for the new one; see `vedcore.weights.folder`.
             max_shard_size: bytes, or text such as ``"500MB"``; larger weights become several files and an index.
             weights_dtype: store numbers in this type, such as ``"float16"``.
+            hashes: False leaves the sha256 of each tensor out of the manifest, and half of a second a gigabyte.
             part: ``"encoder"`` or ``"decoder"`` writes that part alone, as a checkpoint of its own class.
 
         Raises:
@@ -79,7 +81,7 @@ class TransformersFormat(Format):
             CheckpointWriteError: it cannot be written; what was there before is unchanged.
         """
         if unknown:
-            hint = "there are max_shard_size, weights_dtype, part"
+            hint = "there are max_shard_size, weights_dtype, hashes, part"
             raise UsageError("unknown option", field=next(iter(unknown)), hint=hint)
         if part not in (None, "encoder", "decoder"):
             raise UsageError(f"no part {part!r}", field="part", hint="name encoder or decoder")
@@ -102,7 +104,10 @@ class TransformersFormat(Format):
             for half in (encoder, decoder):
                 tensors |= {f"{half.kind}.{name}": tensor for name, tensor in half.tensors().items()}
         config["dtype"] = str(dtype or next(t.dtype for t in tensors.values())).removeprefix("torch.")
-        files: dict[str, bytes | Written] = {CONFIG: json_bytes(config), **weight_files(tensors, max_shard_size, dtype)}
+        files: dict[str, bytes | Written] = {
+            CONFIG: json_bytes(config),
+            **weight_files(tensors, max_shard_size, dtype, hashes=hashes),
+        }
         if part != "decoder":
             files[PREPROCESSOR_CONFIG] = json_bytes(write_image_processor(model.processor.preprocessing))
         if part != "encoder":

@@ -79,7 +79,9 @@ class TensorFile:
         try:
             self._opened = safe_open(file.name, "pt")
         except SafetensorError as error:
-            raise self._corrupt(str(error).removeprefix("Error while deserializing header: ")) from None
+            named = re.search(r"tensor `(.*)`", str(error))
+            message = str(error).removeprefix("Error while deserializing header: ")
+            raise self._corrupt(message, named and named[1]) from None
         except OSError as error:
             message = f"cannot be read: {error.strerror or error}"
             raise CheckpointError(message, path=path, hint="check the disk") from None

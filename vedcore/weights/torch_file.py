@@ -1,15 +1,14 @@
 """Files of ``torch.save``, ``pytorch_model.bin``: read by torch's restricted unpickler, between two looks of our own.
 
-Before: the archive's listing, and every global that the pickle asks for, by name. After: every tensor against its
-storage, and every storage against the archive. Nothing of a file is ever run. A pickle made with malice can still keep
-the process busy, as in every library that reads such files; safetensors cannot.
+Before: the archive's listing and checksums, and the pickle (`vedcore.weights.pickled`). After: every tensor against its
+storage, and every storage against the archive. Nothing of a file is ever run.
 """
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
-import pickletools
 import re
 import struct
 import warnings
@@ -27,29 +26,21 @@ from vedcore.errors import (
     CheckpointMismatchError,
     CheckpointUnsafeError,
 )
+from vedcore.weights.pickled import AGAIN, SAFER, check_pickle, unsafe
 from vedcore.weights.safetensors_file import StoredTensor, not_weights, require_same_file, whole_sha256
 
 __all__ = ["TorchFile"]
 
 MAX_PICKLE_BYTES = 8 << 20
-MAX_OPERATIONS = 300_000
-"""About 9,000 tensors."""
 MAX_DIRECTORY_BYTES = 2 << 20
 """About 25,000 entries of a zip archive."""
-_AGAIN = "get the file from its source again"
-_SAFER = "get it as safetensors, or save only the state_dict()"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The first pickle of torch's format before 1.6."""
+codecs.lookup("cp437")  # zipfile would import it when a file has such a name
 _CONTAINERS = {
     b"7z\xbc\xaf\x27\x1c": "7z", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"Rar!": "rar",
     b"\x28\xb5\x2f\xfd": "zstandard", b"PK\x05\x06": "empty zip",
 }  # fmt: skip
-_NEEDED = re.compile(
-    r"collections\.OrderedDict|torch\._utils\._rebuild_(tensor(_v[23])?|parameter)"
-    r"|torch\.(storage\.Untyped|\w+)Storage|torch\.(b?float|u?int|bool|complex)\w*"
-)
-"""The globals that weights need."""
-_OTHER_TENSORS = ("torch._utils._rebuild_", "torch._tensor._rebuild_", "torch.serialization._get_layout")
 
 
 class TorchFile:
@@ -70,11 +61,9 @@ class TorchFile:
         CheckpointLimitError: a pickle or a directory beyond what is sane.
     """
 
-    metadata: dict[str, str]
-
     def __init__(self, file: io.FileIO, path: str | os.PathLike[str]) -> None:
         self.path = path
-        self.metadata = {}
+        self.metadata: dict[str, str] = {}
         self._file = file
         self.size = os.fstat(file.fileno()).st_size
         try:
@@ -110,7 +99,7 @@ class TorchFile:
             CheckpointCorruptError: the file was cut meanwhile.
         """
         if os.fstat(self._file.fileno()).st_size != self.size:
-            raise CheckpointCorruptError("the file was cut while it was read", path=self.path, hint=_AGAIN)
+            raise CheckpointCorruptError("the file was cut while it was read", path=self.path, hint=AGAIN)
         return self._state[name].resolve_conj().resolve_neg().contiguous()
 
     def _value(self) -> tuple[object, set[int] | None]:
@@ -125,7 +114,7 @@ class TorchFile:
             self._refuse(head)
         stream = io.BytesIO(self._read(self.size))
         for _ in range(5):  # magic, version, system, tensors, keys
-            _check_globals(stream)
+            check_pickle(stream)
         stream.seek(0)  # not by its path: torch would try to unpack it as tar first, which writes files
         return _load(stream, mmap=False), None
 
@@ -140,13 +129,14 @@ class TorchFile:
         container = next((name for magic, name in _CONTAINERS.items() if head.startswith(magic)), "")
         if container or head[257:262] == b"ustar":
             message = f"a {container or 'tar'} archive, and not one of torch.save"
-            raise CheckpointUnsafeError(message, hint=_SAFER)
+            raise CheckpointUnsafeError(message, hint=SAFER)
         if (error := not_weights(head, self.path)) is not None:
             raise error
-        is_whole = _check_globals(io.BytesIO(self._read(MAX_PICKLE_BYTES)), strict=head[:1] == b"\x80")
-        if not is_whole:
+        stream = io.BytesIO(self._read(MAX_PICKLE_BYTES))
+        whole = [check_pickle(stream, strict=head[:1] == b"\x80") for _ in range(4)]  # of the older format
+        if not whole[0]:
             raise _corrupt(f"begins with {short(head[:16])}, and is not a file of torch.save")
-        raise CheckpointMismatchError("a pickle that torch.load does not read", hint=_SAFER)
+        raise CheckpointMismatchError("a pickle that torch.load does not read", hint=SAFER)
 
     def _check_archive(self) -> set[int]:
         """Refuse an archive that is not as ``torch.save`` writes it; the sizes of its members otherwise."""
@@ -157,12 +147,12 @@ class TorchFile:
                 top = next(iter(entries)).partition("/")[0]
                 pickle = entries.get(f"{top}/data.pkl")
                 if f"{top}/constants.pkl" in entries:
-                    raise CheckpointUnsafeError("a TorchScript archive, which is code; nothing was run", hint=_SAFER)
+                    raise CheckpointUnsafeError("a TorchScript archive, which is code; nothing was run", hint=SAFER)
                 if pickle is None:
                     raise _corrupt("a zip archive without data.pkl")
                 if pickle.file_size > MAX_PICKLE_BYTES:
                     raise _limit(f"a pickle of {pickle.file_size:,} bytes, and at most {MAX_PICKLE_BYTES:,} are read")
-                _check_globals(io.BytesIO(archive.read(pickle)))
+                check_pickle(io.BytesIO(archive.read(pickle)))
                 damaged = archive.testzip()  # torch looks at the checksums of some members only
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, EOFError, LookupError) as error:
             raise _corrupt(f"a damaged zip archive: {error}") from None
@@ -194,9 +184,12 @@ def _load(source: str | io.BytesIO, *, mmap: bool) -> object:
     except Exception as error:
         if "allocate memory" in str(error):  # torch's allocator has no MemoryError
             raise MemoryError(str(error)) from None
+        if isinstance(error, AttributeError) and "UntypedStorage" in str(error):
+            message = "numbers of a type that torch.load does not read from this older format"
+            raise CheckpointMismatchError(message, hint=SAFER) from None
         found = re.search(r"GLOBAL (\S+)", str(error))
         if found:
-            raise _unsafe(found[1]) from None
+            raise unsafe(found[1]) from None
         raise _corrupt(f"cannot be read: {str(error).strip().partition(chr(10))[0]}") from None
 
 
@@ -207,88 +200,56 @@ def _checked_entries(found: list[zipfile.ZipInfo], size: int) -> dict[str, zipfi
         name = entry.orig_filename
         parts = name.split("/")
         if len(parts) < 2 or {"", ".", ".."} & set(parts) or name[1:2] == ":" or set("\\\0") & set(name):
-            raise CheckpointUnsafeError(f"the archive has {short(name)}, which is not a plain name", hint=_AGAIN)
+            raise CheckpointUnsafeError(f"the archive has {short(name)}, which is not a plain name", hint=AGAIN)
         if name in entries:
-            raise CheckpointUnsafeError(f"the archive has {short(name)} twice", hint=_AGAIN)
+            raise CheckpointUnsafeError(f"the archive has {short(name)} twice", hint=AGAIN)
         if parts[0] != found[0].orig_filename.partition("/")[0]:
-            raise CheckpointUnsafeError(f"the archive has {short(name)} beside its one folder", hint=_AGAIN)
+            raise CheckpointUnsafeError(f"the archive has {short(name)} beside its one folder", hint=AGAIN)
         if (entry.compress_type, entry.flag_bits & 1, entry.compress_size) != (zipfile.ZIP_STORED, 0, entry.file_size):
-            raise CheckpointUnsafeError(f"{short(name)} is compressed, and torch.save never does", hint=_AGAIN)
+            raise CheckpointUnsafeError(f"{short(name)} is compressed, and torch.save never does", hint=AGAIN)
         if entry.external_attr & 0x10:  # torch would read a folder as nothing, and leave memory as it is
-            raise CheckpointUnsafeError(f"{short(name)} says that it is a folder", hint=_AGAIN)
+            raise CheckpointUnsafeError(f"{short(name)} says that it is a folder", hint=AGAIN)
         entries[name] = entry
     if not entries:
         raise _corrupt("an empty zip archive")
     if sum(entry.file_size for entry in found) > size:
-        raise CheckpointUnsafeError("members of the archive overlap", hint=_AGAIN)
+        raise CheckpointUnsafeError("members of the archive overlap", hint=AGAIN)
     return entries
-
-
-def _check_globals(stream: io.BytesIO, *, strict: bool = True) -> bool:
-    """Refuse a pickle that asks for what weights do not need, in any protocol; False where it is cut.
-
-    Args:
-        stream: at its beginning; left after its last byte.
-        strict: False forgives a global in a pickle that is cut: text that begins with c looks like one.
-    """
-    names: list[str] = []
-    texts: list[str] = []
-    try:
-        for count, (operation, argument, _) in enumerate(pickletools.genops(stream)):
-            if operation.name in ("GLOBAL", "INST"):
-                names.append(str(argument).replace(" ", ".", 1))
-            elif operation.name == "STACK_GLOBAL":
-                names.append(".".join(texts[-2:]))
-            elif isinstance(argument, str):
-                texts.append(argument)
-            if count > MAX_OPERATIONS:
-                raise _limit(f"a pickle of more than {MAX_OPERATIONS:,} operations")
-        is_whole = True
-    except ValueError:
-        is_whole = False
-    for name in names if is_whole or strict else ():
-        if name.startswith(_OTHER_TENSORS) and not _NEEDED.fullmatch(name):
-            raise CheckpointMismatchError(f"a tensor that is not plain and dense ({name})", hint=_SAFER)
-        if not _NEEDED.fullmatch(name):
-            raise _unsafe(name)
-    return is_whole
 
 
 def _unwrapped(value: object) -> tuple[str, dict[str, Tensor]]:
     """The key that the tensors are under, or none, and the tensors."""
     if not isinstance(value, dict):
         kind = "one tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise CheckpointMismatchError(f"{kind}, not tensors by name", hint=_SAFER)
+        raise CheckpointMismatchError(f"{kind}, not tensors by name", hint=SAFER)
     if set(getattr(value, "__dict__", ())) - {"_metadata"}:
-        raise CheckpointUnsafeError("its pickle sets attributes; nothing was run", hint=_SAFER)
+        raise CheckpointUnsafeError("its pickle sets attributes; nothing was run", hint=SAFER)
     wrapper = next((key for key in ("state_dict", "model") if isinstance(value.get(key), dict)), "")
     state = value[wrapper] if wrapper else value
+    if not state:
+        raise CheckpointMismatchError("no tensors in it", hint=SAFER)
     for name, tensor in state.items():
         if not isinstance(name, str):
-            raise CheckpointMismatchError(f"a name that is a {type(name).__name__}, not text", hint=_SAFER)
+            shown = short(name) if isinstance(name, int) else f"a {type(name).__name__}"  # which may be large
+            raise CheckpointMismatchError(f"a name that is {shown}, not text", hint=SAFER)
         if not isinstance(tensor, Tensor):
             message = f"of type {type(tensor).__name__}, not a tensor"
-            raise CheckpointMismatchError(message, field=short(name), hint=_SAFER)
+            raise CheckpointMismatchError(message, field=short(name), hint=SAFER)
     return wrapper, state
 
 
 def _check_storage(tensor: Tensor, sizes: set[int] | None) -> None:
     """Refuse a tensor of more numbers than are stored for it, and a storage that is not one of the archive's."""
     if tensor.layout != torch.strided or tensor.is_meta:
-        raise CheckpointMismatchError("a tensor that is not plain and dense", hint=_SAFER)
+        raise CheckpointMismatchError("a tensor that is not plain and dense", hint=SAFER)
     held = tensor.untyped_storage().nbytes()
     if tensor.nbytes > held or (sizes is not None and held not in sizes):
         raise _corrupt(f"a tensor of size {short(tuple(tensor.shape))} in a storage of {held:,} bytes")
 
 
-def _unsafe(name: str) -> CheckpointUnsafeError:
-    message = f"its pickle asks for {name[:80]}, which no weights need; nothing was run"
-    return CheckpointUnsafeError(message, hint=_SAFER)
-
-
 def _corrupt(message: str) -> CheckpointCorruptError:
-    return CheckpointCorruptError(message, hint=_AGAIN)
+    return CheckpointCorruptError(message, hint=AGAIN)
 
 
 def _limit(message: str) -> CheckpointLimitError:
-    return CheckpointLimitError(message, hint=_AGAIN)
+    return CheckpointLimitError(message, hint=AGAIN)
