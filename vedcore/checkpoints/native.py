@@ -66,7 +66,7 @@ class NativeFormat(Format):
             folder: made, or exchanged as a whole for the new one; see `vedcore.weights.folder`.
             max_shard_size: bytes, or text such as ``"500MB"``; larger weights become several files and an index.
             weights_dtype: store numbers in this type, such as ``"float16"``; what is loaded has the model's own again.
-            hashes: False leaves the sha256 of each tensor out of the manifest, and half of a second a gigabyte.
+            hashes: False leaves the sha256 of each tensor out of the manifest, for who does not want to pay for it.
 
         Raises:
             CheckpointWriteError: it cannot be written; what was there before is unchanged.
