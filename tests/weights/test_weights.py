@@ -217,6 +217,41 @@ def test_a_shape_names_the_setting(tmp_path: Path) -> None:
         load(folder, nn.ModuleDict({"decoder": Net(width=5)}), settings={"decoder.n_embd": 5, "encoder.depth": 5})
 
 
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64, torch.int64])
+def test_another_kind_of_number(tmp_path: Path, dtype: torch.dtype, strict: bool) -> None:
+    """Quantized weights are not taken for real ones; another width of the same kind is the model's new type."""
+    folder = save(Net(), tmp_path / "m")
+    rewrite(folder, lambda tensors: tensors.update({"layer.weight": tensors["layer.weight"].to(dtype)}))
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(CheckpointMismatchError, match=rf"1 of another kind.*layer.weight {name} instead of float32"):
+        load(folder, Net(), verify=False, strict=strict)
+    folder = save(Net().to(torch.float64), tmp_path / "double")
+    assert load(folder, Net()).layer.weight.dtype == torch.float64
+
+
+def test_a_counter_that_is_a_real_number(tmp_path: Path) -> None:
+    folder = save(Net(), tmp_path / "m")
+    rewrite(folder, lambda tensors: tensors.update(counter=torch.tensor(7.0)))
+    with pytest.raises(CheckpointMismatchError, match=r"counter float32 instead of int64"):
+        load(folder, Net(), verify=False)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("mmap", [True, False])
+def test_a_model_on_the_meta_device(tmp_path: Path, tied: bool, mmap: bool) -> None:
+    """It is filled at once, with its ties, and knows what is to be trained."""
+    model = Net(tied)
+    folder = save(model, tmp_path / "m")
+    with torch.device("meta"):
+        empty = Net(tied)
+    empty.layer.bias.requires_grad_(False)
+    assert_same(model, load(folder, empty, mmap=mmap))
+    assert (empty.head.weight is empty.embed.weight) == tied
+    assert (empty.layer.weight.requires_grad, empty.layer.bias.requires_grad) == (True, False)
+    assert not any(tensor.is_meta for tensor in empty.state_dict().values())
+
+
 def test_not_strict_takes_what_fits_and_says_so(tmp_path: Path) -> None:
     folder = save(Net(), tmp_path / "m")
     rewrite(folder, lambda tensors: tensors.update({"more": tensors.pop("layer.bias")}))
