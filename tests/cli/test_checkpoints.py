@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -263,10 +264,14 @@ def test_a_changed_byte_is_seen_by_its_hash(run: Run, tiny: Path) -> None:
 
 
 def test_a_disk_that_cannot_read_is_told(run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(descriptor: int, size: int, at: int) -> bytes:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    class Failing(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes | None:
+            if self.tell() > 8 + int.from_bytes(header, "little"):  # beyond what says which tensors there are
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().read(-1 if size is None else size)
 
-    monkeypatch.setattr(os, "pread", fails)
+    header = next(tiny.glob("*.safetensors")).read_bytes()[:8]
+    monkeypatch.setattr(io, "FileIO", Failing)
     found = json.loads((done := run("inspect", tiny, "--verify", "--json")).stdout)
     assert (done.returncode, done.stderr) == (1, "")
     assert any("safetensors: cannot be read: input/output error" in problem for problem in found["problems"])

@@ -790,19 +790,3 @@ def test_parts_that_need_numbers_are_not_refused(foreign: Any) -> None:
 
     foreign(Encoder, gives=gives)
     assert vedcore.compose("theirs", GPT2).encoder.hidden_size == 6
-
-
-def test_what_was_laid_out_takes_memory_as_it_is() -> None:
-    """Ties stay, buffers are moved, and torch's own lists of parameters (timm's sequencer2d has such) follow."""
-    with torch.device("meta"):
-        parts = nn.ModuleDict(
-            {"a": nn.Linear(3, 3), "b": nn.Linear(3, 3), "lstm": nn.LSTM(3, 4), "norm": nn.BatchNorm1d(3)}
-        )
-        parts["b"].weight = parts["a"].weight
-        parts["a"].bias.requires_grad_(False)
-    composer._take_memory(parts)
-    assert not any(tensor.is_meta for tensor in parts.state_dict().values())
-    assert parts["a"].weight is parts["b"].weight
-    assert [p.requires_grad for p in parts["a"].parameters()] == [True, False]
-    assert parts["norm"].num_batches_tracked.dtype == torch.long
-    assert parts["lstm"](torch.zeros(2, 1, 3))[0].shape == (2, 1, 4)

@@ -217,6 +217,30 @@ def test_a_shape_names_the_setting(tmp_path: Path) -> None:
         load(folder, nn.ModuleDict({"decoder": Net(width=5)}), settings={"decoder.n_embd": 5, "encoder.depth": 5})
 
 
+def test_what_was_laid_out_is_filled_as_it_is(tmp_path: Path) -> None:
+    """Ties stay, buffers are moved, and torch's own lists of parameters (timm's sequencer2d has such) follow."""
+
+    def laid_out() -> nn.ModuleDict:
+        parts = nn.ModuleDict(
+            {"a": nn.Linear(3, 3), "b": nn.Linear(3, 3), "lstm": nn.LSTM(3, 4), "norm": nn.BatchNorm1d(3)}
+        )
+        parts["b"].weight = parts["a"].weight
+        parts["a"].bias.requires_grad_(False)
+        return parts
+
+    made = laid_out()
+    save_folder(tmp_path / "m", weight_files(made.state_dict()))
+    with torch.device("meta"):
+        parts = laid_out()
+    assert_same(made, load(tmp_path / "m", parts))
+    assert not any(tensor.is_meta for tensor in parts.state_dict().values())
+    assert parts["a"].weight is parts["b"].weight
+    assert [p.requires_grad for p in parts["a"].parameters()] == [True, False]
+    assert parts["norm"].num_batches_tracked.dtype == torch.long
+    x = torch.randn(2, 1, 3)
+    assert parts["lstm"](x)[0].equal(made["lstm"](x)[0])
+
+
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64, torch.int64])
 def test_another_kind_of_number(tmp_path: Path, dtype: torch.dtype, strict: bool) -> None:

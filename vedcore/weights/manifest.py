@@ -26,13 +26,12 @@ _SMALLEST_BLOCK = 1 << 20
 """Bytes of a block at least: a manifest may be of anybody."""
 
 
-class HashedTensors(Protocol):
-    """A file of tensors, as `vedcore.weights.safetensors_file` has it."""
+class TensorSpans(Protocol):
+    """Where a file has its tensors, as `vedcore.weights.safetensors_file` finds it."""
 
     header_sha256: str
-
-    def get(self, name: str) -> Tensor:
-        """A tensor by its name."""
+    spans: Mapping[str, tuple[int, int]]
+    """Names of tensors to their first byte and the one after their last."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +76,23 @@ class FileRecord:
             return {"size": self.size, "header": self.header, "tensors": dict(self.tensors)}
         return {"size": self.size, "sha256": self.sha256}
 
-    def difference(self, file: io.FileIO, tensors: HashedTensors | None = None) -> str:
+    def difference(self, file: io.FileIO, tensors: TensorSpans | None = None) -> str:
         """How the bytes of an opened file differ from the record, in words; empty where they do not.
 
+        They are read, and not mapped: a disk that fails is an error and not the end of the process.
+
         Args:
-            file: it is read from its beginning.
+            file: it is read where it is needed.
             tensors: the same file, where it holds tensors.
 
         Raises:
             OSError: it cannot be read.
         """
         if self.header and tensors is not None:
-            if tensors.header_sha256 != self.header:
-                return "has a header that is not what its sha256 says"
-            changed = [name for name, due in self.tensors.items() if tensor_sha256(tensors.get(name)) != due]
-            return f"has {changed[0]}, which is not what its sha256 says" if changed else ""
+            hashes = {name: _sha256(file, *span) for name, span in tensors.spans.items() if name in self.tensors}
+            changed = next((name for name, due in self.tensors.items() if hashes.get(name) != due), "")
+            changed = changed if tensors.header_sha256 == self.header else "the header"
+            return f"is not what its sha256 says: {changed}" if changed else ""
         same = file_sha256(file, self.block_size or None) == (self.blocks or (self.sha256,))
         return "" if same else "is not what its sha256 says"
 
@@ -102,16 +103,19 @@ def file_sha256(file: io.FileIO, block_size: int | None = None) -> tuple[str, ..
     Raises:
         OSError: it cannot be read.
     """
-    file.seek(0)
     size = os.fstat(file.fileno()).st_size
-    hashes = []
-    for start in range(0, max(size, 1), block_size or max(size, 1)):
-        digest, left = hashlib.sha256(), min(block_size or size, size - start)
-        while left and (chunk := file.read(min(_CHUNK, left))):
-            digest.update(chunk)
-            left -= len(chunk)
-        hashes.append(digest.hexdigest())
-    return tuple(hashes)
+    step = block_size or max(size, 1)
+    return tuple(_sha256(file, start, min(start + step, size)) for start in range(0, max(size, 1), step))
+
+
+def _sha256(file: io.FileIO, start: int, stop: int) -> str:
+    """The sha256 of some bytes of a file; of what is there, where it is shorter."""
+    digest, left = hashlib.sha256(), stop - start
+    file.seek(start)
+    while left and (chunk := file.read(min(_CHUNK, left))):
+        digest.update(chunk)
+        left -= len(chunk)
+    return digest.hexdigest()
 
 
 def tensor_sha256(tensor: Tensor) -> str:

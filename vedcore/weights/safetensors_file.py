@@ -14,6 +14,7 @@ import io
 import math
 import os
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -73,6 +74,10 @@ class TensorFile:
         entries = [self._entry(name, entry) for name, entry in data.items()]
         self.tensors = {name: tensor for name, tensor, _, _ in sorted(entries, key=lambda entry: entry[2:])}
         """By name, in the order of the file."""
+        self.spans: Mapping[str, tuple[int, int]] = {
+            name: (len(header) + start, len(header) + stop) for name, _, start, stop in entries
+        }
+        """Names of tensors to their first byte in the file and the one after their last."""
         announced, found = max((stop for *_, stop in entries), default=0), self.size - len(header)
         if announced != found:
             raise self._corrupt(f"{found:,} bytes of tensors, and the header announces {announced:,}")
