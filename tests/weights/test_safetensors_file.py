@@ -222,8 +222,18 @@ def test_another_file_is_put_in_its_place_while_it_is_opened(good: Path, monkeyp
         return safe_open(path, framework)
 
     monkeypatch.setattr(safetensors_file, "safe_open", exchanged)
+    monkeypatch.setattr(os.path, "exists", lambda path: False)  # no /proc
     with pytest.raises(CheckpointCorruptError, match="another file"):
         read(good)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux to name an open file")
+def test_an_opened_file_is_read_whatever_stands_in_its_place(good: Path) -> None:
+    with open(good, "rb", buffering=0) as file:
+        opened = TensorFile(file, good)
+        save_file({"a": torch.zeros(9)}, good.with_name("other"))
+        os.replace(good.with_name("other"), good)
+        assert opened.get("a").equal(TENSORS["a"])
 
 
 def test_files_that_are_not_weights(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import io
 import math
 import os
 import re
+import threading
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,9 +27,10 @@ from vedcore.errors import CheckpointCorruptError, CheckpointError, CheckpointLi
 from vedcore.weights.manifest import file_sha256
 from vedcore.weights.snapshot import json_object
 
-__all__ = ["DTYPES", "StoredTensor", "TensorFile", "not_weights", "require_same_file", "whole_sha256"]
+__all__ = ["DTYPES", "StoredTensor", "TensorFile", "not_weights", "path_of", "require_same_file", "whole_sha256"]
 
 MAX_HEADER_BYTES = 16 << 20
+_REMAP_BYTES = 32 << 20
 _AGAIN = "get the file from its source again"
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -81,16 +83,22 @@ class TensorFile:
         announced, found = max((stop for *_, stop in entries), default=0), self.size - len(header)
         if announced != found:
             raise self._corrupt(f"{found:,} bytes of tensors, and the header announces {announced:,}")
+        self._mapped = _Mapped()
+        self._map()
+
+    def _map(self) -> Any:
+        """The file, mapped by the package, which looks at the whole header."""
         try:
-            self._opened = safe_open(file.name, "pt")
+            return safe_open(path_of(self._file), "pt")
         except SafetensorError as error:
             named = re.search(r"tensor `(.*)`", str(error))
             message = str(error).removeprefix("Error while deserializing header: ")
             raise self._corrupt(message, named and named[1]) from None
         except OSError as error:
             message = f"cannot be read: {error.strerror or error}"
-            raise CheckpointError(message, path=path, hint="check the disk") from None
-        require_same_file(file, path)
+            raise CheckpointError(message, path=self.path, hint="check the disk") from None
+        finally:
+            require_same_file(self._file, self.path)
 
     def _corrupt(self, message: str, tensor: str | None = None) -> CheckpointCorruptError:
         return CheckpointCorruptError(message, path=self.path, field=tensor and short(tensor), hint=_AGAIN)
@@ -145,8 +153,20 @@ class TensorFile:
         """
         if os.fstat(self._file.fileno()).st_size != self.size:
             raise self._corrupt("the file was cut while it was read", name)
-        tensor: Tensor = self._opened.get_tensor(name)  # type: ignore[no-untyped-call]
+        mapped = self._mapped
+        if mapped.file is None or mapped.given > _REMAP_BYTES:
+            mapped.file, mapped.given = self._map(), 0
+        tensor: Tensor = mapped.file.get_tensor(name)
+        mapped.given += tensor.nbytes
         return tensor
+
+
+class _Mapped(threading.local):
+    """A thread's map of the file, made anew now and then: its pages count as the process's memory while it is there."""
+
+    file: Any = None
+    given = 0
+    """Bytes of the tensors that came from it."""
 
 
 def whole_sha256(file: io.FileIO, path: str | os.PathLike[str]) -> str:
@@ -162,6 +182,12 @@ def whole_sha256(file: io.FileIO, path: str | os.PathLike[str]) -> str:
         raise CheckpointError(message, path=path, hint="check the disk") from None
 
 
+def path_of(file: io.FileIO) -> str:
+    """A path of the opened file, which on Linux means it even where another one has its name by now."""
+    path = f"/proc/self/fd/{file.fileno()}"
+    return path if os.path.exists(path) else os.fsdecode(file.name)
+
+
 def require_same_file(file: io.FileIO, path: str | os.PathLike[str]) -> None:
     """Refuse a file that was opened a second time, by a library, and is another one by then.
 
@@ -169,7 +195,7 @@ def require_same_file(file: io.FileIO, path: str | os.PathLike[str]) -> None:
         CheckpointCorruptError: its path means another file than the opened one.
     """
     try:
-        same = os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+        same = os.path.samestat(os.fstat(file.fileno()), os.stat(path_of(file)))
     except OSError:
         same = False
     if not same:

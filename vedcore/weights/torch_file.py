@@ -27,7 +27,7 @@ from vedcore.errors import (
     CheckpointUnsafeError,
 )
 from vedcore.weights.pickled import AGAIN, SAFER, check_pickle, unsafe
-from vedcore.weights.safetensors_file import StoredTensor, not_weights, require_same_file, whole_sha256
+from vedcore.weights.safetensors_file import StoredTensor, not_weights, path_of, require_same_file, whole_sha256
 
 __all__ = ["TorchFile"]
 
@@ -107,7 +107,7 @@ class TorchFile:
         head = self._read(512)
         if head.startswith(b"PK\x03\x04"):
             sizes = self._check_archive()
-            value = _load(self._file.name, mmap=True)
+            value = _load(path_of(self._file), mmap=True)
             require_same_file(self._file, self.path)
             return value, sizes
         if not head.startswith(_LEGACY):
