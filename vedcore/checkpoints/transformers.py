@@ -138,7 +138,7 @@ class _Half:
 
     def tensors(self) -> dict[str, Tensor]:
         """Its tensors under their names, and what their class has beside them."""
-        tensors = to_theirs(self.state, self.theirs.key_map)
+        tensors = to_theirs(self.state, self.theirs.key_map, views=True)
         tied, names = self.part.settings().get("tie_word_embeddings"), dict[int, str]()
         for name, tensor in list(tensors.items()):
             if tensor.ndim == 1 and id(tensor) in names:

@@ -121,13 +121,18 @@ def to_ours(state: Mapping[str, Tensor], rows: Iterable[Row], *, path: object = 
     return _translate(state, tuple(rows), back=False, path=path)
 
 
-def to_theirs(state: Mapping[str, Tensor], rows: Iterable[Row]) -> dict[str, Tensor]:
+def to_theirs(state: Mapping[str, Tensor], rows: Iterable[Row], *, views: bool = False) -> dict[str, Tensor]:
     """Our tensors under their names, in their layout: the inverse of `to_ours`.
+
+    Args:
+        state: our names to tensors.
+        rows: the family's key map.
+        views: leave views of ours, in any layout, where nothing is joined: for who copies them anyway.
 
     Raises:
         CheckpointMismatchError: as `to_ours`.
     """
-    return _translate(state, tuple(rows), back=True, path=None)
+    return _translate(state, tuple(rows), back=True, path=None, views=views)
 
 
 class _Side:
@@ -264,7 +269,9 @@ def their_name(name: str, rows: Iterable[Row]) -> str | None:
     return None
 
 
-def _translate(state: Mapping[str, Tensor], rows: Sequence[Row], *, back: bool, path: object) -> dict[str, Tensor]:
+def _translate(
+    state: Mapping[str, Tensor], rows: Sequence[Row], *, back: bool, path: object, views: bool = False
+) -> dict[str, Tensor]:
     assignments = assign(state, rows, back=back)
     unexpected = list(assignments.unexpected)
     out: dict[str, Tensor] = {}
@@ -276,7 +283,9 @@ def _translate(state: Mapping[str, Tensor], rows: Sequence[Row], *, back: bool, 
             unexpected.append(f"{name} of shape {shape}, not to be cut into {parts}")
         else:
             cut = len(assignment.targets) > 1
-            out |= {n: t.clone() if cut and t.is_contiguous() else t.contiguous() for n, t in targets.items()}
+            if not views:
+                targets = {n: t.clone() if cut and t.is_contiguous() else t.contiguous() for n, t in targets.items()}
+            out |= targets
     if assignments.missing or unexpected:
         raise mismatch(assignments.missing, unexpected, path)
     return out

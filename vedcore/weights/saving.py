@@ -111,11 +111,8 @@ def _write(
     tensors: Mapping[str, tuple[Tensor, torch.dtype]], metadata: dict[str, str], hashes: bool, path: Path
 ) -> FileRecord:
     """Write the file; the record of it for the manifest."""
-    made: dict[str, Tensor] = {}
-    memory: set[int] = set()
-    for name, (tensor, dtype) in tensors.items():
-        made[name] = _as_stored(tensor, dtype, memory)
     with ThreadPoolExecutor(_THREADS) as threads:
+        made = _apart(dict(zip(tensors, threads.map(_as_stored, *zip(*tensors.values(), strict=True)), strict=True)))
         digests = threads.map(tensor_sha256, made.values()) if hashes else ()
         try:
             save_file(made, path, metadata)
@@ -135,11 +132,19 @@ def _as_os_error(error: SafetensorError) -> OSError | ValueError:
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else ValueError(str(error))
 
 
-def _as_stored(tensor: Tensor, dtype: torch.dtype, memory: set[int]) -> Tensor:
-    """The tensor as its bytes in the file, in memory that no other one has; ``memory`` grows by it."""
-    plain = tensor.detach().to("cpu", dtype).resolve_conj().resolve_neg().contiguous()
-    storage = plain.untyped_storage()
-    if storage.data_ptr() in memory or storage.nbytes() != plain.nbytes:
-        plain = plain.clone()
-    memory.add(plain.untyped_storage().data_ptr())
-    return plain
+def _as_stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor as its bytes in the file."""
+    return tensor.detach().to("cpu", dtype).resolve_conj().resolve_neg().contiguous()
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, each in memory that no other one has, as the package demands."""
+    memory: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in memory or storage.nbytes() != tensor.nbytes:
+            tensor = tensor.clone()
+        memory.add(tensor.untyped_storage().data_ptr())
+        apart[name] = tensor
+    return apart
