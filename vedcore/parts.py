@@ -19,7 +19,6 @@ from vedcore.config import TOKEN_ID_FIELDS, Preprocessing
 from vedcore.config_files import parse_json
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointError, ConfigSchemaError, HubError, UnknownComponentError, UsageError
-from vedcore.hf.classes import TransformersClass, class_for
 from vedcore.hf.image_processors import read_image_processor
 from vedcore.hf.tokenizers import TOKENIZER_FILES, read_tokenizer
 from vedcore.hub import expected_hashes, fetch_folder, parse_repo
@@ -27,6 +26,7 @@ from vedcore.model_files import CONFIG, MANIFEST, PREPROCESSOR_CONFIG, PROCESSOR
 from vedcore.plugins import load_component, registry
 from vedcore.processing.processor import Processor
 from vedcore.registry import Kind
+from vedcore.transformers_class import TransformersClass, class_for
 from vedcore.weights.hashing import FileRecord
 from vedcore.weights.keymap import Row
 from vedcore.weights.loading import LoadReport, Select, Weights

@@ -30,7 +30,6 @@ from vedcore.errors import (
     printable,
 )
 from vedcore.generation.config import GenerationConfig
-from vedcore.hf.classes import COMMON
 from vedcore.hf.generation import read_generation
 from vedcore.model_files import CONFIG, GENERATION_CONFIG, MANIFEST, TOKENIZER
 from vedcore.parts import WHOLE, known_hashes, read_json, read_preprocessing, read_tokenizer_of
@@ -38,6 +37,7 @@ from vedcore.planning import in_units
 from vedcore.plugins import list_plugins, load_component, registry
 from vedcore.processing.processor import vocab_size_of
 from vedcore.registry import BUILT_IN, Kind, canonical
+from vedcore.transformers_class import COMMON
 from vedcore.weights.hashing import FileRecord, hash_blocks
 from vedcore.weights.loading import Weights
 from vedcore.weights.snapshot import Snapshot, read_folder
