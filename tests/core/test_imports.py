@@ -25,7 +25,7 @@ ROWS = [
     ["hub", "processing"],
     ["generation", "hf"],
     ["model"],
-    ["planning", "parts", "resolving", "composer"],
+    ["composer"],
     ["checkpoints"],
     ["__init__", "cli", "__main__"],
 ]

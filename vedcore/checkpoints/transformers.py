@@ -22,14 +22,15 @@ from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.filling import filled
 from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
 from vedcore.components import torch_dtype
+from vedcore.composer.folder_files import known_hashes, read_json, read_preprocessing, read_tokenizer_of
 from vedcore.config import ComponentConfig, ModelConfig, TokenIds
 from vedcore.errors import ConfigError, IncompatibleError, UsageError
 from vedcore.hf.generation import read_generation, within_positions, write_generation, write_ids
 from vedcore.hf.image_processors import write_image_processor
+from vedcore.hf.sections import WHOLE, Section, read_section
 from vedcore.hf.tokenizers import write_tokenizer
 from vedcore.model import VisionEncoderDecoder
 from vedcore.model_files import CARD, CONFIG, GENERATION_CONFIG, MODEL_FILES, PREPROCESSOR_CONFIG
-from vedcore.parts import WHOLE, Section, known_hashes, read_json, read_preprocessing, read_section, read_tokenizer_of
 from vedcore.transformers_class import TransformersClass
 from vedcore.weights.folder import Written, save_folder
 from vedcore.weights.keymap import Joined, Row, to_theirs_later, under

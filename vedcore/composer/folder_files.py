@@ -1,0 +1,75 @@
+"""The files beside the weights in a model's folder, whatever its format, as one opened snapshot has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vedcore.config import Preprocessing
+from vedcore.config_files import parse_json
+from vedcore.hf.image_processors import read_image_processor
+from vedcore.hf.tokenizers import TOKENIZER_FILES, read_tokenizer
+from vedcore.hub import expected_hashes
+from vedcore.model_files import MANIFEST, PREPROCESSOR_CONFIG, PROCESSOR_CONFIG
+from vedcore.processing.processor import Processor
+from vedcore.weights.hashing import FileRecord
+from vedcore.weights.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+__all__ = [
+    "MAX_CONFIG_BYTES", "MAX_TOKENIZER_BYTES", "known_hashes", "read_json", "read_preprocessing", "read_tokenizer_of",
+]  # fmt: skip
+
+MAX_CONFIG_BYTES = 1_000_000
+MAX_TOKENIZER_BYTES = 200_000_000
+
+
+def known_hashes(snapshot: Snapshot) -> dict[str, FileRecord] | None:
+    """What the files of an opened folder should be: as its manifest says, else as the hub's cache names them.
+
+    Raises:
+        CheckpointCorruptError: a damaged manifest.
+    """
+    if snapshot.has(MANIFEST):
+        return snapshot.manifest()
+    hashes = expected_hashes(snapshot.path).items()
+    found = [(snapshot.path / name, sha256) for name, sha256 in hashes]  # a link of the cache may lead nowhere
+    sizes = [(path.name, path.stat().st_size, sha256) for path, sha256 in found if path.exists()]
+    records = {name: FileRecord(size, (sha256,), max(1, size)) for name, size, sha256 in sizes}
+    return records if any(name.endswith((".safetensors", ".bin")) for name in records) else None
+
+
+def read_tokenizer_of(snapshot: Snapshot, model_type: str | None) -> Tokenizer | None:
+    """The tokenizer of an opened folder, if there is one; ``model_type`` is that of its decoder."""
+    files = {name: snapshot.read(name, MAX_TOKENIZER_BYTES) for name in TOKENIZER_FILES if snapshot.has(name)}
+    return read_tokenizer(files, folder=snapshot.path, model_type=model_type)
+
+
+def read_preprocessing(snapshot: Snapshot, model_type: str | None) -> Preprocessing | None:
+    """How images are prepared, as an opened folder says, if it does.
+
+    Args:
+        snapshot: the folder.
+        model_type: what transformers calls the encoder; None where the folder is one of ours.
+    """
+    if model_type is None:
+        files = {PREPROCESSOR_CONFIG: snapshot.read(PREPROCESSOR_CONFIG, MAX_CONFIG_BYTES)}
+        return Processor.from_files(files, folder=snapshot.path).preprocessing
+    for name in (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG):
+        data: Any = read_json(snapshot, name) if snapshot.has(name) else None
+        if name == PROCESSOR_CONFIG and data is not None:  # as transformers 5 keeps it
+            data = data.get("image_processor")
+        if data is not None:
+            return read_image_processor(data, path=snapshot.path / name, model_type=model_type)
+    return None
+
+
+def read_json(snapshot: Snapshot, name: str) -> dict[str, Any]:
+    """The settings in a file of an opened folder.
+
+    Raises:
+        ConfigParseError: it is no JSON object.
+        CheckpointError: it is not there, unsafe, or larger than settings are.
+    """
+    return parse_json(snapshot.read(name, MAX_CONFIG_BYTES), snapshot.path / name)
