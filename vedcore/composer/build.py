@@ -1,4 +1,4 @@
-"""A model of the parts that a request means."""
+"""The model that a request means."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _built(layout: Layout, *, draw: bool) -> tuple[Modules, dict[str, LoadReport
 
 
 def _is_all_stored(layout: Layout) -> bool:
-    """Whether weights to be loaded hold all numbers of the parts, so that what was laid out need not be built again."""
+    """True where weights to be loaded hold all numbers of the parts: what was laid out need not be built again."""
     if layout.parts.config.pretrained or any(part.checkpoint or not part.is_built_in for part in layout.made_of):
         return False  # a plugin may keep numbers where nobody sees them
     stored = {id(tensor) for tensor in layout.modules.state_dict(keep_vars=True).values()}

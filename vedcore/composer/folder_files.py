@@ -47,11 +47,11 @@ def read_tokenizer_of(snapshot: Snapshot, model_type: str | None) -> Tokenizer |
 
 
 def read_preprocessing(snapshot: Snapshot, model_type: str | None) -> Preprocessing | None:
-    """How images are prepared, as an opened folder says, if it does.
+    """The preprocessing of an opened folder, if it says.
 
     Args:
         snapshot: the folder.
-        model_type: what transformers calls the encoder; None where the folder is one of ours.
+        model_type: the encoder's name in transformers; None where the folder is one of ours.
     """
     if model_type is None:
         files = {PREPROCESSOR_CONFIG: snapshot.read(PREPROCESSOR_CONFIG, MAX_CONFIG_BYTES)}
@@ -69,7 +69,7 @@ def read_json(snapshot: Snapshot, name: str) -> dict[str, Any]:
     """The settings in a file of an opened folder.
 
     Raises:
-        ConfigParseError: it is no JSON object.
+        ConfigParseError: it is not a JSON object.
         CheckpointError: it is not there, unsafe, or larger than settings are.
     """
     return parse_json(snapshot.read(name, MAX_CONFIG_BYTES), snapshot.path / name)

@@ -29,7 +29,7 @@ __all__ = ["Folders", "PartCheckpoint", "find_part", "from_hub", "is_hub_name", 
 
 
 class Folders(contextlib.ExitStack):
-    """The folders that parts come from, each opened once and until all parts are filled."""
+    """The folders that parts come from: each is opened once, and closed when all parts are filled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Folders(contextlib.ExitStack):
         return self._opened[path]
 
     def replaced(self) -> bool:
-        """Whether another save stands in the place of one of them by now."""
+        """True where another save stands in the place of one of them by now."""
         return any(snapshot.replaced() for snapshot in self._opened.values())
 
 
@@ -62,11 +62,11 @@ class PartCheckpoint:
     fields: Mapping[str, Any]
     """Its settings."""
     model_type: str | None = None
-    """What transformers calls it; None where the folder is one of ours."""
+    """Its name in transformers; None where the folder is one of ours."""
     rows: tuple[Row, ...] | None = None
     """The key map; None where the names are ours."""
     select: Select | None = None
-    """Which of the tensors are the part's."""
+    """The tensors that are the part's; None takes all."""
 
     def load_into(self, part: Any) -> LoadReport:
         """Fill the part; what it declares as fresh stays as it is where the checkpoint has none of it.

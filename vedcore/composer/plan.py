@@ -123,7 +123,9 @@ def plan(
     seed: int | None = NOT_GIVEN,
     **fields: Any,
 ) -> Plan:
-    """What `compose` would build of the same arguments: widths, tokens, parameters, bytes; nothing is allocated.
+    """The widths, tokens, parameters and bytes of what `compose` would build; nothing is allocated.
+
+    Args: as `compose` takes them.
 
     Raises:
         ConfigError: parts that are unknown, settings that are wrong, parts that do not fit together.

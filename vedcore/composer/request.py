@@ -1,4 +1,4 @@
-"""What the user asked `compose` or `plan` for, as one frozen object."""
+"""The arguments of `compose` and `plan`, as one frozen object."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _NAME = (str, os.PathLike, NoneType)
 
 @dataclass(frozen=True)
 class Request:
-    """A model that is asked for: names and settings as they were given, and none of them looked up."""
+    """A model that is asked for; nothing that it names is looked up yet."""
 
     config: ModelConfig
-    """What was given, keywords included."""
+    """Names and settings as they were given, keywords included."""
     tokenizer: Any = None
     """A tokenizer in place of the one that the config names."""
     source: ConfigSource | None = None
     """The file that the config was read from."""
     keywords: frozenset[str] = frozenset()
-    """The keywords that were given beside it."""
+    """Those that were given beside the file."""
 
     @classmethod
     def of(cls, encoder: Any, decoder: Any, **keywords: Any) -> Self:
-        """The request that arguments of `compose` make; those that are `NOT_GIVEN` are left out.
+        """The request of arguments of `compose`; keywords that are `NOT_GIVEN` are left out.
 
         Raises:
             ConfigError: a file that cannot be read, no decoder or two, an unknown keyword, a bad value.
@@ -73,7 +73,7 @@ def placed(source: ConfigSource | None, keywords: Collection[str]) -> Iterator[N
 
 
 def _settings(encoder: Any, decoder: Any) -> tuple[Mapping[str, Any], ConfigSource | None]:
-    """What the two arguments hold of a `ModelConfig`, and the file that it comes from."""
+    """The fields of a `ModelConfig` that the two arguments hold, and the file that they come from."""
     source, data = None, {"encoder": encoder}
     if isinstance(encoder, ModelConfig):
         data = encoder.model_dump(exclude_unset=True)
@@ -151,6 +151,6 @@ def with_image_size(preprocessing: Any, size: Any) -> Any:
     size = (size, size) if isinstance(size, int) else size
     before, aim = preprocessing.get("image_size"), preprocessing.get("resize_size")
     if before is not None and aim is not None:  # what is cut away around stays in proportion
-        with contextlib.suppress(TypeError, ValueError, ArithmeticError):  # no sizes: the schema says which
+        with contextlib.suppress(TypeError, ValueError, ArithmeticError):  # not sizes, as the schema says later
             aim = tuple(round(a * new / old) for a, new, old in zip(aim, size, before, strict=True))
     return {**preprocessing, "image_size": size, **({} if aim is None else {"resize_size": aim})}

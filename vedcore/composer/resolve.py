@@ -56,7 +56,7 @@ class Part(NamedTuple):
 
     @property
     def is_built_in(self) -> bool:
-        """Whether vedcore itself brings it."""
+        """True where vedcore itself brings it."""
         return self.entry.owner.distribution == BUILT_IN
 
     def make(self, *arguments: Any, **keywords: Any) -> Any:
@@ -83,20 +83,20 @@ class Parts:
     """A request with all names looked up and all fields filled in, but for the projector, which widths decide."""
 
     config: ModelConfig
-    """What was asked for, and the preprocessing of the encoder's checkpoint where that decides."""
+    """As it was asked for, with the preprocessing of the encoder's checkpoint where that decides."""
     encoder: Part
     decoder: Part
     tokenizer: Tokenizer | None
     token_ids: TokenIds
     notes: tuple[str, ...]
-    """What is worth knowing of the token ids."""
+    """Remarks on the token ids."""
 
 
 def resolve(request: Request, then: Callable[[Parts], T]) -> T:
-    """What ``then`` makes of the parts that a request means.
+    """The result of ``then`` for the parts that a request means.
 
-    The folders that parts come from stay open until it returns, so that all of a part is of one save; where one of
-    them is replaced meanwhile and cannot be read to its end, everything is done again.
+    The folders that parts come from stay open until it returns, so that all of a part is of one save. Where one is
+    replaced meanwhile, and cannot be read to its end, everything is done again.
 
     Raises:
         ConfigError, CheckpointError, HubError, PluginError: as `vedcore.compose`; of a config file, with the line.

@@ -20,14 +20,14 @@ WHOLE = "vision-encoder-decoder"
 
 
 class Section(NamedTuple):
-    """What a section of transformers' config.json means here."""
+    """A section of transformers' config.json in our words."""
 
     name: str
     """The family."""
     theirs: TransformersClass
-    """What it is in transformers."""
+    """Its class in transformers."""
     fields: dict[str, Any]
-    """Its settings in our words."""
+    """Its settings."""
 
 
 def read_section(kind: Kind, data: object, *, path: object, whole: bool) -> Section:
@@ -37,10 +37,10 @@ def read_section(kind: Kind, data: object, *, path: object, whole: bool) -> Sect
         kind: ``"encoder"`` or ``"decoder"``.
         data: the section.
         path: the file, for messages.
-        whole: whether it is a half of a VisionEncoderDecoder, and not a checkpoint of its own.
+        whole: True for a half of a VisionEncoderDecoder, False for a checkpoint of its own.
 
     Raises:
-        ConfigSchemaError: no object, or a setting that cannot be honoured.
+        ConfigSchemaError: not an object, or a setting that cannot be honoured.
         UnknownComponentError: a ``model_type`` that no family opens.
     """
     prefix = f"{kind}." if whole else ""
