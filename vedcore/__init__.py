@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from vedcore.components import Projector as Projector
     from vedcore.components import TextDecoder as TextDecoder
     from vedcore.components import VisionEncoder as VisionEncoder
-    from vedcore.composer import compose as compose
-    from vedcore.composer import plan as plan
+    from vedcore.composer.build import compose as compose
+    from vedcore.composer.plan import Plan as Plan
+    from vedcore.composer.plan import plan as plan
     from vedcore.config import DecoderConfig as DecoderConfig
     from vedcore.config import EncoderConfig as EncoderConfig
     from vedcore.config import ModelConfig as ModelConfig
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from vedcore.outputs import GenerateOutput as GenerateOutput
     from vedcore.outputs import TextResult as TextResult
     from vedcore.outputs import VisionEncoderDecoderOutput as VisionEncoderDecoderOutput
-    from vedcore.planning import Plan as Plan
     from vedcore.plugins import list_decoders as list_decoders
     from vedcore.plugins import list_encoders as list_encoders
     from vedcore.plugins import list_models as list_models
@@ -48,7 +48,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "checkpoints": ["load"],
     "components": ["Projector", "TextDecoder", "VisionEncoder"],
-    "composer": ["compose", "plan"],
+    "composer.build": ["compose"],
+    "composer.plan": ["Plan", "plan"],
     "config": ["DecoderConfig", "EncoderConfig", "ModelConfig", "Preprocessing", "ProjectorConfig", "TokenIds"],
     "errors": [
         "CheckpointCorruptError", "CheckpointError", "CheckpointLimitError", "CheckpointMismatchError",
@@ -63,7 +64,6 @@ _HOMES = {
     "layers.cache": ["DecoderCache"],
     "model": ["VisionEncoderDecoder"],
     "outputs": ["DecoderOutput", "EncoderOutput", "GenerateOutput", "TextResult", "VisionEncoderDecoderOutput"],
-    "planning": ["Plan"],
     "plugins": ["list_decoders", "list_encoders", "list_models", "list_projectors"],
     "processing.processor": ["Processor"],
     "registry": ["Entry"],

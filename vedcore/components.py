@@ -21,11 +21,10 @@ from vedcore.errors import IncompatibleError, UnknownComponentError, UsageError,
 from vedcore.layers.attention import causal_mask
 from vedcore.layers.cache import DecoderCache
 from vedcore.outputs import DecoderOutput, EncoderOutput
+from vedcore.transformers_class import TransformersClass
 
 if TYPE_CHECKING:
     from PIL import Image
-
-    from vedcore.hf.classes import TransformersClass
 
 __all__ = ["Component", "Projector", "TextDecoder", "VisionEncoder", "torch_dtype"]
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import pluggy
 
-if TYPE_CHECKING:
-    from vedcore.registry import Entry
+from vedcore.registry import Entry
 
 API_VERSION = 1
 """Major version of these hooks; a plugin module may say ``vedcore_api = 1`` and is refused where it differs."""

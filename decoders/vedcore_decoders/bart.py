@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from vedcore.config import Activation, DecoderConfig, Layers, Rate, Size, Spread, TokenId, VocabSize
 from vedcore.errors import IncompatibleError
-from vedcore.hf.classes import TransformersClass, Word, unused
 from vedcore.layers.attention import CrossAttention, SelfAttention
 from vedcore.layers.block import DecoderLayer
 from vedcore.layers.embeddings import sinusoid
 from vedcore.layers.linear import Embedding, output_layer
 from vedcore.layers.mlp import MLP
+from vedcore.transformers_class import TransformersClass, Word, unused
 from vedcore.weights.keymap import Row, ignored
 from vedcore_decoders.built_in import BuiltInDecoder
 from vedcore_decoders.transformers_words import id_words, narrow_or_unpadded, unpadded

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from vedcore.config import Activation, DecoderConfig, Layers, Rate, Size, Spread, TokenId, VocabSize
 from vedcore.errors import IncompatibleError
-from vedcore.hf.classes import TransformersClass, Word, unused
 from vedcore.layers.attention import CrossAttention, SelfAttention
 from vedcore.layers.block import DecoderLayer
 from vedcore.layers.linear import Embedding
 from vedcore.layers.mlp import MLP
+from vedcore.transformers_class import TransformersClass, Word, unused
 from vedcore.weights.keymap import Row, ignored
 from vedcore_decoders.bert import MaskedLMHead
 from vedcore_decoders.built_in import BuiltInDecoder

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vedcore.config import Size, TokenId, VocabSize
 from vedcore.errors import ConfigSchemaError, IncompatibleError
-from vedcore.hf.classes import TransformersClass, Word
+from vedcore.transformers_class import TransformersClass, Word
 from vedcore.weights.keymap import Row
 from vedcore_decoders.bert import SIZE_WORDS, BertConfig, BertDecoder, body_rows
 from vedcore_decoders.transformers_words import id_words, narrow_or_unpadded

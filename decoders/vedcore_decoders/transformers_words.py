@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from vedcore.hf.classes import Word
+from vedcore.transformers_class import Word
 
 __all__ = ["id_words", "narrow", "narrow_or_unpadded", "unpadded"]
 

@@ -17,7 +17,7 @@ from pydantic import Field
 from timm.models.beit import Attention, Block
 from torch import Tensor, nn
 
-from vedcore.hf.classes import TransformersClass, Word, unused
+from vedcore.transformers_class import TransformersClass, Word, unused
 from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.timm_building import as_square, pair
 from vedcore_encoders.timm_encoder import Run

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import ClassVar
 
-from vedcore.hf.classes import TransformersClass
+from vedcore.transformers_class import TransformersClass
 from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.timm_transformers import stands_for
 from vedcore_encoders.vit import KEY_MAP as VIT_KEY_MAP

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from vedcore.config import Activation, Epsilon, Layers, Rate, check_limit
 from vedcore.errors import IncompatibleError
-from vedcore.hf.classes import TransformersClass, Word, only, unused
 from vedcore.layers.drawing import LateDraws
+from vedcore.transformers_class import TransformersClass, Word, only, unused
 from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.timm_building import (
     as_square,

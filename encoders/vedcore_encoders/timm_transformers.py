@@ -12,7 +12,7 @@ from timm.layers import activations
 from torch import Tensor, nn
 
 from vedcore.errors import CheckpointMismatchError
-from vedcore.hf.classes import Word, only, unused
+from vedcore.transformers_class import Word, only, unused
 from vedcore.weights.keymap import Row, ignored, to_theirs
 from vedcore_encoders.timm_building import Activation, as_square
 

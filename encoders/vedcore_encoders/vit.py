@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from vedcore.config import Activation, Epsilon, Layers, Rate, Size
 from vedcore.errors import IncompatibleError
-from vedcore.hf.classes import TransformersClass, Word, unused
 from vedcore.layers.drawing import LateDraws
+from vedcore.transformers_class import TransformersClass, Word, unused
 from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.timm_building import (
     as_square,

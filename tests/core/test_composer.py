@@ -20,7 +20,7 @@ import transformers
 from torch import Tensor, nn
 
 import vedcore
-from vedcore import composer, resolving
+from vedcore.composer import resolve
 from vedcore.config import DecoderConfig, EncoderConfig, ProjectorConfig
 from vedcore.config_files import dump_config
 from vedcore.registry import Entry, Owner, Resolved
@@ -34,6 +34,7 @@ BERT = {
     "name": "bert", "hidden_size": 36, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 40,
     "max_position_embeddings": 20, "vocab_size": 150,
 }  # fmt: skip
+CENTRE = {"image_size": (224, 224), "resize_size": (256, 256), "do_center_crop": True}
 
 
 def without(section: dict[str, Any], *keys: str) -> dict[str, Any]:
@@ -556,6 +557,10 @@ def test_a_tokenizer_file_is_meant_from_the_folder_of_the_config(
         (("vit", "gpt2"), {"image_size": (224, 230)}, vedcore.IncompatibleError, "width 230.*16"),
         (("vit", "gpt2"), {"image_size": 0}, vedcore.ConfigSchemaError, r"encoder\.image_size"),
         (("vit", "gpt2"), {"image_size": "224"}, vedcore.ConfigSchemaError, r"encoder\.image_size"),
+        *(
+            (("vit", "gpt2"), {"image_size": bad, "preprocessing": CENTRE}, vedcore.ConfigSchemaError, "image_size")
+            for bad in ("224", 2.5, (1, 2, 3))
+        ),
         (("vit", "gpt2"), {"encoder_patch_size": 0}, vedcore.ConfigSchemaError, r"encoder\.patch_size"),
         (("vit", "gpt2"), {"encoder_num_attention_heads": 7}, vedcore.IncompatibleError, "num_attention_heads.*768"),
         (("vit", "gpt2"), {"decoder_n_head": 5}, vedcore.IncompatibleError, r"decoder\.n_head: 5 heads.*n_embd 768"),
@@ -726,7 +731,7 @@ class Pool(vedcore.Projector):
 @pytest.fixture
 def foreign(monkeypatch: pytest.MonkeyPatch) -> Any:
     """``foreign(Encoder, loose=True)``: a class of another distribution, found as ``theirs``."""
-    real = resolving.load_component
+    real = resolve.load_component
 
     def register(base: type, **attributes: Any) -> None:
         cls = type(base.__name__, (base,), attributes)
@@ -735,8 +740,8 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> Any:
         def load(kind: Any, name: str, recorded: str | None = None) -> tuple[Any, Resolved]:
             return (cls, Resolved(entry, None)) if name == "theirs" else real(kind, name, recorded)
 
-        monkeypatch.setattr(resolving, "load_component", load)
-        monkeypatch.setattr(composer, "registry", lambda: SimpleNamespace(shown_name=lambda kind, entry: entry.name))
+        monkeypatch.setattr(resolve, "load_component", load)
+        monkeypatch.setattr(resolve, "registry", lambda: SimpleNamespace(shown_name=lambda kind, entry: entry.name))
 
     return register
 

@@ -18,14 +18,14 @@ ROOT = Path(vedcore.__file__).parent
 
 # A module imports from rows above its own, and from what stands to its left in it.
 ROWS = [
-    ["errors", "outputs", "files", "model_files"],
-    ["config_files", "config", "layers"],
-    ["components"],
-    ["registry", "hookspecs", "projectors"],
-    ["weights", "hub", "builtin", "plugins", "processing"],
+    ["errors", "files", "model_files"],
+    ["config_files", "config", "layers", "outputs"],
+    ["weights", "transformers_class", "components"],
+    ["registry", "hookspecs", "projectors", "builtin", "plugins"],
+    ["hub", "processing"],
     ["generation", "hf"],
     ["model"],
-    ["planning", "parts", "resolving", "composer"],
+    ["composer"],
     ["checkpoints"],
     ["__init__", "cli", "__main__"],
 ]
@@ -42,20 +42,13 @@ def modules() -> dict[str, Path]:
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
-    """Dotted names that a file imports when it runs, in functions too, and where."""
-
-    def visit(node: ast.AST) -> Iterator[tuple[str, int]]:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            return
+    """Dotted names that a file imports, in functions and for type checkers too, and where."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
             yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
-        for child in ast.iter_child_nodes(node):
-            yield from visit(child)
-
-    return visit(ast.parse(path.read_text(encoding="utf-8")))
 
 
 def inside(name: str, known: dict[str, Path]) -> str | None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import transformers as hf
 from tokenizers import Tokenizer, models
 
 import vedcore
+from vedcore.weights.snapshot import Snapshot
 
 VIT = hf.ViTConfig(
     hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=32, patch_size=8
@@ -157,3 +161,102 @@ def test_a_checkpoint_comes_first_but_for_what_is_given(tmp_path: Path) -> None:
         vedcore.compose("vit", gpt2)
     with pytest.raises(vedcore.ConfigError, match=r"^decoder\.n_head"):
         vedcore.compose("vit", gpt2, decoder_num_attention_heads=7)
+
+
+# -- a folder that is exchanged for another save ----------------------------------------------------------------
+
+SIDES: tuple[dict[str, Any], dict[str, Any]] = (
+    {
+        "name": "vit", "hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 40, "patch_size": 8,
+        "image_size": 16,
+    },
+    {"name": "gpt2", "n_embd": 24, "n_head": 2, "n_positions": 20},
+)  # fmt: skip
+
+
+@pytest.fixture(params=["native", "transformers"])
+def saves(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Path, Path]:
+    """Folders of two models of another tokenizer, other layers, other weights and other images."""
+    for number, tokenizer in enumerate(("char", "byte")):
+        encoder, decoder = SIDES
+        model = vedcore.compose(
+            encoder, decoder, tokenizer=tokenizer, encoder_num_hidden_layers=1 + number, decoder_n_layer=2 - number,
+            preprocessing={"image_size": (16, 16), "image_mean": (number, 0.0, 0.0)}, seed=number,
+        )  # fmt: skip
+        model.save_pretrained(tmp_path / tokenizer, format=request.param)
+    return tmp_path / "char", tmp_path / "byte"
+
+
+def exchanges(
+    saves: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, make: Callable[[str], Any], dropped: str
+) -> Iterator[Any]:
+    """What ``make`` of the first save gives where it is exchanged for the second one before its first look at a folder,
+    its second one, and so on; of the old folder ``dropped`` is gone by then."""
+    target, steps = saves[0].with_name("model"), 0
+
+    def exchange() -> None:
+        aside = target.with_name("old")
+        os.rename(target, aside)
+        shutil.copytree(saves[1], target)
+        for path in list(aside.iterdir()):
+            if dropped == "all" or (dropped == "small files" and path.suffix != ".safetensors"):
+                path.unlink()
+
+    def watched(method: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal steps
+            if steps == 0:
+                exchange()
+            steps -= 1
+            return method(*args, **kwargs)
+
+        return call
+
+    for name in ("__init__", "open", "has"):
+        monkeypatch.setattr(Snapshot, name, watched(getattr(Snapshot, name)))
+    for step in range(1000):
+        for folder in (target, target.with_name("old")):
+            shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(saves[0], target)
+        steps = step
+        yield make(str(target))
+        if steps >= 0:  # it was done before that many
+            assert step > 5
+            return
+
+
+def content(model: vedcore.VisionEncoderDecoder) -> Any:
+    tokenizer = model.processor.tokenizer
+    return {
+        "tokenizer": None if tokenizer is None else tokenizer.to_str(),
+        "images": model.processor.preprocessing,
+        "ids": model.token_ids,
+        "weights": {name: tensor.tolist() for name, tensor in model.state_dict().items()},
+    }
+
+
+@pytest.mark.parametrize("dropped", ["nothing", "small files", "all"])
+def test_a_folder_that_is_exchanged_meanwhile_is_one_save(
+    saves: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, dropped: str
+) -> None:
+    def composed(folder: str) -> Any:
+        return content(vedcore.compose(folder, folder))
+
+    old, new = (composed(str(folder)) for folder in saves)
+    results = list(exchanges(saves, monkeypatch, composed, dropped))
+    assert all(result in (old, new) for result in results)
+    assert results[0] == new
+    assert results[-1] == old
+
+
+def test_a_plan_of_a_folder_that_is_exchanged_meanwhile_is_of_one_save(
+    saves: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned(folder: str) -> Any:
+        return vedcore.plan(SIDES[0], folder, encoder_num_hidden_layers=1)
+
+    old, new = (planned(str(folder)) for folder in saves)
+    results = list(exchanges(saves, monkeypatch, planned, "all"))
+    assert all(result in (old, new) for result in results)
+    assert results[0] == new
+    assert results[-1] == old

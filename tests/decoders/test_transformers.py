@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tests.decoders.conftest import ENTRIES, TINY, VOCABULARY, Family, cases, spread
 from vedcore.components import TextDecoder
 from vedcore.errors import ConfigSchemaError, IncompatibleError
-from vedcore.hf.classes import TransformersClass
+from vedcore.transformers_class import TransformersClass
 from vedcore.weights.keymap import to_ours, to_theirs
 
 TOLERANCE = 2e-4

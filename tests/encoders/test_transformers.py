@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vedcore.components import VisionEncoder
 from vedcore.errors import CheckpointMismatchError, ConfigSchemaError, IncompatibleError
-from vedcore.hf.classes import TransformersClass, class_for
+from vedcore.transformers_class import TransformersClass, class_for
 from vedcore.weights.keymap import to_ours, to_theirs
 from vedcore_encoders.beit import BeitEncoder
 from vedcore_encoders.deit import DeiTEncoder

@@ -11,7 +11,7 @@ import torch
 
 from vedcore.checkpoints.formats import LoadOptions
 from vedcore.components import torch_dtype
-from vedcore.composer import build
+from vedcore.composer.build import build
 from vedcore.config import ModelConfig
 from vedcore.errors import ConfigError
 from vedcore.model import VisionEncoderDecoder

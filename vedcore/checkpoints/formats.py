@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from vedcore.components import torch_dtype
+from vedcore.composer.folder_files import read_json
+from vedcore.composer.part_checkpoints import from_hub, is_hub_name
 from vedcore.config_files.plain import short
 from vedcore.errors import (
     CheckpointError,
@@ -21,7 +23,6 @@ from vedcore.errors import (
 )
 from vedcore.hub import parse_repo
 from vedcore.model_files import CONFIG
-from vedcore.parts import from_hub, is_hub_name, read_json
 from vedcore.plugins import load_component, registry
 from vedcore.weights.loading import CheckFinite
 from vedcore.weights.snapshot import Snapshot, read_folder

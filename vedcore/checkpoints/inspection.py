@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from vedcore.checkpoints.transformers import PROJECTOR_ROW
+from vedcore.composer.folder_files import read_json, read_preprocessing, read_tokenizer_of
+from vedcore.composer.plan import in_units
 from vedcore.config import ModelConfig, TokenIds
 from vedcore.config_files.plain import short
 from vedcore.errors import (
@@ -30,15 +32,14 @@ from vedcore.errors import (
     printable,
 )
 from vedcore.generation.config import GenerationConfig
-from vedcore.hf.classes import COMMON
 from vedcore.hf.generation import read_generation
+from vedcore.hf.sections import WHOLE
 from vedcore.hub import expected_hashes
 from vedcore.model_files import CONFIG, GENERATION_CONFIG, MANIFEST, TOKENIZER
-from vedcore.parts import WHOLE, read_json, read_preprocessing, read_tokenizer_of
-from vedcore.planning import in_units
 from vedcore.plugins import list_plugins, load_component, registry
 from vedcore.processing.processor import vocab_size_of
 from vedcore.registry import BUILT_IN, Kind, canonical
+from vedcore.transformers_class import COMMON
 from vedcore.weights.loading import Weights
 from vedcore.weights.manifest import FileRecord
 from vedcore.weights.opening import WeightFile

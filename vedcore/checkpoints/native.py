@@ -20,12 +20,12 @@ from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.filling import filled
 from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
 from vedcore.components import torch_dtype
+from vedcore.composer.folder_files import MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES, read_json
 from vedcore.config import ModelConfig
 from vedcore.errors import ConfigError, ConfigSchemaError, TokenizerError, UsageError
 from vedcore.generation.config import GenerationConfig
 from vedcore.model import VisionEncoderDecoder
 from vedcore.model_files import CARD, CONFIG, GENERATION_CONFIG, MODEL_FILES, PREPROCESSOR_CONFIG, TOKENIZER
-from vedcore.parts import MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES, read_json
 from vedcore.processing.processor import Processor, make_tokenizer
 from vedcore.weights.folder import Written, save_folder
 from vedcore.weights.loading import Weights

@@ -1,8 +1,9 @@
 """Folders of transformers' VisionEncoderDecoderModel: TrOCR, Donut, Nougat, ViT-GPT2, and everybody's fine-tunes.
 
 ``config.json`` has a section for the encoder and one for the decoder, which the families translate
-(`vedcore.hf.classes`); the weights are ``encoder.*``, ``decoder.*`` and, where the widths differ, ``enc_to_dec_proj``;
-settings of generation, images and tokens are where each era of the library kept them (`vedcore.hf`).
+(`vedcore.transformers_class`); the weights are ``encoder.*``, ``decoder.*`` and, where the widths differ,
+``enc_to_dec_proj``; settings of generation, images and tokens are where each era of the library kept them
+(`vedcore.hf`).
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.filling import filled
 from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
 from vedcore.components import torch_dtype
+from vedcore.composer.folder_files import manifest_of, read_json, read_preprocessing, read_tokenizer_of
 from vedcore.config import ComponentConfig, ModelConfig, TokenIds
 from vedcore.errors import ConfigError, IncompatibleError, UsageError
-from vedcore.hf.classes import TransformersClass
 from vedcore.hf.generation import read_generation, within_positions, write_generation, write_ids
 from vedcore.hf.image_processors import write_image_processor
+from vedcore.hf.sections import WHOLE, Section, read_section
 from vedcore.hf.tokenizers import write_tokenizer
 from vedcore.model import VisionEncoderDecoder
 from vedcore.model_files import CARD, CONFIG, GENERATION_CONFIG, MODEL_FILES, PREPROCESSOR_CONFIG
-from vedcore.parts import WHOLE, Section, manifest_of, read_json, read_preprocessing, read_section, read_tokenizer_of
+from vedcore.transformers_class import TransformersClass
 from vedcore.weights.folder import Written, save_folder
 from vedcore.weights.keymap import Row, to_theirs, under
 from vedcore.weights.loading import Weights

@@ -52,7 +52,7 @@ def convert(
     import vedcore
     from vedcore.checkpoints.formats import folder_of
     from vedcore.components import torch_dtype
-    from vedcore.planning import in_units
+    from vedcore.composer.plan import in_units
     from vedcore.plugins import load_component
 
     load_component("format", format)  # what is misspelt is said before anything is loaded

@@ -19,13 +19,13 @@ from vedcore.errors import GenerationError, NonFiniteError, UsageError
 from vedcore.generation.config import GenerationConfig, Limits
 from vedcore.generation.constraints import Constrained, TokenAutomaton
 from vedcore.generation.logits import PrefixFunction, Processor, make_processors
-from vedcore.generation.stopping import Scores
 
-__all__ = ["Request", "StoppingCriterion", "apply", "barring"]
+__all__ = ["Request", "Scores", "StoppingCriterion", "apply", "barring"]
 
+Scores = tuple[Tensor, ...] | None
+"""(B, V) scores of each step so far where ``output_scores`` keeps them, else None: what transformers' criteria get."""
 StoppingCriterion = Callable[[Tensor, Scores], Tensor | bool]
-"""``(input_ids (B, L), scores) -> (B,) bool``, True where a row is done, or one bool for all. ``scores`` are those of
-the steps so far, (B, V) each, where ``output_scores`` keeps them, else None. transformers' criteria are such."""
+"""``(input_ids (B, L), scores) -> (B,) bool``, True where a row is done, or one bool for all."""
 
 
 @dataclass(frozen=True)

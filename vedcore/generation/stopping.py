@@ -7,24 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from vedcore.errors import UsageError
+from vedcore.generation.request import Request, Scores
 from vedcore.generation.streaming import shared_length
 
-if TYPE_CHECKING:
-    from vedcore.generation.request import Request
-
-__all__ = ["WORDS", "Scores", "Stopping"]
+__all__ = ["WORDS", "Stopping"]
 
 WORDS = ("length", "eos", "stop_string", "repetition", "criteria", "time")
 """What a row's number means; 0 is a row that goes on, and at its greatest length one that was cut."""
-
-Scores = tuple[Tensor, ...] | None
-"""(B, V) scores of each step so far where ``output_scores`` keeps them, else None: what transformers' criteria get."""
 
 
 class Stopping:

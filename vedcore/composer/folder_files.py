@@ -1,0 +1,73 @@
+"""The files beside the weights in a model's folder, whatever its format, as one opened snapshot has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vedcore.config import Preprocessing
+from vedcore.config_files import parse_json
+from vedcore.hf.image_processors import read_image_processor
+from vedcore.hf.tokenizers import TOKENIZER_FILES, read_tokenizer
+from vedcore.hub import expected_hashes
+from vedcore.model_files import MANIFEST, PREPROCESSOR_CONFIG, PROCESSOR_CONFIG
+from vedcore.processing.processor import Processor
+from vedcore.weights.loading import Weights
+from vedcore.weights.manifest import FileRecord
+from vedcore.weights.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+__all__ = [
+    "MAX_CONFIG_BYTES", "MAX_TOKENIZER_BYTES", "manifest_of", "read_json", "read_preprocessing", "read_tokenizer_of",
+]  # fmt: skip
+
+MAX_CONFIG_BYTES = 1_000_000
+MAX_TOKENIZER_BYTES = 200_000_000
+
+
+def manifest_of(snapshot: Snapshot, weights: Weights) -> dict[str, FileRecord] | None:
+    """The manifest that tensors are compared with; without one, files are compared with the hub's hashes here.
+
+    Raises:
+        CheckpointCorruptError: a damaged manifest; a file of other bytes than the hub has.
+    """
+    if snapshot.has(MANIFEST):
+        return snapshot.manifest()
+    weights.compare_files(expected_hashes(snapshot.path))
+    return None
+
+
+def read_tokenizer_of(snapshot: Snapshot, model_type: str | None) -> Tokenizer | None:
+    """The tokenizer of an opened folder, if there is one; ``model_type`` is that of its decoder."""
+    files = {name: snapshot.read(name, MAX_TOKENIZER_BYTES) for name in TOKENIZER_FILES if snapshot.has(name)}
+    return read_tokenizer(files, folder=snapshot.path, model_type=model_type)
+
+
+def read_preprocessing(snapshot: Snapshot, model_type: str | None) -> Preprocessing | None:
+    """The preprocessing of an opened folder, if it says.
+
+    Args:
+        snapshot: the folder.
+        model_type: the encoder's name in transformers; None where the folder is one of ours.
+    """
+    if model_type is None:
+        files = {PREPROCESSOR_CONFIG: snapshot.read(PREPROCESSOR_CONFIG, MAX_CONFIG_BYTES)}
+        return Processor.from_files(files, folder=snapshot.path).preprocessing
+    for name in (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG):
+        data: Any = read_json(snapshot, name) if snapshot.has(name) else None
+        if name == PROCESSOR_CONFIG and data is not None:  # as transformers 5 keeps it
+            data = data.get("image_processor")
+        if data is not None:
+            return read_image_processor(data, path=snapshot.path / name, model_type=model_type)
+    return None
+
+
+def read_json(snapshot: Snapshot, name: str) -> dict[str, Any]:
+    """The settings in a file of an opened folder.
+
+    Raises:
+        ConfigParseError: it is not a JSON object.
+        CheckpointError: it is not there, unsafe, or larger than settings are.
+    """
+    return parse_json(snapshot.read(name, MAX_CONFIG_BYTES), snapshot.path / name)
