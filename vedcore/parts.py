@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vedcore.config import TOKEN_ID_FIELDS, Preprocessing
 from vedcore.config_files import parse_json
 from vedcore.config_files.plain import short
-from vedcore.errors import CheckpointError, ConfigSchemaError, HubError, UnknownComponentError, UsageError
+from vedcore.errors import CheckpointError, ConfigSchemaError, UnknownComponentError
 from vedcore.hf.classes import TransformersClass, class_for
 from vedcore.hf.image_processors import read_image_processor
 from vedcore.hf.tokenizers import TOKENIZER_FILES, read_tokenizer
-from vedcore.hub import expected_hashes, fetch_folder, parse_repo
+from vedcore.hub import expected_hashes, from_hub, is_hub_name
 from vedcore.model_files import CONFIG, MANIFEST, PREPROCESSOR_CONFIG, PROCESSOR_CONFIG
 from vedcore.plugins import load_component, registry
 from vedcore.processing.processor import Processor
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 __all__ = [
-    "MAX_CONFIG_BYTES", "MAX_TOKENIZER_BYTES", "WHOLE", "PartCheckpoint", "Section", "find_part", "from_hub",
-    "is_hub_name", "known_hashes", "open_part", "read_json", "read_preprocessing", "read_section", "read_tokenizer_of",
+    "MAX_CONFIG_BYTES", "MAX_TOKENIZER_BYTES", "WHOLE", "PartCheckpoint", "Section", "find_part", "known_hashes",
+    "open_part", "read_json", "read_preprocessing", "read_section", "read_tokenizer_of",
 ]  # fmt: skip
 
 WHOLE = "vision-encoder-decoder"
@@ -167,27 +167,6 @@ class PartCheckpoint:
             ConfigSchemaError: settings that cannot be honoured.
         """
         return read_folder(self.folder, partial(read_preprocessing, model_type=self.model_type))
-
-
-def is_hub_name(name: str) -> bool:
-    """Whether ``name`` says that it means a repository."""
-    return name.startswith(("hub:", "hf://"))
-
-
-def from_hub(name: str, revision: str | None = None) -> Path:
-    """The folder of a repository: ``org/name``, with ``hub:`` before it and ``@revision`` behind it or without.
-
-    Raises:
-        UsageError: two revisions.
-        HubError: the hub does not give it.
-    """
-    parsed = parse_repo(name)
-    if parsed is None:
-        raise HubError(f"{short(name)} is no repository", hint="write org/name, or org/name@revision")
-    repo, named = parsed
-    if named is not None and revision not in (None, named):
-        raise UsageError(f"{revision!r}, but {name!r} names {named!r}", field="revision", hint="give one of them")
-    return fetch_folder(repo, revision or named)
 
 
 def find_part(name: str) -> Path | None:

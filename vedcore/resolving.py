@@ -31,8 +31,9 @@ from vedcore.errors import (
     described,
     did_you_mean,
 )
+from vedcore.hub import from_hub
 from vedcore.model_files import CONFIG
-from vedcore.parts import PartCheckpoint, find_part, from_hub, open_part
+from vedcore.parts import PartCheckpoint, find_part, open_part
 from vedcore.plugins import load_component
 from vedcore.processing.processor import make_tokenizer, token_ids_of, vocab_size_of
 from vedcore.registry import BUILT_IN, Entry, Kind

@@ -1,8 +1,8 @@
 """Reading a folder: every file from the same save, whatever is exchanged meanwhile, and nothing from outside it.
 
 A file is opened by its plain name within the opened folder. Links are not followed, but for those that the Hugging
-Face cache is made of: ``../../blobs/<name>``, and from there to the store that its repositories share,
-``../../blobs/<2 digits>/<64 digits>``. FIFOs, devices and folders are refused without waiting on them.
+Face cache is made of: ``../../blobs/<name>``, from a subfolder one ``../`` more, and from there to the store that its
+repositories share, ``../../blobs/<2 digits>/<64 digits>``. FIFOs, devices and folders are refused, without waiting.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAX_JSON_BYTES = 10_000_000
 _AGAIN = "get the folder from its source again"
 _ANEW = "load with verify=False, and save anew"
 _CACHE_LINKS = (
-    re.compile(r"\.\./\.\./blobs/[A-Za-z0-9_-]+"),
+    re.compile(r"(\.\./){2,}blobs/[A-Za-z0-9_-]+"),
     re.compile(r"\.\./\.\./blobs/([0-9a-f]{2})/\1[0-9a-f]{62}"),
 )
 """From a snapshot to a blob, and from a blob to the shared store, where huggingface_hub keeps what came by hf_xet."""
@@ -182,7 +182,7 @@ class Snapshot:
             link = os.readlink(path, dir_fd=self._descriptor)
             if not allowed.fullmatch(link):
                 raise self._unsafe(name, f"a link to {link}", "put the file itself there")
-            path = link if path == name else f"../{link}"  # a blob's links start one folder further up
+            path = os.path.normpath(os.path.join(os.path.dirname(path), link))
         return self._open(path)
 
     def _open(self, path: str) -> int:
