@@ -15,12 +15,12 @@ from vedcore.hub.failures import translated
 from vedcore.hub.names import COMMIT, check_repo
 
 __all__ = [
-    "DANGLING", "HASH", "NO_COMMIT", "OTHER_BYTES", "Damage", "cache_of", "etag_of", "expected_hashes", "intact",
+    "DANGLING", "ETAG", "NO_COMMIT", "OTHER_BYTES", "Damage", "cache_of", "etag_of", "expected_hashes", "intact",
     "read_ref", "remove", "repair", "storage_of", "verify",
 ]  # fmt: skip
 
-HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-"""An etag: git's sha1, or sha256."""
+ETAG = re.compile(r"[A-Za-z0-9_-]{1,128}")
+"""The name of a blob: sha256, git's sha1, or what another hub has in their place."""
 DANGLING, NO_COMMIT = "a link that leads nowhere", "no commit in it"
 OTHER_BYTES = "not the bytes that its hash says"
 
@@ -111,13 +111,13 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def etag_of(path: Path) -> str | None:
     """The name of the blob that a file of the cache is a link to; None where it is not one."""
-    match = re.fullmatch(r"(?:\.\./){2,}blobs/([A-Za-z0-9_-]+)", os.readlink(path) if path.is_symlink() else "")
+    match = re.fullmatch(rf"(?:\.\./){{2,}}blobs/({ETAG.pattern})", os.readlink(path) if path.is_symlink() else "")
     return match[1] if match else None
 
 
 def intact(path: Path, etag: str | None) -> bool:
     """Whether a file's bytes are those of its etag: sha256, or git's sha1; True where it is neither."""
-    if etag is None or not HASH.fullmatch(etag):
+    if etag is None or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag):
         return True
     try:
         with open(path, "rb") as file:

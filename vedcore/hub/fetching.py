@@ -86,7 +86,7 @@ def fetch_folder(
     if local_files_only or constants.HF_HUB_OFFLINE:
         return fetch.offline("local_files_only" if local_files_only else "HF_HUB_OFFLINE")
     if COMMIT.fullmatch(revision):
-        with contextlib.suppress(HubError):  # what is missing or damaged is for the hub to give
+        with contextlib.suppress(HubError):  # the hub gives what is missing
             return fetch.from_cache(revision)
     return fetch.from_hub()
 
@@ -117,16 +117,12 @@ class _Fetch:
 
     def from_cache(self, commit: str) -> Path:
         """The snapshot of a commit, if all that a model needs is in it."""
-        folder, hint, name = self._folder(commit), f"run {self._pull('online')}", ""
-        names = os.listdir(folder) if folder.is_dir() else []
-        for name in _needed(names, folder):
-            if name not in names:
-                raise HubError(f"{name} is not in the cache", path=self.repo, hint=hint)
-            self._check(folder / name)
-        if not name or SETTINGS_FILES.fullmatch(name):  # weights come last: a fetch that was cut short has none
-            what = f"no {'weights' if name else 'files'} in the cache for {self.revision!r}"
-            raise HubError(what, path=self.repo, hint=hint)
-        return folder
+        folder = self._folder(commit)
+        names = os.listdir(folder) if os.access(folder, os.R_OK) else []
+        if not any(name in names for layout in WEIGHT_LAYOUTS for name in layout):  # where a fetch was cut short
+            what = f"no {'weights' if names else 'files'} in the cache for {self.revision!r}"
+            raise HubError(what, path=self.repo, hint=f"run {self._pull('online')}")
+        return self._take(commit, names, online=False)
 
     def from_hub(self) -> Path:
         """The snapshot of the commit that the revision is now, with what was missing fetched."""
@@ -139,24 +135,32 @@ class _Fetch:
         if not COMMIT.fullmatch(commit):
             raise HubError(f"{short(commit)} is no commit", path=self.repo, hint="check HF_ENDPOINT")
         paths = [check_path(sibling.rfilename, self.repo) for sibling in info.siblings or []]
-        start = f"{self.subfolder}/" if self.subfolder else ""
-        names = {path.removeprefix(start) for path in paths if path.startswith(start)}
+        names = {path.removeprefix(self._start) for path in paths if path.startswith(self._start)}
         if CONFIG not in names:
-            what = f"no {start}{CONFIG} in it at {self.revision!r}"
+            what = f"no {self._start}{CONFIG} in it at {self.revision!r}"
             raise HubError(what, path=self.repo, hint="name a model's repo, or another revision= or subfolder=")
-        folder = self._folder(commit)
-        for name in _needed(names, folder):
-            if name not in names:
-                raise HubError(f"{short(name)} is in its index only", path=self.repo, hint="set another revision=")
-            if (folder / name).exists():
-                self._check(folder / name)
-            else:
-                get = partial(self._download, f"{start}{name}", commit, folder / name)
-                translated(get, f"{self.repo}/{start}{name}", self.revision)
+        folder = self._take(commit, names, online=True)
         self._note(commit)
         return folder
 
-    def _download(self, file: str, commit: str, path: Path) -> None:
+    def _take(self, commit: str, names: Collection[str], *, online: bool) -> Path:
+        """The snapshot of a commit, with all that a model needs of ``names``; small files are what their hash says."""
+        folder = self._folder(commit)
+        for name in _needed(names, folder):
+            path = folder / name
+            if name not in names:
+                hint = "set another revision=" if online else f"run {self._pull('online')}"
+                raise HubError(f"{short(name)} is in its index only", path=self.repo, hint=hint)
+            if not path.exists():
+                if not online:
+                    raise self._damaged(path, cache.DANGLING)
+                get = partial(self._download, commit, f"{self._start}{name}", path)
+                translated(get, f"{self.repo}/{self._start}{name}", self.revision)
+            elif path.stat().st_size <= _SMALL and not cache.intact(path, cache.etag_of(path)):
+                raise self._damaged(path, cache.OTHER_BYTES)
+        return folder
+
+    def _download(self, commit: str, file: str, path: Path) -> None:
         """Fetch one file and compare it with its hash, for the library compares the size alone.
 
         In this thread: Ctrl-C ends it at once, and ``snapshot_download`` only when its threads have their files.
@@ -168,22 +172,15 @@ class _Fetch:
         promised = get_hf_file_metadata(url, token=self.token, timeout=timeout, retry_on_errors=True)
         if promised.commit_hash != commit:
             raise HubError(f"it answers for commit {short(promised.commit_hash)}", path=where, hint="run it again")
-        if not cache.HASH.fullmatch(promised.etag or ""):  # the library would write to where it leads
+        if not cache.ETAG.fullmatch(promised.etag or ""):  # the library would write to where it leads
             what = f"{short(promised.etag)} is no hash of a file"
             raise CheckpointUnsafeError(what, path=where, hint="check HF_ENDPOINT")
         place = cache.cache_of(self.cache_dir)
         hf_hub_download(self.repo, file, revision=commit, token=self.token, cache_dir=place)
         if not cache.intact(path, promised.etag):
             cache.remove(path, place)
-            hint = f"is a proxy in between? run {self._verify()}, and {self._pull('again')}"
+            hint = f"is a proxy in between? run `vedcore cache verify {self.repo}`, and {self._pull('again')}"
             raise HubError("other bytes came than the hub's hash says", path=where, hint=hint)
-
-    def _check(self, path: Path) -> None:
-        """Refuse a cached file that is not there, or is small and not what its hash says."""
-        if not path.exists():
-            raise self._damaged(path, cache.DANGLING)
-        if path.stat().st_size <= _SMALL and not cache.intact(path, cache.etag_of(path)):
-            raise self._damaged(path, cache.OTHER_BYTES)
 
     def _note(self, commit: str) -> None:
         """Write what the revision was: the last step, so that offline it never means half a commit."""
@@ -196,6 +193,10 @@ class _Fetch:
             staged.write_text(commit)
             os.replace(staged, ref)
 
+    @property
+    def _start(self) -> str:
+        return f"{self.subfolder}/" if self.subfolder else ""
+
     def _folder(self, commit: str) -> Path:
         return cache.storage_of(self.repo, self.cache_dir) / "snapshots" / commit / self.subfolder
 
@@ -203,10 +204,8 @@ class _Fetch:
         return cache.storage_of(self.repo, self.cache_dir) / "refs" / self.revision
 
     def _damaged(self, path: Path, problem: str) -> HubError:
-        return HubError(problem, path=path, hint=f"{self._verify()} lists the damage, {self._pull('gets it again')}")
-
-    def _verify(self) -> str:
-        return f"`vedcore cache verify {self.repo}`"
+        hint = f"`vedcore cache verify {self.repo}` lists the damage, {self._pull('gets it again')}"
+        return HubError(problem, path=path, hint=hint)
 
     def _pull(self, words: str) -> str:
         """The line to type that fetches the same, some words, and the cache if it is another one."""
