@@ -101,13 +101,10 @@ def test_a_subfolder_and_nothing_else(hub: Hub, cache: Path) -> None:
     assert CliRunner().invoke(group, ["pull", "org/model", "--subfolder", "a/b"]).stdout == f"{folder}\n"
 
 
-@pytest.mark.parametrize("subfolder", ["..", "a/../..", "/a", "a//b", "./a", "C:\\a", "a\\b", "a\0", "/", 5])
-def test_a_subfolder_that_leads_out(hub: Hub, cache: Path, subfolder: str) -> None:
-    if subfolder == 5:
-        fails(lambda: fetch(subfolder=subfolder), "no 5/config.json")
-    else:
-        fails(lambda: fetch(subfolder=subfolder), "org/model", "subfolder=", kind=CheckpointUnsafeError)
-        assert hub.requests == []
+@pytest.mark.parametrize("subfolder", ["..", "a/../..", "/a", "a//b", "./a", "C:\\a", "a\\b", "a\0", "/"])
+def test_a_subfolder_that_leads_out(hub: Hub, subfolder: str) -> None:
+    fails(lambda: fetch(subfolder=subfolder), "org/model", "subfolder=", kind=CheckpointUnsafeError)
+    assert hub.requests == []
 
 
 def test_a_cache_of_its_own(hub: Hub, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -502,7 +499,7 @@ def test_killed_while_it_fetches(hub: Hub, cache: Path, tmp_path: Path, monkeypa
     ids=["body", "answer", "listing", "pause", "long pause"],
 )  # fmt: skip
 def test_ctrl_c_ends_a_download_at_once(hub: Hub, cache: Path, fault: Fault) -> None:
-    (hub.folder / "org/model/model.safetensors").write_bytes(bytes(20 << 20))  # 32 s, 64 KiB each 0.1 s
+    (hub.folder / "org/model/model.safetensors").write_bytes(bytes(20 << 20))  # for 32 s, if it is slow
     hub.faults = [fault]
     with child(hub, cache, "from vedcore.cli.app import main; main()", "pull", "org/model") as process:
         end = time.monotonic() + 30
@@ -566,7 +563,7 @@ def test_faults_of_a_push(hub: Hub, tmp_path: Path, match: str, fault: Fault) ->
     folder.mkdir()
     fill(folder)
     hub.faults = [Fault(fault.kind, match, status=fault.status)]
-    hub.patience = 0.3  # as long as the server's, for the library sets no timeout to what it sends
+    hub.patience = 0.3  # the library sets no timeout to what it sends
     fails(lambda: ours.push_folder(folder, "me/new"), "me/new")
     assert hub.asked(match) <= 6
     assert hub.pushed == []
