@@ -6,7 +6,7 @@ import re
 
 __all__ = [
     "CARD", "CONFIG", "GENERATION_CONFIG", "MANIFEST", "MODEL_FILES", "PREPROCESSOR_CONFIG", "PROCESSOR_CONFIG",
-    "SHARD_INDEX", "TOKENIZER", "WEIGHTS", "WEIGHT_LAYOUTS",
+    "SETTINGS_FILES", "SHARD_INDEX", "TOKENIZER", "WEIGHTS", "WEIGHT_LAYOUTS",
 ]  # fmt: skip
 
 CONFIG = "config.json"
@@ -24,9 +24,12 @@ MANIFEST = "manifest.json"
 """Sizes and sha256 of what a save wrote; written last."""
 CARD = "README.md"
 """The one file of a save that people are meant to edit."""
-MODEL_FILES = re.compile(
+SETTINGS_FILES = re.compile(
     r"(config|generation_config|preprocessor_config|processor_config|tokenizer|tokenizer_config|special_tokens_map"
-    r"|added_tokens|vocab|model\.safetensors\.index)\.json|(merges|vocab)\.txt|(sentencepiece\.bpe|spiece|tokenizer)\.model"
-    r"|model(-\d{5}-of-\d{5})?\.safetensors"
+    r"|added_tokens|vocab|manifest)\.json|(merges|vocab)\.txt|(sentencepiece\.bpe|spiece|tokenizer)\.model"
+)
+"""What a model needs beside its weights: settings, the tokenizer, the manifest."""
+MODEL_FILES = re.compile(
+    SETTINGS_FILES.pattern + r"|model\.safetensors\.index\.json|model(-\d{5}-of-\d{5})?\.safetensors"
 )
 """What a folder of a model may hold: files of these names are read, so none of an earlier model may stay."""

@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from huggingface_hub import close_session, constants
 
-from vedcore.hub import patience
-
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for tests.hub.server, where pytest is not run as a module
 
 from tests.hub.server import Hub
@@ -34,9 +32,8 @@ def hub(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     sleep = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setattr(patience, "READ_SECONDS", 0.2)
-    monkeypatch.setattr(patience, "TOTAL_SECONDS", 2.0)
-    monkeypatch.setattr(patience, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     close_session()
@@ -46,6 +43,12 @@ def hub(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         yield server
     close_session()
+
+
+@pytest.fixture
+def no_xet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uploads as to a hub that has large file storage alone, as this one."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
 
 
 def fill(folder: Path, seed: int = 0) -> None:

@@ -53,6 +53,7 @@ class Hub:
         commits: files by repo and commit, kept for ever.
         listed: extra names in listings, by repo.
         on_request: called with method and path before each answer.
+        patience: seconds until a request that hangs is dropped.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,6 +66,7 @@ class Hub:
         self.storage: dict[str, bytes] = {}
         self.pushed: list[dict[str, Any]] = []
         self.on_request: Callable[[str, str], None] = lambda method, path: None
+        self.patience = 30.0
         self.closing = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
@@ -123,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self.hub.fault(self.command, path)
         if fault and fault.kind == "hang":
-            self.hub.closing.wait(30)
+            self.hub.closing.wait(self.hub.patience)
             self.close_connection = True
         elif fault and fault.kind == "status":
             self._send(fault.status, b"{}", fault.headers)
@@ -251,7 +253,7 @@ class _Handler(BaseHTTPRequestHandler):
                         self.hub.closing.wait(0.1)
                 self.wfile.flush()
                 if kind == "hang_half":
-                    self.hub.closing.wait(30)
+                    self.hub.closing.wait(self.hub.patience)
                 if kind in ("drop", "hang_half"):
                     self.close_connection = True
                     self.connection.close()

@@ -26,7 +26,7 @@ from tests.hub.server import Fault, Hub
 from vedcore import hub as ours
 from vedcore.cli.app import group
 from vedcore.errors import CheckpointNotFoundError, CheckpointUnsafeError, HubError, VedcoreError
-from vedcore.hub import fetching, patience
+from vedcore.hub import fetching
 from vedcore.weights.snapshot import Snapshot
 
 WANTED = ["config.json", "model.safetensors", "tokenizer.json"]
@@ -79,9 +79,58 @@ def test_a_folder_of_links_with_what_a_model_needs(hub: Hub, cache: Path) -> Non
     assert len(hub.requests) == asked + 1  # a commit does not change
 
 
-def test_only_some_files(hub: Hub) -> None:
-    folder = fetch(only=lambda name: name.endswith(".json"))
-    assert sorted(os.listdir(folder)) == ["config.json", "tokenizer.json"]
+def test_a_subfolder_and_nothing_else(hub: Hub, cache: Path) -> None:
+    (hub.folder / "org/model/a/b").mkdir(parents=True)
+    fill(hub.folder / "org/model/a/b", seed=5)
+    folder = fetch(subfolder="a/b/")
+    commit = cache / "models--org--model" / "snapshots" / str(hub.head("org/model"))
+    assert folder == commit / "a" / "b"
+    assert sorted(os.listdir(folder)) == WANTED
+    assert os.listdir(commit) == ["a"]
+    data = (hub.folder / "org/model/a/b/model.safetensors").read_bytes()
+    with Snapshot(folder) as snapshot:
+        assert snapshot.read("model.safetensors") == data
+    assert ours.expected_hashes(folder) == {"model.safetensors": hashlib.sha256(data).hexdigest()}
+    asked = len(hub.requests)
+    assert fetch(subfolder="a/b", revision=commit.name) == fetch(subfolder="a/b", local_files_only=True) == folder
+    assert len(hub.requests) == asked
+    fails(lambda: fetch(subfolder="a", local_files_only=True), "vedcore pull org/model --subfolder a")
+    fails(lambda: fetch(subfolder="a"), "no a/config.json", "subfolder=")
+    (folder / "config.json").resolve().write_text("{}")
+    fails(lambda: fetch(subfolder="a/b"), "vedcore cache verify org/model", "vedcore pull org/model --subfolder a/b")
+    assert CliRunner().invoke(group, ["pull", "org/model", "--subfolder", "a/b"]).stdout == f"{folder}\n"
+
+
+@pytest.mark.parametrize("subfolder", ["..", "a/../..", "/a", "a//b", "./a", "C:\\a", "a\\b", "a\0", "/"])
+def test_a_subfolder_that_leads_out(hub: Hub, subfolder: str) -> None:
+    fails(lambda: fetch(subfolder=subfolder), "org/model", "subfolder=", kind=CheckpointUnsafeError)
+    assert hub.requests == []
+
+
+def test_a_cache_of_its_own(hub: Hub, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = tmp_path / "mine"
+    folder = fetch(cache_dir=mine)
+    assert folder.is_relative_to(mine)
+    assert not cache.exists()
+    assert fetch(cache_dir=str(mine), local_files_only=True) == folder
+    where = f"HF_HUB_CACHE={mine}"
+    fails(lambda: fetch(cache_dir=mine, local_files_only=True, revision="v2"), "org/model --revision v2`", where)
+    (folder / "config.json").resolve().write_text("{}")
+    fails(lambda: fetch(cache_dir=mine), "vedcore cache verify org/model", "vedcore pull org/model", where)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(mine))
+    assert len(ours.verify("org/model")[1]) == 1
+    assert CliRunner().invoke(group, ["pull", "org/model"]).stdout == f"{folder}\n"
+    assert ours.verify() == (3, [])
+    assert not cache.exists()
+
+
+def test_local_files_only_is_offline_for_one_call(hub: Hub) -> None:
+    fails(lambda: fetch(local_files_only=True), "not in the cache, and local_files_only is set", "vedcore pull")
+    assert hub.requests == []
+    folder = fetch()
+    asked = len(hub.requests)
+    assert fetch(local_files_only=True) == folder
+    assert len(hub.requests) == asked
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "bin"])
@@ -156,21 +205,18 @@ def test_faults_of_each_request(hub: Hub, cache: Path, fault: Fault, words: list
     start = time.monotonic()
     fails(fetch, "org/model", *words)
     assert time.monotonic() - start < 10
-    assert max(hub.requests.count(request) for request in hub.requests) <= 5
+    assert max(hub.requests.count(request) for request in hub.requests) <= 6  # as often as the library tries
     assert ours.verify()[1] == []
 
 
 @pytest.mark.parametrize(
     "fault",
     [
-        Fault("status", "/api/models", times=3),
         Fault("status", "model.safetensors", "HEAD", times=3),
-        Fault("status", "model.safetensors", "GET", times=3),
         Fault("status", "model.safetensors", status=429, headers={"Retry-After": "1"}, times=2),
         Fault("drop", "model.safetensors", "GET", times=2),
         Fault("drop", "model.safetensors", "GET", times=2, value="ignore_range"),
-        Fault("short", "model.safetensors", "GET", times=2),
-        Fault("hang", times=2),
+        Fault("hang", "/resolve/", times=2),
         Fault("hang_half", "model.safetensors", "GET", times=2),
         Fault("ignore_range"),
     ],
@@ -182,11 +228,28 @@ def test_faults_that_pass(hub: Hub, fault: Fault) -> None:
     assert (folder / "model.safetensors").read_bytes() == (hub.folder / "org/model/model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("fault", "word"),
+    [
+        (Fault("status", "/api/models", times=1), "500"),
+        (Fault("hang", "/api/models", times=1), "no answer"),
+        (Fault("status", "model.safetensors", "GET", times=1), "500"),
+        (Fault("short", "model.safetensors", "GET", times=1), "came short"),
+    ],
+    ids=lambda value: f"{value.kind}-{value.match.strip('/')}" if isinstance(value, Fault) else None,
+)
+def test_faults_that_the_library_does_not_try_again(hub: Hub, fault: Fault, word: str) -> None:
+    hub.faults = [fault]
+    fails(fetch, "org/model", word)
+    assert ours.verify()[1] == []
+    assert (fetch() / "model.safetensors").read_bytes() == (hub.folder / "org/model/model.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize("kind", ["drop", "short", "hang_half"])
 def test_faults_of_a_body_that_stay(hub: Hub, kind: str) -> None:
     hub.faults = [Fault(kind, "model.safetensors", "GET", value="ignore_range")]
-    fails(fetch, "org/model", "check the network")
-    assert hub.asked("model.safetensors", "GET") <= 5
+    fails(fetch, "org/model/model.safetensors", "check the network")
+    assert hub.asked("model.safetensors", "GET") <= 6
     hub.faults = []
     assert (fetch() / "model.safetensors").exists()
 
@@ -362,11 +425,11 @@ print(hub.fetch_folder("org/model"), flush=True)
 """
 
 
-def child(hub: Hub, cache: Path, code: str = CHILD, **variables: str) -> subprocess.Popen[str]:
+def child(hub: Hub, cache: Path, code: str = CHILD, *arguments: str, **variables: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache), **variables}
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        [sys.executable, "-c", code, *arguments], env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
     )
 
 
@@ -429,6 +492,29 @@ def test_killed_while_it_fetches(hub: Hub, cache: Path, tmp_path: Path, monkeypa
     assert files(tmp_path / "whole") <= files(cache)
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [Fault("slow", "model.safetensors", "GET"), Fault("hang", "model.safetensors", "GET"), Fault("hang", "/api/models"),
+     Fault("status", "/resolve/", status=503), Fault("status", "/resolve/", status=429, headers={"Retry-After": "60"})],
+    ids=["body", "answer", "listing", "pause", "long pause"],
+)  # fmt: skip
+def test_ctrl_c_ends_a_download_at_once(hub: Hub, cache: Path, fault: Fault) -> None:
+    (hub.folder / "org/model/model.safetensors").write_bytes(bytes(20 << 20))  # for 32 s, if it is slow
+    hub.faults = [fault]
+    with child(hub, cache, "from vedcore.cli.app import main; main()", "pull", "org/model") as process:
+        end = time.monotonic() + 30
+        while not hub.asked(fault.match, fault.method):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        hub.closing.wait(0.5)
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+        assert time.monotonic() - start < 2
+        assert process.returncode == 130
+    assert not list(cache.rglob("*.incomplete"))
+
+
 def test_the_token_is_in_no_output_of_a_process(hub: Hub, cache: Path) -> None:
     hub.faults = [Fault("status", "/api/models", status=403, headers={"X-Error-Message": TOKEN})]
     process = child(hub, cache, HF_TOKEN=TOKEN, HF_DEBUG="0")
@@ -448,6 +534,7 @@ def test_the_token_that_is_passed_is_in_no_error(hub: Hub) -> None:
 # Up.
 
 
+@pytest.mark.usefixtures("no_xet")
 def test_push_is_one_commit_and_comes_back(hub: Hub, tmp_path: Path) -> None:
     folder = tmp_path / "made"
     folder.mkdir()
@@ -467,17 +554,18 @@ def test_push_is_one_commit_and_comes_back(hub: Hub, tmp_path: Path) -> None:
     assert ours.push_folder(folder, "me/new", create_pr=True).endswith("/discussions/1")
 
 
+@pytest.mark.usefixtures("no_xet")
 @pytest.mark.parametrize("match", ["/api/repos/create", "/preupload/", "/info/lfs", "/storage/", "/commit/"])
 @pytest.mark.parametrize("fault", [Fault("status", status=403), Fault("status", status=500), Fault("hang")],
                          ids=["403", "500", "hang"])  # fmt: skip
-def test_faults_of_a_push(hub: Hub, tmp_path: Path, match: str, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "TOTAL_SECONDS", 0.5)
+def test_faults_of_a_push(hub: Hub, tmp_path: Path, match: str, fault: Fault) -> None:
     folder = tmp_path / "made"
     folder.mkdir()
     fill(folder)
     hub.faults = [Fault(fault.kind, match, status=fault.status)]
+    hub.patience = 0.3  # the library sets no timeout to what it sends
     fails(lambda: ours.push_folder(folder, "me/new"), "me/new")
-    assert hub.asked(match) <= 5
+    assert hub.asked(match) <= 6
     assert hub.pushed == []
 
 
@@ -495,10 +583,12 @@ def test_folders_are_fetched_at_once_in_threads(hub: Hub) -> None:
     for seed, repo in enumerate(repos):
         (hub.folder / repo).mkdir()
         fill(hub.folder / repo, seed)
-    hub.faults = [Fault("status", "model.safetensors", "GET", times=4)]
+    hub.faults = [Fault("drop", "model.safetensors", "GET", times=4)]
+    before = dict(vars(constants))
     with ThreadPoolExecutor(6) as pool:
         folders = list(pool.map(ours.fetch_folder, repos * 2))
     assert [json.loads((folder / "config.json").read_text())["seed"] for folder in folders] == [*range(6)] * 2
+    assert vars(constants) == before
     assert constants.HF_HUB_DISABLE_XET is False
     assert [len(hooks) for hooks in get_session().event_hooks.values()] == [1, 0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import traceback
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ def assert_same(a: vedcore.VisionEncoderDecoder, b: vedcore.VisionEncoderDecoder
     assert all(torch.equal(a.state_dict()[name], b.state_dict()[name]) for name in a.state_dict())
 
 
+@pytest.mark.usefixtures("no_xet")
 @pytest.mark.parametrize("format", ["native", "transformers"])
 def test_pushed_loaded_and_taken_apart(hub: Hub, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = small()
@@ -73,6 +75,54 @@ def test_a_name_that_is_a_folder_stays_one(hub: Hub, tmp_path: Path, monkeypatch
     assert hub.requests == []
 
 
+def test_a_subfolder_and_a_cache_of_its_own(hub: Hub, cache: Path, tmp_path: Path) -> None:
+    model = small()
+    (hub.folder / "me/many/a").mkdir(parents=True)
+    model.save_pretrained(hub.folder / "me/many/a/captioner")
+    mine, token = tmp_path / "mine", "hf_" + "Mine" * 9
+    options = {"subfolder": "a/captioner", "cache_dir": mine}
+    assert_same(model, vedcore.load("hub:me/many", token=token, **options))
+    assert hub.tokens == {f"Bearer {token}"}
+    assert not cache.exists()
+    asked = len(hub.requests)
+    assert_same(model, vedcore.load("me/many", local_files_only=True, **options))
+    with pytest.raises(vedcore.HubError, match="local_files_only"):
+        vedcore.load("me/many", local_files_only=True, subfolder="a/captioner")
+    assert len(hub.requests) == asked
+    blob = next(mine.rglob("model.safetensors")).resolve()
+    blob.write_bytes(blob.read_bytes()[:-3] + b"abc")
+    with pytest.raises(vedcore.HubError) as caught:
+        vedcore.load("me/many", **options)
+    assert str(caught.value.path).endswith("/a/captioner/model.safetensors")
+    assert f"HF_HUB_CACHE={mine}" in caught.value.hint
+
+
+def test_a_subfolder_of_a_folder(hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    small().save_pretrained(folder / "a")
+    options = {"token": "hf_none", "cache_dir": tmp_path / "none", "local_files_only": True}
+    assert_same(small(), vedcore.load(folder, subfolder="a", **options))
+    assert_same(small(), vedcore.load(str(folder / "a"), subfolder=None, **options))
+    for subfolder in ("../models/a", str(folder / "a"), "a/../../models/a"):
+        with pytest.raises(vedcore.CheckpointUnsafeError, match="subfolder="):
+            vedcore.load(folder, subfolder=subfolder)
+    with pytest.raises(vedcore.CheckpointNotFoundError, match="no such folder"):
+        vedcore.load(folder, subfolder="b")
+    assert hub.requests == []
+
+
+def test_the_token_is_in_no_frame_of_load(hub: Hub) -> None:
+    token = "hf_" + "Mine" * 9
+    for name in ("hub:org/none", "org/none"):
+        with pytest.raises(vedcore.HubError) as caught:
+            vedcore.load(name, token=token)
+        frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        ours = [frame for frame in frames.stack if Path(frame.filename).is_relative_to(Path(vedcore.__file__).parent)]
+        assert "load" in [frame.name for frame in ours]
+        assert token not in repr([frame.locals for frame in ours]) + str(caught.value)
+
+
 def test_what_the_hub_does_not_have(hub: Hub) -> None:
     for name in ("org/none", "hub:org/none", "hub:org/model@nowhere"):
         with pytest.raises(vedcore.HubError) as error:
@@ -84,6 +134,7 @@ def test_what_the_hub_does_not_have(hub: Hub) -> None:
         vedcore.load("hub:no repository")
 
 
+@pytest.mark.usefixtures("no_xet")
 @pytest.mark.parametrize("format", ["native", "transformers"])
 def test_a_flipped_bit_in_the_cache(hub: Hub, cache: Path, format: str) -> None:
     small().push_to_hub("me/m", format=format)

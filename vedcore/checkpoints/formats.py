@@ -7,11 +7,10 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from vedcore.components import torch_dtype
 from vedcore.composer.folder_files import read_json
-from vedcore.composer.part_checkpoints import from_hub, is_hub_name
 from vedcore.config_files.plain import short
 from vedcore.errors import (
     CheckpointError,
@@ -21,7 +20,7 @@ from vedcore.errors import (
     UsageError,
     close_matches,
 )
-from vedcore.hub import parse_repo
+from vedcore.hub import FetchOptions, check_subfolder, from_hub, is_hub_name, masked, parse_repo
 from vedcore.model_files import CONFIG
 from vedcore.plugins import load_component, registry
 from vedcore.weights.loading import CheckFinite
@@ -74,6 +73,10 @@ def load(
     folder_or_name: str | os.PathLike[str],
     *,
     revision: str | None = None,
+    subfolder: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     strict: bool = True,
@@ -89,6 +92,11 @@ def load(
             They are looked for in this order, and a path whose parent folder is there is never looked for on the
             hub; ``"hub:org/name"`` means the hub alone.
         revision: branch, tag or commit of the repository; the main branch by default.
+        subfolder: the folder within the folder or repository that has the model; None by default: it is not in one.
+        token: for a private or gated repository; by default that of ``HF_TOKEN`` or of the login. False sends none.
+        cache_dir: where files of the hub are kept; by default where ``HF_HUB_CACHE`` or ``HF_HOME`` says.
+        local_files_only: True takes what is cached and asks no network; False by default. A folder here needs none of
+            ``token``, ``cache_dir`` and ``local_files_only``.
         device: where the parameters go; the CPU by default.
         dtype: type of the parameters, such as ``"bfloat16"``; None takes the model's own.
         strict: False takes the tensors that fit by name, leaves the others random, and warns of both.
@@ -101,14 +109,18 @@ def load(
 
     Raises:
         CheckpointNotFoundError: no such folder or model, or a file that it needs is missing.
-        CheckpointError: files that are damaged, unsafe, or not what the config says.
+        CheckpointError: files that are damaged, unsafe, or not what the config says; a ``subfolder`` that leads out.
         ConfigError: settings that cannot be used.
         PluginMissingError: the model needs a plugin that is not installed.
         NonFiniteError: NaN or Inf in the weights.
         HubError: the hub does not give it.
         UsageError: ``mmap`` with weights in a ``pytorch_model.bin``.
     """
-    folder = folder_of(folder_or_name, revision)
+    token = masked(token)
+    folder = folder_of(
+        folder_or_name, revision, subfolder=subfolder, token=token, cache_dir=cache_dir,
+        local_files_only=local_files_only,
+    )  # fmt: skip
     options = LoadOptions(
         device=device, dtype=torch_dtype(dtype), strict=strict, check_finite=check_finite, verify=verify, mmap=mmap
     )
@@ -129,8 +141,10 @@ def _check_config(snapshot: Snapshot) -> None:
         raise CheckpointNotFoundError(f"no {CONFIG} in this folder", path=snapshot.path, hint=snapshot.listing())
 
 
-def folder_of(folder_or_name: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """The folder that is meant: it, that of a registered model, or one from the hub."""
+def folder_of(
+    folder_or_name: str | os.PathLike[str], revision: str | None = None, **options: Unpack[FetchOptions]
+) -> Path:
+    """The folder that is meant: it, that of a registered model, or one from the hub, which ``options`` are for."""
     if not isinstance(folder_or_name, (str, os.PathLike)):
         raise UsageError(f"a folder or a name expected, got {type(folder_or_name).__name__}", field="folder_or_name")
     text = os.fsdecode(folder_or_name)
@@ -138,23 +152,24 @@ def folder_of(folder_or_name: str | os.PathLike[str], revision: str | None = Non
         raise CheckpointNotFoundError("an empty path", hint="name a folder, or a model of `vedcore list models`")
     path = Path(text)
     if is_hub_name(text):
-        return from_hub(text, revision)
+        return from_hub(text, revision, **options)
+    subfolder = check_subfolder(options.get("subfolder"), text)
     if os.path.lexists(path) or isinstance(folder_or_name, os.PathLike):
         if revision is not None:
             raise UsageError(f"{text!r} is a folder", field="revision", hint=f"write hub:{text} for the repository")
-        return path
+        return path / subfolder
     try:
         target, _ = load_component("model", text)
     except UnknownComponentError as error:
         if parse_repo(text) is not None and not path.parent.exists():
             try:
-                return from_hub(text, revision)
+                return from_hub(text, revision, **options)
             except HubError as failure:
                 what = f"no such folder here, and of the hub: {failure.message}"
                 raise HubError(what, path=failure.path or text, hint=failure.hint) from None
         what = "no such folder, and no model of that name"
         raise CheckpointNotFoundError(what, path=text, hint=_offer(path, error)) from None
-    return Path(target())
+    return Path(target()) / subfolder
 
 
 def _offer(path: Path, error: UnknownComponentError) -> str:

@@ -15,7 +15,8 @@ __all__ = ["cache", "pull"]
 @click.command()
 @click.argument("repo")
 @click.option("--revision", help="A branch, a tag or a commit; main if not given.")
-def pull(repo: str, revision: str | None) -> None:
+@click.option("--subfolder", help="The folder of the repo that has the model.")
+def pull(repo: str, revision: str | None, subfolder: str | None) -> None:
     """Fetch a model of the hub into the cache, what is damaged there again, and print the folder.
 
     REPO is org/name; org/name@revision and hub:org/name work too.
@@ -25,7 +26,7 @@ def pull(repo: str, revision: str | None) -> None:
         raise click.UsageError(f"two revisions: {printable(inside)} and {printable(revision)}")
     for damage in hub.repair(name):
         click.echo(f"removed {printable(damage.path)}: {damage.problem}", err=True)
-    click.echo(hub.fetch_folder(name, revision or inside))
+    click.echo(hub.fetch_folder(name, revision or inside, subfolder=subfolder))
 
 
 @click.group()
@@ -55,6 +56,6 @@ def verify(repo: str | None, as_json: bool) -> None:
 
 def _named(repo: str) -> tuple[str, str | None]:
     """The repo and revision of an argument, which can be nothing else here."""
-    named = hub.parse_repo(repo if repo.startswith(("hub:", "hf://")) else f"hub:{repo}")
+    named = hub.parse_repo(repo if hub.is_hub_name(repo) else f"hub:{repo}")
     assert named is not None  # with a prefix it is a repo, or an error
     return named

@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from vedcore.composer.folder_files import manifest_of, read_json
-from vedcore.config_files.plain import short
-from vedcore.errors import CheckpointError, HubError, UsageError
+from vedcore.errors import CheckpointError
 from vedcore.hf.sections import WHOLE, read_section
-from vedcore.hub import fetch_folder, parse_repo
+from vedcore.hub import from_hub, is_hub_name
 from vedcore.model_files import CONFIG
 from vedcore.registry import Kind
 from vedcore.weights.keymap import Row
 from vedcore.weights.loading import LoadReport, Select, Weights
 from vedcore.weights.snapshot import Snapshot
 
-__all__ = ["Folders", "PartCheckpoint", "find_part", "from_hub", "is_hub_name", "open_part"]
+__all__ = ["Folders", "PartCheckpoint", "find_part", "open_part"]
 
 
 class Folders(contextlib.ExitStack):
@@ -78,27 +77,6 @@ class PartCheckpoint:
         fresh = part.fresh_parameters() if self.kind == "decoder" else ()
         settings = {field: value for field, value in part.settings().items() if type(value) is int}
         return weights.load_into(part, fresh=fresh, manifest=manifest_of(self.snapshot, weights), settings=settings)
-
-
-def is_hub_name(name: str) -> bool:
-    """Whether ``name`` says that it means a repository."""
-    return name.startswith(("hub:", "hf://"))
-
-
-def from_hub(name: str, revision: str | None = None) -> Path:
-    """The folder of a repository: ``org/name``, with ``hub:`` before it and ``@revision`` behind it or without.
-
-    Raises:
-        UsageError: two revisions.
-        HubError: the hub does not give it.
-    """
-    parsed = parse_repo(name)
-    if parsed is None:
-        raise HubError(f"{short(name)} is no repository", hint="write org/name, or org/name@revision")
-    repo, named = parsed
-    if named is not None and revision not in (None, named):
-        raise UsageError(f"{revision!r}, but {name!r} names {named!r}", field="revision", hint="give one of them")
-    return fetch_folder(repo, revision or named)
 
 
 def find_part(name: str) -> Path | None:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from vedcore.composer.folder_files import read_preprocessing, read_tokenizer_of
-from vedcore.composer.part_checkpoints import Folders, PartCheckpoint, find_part, from_hub, open_part
+from vedcore.composer.part_checkpoints import Folders, PartCheckpoint, find_part, open_part
 from vedcore.composer.request import Request, placed, with_image_size
 from vedcore.config import (
     TOKEN_ID_FIELDS,
@@ -28,6 +28,7 @@ from vedcore.errors import (
     VedcoreError,
     described,
 )
+from vedcore.hub import from_hub
 from vedcore.model_files import CONFIG
 from vedcore.plugins import load_component, registry
 from vedcore.processing.processor import make_tokenizer, token_ids_of, vocab_size_of

@@ -6,26 +6,23 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from vedcore.errors import HubError
+from vedcore.hub.failures import translated
 from vedcore.hub.names import COMMIT, check_repo
-from vedcore.hub.patience import cache_error
 
 __all__ = [
-    "Damage",
-    "damaged_error",
-    "etag_of",
-    "expected_hashes",
-    "intact",
-    "read_ref",
-    "repair",
-    "storage_of",
-    "verify",
-]
+    "DANGLING", "ETAG", "NO_COMMIT", "OTHER_BYTES", "Damage", "cache_of", "etag_of", "expected_hashes", "intact",
+    "read_ref", "remove", "repair", "storage_of", "verify",
+]  # fmt: skip
 
-_LINK = re.compile(r"\.\./\.\./blobs/([A-Za-z0-9_-]+)")
+ETAG = re.compile(r"[A-Za-z0-9_-]{1,128}")
+"""The name of a blob: sha256, git's sha1, or what another hub has in their place."""
+DANGLING, NO_COMMIT = "a link that leads nowhere", "no commit in it"
+OTHER_BYTES = "not the bytes that its hash says"
 
 
 def expected_hashes(folder: str | os.PathLike[str]) -> dict[str, str]:
@@ -38,7 +35,7 @@ def expected_hashes(folder: str | os.PathLike[str]) -> dict[str, str]:
 
 
 class Damage(NamedTuple):
-    """What is wrong in the cache."""
+    """A damaged place in the cache."""
 
     repo: str
     path: str
@@ -58,53 +55,51 @@ def verify(repo: str | None = None) -> tuple[int, list[Damage]]:
     """
     if repo is not None and not storage_of(check_repo(repo)).is_dir():
         raise HubError("not in the cache", path=repo, hint=f"run `vedcore pull {repo}`")
-    folders = sorted(_cache().glob("models--*")) if repo is None else [storage_of(repo)]
+    folders = sorted(cache_of().glob("models--*")) if repo is None else [storage_of(repo)]
     count, damaged = 0, []
     for folder in folders:
         name = folder.name.removeprefix("models--").replace("--", "/", 1)
         blobs = [path for path in _files(folder / "blobs") if not path.name.endswith(".incomplete")]
         count += len(blobs)
-        found = [(path, "not the bytes that its hash says") for path in blobs if not intact(path, path.name)]
-        found += [(path, "a link that leads nowhere") for path in _files(folder / "snapshots") if not path.exists()]
+        found = [(path, OTHER_BYTES) for path in blobs if not intact(path, path.name)]
+        found += [(path, DANGLING) for path in _files(folder / "snapshots") if not path.exists()]
         refs = [path for path in _files(folder / "refs") if not path.name.endswith(".tmp")]
-        found += [(path, "no commit in it") for path in refs if read_ref(path) is None]
+        found += [(path, NO_COMMIT) for path in refs if read_ref(path) is None]
         damaged += [Damage(name, str(path), problem) for path, problem in found]
     return count, damaged
 
 
 def repair(repo: str) -> list[Damage]:
     """Remove what is damaged of a repo's cache, so that the next `fetch_folder` gets it again; what was removed."""
-    if not storage_of(check_repo(repo)).is_dir():
-        return []
-    damaged = verify(repo)[1]
-    failure: HubError | None = None
-    try:
-        for damage in damaged:
-            for path in {damage.path, os.path.realpath(damage.path)}:  # a blob may be a link to one that repos share
-                Path(path).unlink(missing_ok=True)
-    except OSError as error:
-        failure = cache_error(error, repo)
-    if failure:
-        raise failure
+    damaged = verify(repo)[1] if storage_of(check_repo(repo)).is_dir() else []
+    for damage in damaged:
+        translated(partial(remove, Path(damage.path), cache_of()), repo)
     return damaged
 
 
-def _cache() -> Path:
+def remove(path: Path, cache: Path) -> None:
+    """Remove a file of a cache, and the one that it leads to within it: a blob, or one that repos share."""
+    target = Path(os.path.realpath(path))
+    path.unlink(missing_ok=True)
+    if cache.resolve() in target.parents:
+        target.unlink(missing_ok=True)
+
+
+def cache_of(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of a cache; None is ``HF_HUB_CACHE``."""
     from huggingface_hub import constants
 
-    return Path(os.path.abspath(os.path.expanduser(constants.HF_HUB_CACHE)))
+    return Path(os.path.abspath(os.path.expanduser(constants.HF_HUB_CACHE if cache_dir is None else cache_dir)))
 
 
-def storage_of(repo: str) -> Path:
-    return _cache() / f"models--{repo.replace('/', '--')}"
+def storage_of(repo: str, cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of a repo in a cache."""
+    return cache_of(cache_dir) / f"models--{repo.replace('/', '--')}"
 
 
 def read_ref(path: Path) -> str | None:
     """The commit in a ref; None where it holds none."""
-    try:
-        text = path.read_bytes()[:100].decode("ascii", "replace").strip()
-    except OSError:
-        return None
+    text = path.read_bytes().decode("ascii", "replace").strip() if path.is_file() else ""
     return text if COMMIT.fullmatch(text) else None
 
 
@@ -115,30 +110,18 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def etag_of(path: Path) -> str | None:
-    """The name of the blob that a file of the cache is a link to."""
-    try:
-        match = _LINK.fullmatch(os.readlink(path))
-    except OSError:
-        return None
+    """The name of the blob that a file of the cache is a link to; None where it is not one."""
+    match = re.fullmatch(rf"(?:\.\./){{2,}}blobs/({ETAG.pattern})", os.readlink(path) if path.is_symlink() else "")
     return match[1] if match else None
 
 
-def intact(path: Path, etag: str) -> bool:
+def intact(path: Path, etag: str | None) -> bool:
     """Whether a file's bytes are those of its etag: sha256, or git's sha1; True where it is neither."""
-    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag):
+    if etag is None or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", etag):
         return True
     try:
         with open(path, "rb") as file:
-            digest = hashlib.sha256() if len(etag) == 64 else hashlib.sha1(usedforsecurity=False)
-            if len(etag) == 40:
-                digest.update(b"blob %d\0" % os.fstat(file.fileno()).st_size)
-            while chunk := file.read(1 << 22):
-                digest.update(chunk)
+            git = partial(hashlib.sha1, b"blob %d\0" % os.fstat(file.fileno()).st_size, usedforsecurity=False)
+            return hashlib.file_digest(file, git if len(etag) == 40 else hashlib.sha256).hexdigest() == etag
     except OSError:
         return False
-    return digest.hexdigest() == etag
-
-
-def damaged_error(repo: str, path: Path, problem: str) -> HubError:
-    hint = f"`vedcore cache verify {repo}` lists the damage, `vedcore pull {repo}` gets it again"
-    return HubError(problem, path=path, hint=hint)

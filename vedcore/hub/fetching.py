@@ -4,195 +4,229 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
-from collections.abc import Callable, Collection, Iterator
+import shlex
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from vedcore.config_files.plain import short
-from vedcore.errors import HubError
-from vedcore.hub.cache import damaged_error, etag_of, intact, read_ref, storage_of
-from vedcore.hub.names import COMMIT, Token, check_path, check_repo, check_revision
-from vedcore.hub.patience import Patience
-from vedcore.weights.snapshot import MAX_JSON_BYTES, check_name, json_object
+from vedcore.errors import CheckpointUnsafeError, HubError, UsageError
+from vedcore.hub import cache
+from vedcore.hub.failures import translated
+from vedcore.hub.names import COMMIT, check_path, check_repo, check_revision, check_subfolder, masked, parse_repo
+from vedcore.model_files import CONFIG, SETTINGS_FILES, WEIGHT_LAYOUTS
+from vedcore.weights.snapshot import Snapshot, check_name, json_object
 
-__all__ = ["fetch_folder"]
+__all__ = ["FetchOptions", "fetch_folder", "from_hub"]
 
-_SETTINGS = (
-    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "manifest.json",
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "vocab.txt",
-)  # fmt: skip
-_WEIGHTS = (
-    ("model.safetensors", "model.safetensors.index.json"),
-    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
-)
 _SMALL = 16 << 20
 """Bytes of a file that is hashed at every fetch."""
+
+
+class FetchOptions(TypedDict, total=False):
+    """Options of `fetch_folder`, which says what they mean."""
+
+    subfolder: str | None
+    token: str | bool | None
+    cache_dir: str | os.PathLike[str] | None
+    local_files_only: bool
+
+
+def from_hub(name: str, revision: str | None = None, **options: Unpack[FetchOptions]) -> Path:
+    """The folder of a repo: ``org/name``, with ``hub:`` before it and ``@revision`` behind it or without.
+
+    Raises:
+        UsageError: two revisions.
+        HubError, CheckpointUnsafeError: as `fetch_folder`.
+    """
+    parsed = parse_repo(name)
+    if parsed is None:
+        raise HubError(f"{short(name)} is no repository", hint="write org/name, or org/name@revision")
+    repo, named = parsed
+    if named is not None and revision not in (None, named):
+        raise UsageError(f"{revision!r}, but {name!r} names {named!r}", field="revision", hint="give one of them")
+    return fetch_folder(repo, revision or named, **options)
 
 
 def fetch_folder(
     repo: str,
     revision: str | None = None,
     *,
-    only: Callable[[str], bool] | None = None,
+    subfolder: str | None = None,
     token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
 ) -> Path:
     """The folder, in huggingface_hub's cache, with a model's files as one commit has them; missing ones are fetched.
 
-    A commit of which all is cached is used without the network. Offline (``HF_HUB_OFFLINE=1``) a branch or tag is the
-    commit that was fetched for it last.
+    These are settings, the tokenizer and one set of weights. A commit of which all is cached is used without the
+    network. Offline (``HF_HUB_OFFLINE=1``) a branch or tag is the commit that was fetched for it last.
 
     Args:
         repo: ``org/name``.
         revision: a branch, a tag or a commit of 40 digits; None is ``main``.
-        only: which of the files to fetch, by name; None is settings, tokenizer and one set of weights.
+        subfolder: the folder of the repo that has the model; None is the repo itself.
         token: as huggingface_hub takes it; None is ``HF_TOKEN`` or the login's.
+        cache_dir: the cache; None is ``HF_HUB_CACHE``.
+        local_files_only: do without the network, as offline.
 
     Raises:
         HubError: no such repo, revision or file; no access; no answer in time; other bytes than were promised; a
             cache that is damaged, incomplete or not writable.
-        CheckpointUnsafeError: a file name that leads out of the folder.
+        CheckpointUnsafeError: a file name, or ``subfolder``, that leads out of the folder.
     """
-    token = Token(token) if isinstance(token, str) else token
-    check_repo(repo)
+    from huggingface_hub import constants
+
+    token = masked(token)
     revision = "main" if revision is None else check_revision(revision)
-    fetch = _Fetch(repo, revision, token)
-    if fetch.offline():
-        return fetch.from_cache(fetch.cached_commit(), only)
-    if COMMIT.fullmatch(revision) and only is None:
-        with contextlib.suppress(_IncompleteError):
-            return fetch.from_cache(revision, only)
-    return fetch.from_hub(only)
+    fetch = _Fetch(check_repo(repo), revision, check_subfolder(subfolder, repo), token, cache_dir)
+    if local_files_only or constants.HF_HUB_OFFLINE:
+        return fetch.offline("local_files_only" if local_files_only else "HF_HUB_OFFLINE")
+    if COMMIT.fullmatch(revision):
+        with contextlib.suppress(HubError):  # the hub gives what is missing
+            return fetch.from_cache(revision)
+    return fetch.from_hub()
 
 
-class _IncompleteError(HubError):
-    """Something that is not in the cache."""
-
-
+@dataclass(frozen=True)
 class _Fetch:
     """One call of `fetch_folder`."""
 
-    def __init__(self, repo: str, revision: str, token: str | bool | None) -> None:
-        self.repo, self.revision, self.token = repo, revision, token
-        self.storage = storage_of(repo)
+    repo: str
+    revision: str
+    subfolder: str
+    token: str | bool | None
+    cache_dir: str | os.PathLike[str] | None
 
-    def offline(self) -> bool:
-        from huggingface_hub import constants
-
-        return bool(constants.HF_HUB_OFFLINE)
-
-    def cached_commit(self) -> str:
-        """The commit that the revision was when it was fetched last."""
+    def offline(self, setting: str) -> Path:
+        """The snapshot of the commit that the revision was when it was fetched last."""
         if COMMIT.fullmatch(self.revision):
-            return self.revision
-        path = self.storage / "refs" / self.revision
-        if not path.exists():
-            hint = f"run `vedcore pull {self.repo}` online, or set revision= to a cached commit"
-            raise _IncompleteError(
-                f"revision {self.revision!r} is not in the cache, and HF_HUB_OFFLINE is set", path=self.repo, hint=hint
-            )
-        commit = read_ref(path)
+            return self.from_cache(self.revision)
+        ref = self._ref()
+        if not ref.exists():
+            what = f"revision {self.revision!r} is not in the cache, and {setting} is set"
+            hint = f"set revision= to a cached commit, or run {self._pull('online')}"
+            raise HubError(what, path=self.repo, hint=hint)
+        commit = cache.read_ref(ref)
         if commit is None:
-            raise damaged_error(self.repo, path, "no commit in it")
-        return commit
+            raise self._damaged(ref, cache.NO_COMMIT)
+        return self.from_cache(commit)
 
-    def from_cache(self, commit: str, only: Callable[[str], bool] | None) -> Path:
+    def from_cache(self, commit: str) -> Path:
         """The snapshot of a commit, if all that a model needs is in it."""
-        folder = self.storage / "snapshots" / commit
-        try:
-            names = os.listdir(folder)
-        except OSError:
-            names = []
-        wanted = list(self._needed(names, folder, only))
-        hint = f"run `vedcore pull {self.repo}` online"
-        if not wanted or (only is None and not any(name in pair for pair in _WEIGHTS for name in wanted)):
-            what = "weights" if wanted else "files"  # weights come last: a fetch that was cut short has none
-            raise _IncompleteError(f"no {what} in the cache for {self.revision!r}", path=self.repo, hint=hint)
-        for name in wanted:
-            path = folder / name
-            if name not in names:
-                raise _IncompleteError(f"{name} is not in the cache", path=self.repo, hint=hint)
-            if not path.exists():
-                raise damaged_error(self.repo, path, "a link that leads nowhere")
-            self._check(path, fresh=False)
-        return folder
+        folder = self._folder(commit)
+        names = os.listdir(folder) if os.access(folder, os.R_OK) else []
+        if not any(name in names for layout in WEIGHT_LAYOUTS for name in layout):  # where a fetch was cut short
+            what = f"no {'weights' if names else 'files'} in the cache for {self.revision!r}"
+            raise HubError(what, path=self.repo, hint=f"run {self._pull('online')}")
+        return self._take(commit, names, online=False)
 
-    def from_hub(self, only: Callable[[str], bool] | None) -> Path:
+    def from_hub(self) -> Path:
         """The snapshot of the commit that the revision is now, with what was missing fetched."""
-        from huggingface_hub import HfApi, hf_hub_download
+        from huggingface_hub import HfApi, constants
 
-        api = HfApi(token=self.token)
-        patience = Patience(self.repo, self.revision)
-        info = patience.attempt(lambda: api.model_info(self.repo, revision=self.revision))
+        timeout = constants.HF_HUB_ETAG_TIMEOUT  # the library's own calls for a listing have none
+        ask = partial(HfApi(token=self.token).model_info, self.repo, revision=self.revision, timeout=timeout)
+        info = translated(ask, self.repo, self.revision)
         commit = str(info.sha)
         if not COMMIT.fullmatch(commit):
             raise HubError(f"{short(commit)} is no commit", path=self.repo, hint="check HF_ENDPOINT")
-        names = [check_path(sibling.rfilename, self.repo) for sibling in info.siblings or []]
-        if "config.json" not in names and (only is None or only("config.json")):
-            hint = "name a model's repo, or another revision="
-            raise HubError(f"no config.json in it at {self.revision!r}", path=self.repo, hint=hint)
-        folder = self.storage / "snapshots" / commit
-        for name in self._needed(names, folder, only):
-            if name not in names:
-                raise HubError(f"{short(name)} is in its index only", path=self.repo, hint="set another revision=")
-            fresh = not (folder / name).exists()
-            if fresh:
-                patience = Patience(self.repo, self.revision, commit=commit)
-                patience.attempt(partial(hf_hub_download, self.repo, name, revision=commit, token=self.token))
-            self._check(folder / name, fresh=fresh, etag=patience.etag if fresh else None)
-        if only is None or read_ref(self.storage / "refs" / self.revision) is None:
-            self._write_ref(commit)  # else offline, a part of this commit would hide the whole of an older one
+        paths = [check_path(sibling.rfilename, self.repo) for sibling in info.siblings or []]
+        names = {path.removeprefix(self._start) for path in paths if path.startswith(self._start)}
+        if CONFIG not in names:
+            what = f"no {self._start}{CONFIG} in it at {self.revision!r}"
+            raise HubError(what, path=self.repo, hint="name a model's repo, or another revision= or subfolder=")
+        folder = self._take(commit, names, online=True)
+        self._note(commit)
         return folder
 
-    def _needed(self, names: Collection[str], folder: Path, only: Callable[[str], bool] | None) -> Iterator[str]:
-        """What a model needs of ``names``, weights last; an index is read once it was taken."""
-        single, index = next((pair for pair in _WEIGHTS if pair[0] in names or pair[1] in names), ("", ""))
-        settings = [*_SETTINGS, *sorted(name for name in names if re.fullmatch(r"[^/]+\.model", name))]
-        weights = single if single in names else index
-        for name in [*settings, weights]:
-            if name in names and (only is None or only(name)):
-                yield name
-                if name == index:
-                    shards = _shards(folder / index)
-                    yield from (shard for shard in shards if only is None or only(shard))
+    def _take(self, commit: str, names: Collection[str], *, online: bool) -> Path:
+        """The snapshot of a commit, with all that a model needs of ``names``; small files are what their hash says."""
+        folder = self._folder(commit)
+        for name in _needed(names, folder):
+            path = folder / name
+            if name not in names:
+                hint = "set another revision=" if online else f"run {self._pull('online')}"
+                raise HubError(f"{short(name)} is in its index only", path=self.repo, hint=hint)
+            if not path.exists():
+                if not online:
+                    raise self._damaged(path, cache.DANGLING)
+                get = partial(self._download, commit, f"{self._start}{name}", path)
+                translated(get, f"{self.repo}/{self._start}{name}", self.revision)
+            elif path.stat().st_size <= _SMALL and not cache.intact(path, cache.etag_of(path)):
+                raise self._damaged(path, cache.OTHER_BYTES)
+        return folder
 
-    def _check(self, path: Path, *, fresh: bool, etag: str | None = None) -> None:
-        """Compare a file with its etag where it is new or small; a new one that is wrong is removed."""
-        etag = etag_of(path) or etag
-        if etag is None or not (fresh or path.stat().st_size <= _SMALL) or intact(path, etag):
-            return
-        if not fresh:
-            raise damaged_error(self.repo, path, "not the bytes that its hash says")
-        blob = Path(os.path.realpath(path))
-        for place in {path, blob}:
-            place.unlink(missing_ok=True)
-        hint = f"run `vedcore pull {self.repo}` again, and `vedcore cache verify`; is a proxy in between?"
-        raise HubError(f"{path.name}: other bytes came than the hub's hash says", path=self.repo, hint=hint)
+    def _download(self, commit: str, file: str, path: Path) -> None:
+        """Fetch one file and compare it with its hash, for the library compares the size alone.
 
-    def _write_ref(self, commit: str) -> None:
-        """Note what the revision was: the last step, so that the cache never points to half a commit."""
-        path = self.storage / "refs" / self.revision
-        if self.revision == commit or read_ref(path) == commit:
+        In this thread: Ctrl-C ends it at once, and ``snapshot_download`` only when its threads have their files.
+        """
+        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+        where = f"{self.repo}/{file}"
+        url, timeout = hf_hub_url(self.repo, file, revision=commit), constants.HF_HUB_ETAG_TIMEOUT
+        promised = get_hf_file_metadata(url, token=self.token, timeout=timeout, retry_on_errors=True)
+        if promised.commit_hash != commit:
+            raise HubError(f"it answers for commit {short(promised.commit_hash)}", path=where, hint="run it again")
+        if not cache.ETAG.fullmatch(promised.etag or ""):  # the library would write to where it leads
+            what = f"{short(promised.etag)} is no hash of a file"
+            raise CheckpointUnsafeError(what, path=where, hint="check HF_ENDPOINT")
+        place = cache.cache_of(self.cache_dir)
+        hf_hub_download(self.repo, file, revision=commit, token=self.token, cache_dir=place)
+        if not cache.intact(path, promised.etag):
+            cache.remove(path, place)
+            hint = f"is a proxy in between? run `vedcore cache verify {self.repo}`, and {self._pull('again')}"
+            raise HubError("other bytes came than the hub's hash says", path=where, hint=hint)
+
+    def _note(self, commit: str) -> None:
+        """Write what the revision was: the last step, so that offline it never means half a commit."""
+        ref = self._ref()
+        if self.revision == commit or cache.read_ref(ref) == commit:
             return
-        temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+        staged = ref.with_name(f"{ref.name}.{secrets.token_hex(4)}.tmp")
         with contextlib.suppress(OSError):  # a cache that is read-only serves what it has
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(commit)
-            os.replace(temporary, path)
+            ref.parent.mkdir(parents=True, exist_ok=True)
+            staged.write_text(commit)
+            os.replace(staged, ref)
+
+    @property
+    def _start(self) -> str:
+        return f"{self.subfolder}/" if self.subfolder else ""
+
+    def _folder(self, commit: str) -> Path:
+        return cache.storage_of(self.repo, self.cache_dir) / "snapshots" / commit / self.subfolder
+
+    def _ref(self) -> Path:
+        return cache.storage_of(self.repo, self.cache_dir) / "refs" / self.revision
+
+    def _damaged(self, path: Path, problem: str) -> HubError:
+        hint = f"`vedcore cache verify {self.repo}` lists the damage, {self._pull('gets it again')}"
+        return HubError(problem, path=path, hint=hint)
+
+    def _pull(self, words: str) -> str:
+        """The line to type that fetches the same, some words, and the cache if it is another one."""
+        revision = ["--revision", self.revision] if self.revision != "main" else []
+        subfolder = ["--subfolder", self.subfolder] if self.subfolder else []
+        place = f", with HF_HUB_CACHE={os.fspath(self.cache_dir)}" if self.cache_dir is not None else ""
+        return f"`vedcore pull {shlex.join([self.repo, *revision, *subfolder])}` {words}{place}"
 
 
-def _shards(index: Path) -> list[str]:
-    """The files that an index names, in order."""
-    try:
-        with open(index, "rb") as file:
-            raw = file.read(MAX_JSON_BYTES + 1)
-    except OSError:
-        raise HubError("a link that leads nowhere", path=index, hint="run `vedcore cache verify`") from None
-    if len(raw) > MAX_JSON_BYTES:
-        raise HubError(f"{index.name} has more than {MAX_JSON_BYTES:,} bytes", path=index, hint="set another revision=")
-    weight_map = json_object(raw, index).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise HubError("no weight_map in it", path=index, hint="set another revision=")
-    return sorted({check_name(name, index) for name in weight_map.values()})
+def _needed(names: Collection[str], folder: Path) -> Iterator[str]:
+    """What a model needs of ``names``, weights last; an index is read once it was taken."""
+    yield from sorted(filter(SETTINGS_FILES.fullmatch, names))
+    for single, index in WEIGHT_LAYOUTS:
+        if single in names:
+            yield single
+            return
+        if index in names:
+            yield index
+            with Snapshot(folder) as snapshot:
+                weight_map = json_object(snapshot.read(index), folder / index).get("weight_map")
+            if not isinstance(weight_map, dict):
+                raise HubError("no weight_map in it", path=folder / index, hint="set another revision=")
+            yield from sorted({check_name(name, folder / index) for name in weight_map.values()})
+            return

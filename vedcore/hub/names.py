@@ -1,4 +1,4 @@
-"""What names a repo, a revision and a file of the hub; nothing else is sent there or looked up in the cache."""
+"""Names of repos, revisions and files of the hub; nothing else is sent there or looked up in the cache."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ import re
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointUnsafeError, HubError
 
-__all__ = ["COMMIT", "Token", "check_path", "check_repo", "check_revision", "parse_repo"]
+__all__ = [
+    "COMMIT", "check_path", "check_repo", "check_revision", "check_subfolder", "is_hub_name", "masked", "parse_repo",
+]  # fmt: skip
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 _REPO = re.compile(rf"{_NAME}(?:/{_NAME})?")
+_PREFIXES = ("hub:", "hf://")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether ``name`` says that it means a repo of the hub."""
+    return name.startswith(_PREFIXES)
 
 
 def parse_repo(text: str) -> tuple[str, str | None] | None:
@@ -24,7 +32,7 @@ def parse_repo(text: str) -> tuple[str, str | None] | None:
     Raises:
         HubError: a prefix, and then no repo or no revision.
     """
-    prefix = next((prefix for prefix in ("hub:", "hf://") if text.startswith(prefix)), "")
+    prefix = next((prefix for prefix in _PREFIXES if text.startswith(prefix)), "")
     repo, at, revision = text.removeprefix(prefix).partition("@")
     if prefix:
         return check_repo(repo), check_revision(revision) if at else None
@@ -33,13 +41,16 @@ def parse_repo(text: str) -> tuple[str, str | None] | None:
     return repo, revision if at else None
 
 
-class Token(str):
-    """A token that no crash dump shows."""
-
+class _Token(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
         return "'***'"
+
+
+def masked(token: str | bool | None) -> str | bool | None:
+    """The token, which no crash dump shows."""
+    return _Token(token) if isinstance(token, str) else token
 
 
 def _is_repo(repo: str) -> bool:
@@ -63,10 +74,20 @@ def check_revision(revision: str) -> str:
     return revision
 
 
-def check_path(name: object, repo: str) -> str:
-    """``name`` if it is a path within a folder, on any system."""
+def check_path(name: object, path: object, hint: str = "do not use this repo") -> str:
+    """``name`` if it is a path within a folder, on any system.
+
+    Raises:
+        CheckpointUnsafeError: it is not; said of ``path``, with ``hint``.
+    """
     parts = name.split("/") if isinstance(name, str) else [""]
     unsafe = any(part in ("", ".", "..") or re.search(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:", part) for part in parts)
     if unsafe or max(len(part.encode("utf-8", "replace")) for part in parts) > 255:
-        raise CheckpointUnsafeError(f"a file named {short(name)}", path=repo, hint="do not use this repo")
+        raise CheckpointUnsafeError(f"{short(name)} is not a path within it", path=path, hint=hint)
     return str(name)
+
+
+def check_subfolder(subfolder: str | None, path: object) -> str:
+    """``subfolder`` if it is a path within the repo or folder ``path``, without a slash at its end; "" for None."""
+    hint = "name a folder in it as subfolder="
+    return check_path(str(subfolder).rstrip("/"), path, hint) if subfolder else ""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 from vedcore.errors import CheckpointUnsafeError, HubError
 from vedcore.hub.cache import etag_of
-from vedcore.hub.names import Token, check_repo, check_revision
-from vedcore.hub.patience import Patience
+from vedcore.hub.failures import translated
+from vedcore.hub.names import check_repo, check_revision, masked
 
 __all__ = ["push_folder"]
 
@@ -38,10 +39,10 @@ def push_folder(
         The address of the commit, or of the pull request.
 
     Raises:
-        HubError: no right to write, no answer in time, nothing to upload.
+        HubError: no right to write, no answer, nothing to upload.
         CheckpointUnsafeError: a link in the folder, which would publish a file of elsewhere.
     """
-    token = Token(token) if isinstance(token, str) else token
+    token = masked(token)
     check_repo(repo)
     if revision is not None:
         check_revision(revision)
@@ -59,13 +60,14 @@ def push_folder(
     from huggingface_hub import CommitOperationAdd, HfApi
 
     api = HfApi(token=token)
-    patience = Patience(repo, revision or "main", every_thread=True)
-    patience.attempt(lambda: api.create_repo(repo, private=private, exist_ok=True))
+    translated(partial(api.create_repo, repo, private=private, exist_ok=True), repo)
     additions = [CommitOperationAdd(path.name, path) for path in entries]
-    # Not upload_folder, which makes several commits of many files. Not tried twice: it may have been done.
-    commit = patience.once(
-        lambda: api.create_commit(
-            repo, additions, commit_message=commit_message, revision=revision, create_pr=create_pr
-        )
-    )  # fmt: skip
+    # Not upload_folder, which makes several commits of many files
+    commit = translated(
+        partial(
+            api.create_commit, repo, additions, commit_message=commit_message, revision=revision, create_pr=create_pr
+        ),
+        repo,
+        revision or "main",
+    )
     return str(commit.pr_url or commit.commit_url)

@@ -1,8 +1,9 @@
 """Reading a folder: every file from the same save, whatever is exchanged meanwhile, and nothing from outside it.
 
 A file is opened by its plain name. Links are not followed, but for those that the Hugging Face cache is made of:
-``../../blobs/<name>``, and from there to the store that its repositories share, ``../../blobs/<2 digits>/<64 digits>``.
-FIFOs, devices and folders are refused without waiting on them. All of it works by paths, as every system has them.
+``../../blobs/<name>``, from a subfolder one ``../`` more, and from there to the store that its repositories share,
+``../../blobs/<2 digits>/<64 digits>``. FIFOs, devices and folders are refused without waiting on them. All of it works
+by paths, as every system has them.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ MAX_JSON_BYTES = 10_000_000
 _AGAIN = "get the folder from its source again"
 _ANEW = "load with verify=False, and save anew"
 _CACHE_LINKS = (
-    re.compile(r"\.\./\.\./blobs/[A-Za-z0-9_-]+"),
+    re.compile(r"(\.\./){2,}blobs/[A-Za-z0-9_-]+"),
     re.compile(r"\.\./\.\./blobs/([0-9a-f]{2})/\1[0-9a-f]{62}"),
 )
 """From a snapshot to a blob, and from a blob to the shared store, where huggingface_hub keeps what came by hf_xet."""

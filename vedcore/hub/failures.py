@@ -1,0 +1,76 @@
+"""Failures of the hub's client and of its cache, in our words."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from vedcore.errors import HubError, VedcoreError
+
+__all__ = ["translated"]
+
+T = TypeVar("T")
+
+
+def translated(call: Callable[[], T], where: str, revision: str = "main") -> T:
+    """The result of ``call``; its failure is an error of ours, without the client's frames and texts.
+
+    Args:
+        call: it asks the hub, or writes to the cache.
+        where: the repo, or a file of it, that a message is about.
+        revision: the branch, tag or commit that is asked for.
+    """
+    try:
+        return call()
+    except VedcoreError:
+        raise
+    except Exception as error:
+        failure = _failure(error, where, revision)
+    raise failure  # from here it has no context, which would hold the request and its token
+
+
+def _failure(error: Exception, where: str, revision: str) -> HubError:
+    chain: list[BaseException] = [error]
+    while chain[-1].__cause__ is not None and len(chain) < 5:
+        chain.append(chain[-1].__cause__)
+    response = next((link.response for link in chain if hasattr(link, "response")), None)
+    kinds = {kind.__name__ for link in chain for kind in type(link).__mro__}
+    if response is not None:
+        what, hint = _answered(response, revision)
+    elif kinds & {"TransportError", "ConnectionError"}:
+        what = "no connection to the hub, no answer in time, or it broke off"
+        hint = "check the network; with HF_HUB_OFFLINE=1 the cached copy is used"
+    elif "Consistency check failed" in str(error):
+        what, hint = "it came short", "check the network, and try again"
+    elif isinstance(error, OSError) and error.errno:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = f"{where} cannot be cached: {os.strerror(error.errno).lower()}"
+        hint = f"{'make room, or ' * full}set HF_HOME or cache_dir= to {'another' if full else 'a writable'} folder"
+        where = error.filename
+    else:
+        what, hint = f"the client failed with {type(error).__name__}", "check HF_ENDPOINT, and that it is a hub"
+    return HubError(what, path=where, hint=hint)
+
+
+def _answered(response: Any, revision: str) -> tuple[str, str]:
+    """The meaning of an answer that is an error, and what to do."""
+    after = response.headers.get("Retry-After", "")
+    match response.status_code, response.headers.get("X-Error-Code"):
+        case 401 | 403 as status, "GatedRepo":
+            return "a gated repo", f"ask for access on its page, then set HF_TOKEN ({status})"
+        case 404, "RevisionNotFound":
+            return f"no revision {revision!r}", "set revision= to a branch, a tag or a commit of it"
+        case 404, "EntryNotFound":
+            return "not there, though listed (404)", "set another revision=, or run it again"
+        case (401 | 404) as status, _:
+            return f"no such repo, or no access to it ({status})", "check the name; set HF_TOKEN for a private repo"
+        case 403, _:
+            return "access denied (403)", "set HF_TOKEN to a token with the right to do it"
+        case 429, _:
+            when = f"in {after} s" if re.fullmatch(r"\d{1,9}", after) else "later"
+            return "too many requests (429)", f"try again {when}; with HF_TOKEN set the limit is higher"
+        case status, _:
+            return f"the hub answered {status}", "try again later; HF_HUB_OFFLINE=1 uses the cached copy"
