@@ -31,7 +31,7 @@ def _not_plain(value: Any, path: KeyPath) -> tuple[type[ConfigError], KeyPath, s
         if len(path) >= MAX_DEPTH:
             return ConfigLimitError, path, TOO_DEEP, "flatten it"
         for key, item in value.items() if kind is dict else enumerate(value):
-            if kind is dict and not _encodable(key):
+            if isinstance(key, str) and not _encodable(key):
                 return ConfigSchemaError, path, f"lone surrogate in the key {short(key)}", ENCODABLE
             if found := _not_plain(item, (*path, key)):
                 return found
