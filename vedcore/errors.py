@@ -82,10 +82,10 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
 
 
-def close_matches(word: str, choices: Iterable[str], count: int = 3) -> list[str]:
-    """The up to ``count`` names of ``choices`` nearest to ``word``, case ignored, best first."""
+def close_matches(word: str, choices: Iterable[str]) -> list[str]:
+    """The up to three names of ``choices`` nearest to ``word``, case ignored, best first."""
     by_lower = {choice.lower(): choice for choice in sorted(choices, reverse=True)}
-    return [by_lower[m] for m in difflib.get_close_matches(word.lower()[:100], by_lower, count, cutoff=0.5)]
+    return [by_lower[m] for m in difflib.get_close_matches(word.lower()[:100], by_lower, n=3, cutoff=0.5)]
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
@@ -102,9 +102,9 @@ def described(error: BaseException) -> str:
         return type(error).__name__
 
 
-def _shortened(text: str, length: int = 100) -> str:
+def _shortened(text: str) -> str:
     """A long path without its middle: its start and its end say more."""
-    return text if len(text) <= length else f"{text[: length // 4]}…{text[-(length - length // 4 - 1) :]}"
+    return text if len(text) <= 100 else f"{text[:25]}…{text[-74:]}"
 
 
 class VedcoreError(Exception):

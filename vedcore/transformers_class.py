@@ -64,15 +64,14 @@ class _Unused(Word):
     """A setting of theirs that has no part in the arithmetic."""
 
 
-def only(theirs: str, *values: Any, default: Any = ...) -> Word:
+def only(theirs: str, *values: Any) -> Word:
     """A setting that must have one of ``values``, as ours has no such thing.
 
     Args:
         theirs: its name.
-        values: those that are the same arithmetic as ours; the first is what is written.
-        default: transformers' own value where a file does not say; the first of ``values`` unless it is given.
+        values: those that are the same arithmetic as ours; the first is transformers' own value, and what is written.
     """
-    return _Only(theirs, values[0] if default is ... else default, values=values)
+    return _Only(theirs, values[0], values=values)
 
 
 def unused(theirs: str) -> Word:

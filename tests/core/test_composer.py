@@ -20,9 +20,9 @@ import transformers
 from torch import Tensor, nn
 
 import vedcore
+from tests.core.config_text import config_text
 from vedcore.composer import resolve
 from vedcore.config import DecoderConfig, EncoderConfig, ProjectorConfig
-from vedcore.config_files import dump_config
 from vedcore.registry import Entry, Owner, Resolved
 
 VIT = {
@@ -394,7 +394,7 @@ def test_config_files(tmp_path: Path, suffix: str) -> None:
     expected = vedcore.compose(path)
     data = {"encoder": VIT, "decoder": without(BERT, "vocab_size"), "tokenizer": "char", "seed": 3}
     path = tmp_path / f"model.{suffix}"
-    path.write_text(dump_config(data, {"yml": "yaml"}.get(suffix, suffix)))
+    path.write_text(config_text(data, {"yml": "yaml"}.get(suffix, suffix)))
     for given in (path, str(path), data, vedcore.ModelConfig.parse(data)):
         assert same_weights(vedcore.compose(given), expected)
         assert vedcore.plan(given) == vedcore.plan(data)
@@ -425,7 +425,7 @@ def test_the_config_written_back_gives_the_same_model(tmp_path: Path, options: d
     model = vedcore.compose(sides.pop("encoder"), sides.pop("decoder"), seed=5, **sides)
     data = model.config.model_dump(mode="json", exclude_none=format == "toml")
     path = tmp_path / f"again.{format}"
-    path.write_text(dump_config(data, format))
+    path.write_text(config_text(data, format))
     again = vedcore.compose(path)
     assert again.config == model.config
     assert same_weights(again, model)
@@ -445,10 +445,10 @@ def test_the_config_written_back_gives_the_same_model(tmp_path: Path, options: d
         ),
         (
             "json", '{"encoder": "vit",| "decoder": {"name": "bert",| "hidden_size": "32"}}',
-            r":3: decoder\.hidden_size: .*integer",
+            r": decoder\.hidden_size: .*integer",
         ),
-        ("toml", 'encoder = "vit"|seed = -1|decoder = "gpt2"', r":2: seed: "),
-        ("toml", 'encoder = "vit"|[decoder]|name = "gpt2"|n_layer = 0', r":4: decoder\.n_layer: .*1"),
+        ("toml", 'encoder = "vit"|seed = -1|decoder = "gpt2"', r": seed: "),
+        ("toml", 'encoder = "vit"|[decoder]|name = "gpt2"|n_layer = 0', r": decoder\.n_layer: .*1"),
         ("yaml", "encoder: vit|decodr: gpt2", r":2: decodr: unknown key; did you mean 'decoder'"),
         ("yaml", "encoder: vit", r": decoder: field required"),
         ("yaml", "decoder: gpt2", r": encoder: field required"),

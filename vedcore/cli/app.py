@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -25,6 +26,7 @@ from vedcore.errors import (
 
 __all__ = ["group", "main"]
 
+_ON_WINDOWS = os.name == "nt"
 _DETAILS = 20
 """Lines below an error that are worth a screen."""
 
@@ -92,6 +94,9 @@ def group() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed, or this is pythonw of Windows
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open until the process ends
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a file name need not be text
@@ -104,14 +109,22 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = 130
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
     except Exception as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        code = _report(error)
+        if _reader_has_gone(error):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written to nobody
+            code = 1
+        else:
+            if "--debug" in arguments:
+                traceback.print_exc()
+            code = _report(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _reader_has_gone(error: Exception) -> bool:
+    """Whether the reader of our output has gone, as `head` does: EPIPE, on Windows EINVAL of no file."""
+    if isinstance(error, BrokenPipeError):
+        return True
+    return _ON_WINDOWS and isinstance(error, OSError) and error.errno == errno.EINVAL and error.filename is None
 
 
 def _report(error: Exception) -> int:

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 __all__ = ["ImageWalk"]
 
@@ -70,5 +71,4 @@ class ImageWalk:
 
 
 def _holds(outer: str, inner: str) -> bool:
-    outer, inner = os.path.realpath(outer), os.path.realpath(inner)
-    return os.path.commonpath([outer, inner]) == outer
+    return Path(os.path.realpath(inner)).is_relative_to(os.path.realpath(outer))

@@ -1,4 +1,4 @@
-"""What plain data is: the values that a configuration may hold, in memory and in text."""
+"""Plain data: the values that a configuration may hold."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError
 MAX_DEPTH = 64
 TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 TOO_LONG = "a number has thousands of digits"
+ENCODABLE = "write text that UTF-8 can hold"
 
 KeyPath = tuple[str | int, ...]
 
@@ -18,26 +19,26 @@ KeyPath = tuple[str | int, ...]
 def not_plain(data: Any) -> tuple[type[ConfigError], KeyPath, str, str] | None:
     """The first thing in ``data`` that is not plain, as (error class, key path, message, hint), or None.
 
-    Plain are ``dict`` with ``str`` keys, ``list``, ``tuple`` (a list, to every format), ``str``, ``int``,
-    finite ``float``, ``bool`` and ``None``, no subclasses of them, in at most 64 levels of containers.
+    Plain are ``dict`` with ``str`` keys, ``list``, ``str``, ``int``, finite ``float``, ``bool`` and ``None``, in at
+    most 64 levels of containers.
     """
     return _not_plain(data, ())
 
 
 def _not_plain(value: Any, path: KeyPath) -> tuple[type[ConfigError], KeyPath, str, str] | None:
     kind = type(value)
-    if kind in (dict, list, tuple):
+    if kind in (dict, list):
         if len(path) >= MAX_DEPTH:
             return ConfigLimitError, path, TOO_DEEP, "flatten it"
         for key, item in value.items() if kind is dict else enumerate(value):
-            if kind is dict and (type(key) is not str or not _encodable(key)):
-                return ConfigSchemaError, path, f"key {short(key)} is not a text string", "quote it"
+            if isinstance(key, str) and not _encodable(key):
+                return ConfigSchemaError, path, f"lone surrogate in the key {short(key)}", ENCODABLE
             if found := _not_plain(item, (*path, key)):
                 return found
     elif kind is float and not math.isfinite(value):
         return ConfigSchemaError, path, f"number expected, got {value}", "write a finite number"
     elif kind is str and not _encodable(value):
-        return ConfigSchemaError, path, "lone surrogate in a string", "write text that UTF-8 can hold"
+        return ConfigSchemaError, path, "lone surrogate in a string", ENCODABLE
     elif kind is int and not _printable_int(value):
         return ConfigLimitError, path, TOO_LONG, "shorten it"
     elif kind not in (str, int, float, bool, type(None)):
@@ -60,7 +61,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(pairs)
     if len(data) < len(pairs):
         twice, count = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise DuplicateKeyError(f"key {short(twice)} given {'twice' if count == 2 else f'{count} times'}")
+        raise DuplicateKeyError(f"duplicate key {short(twice)}, given {'twice' if count == 2 else f'{count} times'}")
     return data
 
 

@@ -1,19 +1,17 @@
 """YAML by the core schema of YAML 1.2, and less of it: no tags, anchors, aliases or merge keys.
 
 PyYAML follows YAML 1.1, where ``no`` is False, ``1e-4`` a string, ``010`` eight and ``12:30:00`` a number of
-seconds. Here its parser delivers events only, and the values are built from them; its emitter quotes whatever
-is special in either version, so that what is written means the same to any reader.
+seconds. Here its parser delivers events only, and the values are built from them.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator
 from typing import Any
 
+from vedcore.config_files.depth import nesting_beyond_limit
 from vedcore.config_files.plain import MAX_DEPTH, TOO_DEEP, TOO_LONG, KeyPath, short
-from vedcore.config_files.positions import nesting_beyond
 from vedcore.errors import ConfigError, ConfigLimitError, ConfigParseError
 
 # What an unquoted scalar means; anything else is a string.
@@ -50,19 +48,11 @@ def read_yaml(text: str, *, flow_only: bool = False) -> tuple[Any, dict[KeyPath,
         mark = error.problem_mark or error.context_mark
         message = error.problem or error.context or "not YAML"
         if "nesting depth" in message:  # libyaml's own limit, which it meets while it looks ahead
-            at = nesting_beyond(text, MAX_DEPTH, "json")
-            raise YamlProblem(ConfigLimitError, TOO_DEEP, at, "flatten it") from None
+            raise YamlProblem(ConfigLimitError, TOO_DEEP, nesting_beyond_limit(text), "flatten it") from None
         raise YamlProblem(ConfigParseError, message, getattr(mark, "index", None)) from None
     except (yaml.YAMLError, UnicodeError, ValueError) as error:  # characters that YAML does not have
         message = getattr(error, "reason", "") or "a character that YAML does not allow"
         raise YamlProblem(ConfigParseError, message, None) from None
-
-
-def dump_yaml(data: Any) -> str:
-    """Plain data as block YAML, in the order of ``data``."""
-    import yaml
-
-    return str(yaml.dump(data, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=110))
 
 
 class _Reader:
@@ -156,23 +146,3 @@ class _Reader:
 
     def problem(self, event: Any, message: str, hint: str, kind: type[ConfigError] = ConfigParseError) -> YamlProblem:
         return YamlProblem(kind, message, event.start_mark.index, hint)
-
-
-@functools.cache
-def _dumper() -> Any:
-    """PyYAML's dumper, which quotes the special scalars of YAML 1.1, made to quote those of 1.2 as well."""
-    import yaml
-
-    class Dumper(yaml.SafeDumper):
-        def ignore_aliases(self, data: Any) -> bool:
-            return True
-
-        def represent_str(self, data: str) -> Any:
-            # the line breaks that only YAML 1.1 knows survive in double quotes alone
-            style = '"' if re.search("[\x85\u2028\u2029]", data) else None
-            return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
-
-    Dumper.add_representer(str, Dumper.represent_str)
-    for name, pattern in (("null", _NULL), ("bool", _BOOL), ("int", _INT), ("float", _FLOAT)):
-        Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{name}", pattern, None)
-    return Dumper

@@ -10,16 +10,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models
+from tokenizers import Tokenizer, decoders, models
 
 from vedcore.config import TokenIds
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointLimitError, IncompatibleError, TokenizerError
 from vedcore.hf.tokenizer_classes import CLASS_OF, CLASSES, GENERIC
-from vedcore.hf.tokenizer_files import ROLES, SAVE_HINT, SENTENCEPIECE_FILES, Folder, add_tokens, declare
+from vedcore.hf.tokenizer_files import SAVE_HINT, SENTENCEPIECE_FILES, Folder, add_tokens, declare
 from vedcore.processing.tokenizers import MAX_FILE_BYTES, foreign_errors, parse_tokenizer
 
-__all__ = ["TOKENIZER_FILES", "read_tokenizer", "special_ids", "write_tokenizer"]
+__all__ = ["TOKENIZER_FILES", "read_tokenizer", "write_tokenizer"]
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -65,36 +65,6 @@ def read_tokenizer(files: Mapping[str, bytes], *, folder: object, model_type: st
             tokenizer.post_processor = here.kind.around(here, tokenizer)
     clean_up(here, tokenizer)
     return tokenizer
-
-
-def special_ids(
-    files: Mapping[str, bytes], tokenizer: Tokenizer, *, folder: object = "", model_type: str | None = None
-) -> dict[str, int | None]:
-    """The ids of the special tokens that the files, or the class they name, declare.
-
-    Args:
-        files: contents by name, of `TOKENIZER_FILES`.
-        tokenizer: what `read_tokenizer` has made of them.
-        folder: where they came from, for messages.
-        model_type: as in `read_tokenizer`.
-
-    Returns:
-        The keys ``bos``, ``eos``, ``unk``, ``sep``, ``pad``, ``cls`` and ``mask``; None for what is not declared.
-
-    Raises:
-        TokenizerError: as `read_tokenizer`.
-    """
-    here = open_folder(files, folder, model_type)
-    named: Mapping[str, str | AddedToken] = {}
-    if here is not None:
-        declare(here, tokenizer)
-        if "tokenizer.json" not in files and here.kind is GENERIC:
-            here.kind.build(here)  # the SentencePiece model names them
-        named = here.named
-    return {
-        role.removesuffix("_token"): tokenizer.token_to_id(str(named[role])) if role in named else None
-        for role in ROLES
-    }
 
 
 def write_tokenizer(tokenizer: Tokenizer, token_ids: TokenIds, *, model_max_length: int | None) -> dict[str, bytes]:

@@ -316,21 +316,12 @@ class Processor:
         return files
 
     @classmethod
-    def from_files(
-        cls,
-        files: Mapping[str, bytes],
-        *,
-        folder: object = None,
-        encoder: VisionEncoder | None = None,
-        token_ids: TokenIds | None = None,
-    ) -> Self:
+    def from_files(cls, files: Mapping[str, bytes], *, folder: object = None) -> Self:
         """What `to_files` gave, as a processor again.
 
         Args:
             files: name to content.
             folder: where they were, for messages.
-            encoder: as the class takes it.
-            token_ids: as the class takes it.
 
         Raises:
             ConfigSchemaError: settings of preprocessing that are missing, unknown or at odds with each other.
@@ -345,7 +336,7 @@ class Processor:
         preprocessing = _read_preprocessing(files[PREPROCESSOR_CONFIG], path(PREPROCESSOR_CONFIG))
         data = files.get(TOKENIZER)
         tokenizer = None if data is None else parse_tokenizer(data, path=path(TOKENIZER))
-        return cls(preprocessing, tokenizer, encoder, token_ids)
+        return cls(preprocessing, tokenizer)
 
 
 def _common_words(preprocessing: Preprocessing) -> dict[str, Any]:
