@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vedcore.errors import CheckpointCorruptError, CheckpointMismatchError, NonFiniteError, UsageError
 from vedcore.weights.checking import LoadReport, Stored, compare, some
 from vedcore.weights.finite import is_finite
-from vedcore.weights.keymap import Assignment, Row, assign, their_name
+from vedcore.weights.keymap import Assignment, Assignments, Row, assign, their_name
 from vedcore.weights.manifest import FileRecord, tensor_sha256
 from vedcore.weights.opening import WeightFile, open_weights
 from vedcore.weights.safetensors_file import StoredTensor, TensorFile
@@ -88,34 +88,36 @@ class Weights:
         names = (select or _all)([*self.stored, *ties])
         selected = {name: new for name, new in names.items() if name in self.stored}
         self._selected = list(selected)
-        if rows is None:
-            ours = {names[alias]: names[name] for alias, name in ties.items() if alias in names and name in names}
-            plans = [Assignment((name,), (new,), _AS_IT_IS, False) for name, new in selected.items()]
-            self._plans = plans
-            tensors = {new: self.stored[name] for name, new in selected.items()}
-            self._ours = Stored(self.folder, tensors, ours, (), lambda name: name)
-        else:  # what is tied in theirs is tied in ours by its settings
-            tensors, unexpected = self._assigned(selected, rows)
-            self._ours = Stored(self.folder, tensors, {}, unexpected, lambda name: their_name(name, rows) or name)
+        self._plans, tensors, unexpected = self._assigned(selected, rows)
+        if rows is not None:  # what is tied in theirs is tied in ours by its settings
+            ties = {}
+        tied = {names[alias]: names[name] for alias, name in ties.items() if alias in names and name in names}
+        self._ours = Stored(
+            self.folder, tensors, tied, unexpected,
+            name_there=lambda name: name if rows is None else their_name(name, rows) or name,
+        )  # fmt: skip
 
-    def _assigned(self, selected: Mapping[str, str], rows: Sequence[Row]) -> tuple[dict[str, StoredTensor], list[str]]:
-        """Our tensors, by what the key map says of the selected ones, and those that it does not explain."""
+    def _assigned(
+        self, selected: Mapping[str, str], rows: Sequence[Row] | None
+    ) -> tuple[list[Assignment], dict[str, StoredTensor], list[str]]:
+        """What becomes of the selected tensors, what there is for us by that, and those that no row explains."""
         back = {new: name for name, new in selected.items()}
-        assignments = assign(selected.values(), rows)
-        tensors: dict[str, StoredTensor] = {}
-        self._plans = []
+        if rows is None:
+            assignments = Assignments([Assignment((name,), (name,), _AS_IT_IS, False) for name in back], [], [])
+        else:
+            assignments = assign(back, rows)
+        plans, tensors, unexpected = [], dict[str, StoredTensor](), list(assignments.unexpected)
         for assignment in assignments.found:
             sources = tuple(None if name is None else back[name] for name in assignment.sources)
-            like = [None if n is None else torch.empty(self.stored[n].shape, dtype=self.stored[n].dtype, device="meta")
-                    for n in sources]  # fmt: skip
+            like = [None if name is None else self.stored[name].empty() for name in sources]
             same = len({tensor.shape for tensor in like if tensor is not None}) == 1
             targets = assignment.apply(like) if same else None
             if targets is None:
-                assignments.unexpected.append(next(name for name in assignment.sources if name is not None))
+                unexpected.append(next(name for name in assignment.sources if name is not None))
                 continue
-            tensors |= {name: StoredTensor(t.dtype, tuple(t.shape)) for name, t in targets.items()}
-            self._plans.append(replace(assignment, sources=sources))
-        return tensors, assignments.unexpected
+            plans.append(replace(assignment, sources=sources))
+            tensors |= {name: StoredTensor(tensor.dtype, tuple(tensor.shape)) for name, tensor in targets.items()}
+        return plans, tensors, unexpected
 
     def check(
         self,

@@ -47,6 +47,10 @@ class StoredTensor(NamedTuple):
     dtype: torch.dtype
     shape: tuple[int, ...]
 
+    def empty(self) -> Tensor:
+        """A tensor like it on the meta device."""
+        return torch.empty(self.shape, dtype=self.dtype, device="meta")
+
 
 class TensorFile:
     """An opened safetensors file: names, types and shapes at once, tensors when `get` asks for them.
