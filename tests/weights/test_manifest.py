@@ -73,6 +73,17 @@ def test_without_hashes(tmp_path: Path) -> None:
         Weights(snapshot).load_into(model, manifest=snapshot.manifest())
 
 
+def test_a_manifest_that_lacks_a_tensor(tmp_path: Path) -> None:
+    model = nn.Linear(3, 3)
+    save_folder(tmp_path / "m", weight_files(model.state_dict()))
+    path = tmp_path / "m" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["files"][NAME]["tensors"]["bias"]
+    path.write_text(json.dumps(manifest))
+    with Snapshot(tmp_path / "m") as snapshot, pytest.raises(CheckpointCorruptError, match="no hash of bias"):
+        Weights(snapshot).load_into(model, manifest=snapshot.manifest())
+
+
 @pytest.fixture(scope="module")
 def model() -> vedcore.VisionEncoderDecoder:
     return vedcore.compose(
@@ -115,6 +126,15 @@ def test_a_folder_of_an_earlier_version(
     damaged.write_bytes(bytes(raw) + b"x")
     with pytest.raises(CheckpointCorruptError, match=damaged.name):
         vedcore.load(tmp_path / "m")
+
+
+def test_a_model_saved_without_hashes(tmp_path: Path, model: vedcore.VisionEncoderDecoder) -> None:
+    for format in ("native", "transformers"):
+        model.save_pretrained(tmp_path / "m", format=format, hashes=False)
+        assert vedcore.load(tmp_path / "m").encoder.hidden_size == 16
+        found = inspect_folder(tmp_path / "m", verify=True)
+        assert (found.checked[NAME], found.checked["config.json"]) == ("size", "sha256")
+        assert any("without hashes" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("at", [20, -1, -2000])

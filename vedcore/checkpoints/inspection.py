@@ -342,7 +342,10 @@ class _Inspector:
             elif size != record.size:
                 wrong = f"has {size:,} bytes, and the manifest says {record.size:,}"
             elif not verify or not (wrong := self._changed(name, record)):
-                self.found.checked[name] = "sha256" if verify else "size"
+                whole = not record.header or bool(record.tensors)
+                self.found.checked[name] = "sha256" if verify and whole else "size"
+                if not whole:
+                    self.found.notes.append(f"{name} was saved without hashes: a changed number would not be seen")
                 continue
             if _WEIGHTS.fullmatch(name):
                 error = CheckpointCorruptError(wrong, path=self.snapshot.path / name, hint="get it again")

@@ -219,7 +219,7 @@ class Weights:
         self, plan: Assignment, hashes: Mapping[str, str], *, check_finite: bool, mmap: bool
     ) -> _BroughtHome:
         """Stored tensors as the model's: looked at, hashed, changed, and copied unless they stay in the file."""
-        read = {name: self._read(name, hashes) for name in plan.sources if name is not None}
+        read = {name: self._read(name, hashes, keep=mmap) for name in plan.sources if name is not None}
         not_finite = [name for name, tensor in read.items() if check_finite and not is_finite(tensor)]
         found = [None if name is None else read[name] for name in plan.sources]
         values = plan.apply(found) or {}
@@ -228,10 +228,10 @@ class Weights:
             values = {name: value if mmap and _is_aligned(value) else _copied(value) for name, value in values.items()}
         return _BroughtHome(values, not_finite)
 
-    def _read(self, name: str, hashes: Mapping[str, str]) -> Tensor:
+    def _read(self, name: str, hashes: Mapping[str, str], *, keep: bool = False) -> Tensor:
         """A stored tensor, in its file, once its hash is the one that it should have."""
         file = self._file_of[name]
-        tensor = file.get(name)
+        tensor = file.get(name, keep=keep)
         if name in hashes and tensor_sha256(tensor) != hashes[name]:
             message = "not what was saved: another sha256"
             raise CheckpointCorruptError(message, path=file.path, field=name, hint=_EDITED)
@@ -279,6 +279,8 @@ def _check_file(file: WeightFile, record: FileRecord | None) -> None:
         hint = "load with verify=False if you put it there"
         raise CheckpointCorruptError("is not in the manifest", path=file.path, hint=hint)
     wrong = f"{file.size:,} bytes instead of {record.size:,}" if file.size != record.size else ""
+    if record.tensors and (without := sorted(file.tensors.keys() - record.tensors.keys())):
+        wrong = wrong or f"the manifest has no hash of {some(without)}"
     if record.header and isinstance(file, TensorFile) and file.header_sha256 != record.header:
         wrong = wrong or "another sha256 of its header"
     if wrong:

@@ -149,8 +149,12 @@ class TensorFile:
         """
         return whole_sha256(self._file, self.path)
 
-    def get(self, name: str) -> Tensor:
-        """A tensor in the mapped file: to be copied, or to be kept by who knows that the file stays as it is.
+    def get(self, name: str, *, keep: bool = False) -> Tensor:
+        """A tensor in the mapped file, to be copied.
+
+        Args:
+            name: of the tensor.
+            keep: it is not copied, and its map stays as long as it: there is one a thread then.
 
         Raises:
             CheckpointCorruptError: the file was cut meanwhile.
@@ -161,7 +165,7 @@ class TensorFile:
         if mapped.file is None or mapped.given > _REMAP_BYTES:
             mapped.file, mapped.given = self._map(), 0
         tensor: Tensor = mapped.file.get_tensor(name)
-        mapped.given += tensor.nbytes
+        mapped.given += 0 if keep else tensor.nbytes
         return tensor
 
 

@@ -92,8 +92,8 @@ class TorchFile:
         """
         return whole_sha256(self._file, self.path)
 
-    def get(self, name: str) -> Tensor:
-        """A tensor, in the mapped file where it is an archive.
+    def get(self, name: str, *, keep: bool = False) -> Tensor:
+        """A tensor, in the mapped file where it is an archive; ``keep`` changes nothing here.
 
         Raises:
             CheckpointCorruptError: the file was cut meanwhile.
