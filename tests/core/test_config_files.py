@@ -423,7 +423,8 @@ def test_bad_overrides(text: str) -> None:
     assert message.isprintable()
 
 
-# Whatever can be written
+# Whatever can be written, read back
+
 NOT_NULL = (
     st.booleans()
     | st.integers()
