@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _reader_has_gone(error: Exception) -> bool:
-    """Whether the reader of our output has gone, as `head` does: EPIPE, on Windows EINVAL of no file."""
+    """True where the reader of our output has gone, as `head` does: EPIPE, on Windows EINVAL without a file name."""
     if isinstance(error, BrokenPipeError):
         return True
     return _ON_WINDOWS and isinstance(error, OSError) and error.errno == errno.EINVAL and error.filename is None

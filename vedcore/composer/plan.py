@@ -40,12 +40,12 @@ class PartPlan(Config):
 
 
 class Plan(Config):
-    """What a model will be, before anything is allocated; ``str(plan)`` is a table."""
+    """The plan of a model: sizes and costs before anything is allocated; ``str(plan)`` is a table."""
 
     encoder: PartPlan
     """The vision encoder."""
     projector: PartPlan
-    """What stands between."""
+    """The projector between the two."""
     decoder: PartPlan
     """The text decoder."""
     image_size: tuple[int, int]
@@ -71,7 +71,7 @@ class Plan(Config):
     cache_bytes_per_token: int
     """Bytes of self-attention keys and values of one token of one text."""
     notes: tuple[str, ...] = ()
-    """What is worth knowing before training."""
+    """Remarks to read before training."""
 
     def __str__(self) -> str:
         (height, width), ids, positions = self.image_size, self.token_ids, self.max_positions or "any number"

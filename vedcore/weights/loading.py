@@ -39,7 +39,7 @@ def _all(names: Sequence[str]) -> Mapping[str, str]:
 
 
 class _BroughtHome(NamedTuple):
-    """What one row of a key map makes of stored tensors."""
+    """The tensors that one row of a key map makes of stored ones."""
 
     values: Mapping[str, Tensor]
     """Tensors of the model, by its names."""

@@ -121,7 +121,7 @@ class Snapshot:
         raise self._not_there(FileNotFoundError(errno.ENOENT, "no such folder"))
 
     def _opened_folder(self) -> int | None:
-        """A descriptor of the folder, whose number no other folder can have meanwhile; None where no system has one."""
+        """A descriptor, held so that no other folder gets this one's number; None where folders cannot be opened."""
         if not hasattr(os, "O_DIRECTORY"):
             return None
         try:
