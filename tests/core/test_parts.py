@@ -190,7 +190,7 @@ def saves(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Path, Path]:
 def exchanges(
     saves: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, make: Callable[[str], Any], dropped: str
 ) -> Iterator[Any]:
-    """What ``make`` of the first save gives where it is exchanged for the second one before its first look at a folder,
+    """The results of ``make`` where the first save is exchanged for the second one before its first look at a folder,
     its second one, and so on; of the old folder ``dropped`` is gone by then."""
     target, steps = saves[0].with_name("model"), 0
 

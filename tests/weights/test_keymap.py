@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vedcore.errors import CheckpointMismatchError
-from vedcore.weights.keymap import NO_KEY_BIAS, TRANSPOSED, Change, Row, ignored, to_ours, to_theirs
+from vedcore.weights.keymap import TRANSPOSED, Change, Row, ignored, to_ours, to_theirs
 from vedcore.weights.loading import Weights
 from vedcore.weights.manifest import FileRecord, tensor_sha256
 from vedcore.weights.safetensors_file import TensorFile
@@ -24,7 +24,7 @@ ROWS = (
     Row("[base.]embed",                    "embedding"),
     Row("[base.]h.{}.attn.c_attn",         "layers.{}.attention.query+key+value",  TRANSPOSED),
     Row("[base.]h.{}.attn.c_proj",         "layers.{}.attention.output",           TRANSPOSED),
-    Row("[base.]h.{}.self.q+k+v",          "layers.{}.fused.qkv",                  NO_KEY_BIAS, optional=True),
+    Row("[base.]h.{}.self.q+k+v",          "layers.{}.fused.qkv",                  optional=True),
     Row("[base.]stages.{}.down.norm",      "stages.{+1}.down.norm",                optional=True),
     Row("[base.]stages.{}.blocks.{}.fc",   "stages.{}.blocks.{}.mlp",              optional=True),
     Row("[base.]token",                    "cls_token",                            optional=True),
@@ -49,7 +49,7 @@ def files(draw: st.DrawFn) -> dict[str, Tensor]:
         if draw(st.booleans()):
             for part in "qkv":
                 state[f"base.h.{i}.self.{part}.weight"] = torch.randn(width, width)
-            for part in "qv":
+            for part in "qkv":
                 state[f"base.h.{i}.self.{part}.bias"] = torch.randn(width)
     for i in range(draw(st.integers(0, 3))):
         state[f"base.stages.{i}.down.norm.weight"] = torch.randn(width)
@@ -163,19 +163,6 @@ def test_cut_and_transposed() -> None:
     assert ours["layers.0.attention.value.bias"].tolist() == [4.0, 5.0]
     pointers = {t.untyped_storage().data_ptr() for n, t in ours.items() if ".bias" in n}
     assert len(pointers) == 3
-
-
-def test_joined_without_a_key_bias() -> None:
-    """Zeros stand where theirs has none, and are left out going back."""
-    state = whole() | {f"base.h.0.self.{p}.weight": torch.full((1, 2), i + 1.0) for i, p in enumerate("qkv")}
-    state |= {f"base.h.0.self.{p}.bias": torch.tensor([9.0]) for p in "qv"}
-    ours = to_ours(state, ROWS)
-    assert ours["layers.0.fused.qkv.weight"].tolist() == [[1, 1], [2, 2], [3, 3]]
-    assert ours["layers.0.fused.qkv.bias"].tolist() == [9, 0, 9]
-    ours["layers.0.fused.qkv.bias"] = torch.tensor([7.0, 5.0, 8.0])
-    back = to_theirs(ours, ROWS)
-    assert back.keys() == state.keys()
-    assert back["base.h.0.self.v.bias"].item() == 8
 
 
 def test_layer_numbers_may_be_shifted() -> None:

@@ -35,7 +35,7 @@ from torch import Tensor
 from vedcore.errors import CheckpointMismatchError
 
 __all__ = [
-    "NO_KEY_BIAS", "SAME", "TRANSPOSED", "Assignment", "Assignments", "Change", "Row", "assign", "ignored", "mismatch",
+    "SAME", "TRANSPOSED", "Assignment", "Assignments", "Change", "Row", "assign", "ignored", "mismatch",
     "their_name", "to_ours", "to_theirs", "under",
 ]  # fmt: skip
 
@@ -52,13 +52,11 @@ class Change:
         name: what to call it.
         to_ours: what happens to each of their tensors, before they are joined.
         to_theirs: its inverse.
-        no_bias: which of several modules of theirs, by position, has no bias; ours has zeros there.
     """
 
     name: str
     to_ours: Callable[[Tensor], Tensor]
     to_theirs: Callable[[Tensor], Tensor]
-    no_bias: int | None = None
 
 
 def _same(tensor: Tensor) -> Tensor:
@@ -73,8 +71,6 @@ SAME = Change("same", _same, _same)
 """The tensor as it is."""
 TRANSPOSED = Change("transposed", _transposed, _transposed)
 """A matrix stored input by output, as GPT2's ``Conv1D`` has it; a bias stays as it is."""
-NO_KEY_BIAS = Change("no key bias", _same, _same, no_bias=1)
-"""Query, key and value of which the key has no bias (BEiT): a bias there moves all scores of a query alike."""
 
 
 @dataclass(frozen=True)
@@ -187,18 +183,18 @@ class Assignment:
     """Tensors of one side that together become tensors of the other.
 
     Attributes:
-        sources: names on the one side, in their order; None where there is none, which stands for zeros.
-        targets: names on the other side, in their order; None for what is not wanted there.
+        sources: names on the one side, in their order.
+        targets: names on the other side, in their order.
         row: the row that says so.
         back: whether the sources are ours.
     """
 
-    sources: tuple[str | None, ...]
-    targets: tuple[str | None, ...]
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
     row: Row
     back: bool
 
-    def apply(self, found: Sequence[Tensor | None]) -> dict[str, Tensor] | None:
+    def apply(self, found: Sequence[Tensor]) -> dict[str, Tensor] | None:
         """The targets for the sources; None where they are not to be cut into so many.
 
         Args:
@@ -209,9 +205,7 @@ class Assignment:
         """
         change = self.row.change
         tensors = _changed(found, len(self.targets), change.to_theirs if self.back else change.to_ours, back=self.back)
-        if tensors is None:
-            return None
-        return {name: tensor for name, tensor in zip(self.targets, tensors, strict=True) if name is not None}
+        return None if tensors is None else dict(zip(self.targets, tensors, strict=True))
 
 
 class Assignments(NamedTuple):
@@ -247,14 +241,12 @@ def assign(names: Iterable[str], rows: Sequence[Row], *, back: bool = False) -> 
         targets = target.write(numbers, leaf)
         if not back and assigned.issuperset(targets):
             continue  # an earlier row has read it
-        gap = row.change.no_bias if leaf == "bias" else None
-        absent = [n for i, n in enumerate(source.write(numbers, leaf)) if i not in present and (back or i != gap)]
+        absent = [name for i, name in enumerate(source.write(numbers, leaf)) if i not in present]
         if absent:
             missing += absent
             continue
         assigned.update(targets)
-        wanted = tuple(None if back and i == gap else name for i, name in enumerate(targets))
-        found.append(Assignment(tuple(present.get(i) for i in range(len(source.names))), wanted, row, back))
+        found.append(Assignment(tuple(present[i] for i in range(len(source.names))), tuple(targets), row, back))
     return Assignments(found, missing, unexpected)
 
 
@@ -276,9 +268,9 @@ def _translate(
     unexpected = list(assignments.unexpected)
     out: dict[str, Tensor] = {}
     for assignment in assignments.found:
-        targets = assignment.apply([None if name is None else state[name] for name in assignment.sources])
+        targets = assignment.apply([state[name] for name in assignment.sources])
         if targets is None:
-            name = next(name for name in assignment.sources if name is not None)
+            name = assignment.sources[0]
             shape, parts = tuple(state[name].shape), len(assignment.targets)
             unexpected.append(f"{name} of shape {shape}, not to be cut into {parts}")
         else:
@@ -323,14 +315,12 @@ def _unmatched(rows: Sequence[Row], sides: list[tuple[_Side, _Side]], groups: It
 
 
 def _changed(
-    found: Sequence[Tensor | None], parts: int, change: Callable[[Tensor], Tensor], *, back: bool
+    tensors: Sequence[Tensor], parts: int, change: Callable[[Tensor], Tensor], *, back: bool
 ) -> list[Tensor] | None:
     """Join and cut in our layout, and change theirs before or after; None where it does not cut into ``parts``."""
-    like = next(t for t in found if t is not None)
-    tensors = [torch.zeros_like(like) if t is None else t for t in found]
     if not back:
         tensors = [change(t) for t in tensors]
-    whole = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+    whole = tensors[0] if len(tensors) == 1 else torch.cat(tuple(tensors))
     if parts == 1:
         pieces = [whole]
     elif whole.ndim and whole.shape[0] % parts == 0:

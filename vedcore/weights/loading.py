@@ -108,12 +108,11 @@ class Weights:
             assignments = assign(back, rows)
         plans, tensors, unexpected = [], dict[str, StoredTensor](), list(assignments.unexpected)
         for assignment in assignments.found:
-            sources = tuple(None if name is None else back[name] for name in assignment.sources)
-            like = [None if name is None else self.stored[name].empty() for name in sources]
-            same = len({tensor.shape for tensor in like if tensor is not None}) == 1
-            targets = assignment.apply(like) if same else None
+            sources = tuple(back[name] for name in assignment.sources)
+            like = [self.stored[name].empty() for name in sources]
+            targets = assignment.apply(like) if len({tensor.shape for tensor in like}) == 1 else None
             if targets is None:
-                unexpected.append(next(name for name in assignment.sources if name is not None))
+                unexpected.append(assignment.sources[0])
                 continue
             plans.append(replace(assignment, sources=sources))
             tensors |= {name: StoredTensor(tensor.dtype, tuple(tensor.shape)) for name, tensor in targets.items()}
@@ -219,9 +218,9 @@ class Weights:
         self, plan: Assignment, hashes: Mapping[str, str], *, check_finite: bool, mmap: bool
     ) -> _BroughtHome:
         """Stored tensors as the model's: looked at, hashed, changed, and copied unless they stay in the file."""
-        read = {name: self._read(name, hashes, keep=mmap) for name in plan.sources if name is not None}
-        not_finite = [name for name, tensor in read.items() if check_finite and not is_finite(tensor)]
-        found = [None if name is None else read[name] for name in plan.sources]
+        found = [self._read(name, hashes, keep=mmap) for name in plan.sources]
+        pairs = zip(plan.sources, found, strict=True)
+        not_finite = [name for name, tensor in pairs if check_finite and not is_finite(tensor)]
         values = plan.apply(found) or {}
         joined = len(found) > 1 == len(values)  # in memory of its own by that
         if not joined:
