@@ -38,7 +38,8 @@ def register_formats() -> list[Entry]:
     return [
         Entry("native", "vedcore.checkpoints.native:NativeFormat", "vedcore's own folder"),
         Entry(
-            "transformers", "vedcore.checkpoints.transformers:TransformersFormat",
+            "transformers",
+            "vedcore.checkpoints.transformers:TransformersFormat",
             "the folder of transformers' VisionEncoderDecoderModel",
         ),
-    ]  # fmt: skip
+    ]

@@ -237,9 +237,9 @@ class TextDecoder(Component):
         embedding, output = self.get_input_embeddings(), self.get_output_embeddings()
         tied = output.weight is embedding.weight
         embedding.weight = nn.Parameter(_resized(embedding.weight, vocab_size), embedding.weight.requires_grad)
-        output.weight = embedding.weight if tied else nn.Parameter(
-            _resized(output.weight, vocab_size), output.weight.requires_grad
-        )  # fmt: skip
+        output.weight = (
+            embedding.weight if tied else nn.Parameter(_resized(output.weight, vocab_size), output.weight.requires_grad)
+        )
         if output.bias is not None:
             output.bias = nn.Parameter(_resized(output.bias, vocab_size), output.bias.requires_grad)
         embedding.num_embeddings = output.out_features = self.vocab_size = vocab_size
@@ -295,14 +295,16 @@ class TextDecoder(Component):
         queries, past = embeddings.shape[1], cache.length if cache is not None else 0
         if cache is not None and past and cache.rows != len(embeddings):
             raise UsageError(
-                f"{len(embeddings)} rows of text for a cache of {cache.rows}", field="past_key_values",
+                f"{len(embeddings)} rows of text for a cache of {cache.rows}",
+                field="past_key_values",
                 hint="give the same rows at each step, or reorder the cache",
-            )  # fmt: skip
+            )
         if self.max_positions is not None and past + queries > self.max_positions:
             raise IncompatibleError(
                 f"a text of {past + queries} tokens, but the decoder has {self.max_positions} positions",
-                field="decoder_input_ids", hint="cut the text, or compose with more positions",
-            )  # fmt: skip
+                field="decoder_input_ids",
+                hint="cut the text, or compose with more positions",
+            )
         padding = _full_mask(attention_mask, cache, embeddings.shape[0], past, queries)
         positions = self._positions(input_ids, padding, cache, past, queries, embeddings.device, written_from)
         mask = causal_mask(queries, past + queries, padding, embeddings.device)
@@ -346,23 +348,26 @@ class TextDecoder(Component):
             low, high = int(input_ids.min()), int(input_ids.max())
             raise UsageError(
                 f"token ids run from {low} to {high}, but the vocabulary has {self.vocab_size}",
-                field="decoder_input_ids", hint="use the model's own tokenizer, or model.resize_vocabulary(n)",
-            ) from None  # fmt: skip
+                field="decoder_input_ids",
+                hint="use the model's own tokenizer, or model.resize_vocabulary(n)",
+            ) from None
 
     def _check_text(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:
         if input_ids is not None and (input_ids.ndim != 2 or input_ids.dtype not in (torch.long, torch.int)):
             raise UsageError(
-                f"ids of shape {tuple(input_ids.shape)} and type {input_ids.dtype}", field="decoder_input_ids",
+                f"ids of shape {tuple(input_ids.shape)} and type {input_ids.dtype}",
+                field="decoder_input_ids",
                 hint="give (B, T) of torch.long",
-            )  # fmt: skip
+            )
         if inputs_embeds is None:
             return
         width = self.get_input_embeddings().embedding_dim
         if inputs_embeds.ndim != 3 or inputs_embeds.shape[-1] != width:
             raise UsageError(
-                f"embeddings of shape {tuple(inputs_embeds.shape)}", field="decoder_inputs_embeds",
+                f"embeddings of shape {tuple(inputs_embeds.shape)}",
+                field="decoder_inputs_embeds",
                 hint=f"give (B, T, {width})",
-            )  # fmt: skip
+            )
 
     def _check_encoder_states(self, states: Tensor | None, rows: int) -> None:
         if states is None:
@@ -370,15 +375,22 @@ class TextDecoder(Component):
         if states.shape[-1] != self.cross_attention_size:
             raise IncompatibleError(
                 f"encoder states of width {states.shape[-1]}, but cross-attention takes {self.cross_attention_size}",
-                field="decoder.cross_attention_hidden_size", hint="compose with a projector",
-            )  # fmt: skip
+                field="decoder.cross_attention_hidden_size",
+                hint="compose with a projector",
+            )
         if not rows or not len(states) or rows % len(states):
             raise UsageError(f"{rows} rows of text for {states.shape[0]} images", hint="give every image as many rows")
 
     def _positions(
-        self, input_ids: Tensor | None, padding: Tensor | None, cache: DecoderCache | None, past: int, queries: int,
-        device: torch.device, written_from: int | None,
-    ) -> Tensor:  # fmt: skip
+        self,
+        input_ids: Tensor | None,
+        padding: Tensor | None,
+        cache: DecoderCache | None,
+        past: int,
+        queries: int,
+        device: torch.device,
+        written_from: int | None,
+    ) -> Tensor:
         real = None if padding is None else padding[:, past:]  # (B, T)
         taken = self.takes_position(input_ids, real)
         before = cache.positions if cache is not None else None
@@ -419,9 +431,10 @@ def _full_mask(mask: Tensor | None, cache: DecoderCache | None, rows: int, past:
         return None
     if mask is not None and (mask.ndim != 2 or mask.shape[0] != rows or mask.shape[1] not in (queries, past + queries)):
         raise UsageError(
-            f"a mask of shape {tuple(mask.shape)} for {rows} rows of {queries} tokens", field="decoder_attention_mask",
+            f"a mask of shape {tuple(mask.shape)} for {rows} rows of {queries} tokens",
+            field="decoder_attention_mask",
             hint=f"give ({rows}, {past + queries})",
-        )  # fmt: skip
+        )
     if mask is None:
         assert before is not None
         mask = before.new_ones(rows, queries)

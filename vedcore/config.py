@@ -15,9 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, did_you_mean
 
 __all__ = [
-    "ComponentConfig", "Config", "DecoderConfig", "EncoderConfig", "ModelConfig", "Preprocessing", "ProjectorConfig",
+    "ComponentConfig",
+    "Config",
+    "DecoderConfig",
+    "EncoderConfig",
+    "ModelConfig",
+    "Preprocessing",
+    "ProjectorConfig",
     "TokenIds",
-]  # fmt: skip
+]
 
 Size = Annotated[int, Field(ge=1, le=1 << 20)]
 """A width or a count."""
@@ -37,10 +43,29 @@ Epsilon = Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
 TOKEN_ID_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 """The fields of a decoder's config that hold token ids."""
 Activation = Literal[
-    "gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "quick_gelu", "relu", "silu", "swish", "tanh", "gelu_python",
-    "gelu_python_tanh", "gelu_accurate", "gelu_10", "hardswish", "laplace", "leaky_relu", "linear", "mish", "relu2",
-    "relu6", "sigmoid", "sqrtsoftplus",
-]  # fmt: skip
+    "gelu",
+    "gelu_new",
+    "gelu_pytorch_tanh",
+    "gelu_fast",
+    "quick_gelu",
+    "relu",
+    "silu",
+    "swish",
+    "tanh",
+    "gelu_python",
+    "gelu_python_tanh",
+    "gelu_accurate",
+    "gelu_10",
+    "hardswish",
+    "laplace",
+    "leaky_relu",
+    "linear",
+    "mish",
+    "relu2",
+    "relu6",
+    "sigmoid",
+    "sqrtsoftplus",
+]
 
 
 class Config(BaseModel):
@@ -215,14 +240,16 @@ class Preprocessing(Config):
         for name in ("thumbnail", "do_pad", "do_center_crop", "resize_size"):
             if whole and getattr(self, name):
                 raise ConfigSchemaError(
-                    f"nothing is left to do after resize_mode {self.resize_mode!r}", field=name,
+                    f"nothing is left to do after resize_mode {self.resize_mode!r}",
+                    field=name,
                     hint="leave it out, or use squash, shortest_edge or none",
-                )  # fmt: skip
+                )
         if self.resize_size and (self.resize_mode == "none" or not self.do_center_crop):
             raise ConfigSchemaError(
-                "without a resize before, and do_center_crop after it, there is no second size", field="resize_size",
+                "without a resize before, and do_center_crop after it, there is no second size",
+                field="resize_size",
                 hint="leave it out",
-            )  # fmt: skip
+            )
         return self
 
 
@@ -246,9 +273,10 @@ class TokenIds(Config):
             for token in ids:
                 if token is not None and token >= vocab_size:
                     raise ConfigSchemaError(
-                        f"id {token} is not below vocab_size {vocab_size}", field=f"token_ids.{role}",
+                        f"id {token} is not below vocab_size {vocab_size}",
+                        field=f"token_ids.{role}",
                         hint="set the id, or decoder.vocab_size",
-                    )  # fmt: skip
+                    )
 
 
 class ComponentConfig(Config):

@@ -139,9 +139,10 @@ class VisionEncoderDecoder(GenerationMixin):
     def token_ids(self, ids: TokenIds) -> None:
         if not isinstance(ids, TokenIds):
             raise UsageError(
-                f"TokenIds expected, got {type(ids).__name__}", field="token_ids",
+                f"TokenIds expected, got {type(ids).__name__}",
+                field="token_ids",
                 hint="model.token_ids.changed(eos=(1,)) gives such",
-            )  # fmt: skip
+            )
         ids.check(self.decoder.vocab_size)
         self._token_ids = self.processor.token_ids = ids  # labels that the processor makes end with them too
 
@@ -231,15 +232,19 @@ class VisionEncoderDecoder(GenerationMixin):
             IncompatibleError: sizes that do not fit.
         """
         check_tensors(
-            pixel_values=pixel_values, decoder_input_ids=decoder_input_ids, labels=labels,
-            decoder_attention_mask=decoder_attention_mask, decoder_inputs_embeds=decoder_inputs_embeds,
+            pixel_values=pixel_values,
+            decoder_input_ids=decoder_input_ids,
+            labels=labels,
+            decoder_attention_mask=decoder_attention_mask,
+            decoder_inputs_embeds=decoder_inputs_embeds,
             encoder_attention_mask=encoder_attention_mask,
-        )  # fmt: skip
+        )
         if past_key_values is not None and not isinstance(past_key_values, DecoderCache):
             raise UsageError(
-                f"a cache expected, got {type(past_key_values).__name__}", field="past_key_values",
+                f"a cache expected, got {type(past_key_values).__name__}",
+                field="past_key_values",
                 hint="give what an earlier call returned with use_cache=True",
-            )  # fmt: skip
+            )
         if labels is not None:
             self._check_labels(labels)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
@@ -290,56 +295,65 @@ class VisionEncoderDecoder(GenerationMixin):
         if mask is not None and mask.shape != states.shape[:2]:
             raise UsageError(
                 f"a mask of shape {tuple(mask.shape)} for {states.shape[0]} images of {states.shape[1]} tokens",
-                field="encoder_attention_mask", hint=f"give {tuple(states.shape[:2])}",
-            )  # fmt: skip
+                field="encoder_attention_mask",
+                hint=f"give {tuple(states.shape[:2])}",
+            )
         return self.projector(states), None if mask is None else self.projector.project_mask(mask.bool())
 
     def _check_states(self, states: Tensor) -> None:
         if states.ndim != 3 or states.shape[-1] != self.encoder.hidden_size:
             raise UsageError(
                 f"states of shape {tuple(states.shape)} from an encoder of width {self.encoder.hidden_size}",
-                field="encoder_outputs", hint="give what model.encode gave",
-            )  # fmt: skip
+                field="encoder_outputs",
+                hint="give what model.encode gave",
+            )
 
     def _check_labels(self, labels: Tensor) -> None:
         if labels.ndim != 2 or 0 in labels.shape or labels.dtype != torch.long:
             raise UsageError(
-                f"labels of shape {tuple(labels.shape)} and type {labels.dtype}", field="labels",
+                f"labels of shape {tuple(labels.shape)} and type {labels.dtype}",
+                field="labels",
                 hint="give (B, T) of torch.long, at least one of each",
-            )  # fmt: skip
+            )
         if labels.device.type != "cpu" or torch.compiler.is_compiling():  # a GPU would have to be waited for
             return
         counted = labels[labels != -100]
         if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < self.decoder.vocab_size:
             raise UsageError(
                 f"labels run from {int(counted.min())} to {int(counted.max())}, but the vocabulary has "
-                f"{self.decoder.vocab_size}", field="labels",
+                f"{self.decoder.vocab_size}",
+                field="labels",
                 hint="use -100 for what is to be ignored, the model's own tokenizer, or model.resize_vocabulary(n)",
-            )  # fmt: skip
+            )
 
     def _loss(self, logits: Tensor, labels: Tensor, smoothing: float, items: int | Tensor | None) -> Tensor:
         if labels.shape != logits.shape[:2]:
             raise UsageError(
-                f"labels of shape {tuple(labels.shape)} for logits of {tuple(logits.shape[:2])}", field="labels",
+                f"labels of shape {tuple(labels.shape)} for logits of {tuple(logits.shape[:2])}",
+                field="labels",
                 hint="give one label for each token of the decoder's input",
-            )  # fmt: skip
+            )
         if not 0.0 <= smoothing <= 1.0:
             raise UsageError(
                 f"{smoothing} is not from 0 to 1", field="label_smoothing", hint="0.1 is common, 0 is none"
             )
         loss = F.cross_entropy(
-            logits.float().flatten(0, 1), labels.flatten().to(logits.device),  # (B, T, V) -> (B*T, V)
-            ignore_index=-100, label_smoothing=smoothing, reduction="mean" if items is None else "sum",
-        )  # fmt: skip
+            logits.float().flatten(0, 1),
+            labels.flatten().to(logits.device),  # (B, T, V) -> (B*T, V)
+            ignore_index=-100,
+            label_smoothing=smoothing,
+            reduction="mean" if items is None else "sum",
+        )
         return loss if items is None else loss / items
 
     def _required(self, role: Literal["start", "pad"], ids: TokenIds) -> int:
         value: int | None = getattr(ids, role)
         if value is None:
             raise UsageError(
-                f"the model has no {role} token id", field=f"token_ids.{role}",
+                f"the model has no {role} token id",
+                field=f"token_ids.{role}",
                 hint=f"compose with a tokenizer, or with token_ids={{'{role}': …}}",
-            )  # fmt: skip
+            )
         return value
 
     def freeze(self, part: Part) -> Self:
@@ -391,8 +405,9 @@ class VisionEncoderDecoder(GenerationMixin):
         if tokenizer is not None and vocab_size_of(tokenizer) > vocab_size:
             raise IncompatibleError(
                 f"the tokenizer has {vocab_size_of(tokenizer)} tokens, more than {vocab_size}",
-                field="vocab_size", hint="change model.processor.tokenizer first",
-            )  # fmt: skip
+                field="vocab_size",
+                hint="change model.processor.tokenizer first",
+            )
         self.decoder.resize_token_embeddings(vocab_size)
         config = self.decoder.config
         outside = [f for f in TOKEN_ID_FIELDS if max(token_id_tuple(getattr(config, f)), default=0) >= vocab_size]
@@ -449,6 +464,11 @@ class VisionEncoderDecoder(GenerationMixin):
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(os.path.join(folder, "model"), **options)
             return push_folder(
-                os.path.join(folder, "model"), repo, revision=revision, private=private,
-                commit_message=commit_message, create_pr=create_pr, token=token,
-            )  # fmt: skip
+                os.path.join(folder, "model"),
+                repo,
+                revision=revision,
+                private=private,
+                commit_message=commit_message,
+                create_pr=create_pr,
+                token=token,
+            )

@@ -5,9 +5,19 @@ from __future__ import annotations
 import re
 
 __all__ = [
-    "CARD", "CONFIG", "GENERATION_CONFIG", "MANIFEST", "MODEL_FILES", "PREPROCESSOR_CONFIG", "PROCESSOR_CONFIG",
-    "SETTINGS_FILES", "SHARD_INDEX", "TOKENIZER", "WEIGHTS", "WEIGHT_LAYOUTS",
-]  # fmt: skip
+    "CARD",
+    "CONFIG",
+    "GENERATION_CONFIG",
+    "MANIFEST",
+    "MODEL_FILES",
+    "PREPROCESSOR_CONFIG",
+    "PROCESSOR_CONFIG",
+    "SETTINGS_FILES",
+    "SHARD_INDEX",
+    "TOKENIZER",
+    "WEIGHTS",
+    "WEIGHT_LAYOUTS",
+]
 
 CONFIG = "config.json"
 """What a folder of any format has."""

@@ -34,8 +34,9 @@ class IdentityProjector(Projector):
         if in_features != out_features:
             raise IncompatibleError(
                 f"'identity' between an encoder of width {in_features} and a decoder that takes {out_features}",
-                field="projector", hint="set projector to 'auto' or 'linear', or decoder.cross_attention_hidden_size",
-            )  # fmt: skip
+                field="projector",
+                hint="set projector to 'auto' or 'linear', or decoder.cross_attention_hidden_size",
+            )
         self.config, self.in_features, self.out_features = config, in_features, out_features
 
     def forward(self, hidden_states: Tensor) -> Tensor:

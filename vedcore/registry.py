@@ -87,8 +87,9 @@ class Entry:
         except BaseException as error:
             raise PluginLoadError(
                 f"{self.name!r} of {self.owner}: {self.target} does not load: {described(error)}",
-                plugin=self.owner.distribution, hint=f"repair or uninstall {self.owner.distribution}",
-            ) from error  # fmt: skip
+                plugin=self.owner.distribution,
+                hint=f"repair or uninstall {self.owner.distribution}",
+            ) from error
         return target
 
     @property

@@ -80,23 +80,80 @@ def unused(theirs: str) -> Word:
 
 
 # What every config of transformers may hold, and what has no part in a forward pass
-COMMON = frozenset({
-    "_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal", "_commit_hash",
-    "_name_or_path", "_num_labels", "architectures", "attn_implementation", "attn_implementation_internal",
-    "auto_map", "bad_words_ids", "begin_suppress_tokens", "chunk_size_feed_forward", "diversity_penalty", "do_sample",
-    "dtype", "early_stopping", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "finetuning_task",
-    "forced_bos_token_id", "forced_eos_token_id", "gradient_checkpointing", "id2label", "is_encoder_decoder",
-    "label2id", "length_penalty", "max_length", "min_length", "model_type", "no_repeat_ngram_size", "num_beam_groups",
-    "num_beams", "num_labels", "num_return_sequences", "output_attentions", "output_hidden_states", "output_past",
-    "output_scores", "prefix", "problem_type", "remove_invalid_values", "repetition_penalty", "return_dict",
-    "return_dict_in_generate", "sep_token_id", "suppress_tokens", "task_specific_params", "temperature",
-    "tf_legacy_loss", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript", "transformers_version",
-    "typical_p", "use_bfloat16", "use_cache",
-})  # fmt: skip
-_ANYWHERE = frozenset({
-    "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "cross_attention_hidden_size",
-    "tie_word_embeddings", "tie_encoder_decoder",
-})  # fmt: skip
+COMMON = frozenset(
+    {
+        "_attn_implementation",
+        "_attn_implementation_autoset",
+        "_attn_implementation_internal",
+        "_commit_hash",
+        "_name_or_path",
+        "_num_labels",
+        "architectures",
+        "attn_implementation",
+        "attn_implementation_internal",
+        "auto_map",
+        "bad_words_ids",
+        "begin_suppress_tokens",
+        "chunk_size_feed_forward",
+        "diversity_penalty",
+        "do_sample",
+        "dtype",
+        "early_stopping",
+        "encoder_no_repeat_ngram_size",
+        "exponential_decay_length_penalty",
+        "finetuning_task",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "gradient_checkpointing",
+        "id2label",
+        "is_encoder_decoder",
+        "label2id",
+        "length_penalty",
+        "max_length",
+        "min_length",
+        "model_type",
+        "no_repeat_ngram_size",
+        "num_beam_groups",
+        "num_beams",
+        "num_labels",
+        "num_return_sequences",
+        "output_attentions",
+        "output_hidden_states",
+        "output_past",
+        "output_scores",
+        "prefix",
+        "problem_type",
+        "remove_invalid_values",
+        "repetition_penalty",
+        "return_dict",
+        "return_dict_in_generate",
+        "sep_token_id",
+        "suppress_tokens",
+        "task_specific_params",
+        "temperature",
+        "tf_legacy_loss",
+        "tokenizer_class",
+        "top_k",
+        "top_p",
+        "torch_dtype",
+        "torchscript",
+        "transformers_version",
+        "typical_p",
+        "use_bfloat16",
+        "use_cache",
+    }
+)
+_ANYWHERE = frozenset(
+    {
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "decoder_start_token_id",
+        "cross_attention_hidden_size",
+        "tie_word_embeddings",
+        "tie_encoder_decoder",
+    }
+)
 """Settings of a decoder that 4.x wrote into every section."""
 
 
@@ -153,16 +210,20 @@ class TransformersClass:
                 if not any(value == allowed and type(value) is type(allowed) for allowed in word.values):
                     raise ConfigSchemaError(
                         f"{short(value)} cannot be honoured: vedcore's {self.model_type} has {short(word.values[0])}",
-                        path=path, field=prefix + word.theirs, hint="open it with another checkpoint",
-                    )  # fmt: skip
+                        path=path,
+                        field=prefix + word.theirs,
+                        hint="open it with another checkpoint",
+                    )
             elif not isinstance(word, _Unused):
                 try:
                     fields[word.ours or word.theirs] = word.read(value)
                 except (TypeError, ValueError, KeyError, IndexError):
                     raise ConfigSchemaError(
-                        f"{short(value)} is no value for it", path=path, field=prefix + word.theirs,
+                        f"{short(value)} is no value for it",
+                        path=path,
+                        field=prefix + word.theirs,
                         hint=f"transformers' default is {short(word.default)}",
-                    ) from None  # fmt: skip
+                    ) from None
         if given.get("pruned_heads"):
             raise ConfigSchemaError(
                 "pruned heads cannot be honoured", path=path, field=f"{prefix}pruned_heads", hint="save it unpruned"
@@ -173,9 +234,11 @@ class TransformersClass:
             unlike = {}
         for name, reason in unlike.items():
             raise ConfigSchemaError(
-                f"{short(fields[name])} cannot be honoured: {reason}", path=path, field=prefix + name,
+                f"{short(fields[name])} cannot be honoured: {reason}",
+                path=path,
+                field=prefix + name,
                 hint="open it with another checkpoint",
-            )  # fmt: skip
+            )
         strange = sorted(given.keys() - COMMON - _ANYWHERE - {"pruned_heads", "is_decoder", "add_cross_attention"})
         if strange:
             names = ", ".join(short(prefix + name) for name in strange[:8])

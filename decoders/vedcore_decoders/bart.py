@@ -95,13 +95,15 @@ class BartConfig(DecoderConfig):
         if self.d_model % self.decoder_attention_heads:
             raise IncompatibleError(
                 f"{self.decoder_attention_heads} heads do not divide d_model {self.d_model}",
-                field="decoder_attention_heads", hint="change one of the two",
-            )  # fmt: skip
+                field="decoder_attention_heads",
+                hint="change one of the two",
+            )
         if not self.use_learned_position_embeddings and self.pad_token_id is None:
             raise IncompatibleError(
-                "sinusoidal positions are counted from pad_token_id, which is not set", field="pad_token_id",
+                "sinusoidal positions are counted from pad_token_id, which is not set",
+                field="pad_token_id",
                 hint="set it, or use_learned_position_embeddings",
-            )  # fmt: skip
+            )
         return self
 
 
@@ -128,11 +130,17 @@ def _layer(config: BartConfig) -> DecoderLayer:
         SelfAttention(width, heads, dropout=dropout, std=std),
         CrossAttention(width, config.cross_attention_hidden_size or width, heads, dropout=dropout, std=std),
         MLP(
-            width, config.decoder_ffn_dim, config.activation_function,
-            activation_dropout=config.activation_dropout, std=std,
+            width,
+            config.decoder_ffn_dim,
+            config.activation_function,
+            activation_dropout=config.activation_dropout,
+            std=std,
         ),
-        hidden_size=width, norm_eps=NORM_EPS, norm_first=config.normalize_before, dropout=config.dropout,
-    )  # fmt: skip
+        hidden_size=width,
+        norm_eps=NORM_EPS,
+        norm_first=config.normalize_before,
+        dropout=config.dropout,
+    )
 
 
 def _key_map(head: str) -> tuple[Row, ...]:
@@ -190,16 +198,23 @@ WORDS = (
 )  # fmt: skip
 _LEARNED = {"use_learned_position_embeddings": True, "layernorm_embedding": True}
 BART_MODEL = TransformersClass(
-    model_type="bart", name="BartForCausalLM", key_map=KEY_MAP, refuses=narrow_or_unpadded,
+    model_type="bart",
+    name="BartForCausalLM",
+    key_map=KEY_MAP,
+    refuses=narrow_or_unpadded,
     attribute_map={"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"},
     fixed={"normalize_before": False, **_LEARNED},
     words=(*WORDS, Word("max_position_embeddings", 1024), *id_words(bos=0, eos=2, pad=1, start=2)),
-)  # fmt: skip
+)
 MBART_MODEL = TransformersClass(
-    model_type="mbart", name="MBartForCausalLM", key_map=KEY_MAP, refuses=narrow_or_unpadded,
-    attribute_map=BART_MODEL.attribute_map, fixed={"normalize_before": True, **_LEARNED},
+    model_type="mbart",
+    name="MBartForCausalLM",
+    key_map=KEY_MAP,
+    refuses=narrow_or_unpadded,
+    attribute_map=BART_MODEL.attribute_map,
+    fixed={"normalize_before": True, **_LEARNED},
     words=(*WORDS, Word("max_position_embeddings", 1024), *id_words(bos=0, eos=2, pad=1)),
-)  # fmt: skip
+)
 
 
 def _unlike_trocr(decoder: Any) -> str:
@@ -227,11 +242,15 @@ class BartDecoder(BuiltInDecoder):
     config: BartConfig
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "bart-base": {
-            "d_model": 768, "decoder_layers": 6, "decoder_attention_heads": 12, "decoder_ffn_dim": 3072,
-            "attention_dropout": 0.1, "activation_dropout": 0.1,
+            "d_model": 768,
+            "decoder_layers": 6,
+            "decoder_attention_heads": 12,
+            "decoder_ffn_dim": 3072,
+            "attention_dropout": 0.1,
+            "activation_dropout": 0.1,
         },
         "bart-large": {"attention_dropout": 0.1, "activation_dropout": 0.1},
-    }  # fmt: skip
+    }
     hub_repos: ClassVar[Mapping[str, str]] = {"bart-base": "facebook/bart-base", "bart-large": "facebook/bart-large"}
     transformers: ClassVar[tuple[TransformersClass, ...]] = (BART_MODEL,)
 
@@ -299,15 +318,25 @@ _SIZES: dict[str, dict[str, Any]] = {
     "base": {"cross_attention_hidden_size": 768},
     "large": {"cross_attention_hidden_size": 1024},
     "small": {
-        "vocab_size": 64044, "d_model": 256, "decoder_layers": 6, "decoder_attention_heads": 8, "decoder_ffn_dim": 1024,
-        "cross_attention_hidden_size": 384, "activation_function": "relu", "scale_embedding": True,
+        "vocab_size": 64044,
+        "d_model": 256,
+        "decoder_layers": 6,
+        "decoder_attention_heads": 8,
+        "decoder_ffn_dim": 1024,
+        "cross_attention_hidden_size": 384,
+        "activation_function": "relu",
+        "scale_embedding": True,
         "tie_word_embeddings": False,
     },
-}  # fmt: skip
+}
 _FAIRSEQ: dict[str, Any] = {
-    "activation_function": "relu", "max_position_embeddings": 1024, "scale_embedding": True,
-    "use_learned_position_embeddings": False, "layernorm_embedding": False, "tie_word_embeddings": False,
-}  # fmt: skip
+    "activation_function": "relu",
+    "max_position_embeddings": 1024,
+    "scale_embedding": True,
+    "use_learned_position_embeddings": False,
+    "layernorm_embedding": False,
+    "tie_word_embeddings": False,
+}
 """What the checkpoints have whose decoder did not start from RoBERTa."""
 
 

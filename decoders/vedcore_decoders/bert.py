@@ -64,8 +64,9 @@ class BertConfig(DecoderConfig):
         if self.hidden_size % self.num_attention_heads:
             raise IncompatibleError(
                 f"{self.num_attention_heads} heads do not divide hidden_size {self.hidden_size}",
-                field="num_attention_heads", hint="change one of the two",
-            )  # fmt: skip
+                field="num_attention_heads",
+                hint="change one of the two",
+            )
         return self
 
 
@@ -76,8 +77,11 @@ def _layer(config: BertConfig) -> DecoderLayer:
         SelfAttention(width, heads, dropout=dropout, std=std),
         CrossAttention(width, config.cross_attention_hidden_size or width, heads, dropout=dropout, std=std),
         MLP(width, config.intermediate_size, config.hidden_act, std=std),
-        hidden_size=width, norm_eps=config.layer_norm_eps, norm_first=False, dropout=config.hidden_dropout_prob,
-    )  # fmt: skip
+        hidden_size=width,
+        norm_eps=config.layer_norm_eps,
+        norm_first=False,
+        dropout=config.hidden_dropout_prob,
+    )
 
 
 class MaskedLMHead(nn.Module):
@@ -164,9 +168,13 @@ SIZE_WORDS = (
 )  # fmt: skip
 """What transformers' BERT and RoBERTa have in common."""
 BERT_MODEL = TransformersClass(
-    model_type="bert", name="BertLMHeadModel", key_map=KEY_MAP, flags=("is_decoder", "add_cross_attention"),
-    refuses=narrow_or_unpadded, words=(Word("vocab_size", 30522), *SIZE_WORDS, *id_words(pad=0)),
-)  # fmt: skip
+    model_type="bert",
+    name="BertLMHeadModel",
+    key_map=KEY_MAP,
+    flags=("is_decoder", "add_cross_attention"),
+    refuses=narrow_or_unpadded,
+    words=(Word("vocab_size", 30522), *SIZE_WORDS, *id_words(pad=0)),
+)
 
 _IDS = {"bos_token_id": 101, "eos_token_id": 102}
 """[CLS] and [SEP]."""

@@ -37,8 +37,10 @@ class DistilBertConfig(DecoderConfig):
     """Settings of a DistilBERT decoder; the defaults are those of ``distilbert-base-uncased``."""
 
     attribute_map: ClassVar[Mapping[str, str]] = {
-        "hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers",
-    }  # fmt: skip
+        "hidden_size": "dim",
+        "num_attention_heads": "n_heads",
+        "num_hidden_layers": "n_layers",
+    }
 
     vocab_size: VocabSize = 30522
     """Number of token ids; the tokenizer decides it unless it is given."""
@@ -82,8 +84,12 @@ def _layer(config: DistilBertConfig) -> DecoderLayer:
             width, config.cross_attention_hidden_size or width, heads, dropout=config.attention_dropout, std=std
         ),
         MLP(width, config.hidden_dim, config.activation, std=std),
-        hidden_size=width, norm_eps=NORM_EPS, norm_first=False, dropout=0.0, mlp_dropout=config.dropout,
-    )  # fmt: skip
+        hidden_size=width,
+        norm_eps=NORM_EPS,
+        norm_first=False,
+        dropout=0.0,
+        mlp_dropout=config.dropout,
+    )
 
 
 def interleaved_sinusoids(positions: int, width: int) -> Tensor:

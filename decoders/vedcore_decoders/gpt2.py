@@ -90,15 +90,21 @@ def _layer(config: GPT2Config, index: int) -> DecoderLayer:
         scaling /= index + 1
     output_std = std / math.sqrt(2 * config.n_layer)  # every layer adds to the residual twice
     attention: dict[str, Any] = {
-        "dropout": config.attn_pdrop, "scaling": scaling, "upcast": config.reorder_and_upcast_attn, "std": std,
+        "dropout": config.attn_pdrop,
+        "scaling": scaling,
+        "upcast": config.reorder_and_upcast_attn,
+        "std": std,
         "output_std": output_std,
-    }  # fmt: skip
+    }
     return DecoderLayer(
         SelfAttention(width, config.n_head, **attention),
         CrossAttention(width, config.cross_attention_hidden_size or width, config.n_head, **attention),
         MLP(width, config.n_inner or 4 * width, config.activation_function, std=std, output_std=output_std),
-        hidden_size=width, norm_eps=config.layer_norm_epsilon, norm_first=True, dropout=config.resid_pdrop,
-    )  # fmt: skip
+        hidden_size=width,
+        norm_eps=config.layer_norm_epsilon,
+        norm_first=True,
+        dropout=config.resid_pdrop,
+    )
 
 
 KEY_MAP = (

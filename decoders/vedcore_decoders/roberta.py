@@ -45,8 +45,9 @@ class RobertaConfig(BertConfig):
         if value is None:
             raise ConfigSchemaError(
                 "RoBERTa counts positions from pad_token_id, which is not set (transformers fails at its first token)",
-                field="pad_token_id", hint="set it to the id of <pad>, 1 in published models",
-            )  # fmt: skip
+                field="pad_token_id",
+                hint="set it to the id of <pad>, 1 in published models",
+            )
         return value
 
     @model_validator(mode="after")
@@ -54,8 +55,9 @@ class RobertaConfig(BertConfig):
         if self.max_position_embeddings <= self.pad_token_id + 1:
             raise IncompatibleError(
                 f"{self.max_position_embeddings} leaves no position after pad_token_id {self.pad_token_id}",
-                field="max_position_embeddings", hint="raise it, or lower pad_token_id",
-            )  # fmt: skip
+                field="max_position_embeddings",
+                hint="raise it, or lower pad_token_id",
+            )
         return self
 
 
@@ -70,9 +72,13 @@ KEY_MAP = (
 
 
 ROBERTA_MODEL = TransformersClass(
-    model_type="roberta", name="RobertaForCausalLM", key_map=KEY_MAP, flags=("is_decoder", "add_cross_attention"),
-    refuses=narrow_or_unpadded, words=(Word("vocab_size", 50265), *SIZE_WORDS, *id_words(bos=0, eos=2, pad=1)),
-)  # fmt: skip
+    model_type="roberta",
+    name="RobertaForCausalLM",
+    key_map=KEY_MAP,
+    flags=("is_decoder", "add_cross_attention"),
+    refuses=narrow_or_unpadded,
+    words=(Word("vocab_size", 50265), *SIZE_WORDS, *id_words(bos=0, eos=2, pad=1)),
+)
 
 _BASE = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 
@@ -85,10 +91,14 @@ class RobertaDecoder(BertDecoder):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "roberta-base": _BASE,
         "roberta-large": {
-            **_BASE, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
+            **_BASE,
+            "hidden_size": 1024,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "intermediate_size": 4096,
         },
         "distilroberta-base": {**_BASE, "num_hidden_layers": 6},
-    }  # fmt: skip
+    }
     hub_repos: ClassVar[Mapping[str, str]] = {
         "roberta-base": "FacebookAI/roberta-base",
         "roberta-large": "FacebookAI/roberta-large",

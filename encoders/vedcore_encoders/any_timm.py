@@ -80,9 +80,11 @@ class AnyTimm(TimmEncoder):
     ) -> TimmConfig:
         if variant is None and "variant" not in fields:
             raise UnknownComponentError(
-                "no timm model is named", path=path, field=f"{prefix}variant",
+                "no timm model is named",
+                path=path,
+                field=f"{prefix}variant",
                 hint="write timm/<name>, such as timm/convnext_tiny",
-            )  # fmt: skip
+            )
         return super().make_config(variant, fields, path=path, prefix=prefix)
 
     @classmethod
@@ -231,9 +233,11 @@ def look(
             message, hint = f"{variant} does not run as an encoder: {described(error)}", "choose another model"
             raise IncompatibleError(message, field="encoder.variant", hint=hint) from error
         raise IncompatibleError(
-            f"{variant} does not take images of {image_size[0]} x {image_size[1]} pixels", field="encoder.image_size",
-            hint=f"use {own.input_size[1]} x {own.input_size[2]}, which it was made for", details=printable(error),
-        ) from error  # fmt: skip
+            f"{variant} does not take images of {image_size[0]} x {image_size[1]} pixels",
+            field="encoder.image_size",
+            hint=f"use {own.input_size[1]} x {own.input_size[2]}, which it was made for",
+            details=printable(error),
+        ) from error
     if not isinstance(features, Tensor) or features.ndim not in (3, 4):
         raise IncompatibleError(
             f"{variant} gives neither a sequence nor a map", field="encoder", hint="choose another model"
@@ -261,5 +265,6 @@ def _check_size(variant: str, model: Any, image_size: tuple[int, int], told: boo
     if min(image_size) < stride:
         raise IncompatibleError(
             f"images of {image_size[0]} x {image_size[1]} pixels, but {variant} shrinks them by {stride}",
-            field="encoder.image_size", hint=f"make each side at least {stride}",
-        )  # fmt: skip
+            field="encoder.image_size",
+            hint=f"make each side at least {stride}",
+        )

@@ -118,10 +118,16 @@ def refuses(part: Any) -> str:
 
 
 BEIT_MODEL = TransformersClass(
-    model_type="beit", name="BeitModel", base_prefix="beit", key_map=KEY_MAP,
+    model_type="beit",
+    name="BeitModel",
+    base_prefix="beit",
+    key_map=KEY_MAP,
     words=(stands_for("beit", "beit_base_patch16_224"), *BEIT_WORDS),
-    fixed={"qkv_bias": True}, extra=pooler, refuses=refuses, unlike=unlike,
-)  # fmt: skip
+    fixed={"qkv_bias": True},
+    extra=pooler,
+    refuses=refuses,
+    unlike=unlike,
+)
 
 
 class BeitEncoder(ViTEncoder):

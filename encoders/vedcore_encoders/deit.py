@@ -33,10 +33,15 @@ KEY_MAP: tuple[Row, ...] = (
 )
 # always with the distillation token; a DeiT without is a ViT
 DEIT_MODEL = TransformersClass(
-    model_type="deit", name="DeiTModel", base_prefix="deit", key_map=KEY_MAP,
+    model_type="deit",
+    name="DeiTModel",
+    base_prefix="deit",
+    key_map=KEY_MAP,
     words=(stands_for("deit", "deit_base_distilled_patch16_224"), *VIT_WORDS),
-    fixed={"drop_path_rate": 0.0}, extra=pooler, refuses=partial(refuses, prefix_tokens=2),
-)  # fmt: skip
+    fixed={"drop_path_rate": 0.0},
+    extra=pooler,
+    refuses=partial(refuses, prefix_tokens=2),
+)
 
 
 class DeiTEncoder(ViTEncoder):

@@ -167,20 +167,30 @@ def indices(part: Any) -> dict[str, Tensor]:
 _ABSOLUTE = "use_absolute_embeddings"
 _COMPUTED = {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
 SWIN_MODEL = TransformersClass(
-    model_type="swin", name="SwinModel", base_prefix="swin", key_map=KEY_MAP,
+    model_type="swin",
+    name="SwinModel",
+    base_prefix="swin",
+    key_map=KEY_MAP,
     words=(stands_for("swin", "swin_base_patch4_window7_224"), *SWIN_WORDS),
-    attribute_map=_COMPUTED, fixed={"final_norm": True}, refuses=refuses,
-)  # fmt: skip
+    attribute_map=_COMPUTED,
+    fixed={"final_norm": True},
+    refuses=refuses,
+)
 DONUT_MODEL = TransformersClass(
-    model_type="donut-swin", name="DonutSwinModel", base_prefix="donut",
+    model_type="donut-swin",
+    name="DonutSwinModel",
+    base_prefix="donut",
     key_map=tuple(row for row in KEY_MAP if row is not _NORM),
     words=(
         stands_for("donut-swin", "swin_base_patch4_window7_224"),
         only(_ABSOLUTE, False),  # transformers makes room for one patch too many, and cannot run
         *(word for word in SWIN_WORDS if word.theirs != _ABSOLUTE),
     ),
-    attribute_map=_COMPUTED, fixed={"final_norm": False, _ABSOLUTE: False}, extra=indices, refuses=refuses,
-)  # fmt: skip
+    attribute_map=_COMPUTED,
+    fixed={"final_norm": False, _ABSOLUTE: False},
+    extra=indices,
+    refuses=refuses,
+)
 
 
 class SwinEncoder(BlockEncoder):
@@ -228,9 +238,13 @@ class SwinEncoder(BlockEncoder):
             )
         for stage, count in enumerate(heads):
             check_division(
-                width * 2**stage, count, f"width of stage {stage + 1}", "num_heads", f"{prefix}num_heads",
+                width * 2**stage,
+                count,
+                f"width of stage {stage + 1}",
+                "num_heads",
+                f"{prefix}num_heads",
                 "change num_heads or embed_dim",
-            )  # fmt: skip
+            )
         image = config.image_size or own.image_size
         patch = pair(config.patch_size) or own.patch_size
         check_patches(image, patch, prefix)
@@ -259,8 +273,9 @@ class SwinEncoder(BlockEncoder):
         width, window = block.mlp.fc1.in_features, block.window_size[0]
         as_one = all(  # or cut to a map that is smaller
             tuple(b.window_size) == tuple(min(window, side) for side in b.input_resolution)
-            for blocks in stages for b in blocks
-        )  # fmt: skip
+            for blocks in stages
+            for b in blocks
+        )
         return {
             **super().built(),
             "patch_size": as_square(tuple(self.model.patch_embed.patch_size)),

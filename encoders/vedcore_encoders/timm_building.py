@@ -12,9 +12,16 @@ from vedcore.errors import HubError, IncompatibleError, printable
 from vedcore.layers.mlp import activation
 
 __all__ = [
-    "as_square", "build", "check_division", "check_patches", "check_tokens", "drop_once", "pair",
-    "set_activation", "set_layer_norm_eps",
-]  # fmt: skip
+    "as_square",
+    "build",
+    "check_division",
+    "check_patches",
+    "check_tokens",
+    "drop_once",
+    "pair",
+    "set_activation",
+    "set_layer_norm_eps",
+]
 
 MAX_TOKENS = 65_536
 """Tokens an image may give."""
@@ -47,14 +54,16 @@ def build(variant: str, pretrained: bool = False, **arguments: Any) -> nn.Module
         if "loading state_dict" in str(error):
             changed = ", ".join(name for name, value in arguments.items() if value is not None) or "its config"
             raise IncompatibleError(
-                f"the published weights of {variant} do not fit with {changed}", field="encoder",
+                f"the published weights of {variant} do not fit with {changed}",
+                field="encoder",
                 hint="leave sizes as the variant has them, or compose without pretrained=True",
                 details=printable(error),
-            ) from error  # fmt: skip
+            ) from error
         raise HubError(
-            f"the weights of {variant} cannot be had: {type(error).__name__}", details=printable(error),
+            f"the weights of {variant} cannot be had: {type(error).__name__}",
+            details=printable(error),
             hint="check the connection, or compose without pretrained=True",
-        ) from error  # fmt: skip
+        ) from error
     model.reset_classifier(0)
     return model  # type: ignore[no-any-return]
 

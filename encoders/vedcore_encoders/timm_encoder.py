@@ -176,9 +176,10 @@ class TimmEncoder(VisionEncoder):
             last, hidden_states = self.encode(pixels, run, output_hidden_states)
         if attention_mask is not None and attention_mask.shape != last.shape[:2]:
             raise UsageError(
-                f"a mask of shape {tuple(attention_mask.shape)}", field="encoder_attention_mask",
+                f"a mask of shape {tuple(attention_mask.shape)}",
+                field="encoder_attention_mask",
                 hint=f"give {tuple(last.shape[:2])}, a value a token",
-            )  # fmt: skip
+            )
         return EncoderOutput(
             last_hidden_state=last,
             attention_mask=None if attention_mask is None else attention_mask.bool(),
@@ -209,9 +210,10 @@ class TimmEncoder(VisionEncoder):
         if image_size != self.image_size:
             raise IncompatibleError(
                 f"images of {image_size[0]} x {image_size[1]} pixels, but the encoder takes "
-                f"{self.image_size[0]} x {self.image_size[1]}", field="encoder.image_size",
+                f"{self.image_size[0]} x {self.image_size[1]}",
+                field="encoder.image_size",
                 hint=f"resize them, or compose with image_size={tuple(image_size)}",
-            )  # fmt: skip
+            )
 
 
 class BlockEncoder(TimmEncoder):

@@ -17,9 +17,17 @@ from vedcore.weights.keymap import Row, ignored, to_theirs
 from vedcore_encoders.timm_building import Activation, as_square
 
 __all__ = [
-    "HEADS", "LAYER_WORDS", "activation_name", "first", "image_words", "misfit", "odd_layers", "of_both_eras", "size",
+    "HEADS",
+    "LAYER_WORDS",
+    "activation_name",
+    "first",
+    "image_words",
+    "misfit",
+    "odd_layers",
+    "of_both_eras",
+    "size",
     "stands_for",
-]  # fmt: skip
+]
 
 
 def stands_for(model_type: str, variant: str) -> Word:
@@ -92,9 +100,16 @@ def first(module: nn.Module, name: str) -> Any:
 
 
 _NAMES: Mapping[type[nn.Module], str] = {
-    nn.GELU: "gelu", layers.GELU: "gelu", layers.GELUTanh: "gelu_pytorch_tanh", activations.QuickGELU: "quick_gelu",
-    nn.ReLU: "relu", nn.SiLU: "silu", activations.Swish: "silu", nn.Tanh: "tanh", activations.Tanh: "tanh",
-}  # fmt: skip
+    nn.GELU: "gelu",
+    layers.GELU: "gelu",
+    layers.GELUTanh: "gelu_pytorch_tanh",
+    activations.QuickGELU: "quick_gelu",
+    nn.ReLU: "relu",
+    nn.SiLU: "silu",
+    activations.Swish: "silu",
+    nn.Tanh: "tanh",
+    activations.Tanh: "tanh",
+}
 
 
 def activation_name(blocks: nn.Module) -> str | None:
@@ -124,7 +139,7 @@ def odd_layers(model: Any, blocks: nn.Module) -> str:
         "its norms are not layer norms with a bias": not all(
             isinstance(m, nn.LayerNorm) and m.bias is not None for m in norms
         ),
-    }  # fmt: skip
+    }
     return next((reason for reason, found in reasons.items() if found), "")
 
 

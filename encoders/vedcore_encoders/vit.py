@@ -156,10 +156,15 @@ def refuses(part: Any, prefix_tokens: int = 1) -> str:
 
 
 VIT_MODEL = TransformersClass(
-    model_type="vit", name="ViTModel", base_prefix="vit", key_map=KEY_MAP,
+    model_type="vit",
+    name="ViTModel",
+    base_prefix="vit",
+    key_map=KEY_MAP,
     words=(stands_for("vit", "vit_base_patch16_224"), *VIT_WORDS),
-    fixed={"drop_path_rate": 0.0}, extra=pooler, refuses=refuses,
-)  # fmt: skip
+    fixed={"drop_path_rate": 0.0},
+    extra=pooler,
+    refuses=refuses,
+)
 
 
 class ViTEncoder(BlockEncoder):
@@ -188,14 +193,19 @@ class ViTEncoder(BlockEncoder):
         """Heads divide the width, patches divide the image."""
         own = published(config.variant)
         check_division(
-            config.hidden_size or own.hidden_size, config.num_attention_heads or own.heads, "hidden_size",
-            "num_attention_heads", f"{prefix}num_attention_heads", "change one of the two",
-        )  # fmt: skip
+            config.hidden_size or own.hidden_size,
+            config.num_attention_heads or own.heads,
+            "hidden_size",
+            "num_attention_heads",
+            f"{prefix}num_attention_heads",
+            "change one of the two",
+        )
         if own.hybrid and config.patch_size is not None:
             raise IncompatibleError(
-                f"the patches of {config.variant} come from a convolutional network", field=f"{prefix}patch_size",
+                f"the patches of {config.variant} come from a convolutional network",
+                field=f"{prefix}patch_size",
                 hint="leave patch_size out",
-            )  # fmt: skip
+            )
         image, patch = config.image_size or own.image_size, pair(config.patch_size) or own.patch_size
         if (image, patch) != (own.image_size, own.patch_size):  # some are published with a rest that no patch covers
             check_patches(image, patch, prefix)

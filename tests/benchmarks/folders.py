@@ -102,9 +102,17 @@ def main() -> None:
         for who in ("vedcore", "vedcore mmap"):
             ours = [run[what] for run in runs[who]]
             ratios = [a / max(b, 1e-9) for a, b in zip(ours, theirs, strict=True)]
-            rows.append({"what": what, "who": who, "ours": statistics.median(ours),
-                         "transformers": statistics.median(theirs), "ratio": statistics.median(ratios),
-                         "lowest": min(ratios), "highest": max(ratios)})  # fmt: skip
+            rows.append(
+                {
+                    "what": what,
+                    "who": who,
+                    "ours": statistics.median(ours),
+                    "transformers": statistics.median(theirs),
+                    "ratio": statistics.median(ratios),
+                    "lowest": min(ratios),
+                    "highest": max(ratios),
+                }
+            )
     if options.json:
         print(json.dumps(rows, indent=2))
         return

@@ -59,12 +59,20 @@ class Case(NamedTuple):
 
 
 CASES = [
-    Case("vit-gpt2", 1, 1, 2.3), Case("vit-gpt2", 1, 8, 2.1),
-    Case("vit-gpt2", 4, 1, 2.9), Case("vit-gpt2", 4, 8, 2.8), Case("vit-gpt2", 4, 32, 4.0),
-    Case("trocr", 1, 1, 1.9), Case("trocr", 1, 8, 1.9), Case("trocr", 4, 1, 3.5), Case("trocr", 4, 8, 4.0),
-    Case("swin-bert", 1, 1, 1.8), Case("swin-bert", 1, 8, 1.8),
-    Case("vit-gpt2", 1, 1, 1.4, "bfloat16"), Case("vit-gpt2", 4, 1, 1.7, "bfloat16"),
-]  # fmt: skip
+    Case("vit-gpt2", 1, 1, 2.3),
+    Case("vit-gpt2", 1, 8, 2.1),
+    Case("vit-gpt2", 4, 1, 2.9),
+    Case("vit-gpt2", 4, 8, 2.8),
+    Case("vit-gpt2", 4, 32, 4.0),
+    Case("trocr", 1, 1, 1.9),
+    Case("trocr", 1, 8, 1.9),
+    Case("trocr", 4, 1, 3.5),
+    Case("trocr", 4, 8, 4.0),
+    Case("swin-bert", 1, 1, 1.8),
+    Case("swin-bert", 1, 8, 1.8),
+    Case("vit-gpt2", 1, 1, 1.4, "bfloat16"),
+    Case("vit-gpt2", 4, 1, 1.7, "bfloat16"),
+]
 SIZES = {"vit-gpt2": 224, "trocr": 384, "swin-bert": 224}
 TOKENS = {"vit-gpt2": 16, "trocr": 32, "swin-bert": 16}
 
@@ -204,15 +212,26 @@ def measure(case: Case, folder: Path, rounds: int, threads: int) -> dict[str, An
             run()
             seconds[who].append(time.perf_counter() - begun)
     return {
-        "case": case.name, "at_least": case.at_least, "margin": min(margin.cut, margin.best),
-        "different_texts": len(their_ids.unique(dim=0)), "tokens": tokens, "threads": threads,
-        "load": os.getloadavg()[0], "held": held,
+        "case": case.name,
+        "at_least": case.at_least,
+        "margin": min(margin.cut, margin.best),
+        "different_texts": len(their_ids.unique(dim=0)),
+        "tokens": tokens,
+        "threads": threads,
+        "load": os.getloadavg()[0],
+        "held": held,
         "others": [
-            {"who": who, "same_ids": ids[who].equal(our_ids), **compared(seconds["vedcore"], seconds[who]),
-             "our_peak": peaks["vedcore"], "peak": peaks[who]}
-            for who in contestants if who != "vedcore"
+            {
+                "who": who,
+                "same_ids": ids[who].equal(our_ids),
+                **compared(seconds["vedcore"], seconds[who]),
+                "our_peak": peaks["vedcore"],
+                "peak": peaks[who],
+            }
+            for who in contestants
+            if who != "vedcore"
         ],
-    }  # fmt: skip
+    }
 
 
 def compared(ours: list[float], theirs: list[float]) -> dict[str, float]:
@@ -251,8 +270,11 @@ def main() -> None:
     options = parser.parse_args()
     if not options.json:
         print(f"{'':<52}{'seconds of':<18}{'':<7}{'':<23}{'peak MB of':<18}")
-        print(f"{'case':<23}{'against':<29}{'vedcore':>9}{'it':>9}{'ratio':>7}  lowest, highest at least  vedcore"
-              f"{'it':>9}{'margin':>9}", flush=True)  # fmt: skip
+        print(
+            f"{'case':<23}{'against':<29}{'vedcore':>9}{'it':>9}{'ratio':>7}  lowest, highest at least  vedcore"
+            f"{'it':>9}{'margin':>9}",
+            flush=True,
+        )
     rows = []
     for model in SIZES:  # one folder at a time, for the sake of the disk
         with tempfile.TemporaryDirectory() as place:

@@ -88,11 +88,15 @@ def summary(found: dict[str, Seconds]) -> list[dict[str, Any]]:
     """A row a measurement."""
     return [
         {
-            "what": what, "median": statistics.median(seconds), "fastest": min(seconds), "slowest": max(seconds),
-            "rounds": len(seconds), "target": TARGETS.get(what),
+            "what": what,
+            "median": statistics.median(seconds),
+            "fastest": min(seconds),
+            "slowest": max(seconds),
+            "rounds": len(seconds),
+            "target": TARGETS.get(what),
         }
         for what, seconds in found.items()
-    ]  # fmt: skip
+    ]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -116,9 +120,12 @@ def main() -> None:
     import torch
 
     machine = {
-        "python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1),
-    }  # fmt: skip
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
+    }
     if options.json:
         print(json.dumps({"machine": machine, "rows": rows}, indent=2))
     else:

@@ -16,9 +16,14 @@ from vedcore.errors import CheckpointCorruptError, UsageError
 from vedcore.weights.loading import Weights
 
 ENCODER = {
-    "name": "vit", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
-    "patch_size": 8, "image_size": (16, 32),
-}  # fmt: skip
+    "name": "vit",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "patch_size": 8,
+    "image_size": (16, 32),
+}
 DECODER = {"name": "gpt2", "n_embd": 24, "n_layer": 2, "n_head": 2, "n_positions": 20}
 CHILD = """
 import os, sys, warnings

@@ -37,9 +37,14 @@ from vedcore.errors import (
 )
 
 ENCODER = {
-    "name": "vit", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
-    "patch_size": 8, "image_size": (16, 32),
-}  # fmt: skip
+    "name": "vit",
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "patch_size": 8,
+    "image_size": (16, 32),
+}
 DECODER = {"name": "gpt2", "n_embd": 24, "n_layer": 1, "n_head": 2, "n_positions": 20}
 
 
@@ -100,9 +105,14 @@ def test_round_trip(tmp_path: Path, dtype: str, max_shard_size: str) -> None:
 
 def test_the_names_in_the_folder(saved: Path) -> None:
     assert sorted(os.listdir(saved)) == [
-        "README.md", "config.json", "generation_config.json", "manifest.json", "model.safetensors",
-        "preprocessor_config.json", "tokenizer.json",
-    ]  # fmt: skip
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "manifest.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "tokenizer.json",
+    ]
 
 
 def test_saved_again_over_the_folder_that_it_came_from(saved: Path, model: vedcore.VisionEncoderDecoder) -> None:

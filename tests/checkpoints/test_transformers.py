@@ -17,33 +17,74 @@ import vedcore
 
 ENCODERS: dict[str, Any] = {
     "vit": lambda: hf.ViTConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=32, patch_size=8,
-        hidden_act="gelu_new", layer_norm_eps=1e-3,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=40,
+        image_size=32,
+        patch_size=8,
+        hidden_act="gelu_new",
+        layer_norm_eps=1e-3,
     ),
     "vit-wide": lambda: hf.ViTConfig(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=17, image_size=[16, 48],
-        patch_size=[8, 16], qkv_bias=False,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=17,
+        image_size=[16, 48],
+        patch_size=[8, 16],
+        qkv_bias=False,
     ),
     "deit": lambda: hf.DeiTConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=40, image_size=32, patch_size=16,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=40,
+        image_size=32,
+        patch_size=16,
     ),
     "beit": lambda: hf.BeitConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=32, patch_size=8,
-        use_relative_position_bias=True, use_mean_pooling=True, layer_scale_init_value=0.3,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=40,
+        image_size=32,
+        patch_size=8,
+        use_relative_position_bias=True,
+        use_mean_pooling=True,
+        layer_scale_init_value=0.3,
     ),
     "beit-shared": lambda: hf.BeitConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40, image_size=32, patch_size=8,
-        use_absolute_position_embeddings=True, use_shared_relative_position_bias=True, use_mean_pooling=False,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=40,
+        image_size=32,
+        patch_size=8,
+        use_absolute_position_embeddings=True,
+        use_shared_relative_position_bias=True,
+        use_mean_pooling=False,
         layer_scale_init_value=0.0,
     ),
     "swin": lambda: hf.SwinConfig(
-        image_size=32, patch_size=2, embed_dim=8, depths=[2, 2], num_heads=[2, 4], window_size=3, mlp_ratio=2.0,
+        image_size=32,
+        patch_size=2,
+        embed_dim=8,
+        depths=[2, 2],
+        num_heads=[2, 4],
+        window_size=3,
+        mlp_ratio=2.0,
         use_absolute_embeddings=True,
     ),
     "donut": lambda: hf.DonutSwinConfig(
-        image_size=[40, 24], patch_size=4, embed_dim=8, depths=[2, 1], num_heads=[1, 2], window_size=3,
+        image_size=[40, 24],
+        patch_size=4,
+        embed_dim=8,
+        depths=[2, 1],
+        num_heads=[1, 2],
+        window_size=3,
     ),
-}  # fmt: skip
+}
 
 CROSS = {"is_decoder": True, "add_cross_attention": True}
 IDS = {"bos_token_id": 3, "eos_token_id": 4, "pad_token_id": 1}
@@ -56,9 +97,16 @@ BERT = {
     **CROSS,
 }
 BART = {
-    "vocab_size": 91, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 40, **IDS, **CROSS,
-    "max_position_embeddings": 40, "decoder_start_token_id": 4, "forced_eos_token_id": None,
-}  # fmt: skip
+    "vocab_size": 91,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 40,
+    **IDS,
+    **CROSS,
+    "max_position_embeddings": 40,
+    "decoder_start_token_id": 4,
+    "forced_eos_token_id": None,
+}
 DECODERS: dict[str, Any] = {
     "bert": lambda: hf.BertConfig(hidden_size=24, num_attention_heads=3, **BERT),
     "bert-relu": lambda: hf.BertConfig(
@@ -67,8 +115,17 @@ DECODERS: dict[str, Any] = {
     "roberta": lambda: hf.RobertaConfig(hidden_size=24, num_attention_heads=2, type_vocab_size=1, **BERT),
     "gpt2": lambda: hf.GPT2Config(vocab_size=91, n_embd=24, n_layer=2, n_head=3, n_positions=40, **IDS, **CROSS),
     "gpt2-scaled": lambda: hf.GPT2Config(
-        vocab_size=91, n_embd=32, n_layer=3, n_head=4, n_positions=40, n_inner=50, activation_function="relu",
-        scale_attn_by_inverse_layer_idx=True, reorder_and_upcast_attn=True, **IDS, **CROSS,
+        vocab_size=91,
+        n_embd=32,
+        n_layer=3,
+        n_head=4,
+        n_positions=40,
+        n_inner=50,
+        activation_function="relu",
+        scale_attn_by_inverse_layer_idx=True,
+        reorder_and_upcast_attn=True,
+        **IDS,
+        **CROSS,
     ),
     "bart": lambda: hf.BartConfig(d_model=24, scale_embedding=True, encoder_layers=2, **BART),
     "mbart": lambda: hf.MBartConfig(d_model=32, encoder_layers=2, activation_function="relu", **BART),
@@ -76,12 +133,16 @@ DECODERS: dict[str, Any] = {
     "trocr-cross": lambda: hf.TrOCRConfig(
         d_model=20, scale_embedding=True, layernorm_embedding=False, **BART, tie_word_embeddings=False
     ),
-}  # fmt: skip
+}
 
 PAIRS = [
     *((encoder, decoder) for i, encoder in enumerate(ENCODERS) for decoder in [*DECODERS][i % 3 :: 3]),
-    ("vit", "gpt2"), ("donut", "mbart"), ("swin", "gpt2"), ("swin", "bert"), ("deit", "roberta"),
-]  # fmt: skip
+    ("vit", "gpt2"),
+    ("donut", "mbart"),
+    ("swin", "gpt2"),
+    ("swin", "bert"),
+    ("deit", "roberta"),
+]
 
 
 def widen(model: torch.nn.Module, seed: int) -> None:
@@ -169,22 +230,62 @@ def test_open_and_write_back(encoder: str, decoder: str, tmp_path: Path) -> None
 
 
 DUMPED = {  # what 4.23 wrote into both sections, as printed in the wild
-    "_name_or_path": "", "add_cross_attention": False, "architectures": None, "bad_words_ids": None,
-    "begin_suppress_tokens": None, "bos_token_id": None, "chunk_size_feed_forward": 0,
-    "cross_attention_hidden_size": None, "decoder_start_token_id": None, "diversity_penalty": 0.0, "do_sample": False,
-    "early_stopping": False, "encoder_no_repeat_ngram_size": 0, "eos_token_id": None,
-    "exponential_decay_length_penalty": None, "finetuning_task": None, "forced_bos_token_id": None,
-    "forced_eos_token_id": None, "id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "is_decoder": False,
-    "is_encoder_decoder": False, "label2id": {"LABEL_0": 0, "LABEL_1": 1}, "length_penalty": 1.0, "max_length": 20,
-    "min_length": 0, "no_repeat_ngram_size": 0, "num_beam_groups": 1, "num_beams": 1, "num_return_sequences": 1,
-    "output_attentions": False, "output_hidden_states": False, "output_scores": False, "pad_token_id": None,
-    "prefix": None, "problem_type": None, "pruned_heads": {}, "remove_invalid_values": False,
-    "repetition_penalty": 1.0, "return_dict": True, "return_dict_in_generate": False, "sep_token_id": None,
-    "suppress_tokens": None, "task_specific_params": None, "temperature": 1.0, "tf_legacy_loss": False,
-    "tie_encoder_decoder": False, "tie_word_embeddings": True, "tokenizer_class": None, "top_k": 50, "top_p": 1.0,
-    "torch_dtype": None, "torchscript": False, "transformers_version": "4.23.1", "typical_p": 1.0,
+    "_name_or_path": "",
+    "add_cross_attention": False,
+    "architectures": None,
+    "bad_words_ids": None,
+    "begin_suppress_tokens": None,
+    "bos_token_id": None,
+    "chunk_size_feed_forward": 0,
+    "cross_attention_hidden_size": None,
+    "decoder_start_token_id": None,
+    "diversity_penalty": 0.0,
+    "do_sample": False,
+    "early_stopping": False,
+    "encoder_no_repeat_ngram_size": 0,
+    "eos_token_id": None,
+    "exponential_decay_length_penalty": None,
+    "finetuning_task": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "id2label": {"0": "LABEL_0", "1": "LABEL_1"},
+    "is_decoder": False,
+    "is_encoder_decoder": False,
+    "label2id": {"LABEL_0": 0, "LABEL_1": 1},
+    "length_penalty": 1.0,
+    "max_length": 20,
+    "min_length": 0,
+    "no_repeat_ngram_size": 0,
+    "num_beam_groups": 1,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "output_scores": False,
+    "pad_token_id": None,
+    "prefix": None,
+    "problem_type": None,
+    "pruned_heads": {},
+    "remove_invalid_values": False,
+    "repetition_penalty": 1.0,
+    "return_dict": True,
+    "return_dict_in_generate": False,
+    "sep_token_id": None,
+    "suppress_tokens": None,
+    "task_specific_params": None,
+    "temperature": 1.0,
+    "tf_legacy_loss": False,
+    "tie_encoder_decoder": False,
+    "tie_word_embeddings": True,
+    "tokenizer_class": None,
+    "top_k": 50,
+    "top_p": 1.0,
+    "torch_dtype": None,
+    "torchscript": False,
+    "transformers_version": "4.23.1",
+    "typical_p": 1.0,
     "use_bfloat16": False,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -264,10 +365,14 @@ def test_what_cannot_be_honoured_is_named(tmp_path: Path) -> None:
     made("vit", "bert").save_pretrained(tmp_path / "m")
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     for section, word, value in (
-        ("encoder", "num_channels", 1), ("decoder", "is_decoder", False), ("decoder", "add_cross_attention", False),
-        ("decoder", "position_embedding_type", "relative_key"), ("encoder", "hidden_act", "os.system"),
-        ("decoder", "model_type", "zorg"), ("encoder", "model_type", "bertt"),
-    ):  # fmt: skip
+        ("encoder", "num_channels", 1),
+        ("decoder", "is_decoder", False),
+        ("decoder", "add_cross_attention", False),
+        ("decoder", "position_embedding_type", "relative_key"),
+        ("encoder", "hidden_act", "os.system"),
+        ("decoder", "model_type", "zorg"),
+        ("encoder", "model_type", "bertt"),
+    ):
         changed = json.loads(json.dumps(config))
         changed[section][word] = value
         (tmp_path / "m" / "config.json").write_text(json.dumps(changed))
@@ -284,9 +389,12 @@ def test_what_cannot_be_honoured_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("size", "positions"),
-    [([32, 8], "use_relative_position_bias"), ([8, 24], "use_shared_relative_position_bias"),
-     ([8, 32], "use_absolute_position_embeddings")],
-)  # fmt: skip
+    [
+        ([32, 8], "use_relative_position_bias"),
+        ([8, 24], "use_shared_relative_position_bias"),
+        ([8, 32], "use_absolute_position_embeddings"),
+    ],
+)
 def test_positions_that_transformers_mixes_up_are_refused(size: list[int], positions: str, tmp_path: Path) -> None:
     """It runs with them, and what comes out is another model's: tables are read with rows for columns."""
     sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 40}
@@ -298,8 +406,13 @@ def test_positions_that_transformers_mixes_up_are_refused(size: list[int], posit
     with pytest.raises(vedcore.ConfigSchemaError, match=r"config\.json: encoder\.image_size: .*positions") as error:
         vedcore.load(tmp_path / "m")
     assert error.value.hint
-    ours = vedcore.compose({"name": "beit", **sizes, "image_size": size, "patch_size": 8, positions: True}, "gpt2",
-                           decoder_n_layer=1, decoder_n_embd=24, decoder_n_head=2)  # fmt: skip
+    ours = vedcore.compose(
+        {"name": "beit", **sizes, "image_size": size, "patch_size": 8, positions: True},
+        "gpt2",
+        decoder_n_layer=1,
+        decoder_n_embd=24,
+        decoder_n_head=2,
+    )
     with pytest.raises(vedcore.IncompatibleError, match="positions"):
         ours.save_pretrained(tmp_path / "back", format="transformers")
 

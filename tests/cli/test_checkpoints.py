@@ -43,8 +43,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = vedcore.compose(
         {"name": "vit", "num_hidden_layers": 1, "hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 40},
         {"name": "gpt2", "n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 20},
-        image_size=(32, 48), tokenizer="char", projector="mlp", seed=3,
-    )  # fmt: skip
+        image_size=(32, 48),
+        tokenizer="char",
+        projector="mlp",
+        seed=3,
+    )
     model.generation_config = vedcore.GenerationConfig(num_beams=3, max_new_tokens=7)
     folder = tmp_path_factory.mktemp("native") / "tiny"
     model.save_pretrained(folder, max_shard_size="20KB")
@@ -62,13 +65,24 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("theirs") / "whole"
     torch.manual_seed(5)
     encoder = hf.ViTConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=32, patch_size=8,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=40,
+        image_size=32,
+        patch_size=8,
         initializer_range=0.5,
-    )  # fmt: skip
+    )
     decoder = hf.BertConfig(
-        vocab_size=61, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40,
-        max_position_embeddings=30, initializer_range=0.5, **CROSS,
-    )  # fmt: skip
+        vocab_size=61,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=40,
+        max_position_embeddings=30,
+        initializer_range=0.5,
+        **CROSS,
+    )
     config = hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
     config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = 2, 3, 0
     hf.VisionEncoderDecoderModel(config).save_pretrained(folder)
@@ -88,8 +102,10 @@ def test_a_folder_of_ours(run: Run, tiny: Path) -> None:
     found, model = told(run, tiny), vedcore.load(tiny)
     assert found["format"] == "native"
     assert {kind: part["name"] for kind, part in found["parts"].items()} == {
-        "encoder": "vit", "projector": "mlp", "decoder": "gpt2",
-    }  # fmt: skip
+        "encoder": "vit",
+        "projector": "mlp",
+        "decoder": "gpt2",
+    }
     assert found["parts"]["decoder"]["fields"]["n_embd"] == 16
     assert found["token_ids"] == model.token_ids.model_dump(mode="json")
     assert found["generation"] == {"num_beams": 3, "max_new_tokens": 7}
@@ -110,8 +126,18 @@ def test_a_table_for_people(run: Run, tiny: Path) -> None:
     done = run("inspect", tiny)
     assert (done.returncode, done.stderr) == (0, "")
     rows = {line.split("  ")[0]: line for line in done.stdout.splitlines()}
-    assert {"folder", "encoder", "projector", "decoder", "token ids", "generation", "images", "tokenizer", "weights",
-            "files"} <= rows.keys()  # fmt: skip
+    assert {
+        "folder",
+        "encoder",
+        "projector",
+        "decoder",
+        "token ids",
+        "generation",
+        "images",
+        "tokenizer",
+        "weights",
+        "files",
+    } <= rows.keys()
     assert "hidden_size 24" in rows["encoder"]
     assert "num_beams 3" in rows["generation"]
     assert "problem" not in rows
@@ -123,8 +149,10 @@ def test_a_folder_of_transformers(run: Run, theirs: Path) -> None:
     found = told(run, theirs)
     assert found["format"] == "transformers"
     assert {kind: part["name"] for kind, part in found["parts"].items()} == {
-        "encoder": "vit", "decoder": "bert", "projector": "linear",
-    }  # fmt: skip
+        "encoder": "vit",
+        "decoder": "bert",
+        "projector": "linear",
+    }
     assert found["token_ids"] == {"start": 2, "eos": [3], "pad": 0}
     assert found["weights"]["tensors"] == len(load_file(theirs / "model.safetensors"))
     assert found["preprocessing"]["interpolation"] == "bilinear"
@@ -136,8 +164,16 @@ def test_a_folder_of_transformers(run: Run, theirs: Path) -> None:
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])
 def test_a_part_alone(run: Run, tmp_path: Path, kind: str) -> None:
     if kind == "encoder":
-        hf.ViTModel(hf.ViTConfig(hidden_size=12, num_hidden_layers=1, num_attention_heads=2, intermediate_size=9,
-                                 image_size=16, patch_size=8)).save_pretrained(tmp_path)  # fmt: skip
+        hf.ViTModel(
+            hf.ViTConfig(
+                hidden_size=12,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                intermediate_size=9,
+                image_size=16,
+                patch_size=8,
+            )
+        ).save_pretrained(tmp_path)
     else:
         hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=31, n_layer=1, n_embd=12, n_head=2)).save_pretrained(tmp_path)
     found = told(run, tmp_path)
@@ -398,11 +434,14 @@ def test_a_tokenizer_comes_back_as_it_was(run: Run, tmp_path: Path, decoder: str
         "bert": {"num_hidden_layers": 1, "hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 9},
         "gpt2": {"n_layer": 1, "n_embd": 24, "n_head": 2},
         "bart": {"decoder_layers": 1, "d_model": 24, "decoder_attention_heads": 2, "decoder_ffn_dim": 9},
-    }  # fmt: skip
+    }
     model = vedcore.compose(
         {"name": "vit", "num_hidden_layers": 1, "hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 9},
-        {"name": decoder, **small.get(decoder, small["bert"])}, image_size=16, tokenizer="byte", seed=1,
-    )  # fmt: skip
+        {"name": decoder, **small.get(decoder, small["bert"])},
+        image_size=16,
+        tokenizer="byte",
+        seed=1,
+    )
     assert model.processor.tokenizer is not None
     model.save_pretrained(tmp_path / "ours")
     assert run("convert", tmp_path / "ours", tmp_path / "theirs", "--format", "transformers").returncode == 0

@@ -21,10 +21,25 @@ from vedcore.cli import main
 from vedcore.cli.images import ImageWalk
 
 TINY = [
-    "--set", "encoder.num_hidden_layers=1", "--set", "encoder.hidden_size=32", "--set", "encoder.num_attention_heads=2",
-    "--set", "encoder.intermediate_size=64", "--set", "decoder.n_layer=1", "--set", "decoder.n_embd=32",
-    "--set", "decoder.n_head=2", "--image-size", "32x64", "--tokenizer", "char",
-]  # fmt: skip
+    "--set",
+    "encoder.num_hidden_layers=1",
+    "--set",
+    "encoder.hidden_size=32",
+    "--set",
+    "encoder.num_attention_heads=2",
+    "--set",
+    "encoder.intermediate_size=64",
+    "--set",
+    "decoder.n_layer=1",
+    "--set",
+    "decoder.n_embd=32",
+    "--set",
+    "decoder.n_head=2",
+    "--image-size",
+    "32x64",
+    "--tokenizer",
+    "char",
+]
 
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -33,9 +48,12 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 def run_apart(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own, where the environment and real streams matter."""
     return subprocess.run(
-        [sys.executable, "-m", "vedcore", *map(str, arguments)], capture_output=True, text=True, timeout=120,
+        [sys.executable, "-m", "vedcore", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

@@ -35,8 +35,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "tiny"
     vedcore.compose(
         {"name": "vit_tiny_patch16_224", "num_hidden_layers": 1},
-        {"name": "gpt2", "n_layer": 1, "n_embd": 16, "n_head": 2}, tokenizer="char", image_size=32, seed=0,
-    ).save_pretrained(folder)  # fmt: skip
+        {"name": "gpt2", "n_layer": 1, "n_embd": 16, "n_head": 2},
+        tokenizer="char",
+        image_size=32,
+        seed=0,
+    ).save_pretrained(folder)
     return folder
 
 
@@ -51,11 +54,15 @@ OPTIONS: list[tuple[list[str], dict[str, Any]]] = [
     (["--num-beams", "3", "--pattern", r"[ab]+\d"], {"num_beams": 3, "pattern": r"[ab]+\d"}),
     (["--allowed-chars", "0123"], {"allowed_chars": "0123"}),
     (["--prompt", "No. "], {"prompt": "No. "}),
-    (["--stop", "a", "--stop", "b", "--do-sample", "--set", "seed=4"],
-     {"stop_strings": ["a", "b"], "do_sample": True, "seed": 4}),
-    (["--do-sample", "--set", "temperature=3.0", "--set", "seed=1", "--set", "suppress_tokens=[1, 2]"],
-     {"do_sample": True, "temperature": 3.0, "seed": 1, "suppress_tokens": [1, 2]}),
-]  # fmt: skip
+    (
+        ["--stop", "a", "--stop", "b", "--do-sample", "--set", "seed=4"],
+        {"stop_strings": ["a", "b"], "do_sample": True, "seed": 4},
+    ),
+    (
+        ["--do-sample", "--set", "temperature=3.0", "--set", "seed=1", "--set", "suppress_tokens=[1, 2]"],
+        {"do_sample": True, "temperature": 3.0, "seed": 1, "suppress_tokens": [1, 2]},
+    ),
+]
 
 
 @pytest.mark.parametrize(("words", "options"), OPTIONS, ids=lambda value: " ".join(value))

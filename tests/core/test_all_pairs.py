@@ -12,23 +12,43 @@ import vedcore
 
 ENCODERS: dict[str, dict[str, Any]] = {
     "vit": {
-        "name": "vit", "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40,
-        "patch_size": 8, "image_size": (16, 32),
+        "name": "vit",
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 40,
+        "patch_size": 8,
+        "image_size": (16, 32),
     },
     "deit": {
-        "name": "deit_tiny_distilled_patch16_224", "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "intermediate_size": 40, "patch_size": 8, "image_size": (16, 32),
+        "name": "deit_tiny_distilled_patch16_224",
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 40,
+        "patch_size": 8,
+        "image_size": (16, 32),
     },
     "beit": {
-        "name": "beit", "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40,
-        "patch_size": 8, "image_size": (16, 32),
+        "name": "beit",
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 40,
+        "patch_size": 8,
+        "image_size": (16, 32),
     },
     "swin": {
-        "name": "swin", "embed_dim": 12, "depths": (1, 1), "num_heads": (1, 2), "window_size": 4, "patch_size": 2,
+        "name": "swin",
+        "embed_dim": 12,
+        "depths": (1, 1),
+        "num_heads": (1, 2),
+        "window_size": 4,
+        "patch_size": 2,
         "image_size": (16, 32),
     },
     "timm": {"name": "timm/convnext_atto", "image_size": (64, 96)},
-}  # fmt: skip
+}
 
 _BART = {
     "d_model": 24,
@@ -38,21 +58,29 @@ _BART = {
     "max_position_embeddings": 20,
 }
 _BERT = {
-    "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 40,
     "max_position_embeddings": 20,
-}  # fmt: skip
+}
 DECODERS: dict[str, dict[str, Any]] = {
     "bert": {"name": "bert", **_BERT, "initializer_range": 0.3},
     "roberta": {"name": "roberta", **_BERT, "initializer_range": 0.3},
     "distilbert": {
-        "name": "distilbert", "dim": 24, "n_layers": 2, "n_heads": 2, "hidden_dim": 40, "max_position_embeddings": 20,
+        "name": "distilbert",
+        "dim": 24,
+        "n_layers": 2,
+        "n_heads": 2,
+        "hidden_dim": 40,
+        "max_position_embeddings": 20,
         "initializer_range": 0.3,
     },
     "gpt2": {"name": "gpt2", "n_embd": 24, "n_layer": 2, "n_head": 2, "n_positions": 20, "initializer_range": 0.3},
     "bart": {"name": "bart", **_BART, "init_std": 0.3},
     "mbart": {"name": "mbart", **_BART, "init_std": 0.3},
     "trocr": {"name": "trocr", **_BART, "init_std": 0.3, "cross_attention_hidden_size": None},
-}  # fmt: skip
+}
 PAIRS = list(itertools.product(ENCODERS, DECODERS))
 
 
@@ -60,9 +88,13 @@ PAIRS = list(itertools.product(ENCODERS, DECODERS))
 def model(request: pytest.FixtureRequest) -> vedcore.VisionEncoderDecoder:
     encoder, decoder = request.param
     return vedcore.compose(
-        ENCODERS[encoder], DECODERS[decoder], decoder_vocab_size=50, tokenizer=None, seed=7,
+        ENCODERS[encoder],
+        DECODERS[decoder],
+        decoder_vocab_size=50,
+        tokenizer=None,
+        seed=7,
         token_ids={"start": 2, "eos": (3,), "pad": 1},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

@@ -26,14 +26,24 @@ from vedcore.config import DecoderConfig, EncoderConfig, ProjectorConfig
 from vedcore.registry import Entry, Owner, Resolved
 
 VIT = {
-    "name": "vit", "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 40,
-    "patch_size": 8, "image_size": (16, 24),
-}  # fmt: skip
+    "name": "vit",
+    "hidden_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 40,
+    "patch_size": 8,
+    "image_size": (16, 24),
+}
 GPT2 = {"name": "gpt2", "n_embd": 24, "n_layer": 1, "n_head": 2, "n_positions": 20, "vocab_size": 50}
 BERT = {
-    "name": "bert", "hidden_size": 36, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 40,
-    "max_position_embeddings": 20, "vocab_size": 150,
-}  # fmt: skip
+    "name": "bert",
+    "hidden_size": 36,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "max_position_embeddings": 20,
+    "vocab_size": 150,
+}
 CENTRE = {"image_size": (224, 224), "resize_size": (256, 256), "do_center_crop": True}
 
 
@@ -80,12 +90,16 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "trocr-large-stage1": (
         "TrOCR",
         {
-            "cross_attention_hidden_size": 1024, "activation_function": "relu", "max_position_embeddings": 1024,
-            "scale_embedding": True, "use_learned_position_embeddings": False, "layernorm_embedding": False,
+            "cross_attention_hidden_size": 1024,
+            "activation_function": "relu",
+            "max_position_embeddings": 1024,
+            "scale_embedding": True,
+            "use_learned_position_embeddings": False,
+            "layernorm_embedding": False,
             "tie_word_embeddings": False,
         },
     ),
-}  # fmt: skip
+}
 HEADS = {"Bert": "BertLMHeadModel", "Roberta": "RobertaForCausalLM", "GPT2": "GPT2LMHeadModel"}
 
 
@@ -141,18 +155,32 @@ def test_every_default_pair_is_planned(encoder: str, decoder: str) -> None:
 def test_a_plan_says_it_all() -> None:
     plan = vedcore.plan("vit", "gpt2")
     assert plan.model_dump(include={"parameters", "fresh_parameters", "weight_bytes", "cache_bytes_per_image"}) == {
-        "parameters": 238_605_312, "fresh_parameters": 238_605_312, "weight_bytes": 954_421_248,
+        "parameters": 238_605_312,
+        "fresh_parameters": 238_605_312,
+        "weight_bytes": 954_421_248,
         "cache_bytes_per_image": 2 * 12 * 768 * 197 * 4,
-    }  # fmt: skip
+    }
     assert plan.cache_bytes_per_token == 2 * 12 * 768 * 4
     assert json.loads(json.dumps(plan.model_dump())) == plan.model_dump(mode="json")
     assert plan.encoder.owner == plan.decoder.owner == f"vedcore=={vedcore.__version__}"
     lines = str(plan).splitlines()
     assert [line.split()[0] for line in lines] == ["encoder", "projector", "decoder", "token", "parameters", "caches"]
     for figure in (
-        "vit_base_patch16_224", "85,798,656", "224 x 224", "197 tokens", "768 -> 768", "152,806,656", "50,257", "1024",
-        "start 50256, eos 50256, pad 50256", "238,605,312", "954.4 MB", "14.5 MB", "73.7 kB", "float32",
-    ):  # fmt: skip
+        "vit_base_patch16_224",
+        "85,798,656",
+        "224 x 224",
+        "197 tokens",
+        "768 -> 768",
+        "152,806,656",
+        "50,257",
+        "1024",
+        "start 50256, eos 50256, pad 50256",
+        "238,605,312",
+        "954.4 MB",
+        "14.5 MB",
+        "73.7 kB",
+        "float32",
+    ):
         assert figure in str(plan)
 
 
@@ -221,9 +249,13 @@ def test_second_words_for_fields() -> None:
 
 def test_keywords_change_fields_of_each_side() -> None:
     model = vedcore.compose(
-        VIT, BERT, projector="mlp",
-        encoder_num_hidden_layers=2, decoder_hidden_dropout_prob=0.0, projector_hidden_size=17,
-    )  # fmt: skip
+        VIT,
+        BERT,
+        projector="mlp",
+        encoder_num_hidden_layers=2,
+        decoder_hidden_dropout_prob=0.0,
+        projector_hidden_size=17,
+    )
     assert len(model.encoder.model.blocks) == 2
     assert model.decoder.config.hidden_dropout_prob == 0.0
     assert model.projector.layers[0].out_features == 17
@@ -407,11 +439,20 @@ def test_config_files(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {}, {"projector": "mlp", "projector_dropout": 0.1}, {"dtype": "bfloat16"}, {"tokenizer": "byte"},
-        {"token_ids": {"start": 3, "eos": (4, 5), "pad": 6}}, {"decoder": GPT2}, {"image_size": (32, 8)},
+        {},
+        {"projector": "mlp", "projector_dropout": 0.1},
+        {"dtype": "bfloat16"},
+        {"tokenizer": "byte"},
+        {"token_ids": {"start": 3, "eos": (4, 5), "pad": 6}},
+        {"decoder": GPT2},
+        {"image_size": (32, 8)},
         {
             "encoder": {
-                "name": "swin", "embed_dim": 12, "depths": (1, 1), "num_heads": (1, 2), "window_size": 4,
+                "name": "swin",
+                "embed_dim": 12,
+                "depths": (1, 1),
+                "num_heads": (1, 2),
+                "window_size": 4,
                 "patch_size": 2,
             },
             "image_size": 16,
@@ -419,7 +460,7 @@ def test_config_files(tmp_path: Path, suffix: str) -> None:
         {"preprocessing": {"image_size": (16, 24), "image_mean": (0.1, 0.2, 0.3), "resize_mode": "crop"}},
     ],
     ids=lambda options: ",".join(options) or "plain",
-)  # fmt: skip
+)
 def test_the_config_written_back_gives_the_same_model(tmp_path: Path, options: dict[str, Any], format: str) -> None:
     sides = {"encoder": VIT, "decoder": without(BERT, "vocab_size"), **options}
     model = vedcore.compose(sides.pop("encoder"), sides.pop("decoder"), seed=5, **sides)
@@ -585,7 +626,7 @@ def test_a_tokenizer_file_is_meant_from_the_folder_of_the_config(
         (("vit", {"name": "gpt2", "variant": "gpt2-huge"}), {}, vedcore.UnknownComponentError, "gpt2-huge"),
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else "",
-)  # fmt: skip
+)
 def test_refused_with_a_reason(sides: Any, options: dict[str, Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says) as refused:
         vedcore.compose(*sides, **options)
@@ -641,10 +682,25 @@ def test_names_import_nothing_and_are_shown_short() -> None:
     vedcore.plan("vit", "gpt2")
     modules = set(sys.modules)
     for name in (
-        "os:system", "a.b.C", "", "subprocess", "vedcore.composer:compose", "../../x", "__class__", "timm/__class__",
-        "timm/os.system", "vit:os", "x" * 11_000, "\x1b[31mred", "a\nb", "vit\0", "timm/", "/etc/passwd",
-        "timm/hf-hub:nobody/nothing", "timm/local-dir:/etc",
-    ):  # fmt: skip
+        "os:system",
+        "a.b.C",
+        "",
+        "subprocess",
+        "vedcore.composer:compose",
+        "../../x",
+        "__class__",
+        "timm/__class__",
+        "timm/os.system",
+        "vit:os",
+        "x" * 11_000,
+        "\x1b[31mred",
+        "a\nb",
+        "vit\0",
+        "timm/",
+        "/etc/passwd",
+        "timm/hf-hub:nobody/nothing",
+        "timm/local-dir:/etc",
+    ):
         for sides in ((name, "gpt2"), ("vit", name)):
             with pytest.raises(vedcore.ConfigError) as refused:
                 vedcore.compose(*sides)

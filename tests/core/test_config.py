@@ -170,15 +170,20 @@ def test_image_sizes_are_one_number_or_two() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        {"image_size": 0}, {"image_size": (0, 4)}, {}, {"image_size": (4, 4), "image_std": (0.0, 1.0, 1.0)},
+        {"image_size": 0},
+        {"image_size": (0, 4)},
+        {},
+        {"image_size": (4, 4), "image_std": (0.0, 1.0, 1.0)},
         {"image_size": (4, 4), "image_std": (-1.0, 1.0, 1.0)},
         {"image_size": (4, 4), "image_std": (math.nan, 1.0, 1.0)},
-        {"image_size": (4, 4), "image_mean": (math.inf, 1.0, 1.0)}, {"image_size": (4, 4), "image_mean": (1.0, 1.0)},
-        {"image_size": (4, 4), "interpolation": "magic"}, {"image_size": (4, 4), "resize_mode": "os.system"},
+        {"image_size": (4, 4), "image_mean": (math.inf, 1.0, 1.0)},
+        {"image_size": (4, 4), "image_mean": (1.0, 1.0)},
+        {"image_size": (4, 4), "interpolation": "magic"},
+        {"image_size": (4, 4), "resize_mode": "os.system"},
         {"image_size": (4, 4), "do_resize": True},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_preprocessing_that_makes_no_sense(data: dict[str, Any]) -> None:
     with pytest.raises(vedcore.ConfigSchemaError):
         vedcore.Preprocessing.parse(data)

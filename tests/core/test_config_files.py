@@ -339,9 +339,18 @@ def test_extends_merges_and_where_names_the_right_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["../../etc/passwd", "../b.yaml", "/etc/passwd", "sub/../b.yaml", "C:\\x.yaml", "\\\\h\\s.yaml",
-     "..\\b.yaml", "out.yaml", "a\\0b.yaml"],
-)  # fmt: skip
+    [
+        "../../etc/passwd",
+        "../b.yaml",
+        "/etc/passwd",
+        "sub/../b.yaml",
+        "C:\\x.yaml",
+        "\\\\h\\s.yaml",
+        "..\\b.yaml",
+        "out.yaml",
+        "a\\0b.yaml",
+    ],
+)
 def test_extends_stays_in_its_folder(target: str, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -407,12 +416,39 @@ def test_overrides() -> None:
 @pytest.mark.usefixtures("each_yaml_parser")
 @pytest.mark.parametrize(
     "text",
-    ["", "a", "=1", ".a=1", "a.=1", "a..b=1", "__class__=x", "a.__init__.b=x", "a b=1", "é=1", "a=", "a= # no", "a=[1",
-     "a=*x", "a=1\n---\n2", "a=&x 1", "a=!!python/name:os.system", "a=b: c", "a=- b", "a=|\n b", "a=.inf", "a={1: 2}",
-     "seed.x=1",
-     "a=" + "[" * 10_000, "a=" + "9" * 5000, "a=\udcff", "a=\x1b[31m", "k" * 10_000, "a={b: 1, b: 2}",
-     "a=%x"],
-)  # fmt: skip
+    [
+        "",
+        "a",
+        "=1",
+        ".a=1",
+        "a.=1",
+        "a..b=1",
+        "__class__=x",
+        "a.__init__.b=x",
+        "a b=1",
+        "é=1",
+        "a=",
+        "a= # no",
+        "a=[1",
+        "a=*x",
+        "a=1\n---\n2",
+        "a=&x 1",
+        "a=!!python/name:os.system",
+        "a=b: c",
+        "a=- b",
+        "a=|\n b",
+        "a=.inf",
+        "a={1: 2}",
+        "seed.x=1",
+        "a=" + "[" * 10_000,
+        "a=" + "9" * 5000,
+        "a=\udcff",
+        "a=\x1b[31m",
+        "k" * 10_000,
+        "a={b: 1, b: 2}",
+        "a=%x",
+    ],
+)
 def test_bad_overrides(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         apply_overrides({"seed": 1}, [text])

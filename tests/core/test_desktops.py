@@ -78,8 +78,12 @@ def test_compose_train_generate_and_commands(system: str, tmp_path: Path) -> Non
     """Saving and loading are in ``tests/weights``."""
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_POSIX + WORK, system],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 

@@ -28,8 +28,10 @@ def model() -> Any:
     made = vedcore.compose(
         {"name": "vit_tiny_patch16_224", "num_hidden_layers": 1},
         {"name": "gpt2", "n_layer": 2, "n_embd": 48, "n_head": 2},
-        tokenizer="char", image_size=32, seed=0,
-    )  # fmt: skip
+        tokenizer="char",
+        image_size=32,
+        seed=0,
+    )
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in made.decoder.parameters():
@@ -88,9 +90,17 @@ def test_adapters(model: Any, use_dora: bool) -> None:
 def test_trainer(model: Any, tmp_path: Path) -> None:
     rows = [{"pixel_values": PIXELS[i % 2], "labels": LABELS[i % 2]} for i in range(8)]
     arguments = hf.TrainingArguments(
-        str(tmp_path), per_device_train_batch_size=2, num_train_epochs=2, learning_rate=1e-2, label_names=["labels"],
-        save_strategy="no", eval_strategy="epoch", report_to=[], use_cpu=True, disable_tqdm=True,
-    )  # fmt: skip
+        str(tmp_path),
+        per_device_train_batch_size=2,
+        num_train_epochs=2,
+        learning_rate=1e-2,
+        label_names=["labels"],
+        save_strategy="no",
+        eval_strategy="epoch",
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+    )
     trainer = hf.Trainer(model=model, args=arguments, train_dataset=rows, eval_dataset=rows)
     before = trainer.evaluate()["eval_loss"]
     trainer.train()

@@ -41,9 +41,12 @@ def _is_packed(model: nn.Module) -> list[bool]:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(1, 70), st.integers(1, 70), st.lists(st.integers(1, 9), min_size=0, max_size=2), st.booleans(),
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.lists(st.integers(1, 9), min_size=0, max_size=2),
+    st.booleans(),
     st.sampled_from([torch.float32, torch.bfloat16]),
-)  # fmt: skip
+)
 def test_products_are_equal(width: int, out: int, rows: list[int], bias: bool, dtype: torch.dtype) -> None:
     torch.manual_seed(width * 71 + out)
     layer = nn.Linear(width, out, bias).to(dtype)
@@ -178,10 +181,18 @@ def test_the_off_switch_and_other_types(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_models_are_packed_when_they_write() -> None:
     model = vedcore.compose(
-        {"name": "vit", "image_size": [32, 32], "patch_size": 16, "hidden_size": 32, "num_hidden_layers": 1,
-         "num_attention_heads": 2, "intermediate_size": 48},
-        {"name": "gpt2", "n_layer": 1, "n_embd": 32, "n_head": 2}, tokenizer="char",
-    )  # fmt: skip
+        {
+            "name": "vit",
+            "image_size": [32, 32],
+            "patch_size": 16,
+            "hidden_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+        },
+        {"name": "gpt2", "n_layer": 1, "n_embd": 32, "n_head": 2},
+        tokenizer="char",
+    )
     pixels = torch.randn(2, 3, 32, 32)
     assert any(isinstance(part, SeamLinear) for part in model.encoder.modules())
     model.train()
@@ -259,10 +270,19 @@ def test_inference_mode_leaves_models_that_can_be_trained() -> None:
 def test_models_of_inference_mode_write() -> None:
     with torch.inference_mode():
         model = vedcore.compose(
-            {"name": "vit", "image_size": [32, 32], "patch_size": 16, "hidden_size": 32, "num_hidden_layers": 1,
-             "num_attention_heads": 2, "intermediate_size": 48},
-            {"name": "gpt2", "n_layer": 1, "n_embd": 32, "n_head": 2}, tokenizer="char", seed=0,
-        ).eval()  # fmt: skip
+            {
+                "name": "vit",
+                "image_size": [32, 32],
+                "patch_size": 16,
+                "hidden_size": 32,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "intermediate_size": 48,
+            },
+            {"name": "gpt2", "n_layer": 1, "n_embd": 32, "n_head": 2},
+            tokenizer="char",
+            seed=0,
+        ).eval()
         pixels = torch.randn(2, 3, 32, 32)
         first = model.generate(pixels, max_new_tokens=5)
         assert len(list(model.parameters())) == len(model.state_dict()) - 1  # the head is the embedding

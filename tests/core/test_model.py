@@ -26,17 +26,30 @@ from vedcore.weights.keymap import to_ours
 VOCABULARY, START, EOS, PAD = 50, 2, 3, 1
 IMAGE = (16, 24)
 VIT = {
-    "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40, "patch_size": 8,
-    "image_size": list(IMAGE), "layer_norm_eps": 1e-12,
-}  # fmt: skip
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "patch_size": 8,
+    "image_size": list(IMAGE),
+    "layer_norm_eps": 1e-12,
+}
 BART = {
-    "vocab_size": VOCABULARY, "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 40,
+    "vocab_size": VOCABULARY,
+    "d_model": 32,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 40,
     "max_position_embeddings": 30,
-}  # fmt: skip
+}
 BERT = {
-    "vocab_size": VOCABULARY, "hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 3,
-    "intermediate_size": 40, "max_position_embeddings": 30,
-}  # fmt: skip
+    "vocab_size": VOCABULARY,
+    "hidden_size": 36,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "max_position_embeddings": 30,
+}
 GPT2 = {"vocab_size": VOCABULARY, "n_embd": 24, "n_layer": 2, "n_head": 2, "n_positions": 30}
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 DECODERS: dict[str, tuple[str, str, dict[str, Any], str]] = {
@@ -354,7 +367,8 @@ def test_masked_image_tokens_do_not_count(model: Any, pixels: Tensor) -> None:
         ({"pixel_values": torch.zeros(3, 3, *IMAGE), "encoder_outputs": torch.zeros(3, 7, 24)}, "not both"),
         (
             {
-                "pixel_values": torch.zeros(3, 3, *IMAGE), "decoder_input_ids": ids(),
+                "pixel_values": torch.zeros(3, 3, *IMAGE),
+                "decoder_input_ids": ids(),
                 "decoder_inputs_embeds": torch.zeros(3, 7, 36),
             },
             "not both",
@@ -391,7 +405,7 @@ def test_masked_image_tokens_do_not_count(model: Any, pixels: Tensor) -> None:
         ),
     ],
     ids=lambda value: ",".join(value) or "nothing" if isinstance(value, dict) else "",
-)  # fmt: skip
+)
 def test_refused_with_a_reason(model: Any, given: dict[str, Any], says: str) -> None:
     with pytest.raises(vedcore.ConfigError, match=says) as refused:
         model(**given)
@@ -665,9 +679,13 @@ def test_text_of_any_kind_of_image(reader: Any, pictures: list[Image.Image], tmp
     (tmp_path / "a.png").write_bytes(buffer.getvalue())
     array = np.asarray(picture)
     kinds = [
-        picture, tmp_path / "a.png", str(tmp_path / "a.png"), buffer.getvalue(), array,
+        picture,
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        buffer.getvalue(),
+        array,
         torch.from_numpy(array.copy()).permute(2, 0, 1),
-    ]  # fmt: skip
+    ]
     results = reader.generate_text(kinds, max_new_tokens=9)
     assert {r.text for r in results} == {results[0].text}
     assert [r.text for kind in kinds for r in reader.generate_text(kind, max_new_tokens=9)] == [r.text for r in results]

@@ -22,17 +22,32 @@ VIT = hf.ViTConfig(
 )
 GPT2 = hf.GPT2Config(vocab_size=91, n_embd=24, n_layer=2, n_head=3, n_positions=40, bos_token_id=3, eos_token_id=4)
 BERT = hf.BertConfig(
-    vocab_size=91, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40,
+    vocab_size=91,
+    hidden_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=40,
     max_position_embeddings=40,
-)  # fmt: skip
+)
 BART = hf.BartConfig(
-    vocab_size=91, d_model=24, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=3,
-    encoder_ffn_dim=40, decoder_ffn_dim=40, max_position_embeddings=40,
-)  # fmt: skip
-ROBERTA = hf.RobertaConfig(
-    vocab_size=91, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40,
+    vocab_size=91,
+    d_model=24,
+    encoder_layers=1,
+    decoder_layers=2,
+    encoder_attention_heads=2,
+    decoder_attention_heads=3,
+    encoder_ffn_dim=40,
+    decoder_ffn_dim=40,
     max_position_embeddings=40,
-)  # fmt: skip
+)
+ROBERTA = hf.RobertaConfig(
+    vocab_size=91,
+    hidden_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=40,
+    max_position_embeddings=40,
+)
 DISTILBERT = hf.DistilBertConfig(
     vocab_size=91, dim=24, n_layers=2, n_heads=3, hidden_dim=40, max_position_embeddings=40
 )
@@ -167,11 +182,15 @@ def test_a_checkpoint_comes_first_but_for_what_is_given(tmp_path: Path) -> None:
 
 SIDES: tuple[dict[str, Any], dict[str, Any]] = (
     {
-        "name": "vit", "hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 40, "patch_size": 8,
+        "name": "vit",
+        "hidden_size": 24,
+        "num_attention_heads": 2,
+        "intermediate_size": 40,
+        "patch_size": 8,
         "image_size": 16,
     },
     {"name": "gpt2", "n_embd": 24, "n_head": 2, "n_positions": 20},
-)  # fmt: skip
+)
 
 
 @pytest.fixture(params=["native", "transformers"])
@@ -180,9 +199,14 @@ def saves(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Path, Path]:
     for number, tokenizer in enumerate(("char", "byte")):
         encoder, decoder = SIDES
         model = vedcore.compose(
-            encoder, decoder, tokenizer=tokenizer, encoder_num_hidden_layers=1 + number, decoder_n_layer=2 - number,
-            preprocessing={"image_size": (16, 16), "image_mean": (number, 0.0, 0.0)}, seed=number,
-        )  # fmt: skip
+            encoder,
+            decoder,
+            tokenizer=tokenizer,
+            encoder_num_hidden_layers=1 + number,
+            decoder_n_layer=2 - number,
+            preprocessing={"image_size": (16, 16), "image_mean": (number, 0.0, 0.0)},
+            seed=number,
+        )
         model.save_pretrained(tmp_path / tokenizer, format=request.param)
     return tmp_path / "char", tmp_path / "byte"
 

@@ -76,9 +76,12 @@ def status(distribution: str) -> plugins.PluginInfo:
 def run_cli(site: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     code = "from vedcore.cli import main; main()"
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60,
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
         env={**os.environ, "PYTHONPATH": str(site), **environment},
-    )  # fmt: skip
+    )
 
 
 def test_built_ins_come_first_and_strangers_by_distribution_and_name(site: Path) -> None:
@@ -87,8 +90,10 @@ def test_built_ins_come_first_and_strangers_by_distribution_and_name(site: Path)
     points = scan()
     assert [p.built_in for p in points] == sorted((p.built_in for p in points), reverse=True)
     assert [(p.owner.distribution, p.name) for p in points if p.owner.distribution in ("alpha", "zeta")] == [
-        ("alpha", "a"), ("alpha", "b"), ("zeta", "main"),
-    ]  # fmt: skip
+        ("alpha", "a"),
+        ("alpha", "b"),
+        ("zeta", "main"),
+    ]
 
 
 def test_a_broken_plugin_stops_nobody_else(site: Path) -> None:
@@ -260,7 +265,10 @@ def test_damaged_metadata_of_others_does_no_harm(site: Path) -> None:
 
 
 def test_a_plugin_leaves_the_process_as_it_was(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_distribution(site, "messy", """
+    write_distribution(
+        site,
+        "messy",
+        """
         import logging, os, warnings
         print("hello from messy")
         os.chdir("/")
@@ -268,7 +276,9 @@ def test_a_plugin_leaves_the_process_as_it_was(site: Path, capsys: pytest.Captur
         warnings.simplefilter("error")
         logging.basicConfig(level=logging.DEBUG, force=True)
         logging.disable(logging.CRITICAL)
-    """ + GOOD.format(name="messy", module="messy").replace("\n", "\n        "))  # fmt: skip
+    """
+        + GOOD.format(name="messy", module="messy").replace("\n", "\n        "),
+    )
     root = logging.getLogger()
     before = (os.getcwd(), list(warnings.filters), root.level, root.handlers[:], root.manager.disable)
     try:
@@ -324,9 +334,13 @@ def test_a_plugin_that_asks_for_parts_while_it_is_imported(site: Path) -> None:
     ],
 )
 def test_who_is_loaded(
-    site: Path, monkeypatch: pytest.MonkeyPatch, allow: tuple[str, ...], block: tuple[str, ...],
-    environment: dict[str, str], loaded: set[str],
-) -> None:  # fmt: skip
+    site: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    allow: tuple[str, ...],
+    block: tuple[str, ...],
+    environment: dict[str, str],
+    loaded: set[str],
+) -> None:
     for name in ("one", "two"):
         write_distribution(site, name, entry_points=f"[vedcore]\nentry_{name} = {name}\n")
     for key, value in environment.items():
@@ -419,7 +433,10 @@ def test_a_thousand_distributions(site: Path) -> None:
 
 
 def test_the_command_line_of_a_plugin_and_clean_stdout(site: Path) -> None:
-    write_distribution(site, "noisy", """
+    write_distribution(
+        site,
+        "noisy",
+        """
         print("noise")
         import click
         from vedcore.hookspecs import hookimpl
@@ -434,7 +451,8 @@ def test_the_command_line_of_a_plugin_and_clean_stdout(site: Path) -> None:
             click.echo("HELLO")
 
         seven = len
-    """)  # fmt: skip
+    """,
+    )
     write_distribution(site, "broken", "import does_not_exist")
     assert run_cli(site, "shout").stdout == "HELLO\n"
     listed = run_cli(site, "list", "projectors", "--json")

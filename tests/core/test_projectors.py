@@ -30,8 +30,9 @@ def test_identity_gives_what_it_takes() -> None:
 def test_linear_is_transformers_enc_to_dec_proj() -> None:
     projector = LinearProjector(ProjectorConfig(), 256, 512)
     assert {name: tuple(p.shape) for name, p in projector.named_parameters()} == {
-        "proj.weight": (512, 256), "proj.bias": (512,),
-    }  # fmt: skip
+        "proj.weight": (512, 256),
+        "proj.bias": (512,),
+    }
     assert abs(projector.proj.weight.std().item() - 0.02) < 0.001
     assert not projector.proj.bias.any()
     states = torch.randn(2, 5, 256)

@@ -112,14 +112,31 @@ def test_adding_is_all_or_nothing(registry: Registry) -> None:
 @pytest.mark.parametrize(
     "entry",
     [
-        None, "vit", Entry("", "m:C"), Entry("a:b", "m:C"), Entry("a/b", "m:C"), Entry("é", "m:C"),
-        Entry("x" * 101, "m:C"), Entry("-a", "m:C"), Entry("ok", ""), Entry("ok", "m"), Entry("ok", "m:"),
-        Entry("ok", ":C"), Entry("ok", "m:C()"), Entry("ok", "m x:C"), Entry("ok", "m:C", aliases=("b c",)),
-        Entry("ok", "m:C", prefix=""), Entry("ok", "m:C", variants=("",)), Entry("ok", "m:C", variants=(3,)),
-        Entry("ok", "m:C", summary=None), Entry("ok", "m:C", aliases="ab"), Entry("ok", "m:C", default_variant=4),
-        Entry(7, "m:C"), Entry("ok", None),
+        None,
+        "vit",
+        Entry("", "m:C"),
+        Entry("a:b", "m:C"),
+        Entry("a/b", "m:C"),
+        Entry("é", "m:C"),
+        Entry("x" * 101, "m:C"),
+        Entry("-a", "m:C"),
+        Entry("ok", ""),
+        Entry("ok", "m"),
+        Entry("ok", "m:"),
+        Entry("ok", ":C"),
+        Entry("ok", "m:C()"),
+        Entry("ok", "m x:C"),
+        Entry("ok", "m:C", aliases=("b c",)),
+        Entry("ok", "m:C", prefix=""),
+        Entry("ok", "m:C", variants=("",)),
+        Entry("ok", "m:C", variants=(3,)),
+        Entry("ok", "m:C", summary=None),
+        Entry("ok", "m:C", aliases="ab"),
+        Entry("ok", "m:C", default_variant=4),
+        Entry(7, "m:C"),
+        Entry("ok", None),
     ],
-)  # fmt: skip
+)
 def test_malformed_entries_are_refused(registry: Registry, entry: Entry) -> None:
     with pytest.raises(PluginContractError, match="One_Dist") as error:
         registry.add([("encoder", entry)], ONE)
@@ -133,5 +150,8 @@ def test_normal_form_of_distributions() -> None:
 def test_lists_are_in_order(registry: Registry) -> None:
     registry.add([("encoder", Entry("aaa", "m:C")), ("encoder", Entry("vit", "m:C"))], TWO)
     assert [(e.name, e.owner.distribution) for e in registry.entries("encoder")] == [
-        ("aaa", "two"), ("timm", "vedcore"), ("vit", "two"), ("vit", "vedcore"),
-    ]  # fmt: skip
+        ("aaa", "two"),
+        ("timm", "vedcore"),
+        ("vit", "two"),
+        ("vit", "vedcore"),
+    ]

@@ -21,8 +21,9 @@ from vedcore.layers.linear import SeamLinear
 
 Result = TypeVar("Result")
 SMALL: tuple[dict[str, Any], dict[str, Any]] = (
-    {"name": "vit_tiny_patch16_224", "num_hidden_layers": 2}, {"name": "gpt2", "n_layer": 2, "n_embd": 48, "n_head": 2}
-)  # fmt: skip
+    {"name": "vit_tiny_patch16_224", "num_hidden_layers": 2},
+    {"name": "gpt2", "n_layer": 2, "n_embd": 48, "n_head": 2},
+)
 FIRST_USE = """
 import sys, threading
 sys.setswitchinterval(1e-6)
@@ -100,9 +101,15 @@ def test_one_model_writes_many_kinds_of_texts() -> None:
                 parameter.normal_(0, 0.5, generator=torch.Generator().manual_seed(i))
     image = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
     kinds: list[dict[str, Any]] = [
-        {}, {"num_beams": 3}, {"pattern": "[a-f0-9]+"}, {"lexicon": ["cat", "dog", "catalogue"]}, {"prompt": "ab"},
-        {"do_sample": True, "seed": 3}, {"penalty_alpha": 0.6, "top_k": 3}, {"prompt_lookup_num_tokens": 2},
-    ]  # fmt: skip
+        {},
+        {"num_beams": 3},
+        {"pattern": "[a-f0-9]+"},
+        {"lexicon": ["cat", "dog", "catalogue"]},
+        {"prompt": "ab"},
+        {"do_sample": True, "seed": 3},
+        {"penalty_alpha": 0.6, "top_k": 3},
+        {"prompt_lookup_num_tokens": 2},
+    ]
 
     def text(number: int) -> str:
         return "".join(model.stream(image, max_new_tokens=12, **kinds[number]))

@@ -19,26 +19,38 @@ VOCABULARY, POSITIONS, WIDTH, LAYERS = 61, 32, 24, 2
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in register_decoders()}
 
 _BERT = {
-    "vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 3,
-    "intermediate_size": 40, "max_position_embeddings": POSITIONS,
-}  # fmt: skip
+    "vocab_size": VOCABULARY,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "max_position_embeddings": POSITIONS,
+}
 _BART = {
-    "vocab_size": VOCABULARY, "d_model": WIDTH, "decoder_layers": LAYERS, "decoder_attention_heads": 3,
-    "decoder_ffn_dim": 40, "max_position_embeddings": POSITIONS,
-}  # fmt: skip
+    "vocab_size": VOCABULARY,
+    "d_model": WIDTH,
+    "decoder_layers": LAYERS,
+    "decoder_attention_heads": 3,
+    "decoder_ffn_dim": 40,
+    "max_position_embeddings": POSITIONS,
+}
 _CROSS = {"is_decoder": True, "add_cross_attention": True}
 TINY: dict[str, dict[str, Any]] = {
     "bert": _BERT,
     "roberta": {**_BERT, "max_position_embeddings": POSITIONS + 2},
     "distilbert": {
-        "vocab_size": VOCABULARY, "dim": WIDTH, "n_layers": LAYERS, "n_heads": 3, "hidden_dim": 40,
+        "vocab_size": VOCABULARY,
+        "dim": WIDTH,
+        "n_layers": LAYERS,
+        "n_heads": 3,
+        "hidden_dim": 40,
         "max_position_embeddings": POSITIONS,
     },
     "gpt2": {"vocab_size": VOCABULARY, "n_embd": WIDTH, "n_layer": LAYERS, "n_head": 3, "n_positions": POSITIONS},
     "bart": _BART,
     "mbart": _BART,
     "trocr": _BART,
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -115,11 +127,16 @@ def cases() -> dict[str, Family]:
         "trocr, wide encoder": of("trocr", cross_attention_hidden_size=40),
         "trocr, sinusoidal": of("trocr", **sinusoids),
         "trocr, as large-printed": of(
-            "trocr", **sinusoids, scale_embedding=True, layernorm_embedding=False, tie_word_embeddings=False,
-            activation_function="relu", cross_attention_hidden_size=16,
+            "trocr",
+            **sinusoids,
+            scale_embedding=True,
+            layernorm_embedding=False,
+            tie_word_embeddings=False,
+            activation_function="relu",
+            cross_attention_hidden_size=16,
         ),
         "trocr, no embedding norm": of("trocr", layernorm_embedding=False),
-    }  # fmt: skip
+    }
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

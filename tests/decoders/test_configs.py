@@ -38,10 +38,17 @@ def test_entries_and_classes_agree(entry: Any) -> None:
 def test_published_sizes() -> None:
     """Parameters without cross-attention are as many as the published models have."""
     expected = {
-        "gpt2": 124_439_808, "gpt2-medium": 354_823_168, "gpt2-large": 774_030_080, "gpt2-xl": 1_557_611_200,
-        "distilgpt2": 81_912_576, "bert-base-uncased": 109_514_298, "bert-large-uncased": 335_174_458,
-        "roberta-base": 124_697_433, "roberta-large": 355_412_057, "distilbert-base-uncased": 66_985_530,
-    }  # fmt: skip
+        "gpt2": 124_439_808,
+        "gpt2-medium": 354_823_168,
+        "gpt2-large": 774_030_080,
+        "gpt2-xl": 1_557_611_200,
+        "distilgpt2": 81_912_576,
+        "bert-base-uncased": 109_514_298,
+        "bert-large-uncased": 335_174_458,
+        "roberta-base": 124_697_433,
+        "roberta-large": 355_412_057,
+        "distilbert-base-uncased": 66_985_530,
+    }
     for variant, count in expected.items():
         entry = next(e for e in ENTRIES.values() if variant in e.variants)
         cls = entry.load()
@@ -60,12 +67,25 @@ def test_bad_settings(entry: Any) -> None:
         cls.make_config(None, {"hidden_size": 32, heads: 7}, prefix="decoder.")
     assert caught.value.field == f"decoder.{heads}"
     for bad in (
-        {"hidden_size": 0}, {"hidden_size": -32}, {heads: 0}, {heads: 10**9}, {"num_hidden_layers": 0},
-        {"num_hidden_layers": -1}, {"num_hidden_layers": 10**6}, {"vocab_size": 0}, {"vocab_size": 2**63},
-        {"max_position_embeddings": 2**62}, {"hidden_size": "32"}, {"hidden_size": 32.0}, {"hidden_size": True},
-        {"pad_token_id": -1}, {"cross_attention_hidden_size": 0}, {"tie_word_embeddings": "yes"},
-        {"vocab_size": None}, {"hidden_size": []},
-    ):  # fmt: skip
+        {"hidden_size": 0},
+        {"hidden_size": -32},
+        {heads: 0},
+        {heads: 10**9},
+        {"num_hidden_layers": 0},
+        {"num_hidden_layers": -1},
+        {"num_hidden_layers": 10**6},
+        {"vocab_size": 0},
+        {"vocab_size": 2**63},
+        {"max_position_embeddings": 2**62},
+        {"hidden_size": "32"},
+        {"hidden_size": 32.0},
+        {"hidden_size": True},
+        {"pad_token_id": -1},
+        {"cross_attention_hidden_size": 0},
+        {"tie_word_embeddings": "yes"},
+        {"vocab_size": None},
+        {"hidden_size": []},
+    ):
         with pytest.raises(ConfigError):
             cls.make_config(None, bad)
     with pytest.raises(ConfigSchemaError, match="did you mean 'vocab_size'"):
@@ -77,14 +97,19 @@ def test_bad_settings(entry: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "bad"),
     [
-        ("bert", {"hidden_act": "os.system"}), ("bert", {"hidden_dropout_prob": 1.5}),
+        ("bert", {"hidden_act": "os.system"}),
+        ("bert", {"hidden_dropout_prob": 1.5}),
         ("bert", {"layer_norm_eps": 0.0}),
-        ("gpt2", {"activation_function": "evil"}), ("gpt2", {"resid_pdrop": -0.1}), ("gpt2", {"n_inner": 0}),
-        ("gpt2", {"initializer_range": float("nan")}), ("distilbert", {"activation": "load"}),
-        ("bart", {"decoder_layerdrop": 1.0}), ("trocr", {"use_learned_position_embeddings": 1}),
+        ("gpt2", {"activation_function": "evil"}),
+        ("gpt2", {"resid_pdrop": -0.1}),
+        ("gpt2", {"n_inner": 0}),
+        ("gpt2", {"initializer_range": float("nan")}),
+        ("distilbert", {"activation": "load"}),
+        ("bart", {"decoder_layerdrop": 1.0}),
+        ("trocr", {"use_learned_position_embeddings": 1}),
         ("roberta", {"pad_token_id": None}),
     ],
-)  # fmt: skip
+)
 def test_bad_settings_of_one_family(name: str, bad: dict[str, Any]) -> None:
     """An activation, a rate, a width out of bounds; the key is named."""
     with pytest.raises(ConfigSchemaError) as caught:

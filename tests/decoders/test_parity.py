@@ -36,9 +36,13 @@ def test_logits_states_and_attentions(crossing_case: Any, padding: str, ids: Ten
     if padding != "none":
         ids[1, 5:] = ids[0, 2:4] = ours.config.pad_token_id or 0
     given = {
-        "attention_mask": mask, "encoder_hidden_states": states, "encoder_attention_mask": encoder_mask,
-        "output_attentions": True, "output_hidden_states": True, "use_cache": False,
-    }  # fmt: skip
+        "attention_mask": mask,
+        "encoder_hidden_states": states,
+        "encoder_attention_mask": encoder_mask,
+        "output_attentions": True,
+        "output_hidden_states": True,
+        "use_cache": False,
+    }
     with torch.no_grad():
         expected, out = theirs(ids, **given), ours(ids, **given)
         fast = ours(ids, **{**given, "output_attentions": False})
@@ -79,9 +83,17 @@ def test_fresh_sinusoids_are_theirs() -> None:
 
     from vedcore_decoders.distilbert import interleaved_sinusoids
 
-    model = DistilBertForMaskedLM(DistilBertConfig(
-        vocab_size=9, dim=24, n_heads=3, n_layers=1, hidden_dim=8, max_position_embeddings=32, sinusoidal_pos_embds=True
-    ))  # fmt: skip
+    model = DistilBertForMaskedLM(
+        DistilBertConfig(
+            vocab_size=9,
+            dim=24,
+            n_heads=3,
+            n_layers=1,
+            hidden_dim=8,
+            max_position_embeddings=32,
+            sinusoidal_pos_embds=True,
+        )
+    )
     table = model.distilbert.embeddings.position_embeddings.weight.data
     torch.testing.assert_close(interleaved_sinusoids(32, 24), table)
 

@@ -26,14 +26,22 @@ DEEPER = {
 }
 CROSSING = {name: case for name, case in {**cases(), **DEEPER}.items() if case.name != "distilbert"}
 PARTS = {
-    "BertForMaskedLM": "bert", "BertForPreTraining": "bert", "RobertaForMaskedLM": "roberta",
-    "GPT2LMHeadModel": "gpt2", "BartForConditionalGeneration": "bart", "MBartForConditionalGeneration": "mbart",
+    "BertForMaskedLM": "bert",
+    "BertForPreTraining": "bert",
+    "RobertaForMaskedLM": "roberta",
+    "GPT2LMHeadModel": "gpt2",
+    "BartForConditionalGeneration": "bart",
+    "MBartForConditionalGeneration": "mbart",
     "DistilBertForMaskedLM": "distilbert",
-}  # fmt: skip
+}
 HEADLESS = {
-    "BertModel": "bert", "RobertaModel": "roberta", "GPT2Model": "gpt2", "BartModel": "bart", "MBartModel": "mbart",
+    "BertModel": "bert",
+    "RobertaModel": "roberta",
+    "GPT2Model": "gpt2",
+    "BartModel": "bart",
+    "MBartModel": "mbart",
     "DistilBertModel": "distilbert",
-}  # fmt: skip
+}
 
 
 def the_class(name: str) -> TransformersClass:
@@ -140,9 +148,14 @@ def test_a_wider_encoder_is_not_written(part: str) -> None:
 
 @pytest.mark.parametrize(
     ("part", "field", "value"),
-    [("bart", "normalize_before", True), ("mbart", "normalize_before", False), ("bart", "layernorm_embedding", False),
-     ("mbart", "use_learned_position_embeddings", False), ("trocr", "normalize_before", True)],
-)  # fmt: skip
+    [
+        ("bart", "normalize_before", True),
+        ("mbart", "normalize_before", False),
+        ("bart", "layernorm_embedding", False),
+        ("mbart", "use_learned_position_embeddings", False),
+        ("trocr", "normalize_before", True),
+    ],
+)
 def test_what_the_class_lacks_is_not_written(part: str, field: str, value: bool) -> None:
     decoder = cases()[part].build(**{field: value})
     with pytest.raises(IncompatibleError, match=field):
@@ -177,55 +190,140 @@ def test_silent_files_have_transformers_defaults(part: str) -> None:
 
 
 _OLD_BART = {
-    "add_bias_logits": False, "add_final_layer_norm": False, "normalize_before": False, "normalize_embedding": True,
-    "static_position_embeddings": False, "extra_pos_embeddings": 2, "do_blenderbot_90_layernorm": False,
-    "classif_dropout": 0.1, "classifier_dropout": 0.0, "force_bos_token_to_be_generated": True, "_num_labels": 3,
-    "early_stopping": True, "gradient_checkpointing": False, "no_repeat_ngram_size": 3, "num_beams": 4,
-    "forced_bos_token_id": 0, "forced_eos_token_id": 2, "is_encoder_decoder": True, "encoder_layers": 6,
-    "encoder_ffn_dim": 3072, "encoder_attention_heads": 12, "encoder_layerdrop": 0.0, "num_hidden_layers": 6,
-    "d_model": 768, "decoder_layers": 4, "decoder_ffn_dim": 3072, "decoder_attention_heads": 12, "output_past": False,
-    "task_specific_params": {}, "prefix": " ", "max_length": 20, "id2label": {"0": "LABEL_0"}, "use_cache": True,
-    "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2,
-}  # fmt: skip
+    "add_bias_logits": False,
+    "add_final_layer_norm": False,
+    "normalize_before": False,
+    "normalize_embedding": True,
+    "static_position_embeddings": False,
+    "extra_pos_embeddings": 2,
+    "do_blenderbot_90_layernorm": False,
+    "classif_dropout": 0.1,
+    "classifier_dropout": 0.0,
+    "force_bos_token_to_be_generated": True,
+    "_num_labels": 3,
+    "early_stopping": True,
+    "gradient_checkpointing": False,
+    "no_repeat_ngram_size": 3,
+    "num_beams": 4,
+    "forced_bos_token_id": 0,
+    "forced_eos_token_id": 2,
+    "is_encoder_decoder": True,
+    "encoder_layers": 6,
+    "encoder_ffn_dim": 3072,
+    "encoder_attention_heads": 12,
+    "encoder_layerdrop": 0.0,
+    "num_hidden_layers": 6,
+    "d_model": 768,
+    "decoder_layers": 4,
+    "decoder_ffn_dim": 3072,
+    "decoder_attention_heads": 12,
+    "output_past": False,
+    "task_specific_params": {},
+    "prefix": " ",
+    "max_length": 20,
+    "id2label": {"0": "LABEL_0"},
+    "use_cache": True,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+}
 PUBLISHED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "bart-base": ("bart", _OLD_BART, {"decoder_layers": 4, "normalize_before": False}),
     "mbart-large-cc25": (
-        "mbart", {**_OLD_BART, "normalize_before": True, "add_final_layer_norm": True, "scale_embedding": True,
-                  "decoder_start_token_id": None, "vocab_size": 250027},
+        "mbart",
+        {
+            **_OLD_BART,
+            "normalize_before": True,
+            "add_final_layer_norm": True,
+            "scale_embedding": True,
+            "decoder_start_token_id": None,
+            "vocab_size": 250027,
+        },
         {"normalize_before": True, "scale_embedding": True, "vocab_size": 250027},
     ),
     "donut": (
-        "mbart", {"is_decoder": True, "add_cross_attention": True, "add_final_layer_norm": True,
-                  "max_position_embeddings": 1536, "scale_embedding": True, "vocab_size": 57580, "decoder_layers": 4,
-                  "cross_attention_hidden_size": None, "pruned_heads": {}, "sep_token_id": None},
+        "mbart",
+        {
+            "is_decoder": True,
+            "add_cross_attention": True,
+            "add_final_layer_norm": True,
+            "max_position_embeddings": 1536,
+            "scale_embedding": True,
+            "vocab_size": 57580,
+            "decoder_layers": 4,
+            "cross_attention_hidden_size": None,
+            "pruned_heads": {},
+            "sep_token_id": None,
+        },
         {"max_position_embeddings": 1536, "decoder_layers": 4},
     ),
     "bert-base-multilingual": (
-        "bert", {"attention_probs_dropout_prob": 0.1, "directionality": "bidi", "pooler_fc_size": 768,
-                 "pooler_num_attention_heads": 12, "pooler_num_fc_layers": 3, "pooler_size_per_head": 128,
-                 "pooler_type": "first_token_transform", "vocab_size": 119547, "gradient_checkpointing": False,
-                 "position_embedding_type": "absolute", "layer_norm_eps": 1e-12, "pad_token_id": 0},
+        "bert",
+        {
+            "attention_probs_dropout_prob": 0.1,
+            "directionality": "bidi",
+            "pooler_fc_size": 768,
+            "pooler_num_attention_heads": 12,
+            "pooler_num_fc_layers": 3,
+            "pooler_size_per_head": 128,
+            "pooler_type": "first_token_transform",
+            "vocab_size": 119547,
+            "gradient_checkpointing": False,
+            "position_embedding_type": "absolute",
+            "layer_norm_eps": 1e-12,
+            "pad_token_id": 0,
+        },
         {"vocab_size": 119547},
     ),
     "roberta-base": (
-        "roberta", {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1, "layer_norm_eps": 1e-05,
-                    "max_position_embeddings": 514, "type_vocab_size": 1, "vocab_size": 50265},
+        "roberta",
+        {
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+            "pad_token_id": 1,
+            "layer_norm_eps": 1e-05,
+            "max_position_embeddings": 514,
+            "type_vocab_size": 1,
+            "vocab_size": 50265,
+        },
         {"max_position_embeddings": 514},
     ),
     "distilgpt2": (
-        "gpt2", {"_num_labels": 1, "n_ctx": 1024, "n_layer": 6, "summary_activation": None,
-                 "summary_first_dropout": 0.1, "summary_proj_to_labels": True, "summary_type": "cls_index",
-                 "summary_use_proj": True, "task_specific_params": {}, "label2id": {"LABEL_0": 0}},
+        "gpt2",
+        {
+            "_num_labels": 1,
+            "n_ctx": 1024,
+            "n_layer": 6,
+            "summary_activation": None,
+            "summary_first_dropout": 0.1,
+            "summary_proj_to_labels": True,
+            "summary_type": "cls_index",
+            "summary_use_proj": True,
+            "task_specific_params": {},
+            "label2id": {"LABEL_0": 0},
+        },
         {"n_layer": 6, "eos_token_id": 50256},
     ),
     "trocr-base-stage1": (
-        "trocr", {"activation_function": "relu", "classifier_dropout": 0.0, "cross_attention_hidden_size": 768,
-                  "d_model": 1024, "decoder_layers": 12, "layernorm_embedding": False, "scale_embedding": True,
-                  "max_position_embeddings": 1024, "tie_word_embeddings": False, "is_decoder": True,
-                  "use_learned_position_embeddings": False, "add_cross_attention": True},
+        "trocr",
+        {
+            "activation_function": "relu",
+            "classifier_dropout": 0.0,
+            "cross_attention_hidden_size": 768,
+            "d_model": 1024,
+            "decoder_layers": 12,
+            "layernorm_embedding": False,
+            "scale_embedding": True,
+            "max_position_embeddings": 1024,
+            "tie_word_embeddings": False,
+            "is_decoder": True,
+            "use_learned_position_embeddings": False,
+            "add_cross_attention": True,
+        },
         {"cross_attention_hidden_size": 768, "layernorm_embedding": False, "use_learned_position_embeddings": False},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.filterwarnings("error")
@@ -248,10 +346,12 @@ def test_tables_that_are_no_weights_are_passed_over(tmp_path: Path) -> None:
     for name, extra in {
         "bert": {"bert.embeddings.position_ids": torch.arange(4)[None]},
         "gpt2": {"transformer.h.0.attn.bias": torch.ones(1, 1, 4, 4), "h.1.attn.masked_bias": torch.tensor(-1e4)},
-        "trocr, sinusoidal": {"model.decoder.embed_positions._float_tensor": torch.zeros(1),
-                              "model.decoder.embed_positions.weights": torch.zeros(9, 4)},
+        "trocr, sinusoidal": {
+            "model.decoder.embed_positions._float_tensor": torch.zeros(1),
+            "model.decoder.embed_positions.weights": torch.zeros(9, 4),
+        },
         "bart": {"final_logits_bias": torch.zeros(1, VOCABULARY)},
-    }.items():  # fmt: skip
+    }.items():
         case = cases()[name]
         config, tensors = saved(case.build_theirs(), tmp_path / case.name)
         opened(case.name, config, {**tensors, **extra})

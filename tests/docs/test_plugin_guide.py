@@ -33,16 +33,23 @@ def installed(lay_out: Callable[[Path, Path], list[Any]], tmp_path_factory: pyte
     """The page's files, as if pip had installed them."""
     site = tmp_path_factory.mktemp("site")
     assert [block.file for block in lay_out(PAGE, site) if block.file] == [
-        "pyproject.toml", "vedcore_tiny/__init__.py", "vedcore_tiny/encoder.py", "vedcore_tiny/decoder.py",
-    ]  # fmt: skip
+        "pyproject.toml",
+        "vedcore_tiny/__init__.py",
+        "vedcore_tiny/encoder.py",
+        "vedcore_tiny/decoder.py",
+    ]
     return site
 
 
 def run(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=120, cwd=folder,
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")

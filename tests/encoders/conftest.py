@@ -22,17 +22,26 @@ SMALL: dict[str, tuple[str | None, dict[str, Any]]] = {
     "beit all positions": (
         None,
         {
-            **WORDS, "image_size": 32, "use_absolute_position_embeddings": True,
-            "use_relative_position_bias": True, "use_shared_relative_position_bias": True, "use_mean_pooling": False,
+            **WORDS,
+            "image_size": 32,
+            "use_absolute_position_embeddings": True,
+            "use_relative_position_bias": True,
+            "use_shared_relative_position_bias": True,
+            "use_mean_pooling": False,
         },
     ),
     "swin": (
         None,
         {
-            "embed_dim": 8, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4, "image_size": 32, "patch_size": 2,
+            "embed_dim": 8,
+            "depths": (2, 2),
+            "num_heads": (2, 4),
+            "window_size": 4,
+            "image_size": 32,
+            "patch_size": 2,
         },
     ),
-}  # fmt: skip
+}
 
 Make = Callable[..., Any]
 

@@ -27,7 +27,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit, other settings": (
         "vit",
         {
-            **WORDS, "image_size": 48, "patch_size": 16, "hidden_act": "gelu_new", "layer_norm_eps": 1e-3,
+            **WORDS,
+            "image_size": 48,
+            "patch_size": 16,
+            "hidden_act": "gelu_new",
+            "layer_norm_eps": 1e-3,
             "qkv_bias": False,
         },
     ),
@@ -50,14 +54,20 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "swin, other settings": (
         "swin",
         {
-            **SWIN, "image_size": 32, "use_absolute_embeddings": True, "mlp_ratio": 2.5, "qkv_bias": False,
-            "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-3,
+            **SWIN,
+            "image_size": 32,
+            "use_absolute_embeddings": True,
+            "mlp_ratio": 2.5,
+            "qkv_bias": False,
+            "hidden_act": "gelu_pytorch_tanh",
+            "layer_norm_eps": 1e-3,
         },
     ),
     "swin, three stages": (
-        "swin", {**SWIN, "image_size": 48, "depths": [1, 2, 1], "num_heads": [1, 2, 4], "window_size": 3}
+        "swin",
+        {**SWIN, "image_size": 48, "depths": [1, 2, 1], "num_heads": [1, 2, 4], "window_size": 3},
     ),
-}  # fmt: skip
+}
 CLASSES = {"vit": "ViT", "deit": "DeiT", "beit": "Beit", "swin": "Swin"}
 OURS: dict[str, type[VisionEncoder]] = {
     "vit": ViTEncoder,
@@ -70,11 +80,15 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # what transformers has where its confi
     "vit": {"layer_norm_eps": 1e-12, "qkv_bias": True},
     "deit": {},
     "beit": {
-        "layer_norm_eps": 1e-12, "layer_scale_init_value": 0.1, ABS: False, REL: False,
-        "use_shared_relative_position_bias": False, "use_mean_pooling": True,
+        "layer_norm_eps": 1e-12,
+        "layer_scale_init_value": 0.1,
+        ABS: False,
+        REL: False,
+        "use_shared_relative_position_bias": False,
+        "use_mean_pooling": True,
     },
     "swin": {},
-}  # fmt: skip
+}
 
 
 def oracle(family: str, words: dict[str, Any]) -> nn.Module:

@@ -25,23 +25,37 @@ from vedcore_encoders.swin import SwinEncoder
 from vedcore_encoders.vit import ViTEncoder
 
 OURS: dict[str, Any] = {
-    "vit": ViTEncoder, "deit": DeiTEncoder, "beit": BeitEncoder, "swin": SwinEncoder, "donut-swin": SwinEncoder,
-}  # fmt: skip
+    "vit": ViTEncoder,
+    "deit": DeiTEncoder,
+    "beit": BeitEncoder,
+    "swin": SwinEncoder,
+    "donut-swin": SwinEncoder,
+}
 WORDS = {
-    "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 37, "patch_size": 8,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 37,
+    "patch_size": 8,
     "image_size": 24,
-}  # fmt: skip
-SWIN = {
-    "embed_dim": 6, "depths": [2, 3], "num_heads": [2, 3], "window_size": 3, "patch_size": 2, "image_size": 24,
-}  # fmt: skip
+}
+SWIN = {"embed_dim": 6, "depths": [2, 3], "num_heads": [2, 3], "window_size": 3, "patch_size": 2, "image_size": 24}
 ABS, REL = "use_absolute_position_embeddings", "use_relative_position_bias"
 SHARED = "use_shared_relative_position_bias"
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("vit", WORDS),
-    "vit, other settings": ("vit", {
-        **WORDS, "num_attention_heads": 4, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-3,
-        "qkv_bias": False, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.2,
-    }),
+    "vit, other settings": (
+        "vit",
+        {
+            **WORDS,
+            "num_attention_heads": 4,
+            "hidden_act": "gelu_pytorch_tanh",
+            "layer_norm_eps": 1e-3,
+            "qkv_bias": False,
+            "hidden_dropout_prob": 0.1,
+            "attention_probs_dropout_prob": 0.2,
+        },
+    ),
     "vit, rectangles": ("vit", {**WORDS, "image_size": [24, 40], "patch_size": [8, 4], "hidden_act": "quick_gelu"}),
     "vit, one layer": ("vit", {**WORDS, "num_hidden_layers": 1, "hidden_act": "relu", "image_size": [16, 8]}),
     "deit": ("deit", {**WORDS, "hidden_act": "silu"}),
@@ -50,24 +64,48 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "beit, absolute": ("beit", {**WORDS, ABS: True, "hidden_act": "gelu_new", "drop_path_rate": 0.0}),
     "beit, relative": ("beit", {**WORDS, REL: True, "use_mean_pooling": False, "image_size": 32}),
     "beit, shared": ("beit", {**WORDS, SHARED: True, "layer_scale_init_value": 0.5, "use_mask_token": True}),
-    "beit, everything": ("beit", {
-        **WORDS, ABS: True, REL: True, SHARED: True, "use_mean_pooling": False, "num_attention_heads": 2,
-    }),
+    "beit, everything": (
+        "beit",
+        {
+            **WORDS,
+            ABS: True,
+            REL: True,
+            SHARED: True,
+            "use_mean_pooling": False,
+            "num_attention_heads": 2,
+        },
+    ),
     "beit, no scale": ("beit", {**WORDS, REL: True, "layer_scale_init_value": 0.0, "layer_norm_eps": 1e-3}),
     "beit, rectangle": ("beit", {**WORDS, "image_size": [16, 40], "patch_size": [8, 4]}),
     "swin": ("swin", SWIN),
     "swin, odd windows": ("swin", {**SWIN, "window_size": 5, "image_size": [20, 44], "use_absolute_embeddings": True}),
-    "swin, other settings": ("swin", {
-        **SWIN, "depths": [1, 2, 1], "num_heads": [1, 2, 4], "mlp_ratio": 2.7, "qkv_bias": False,
-        "hidden_act": "gelu_fast", "layer_norm_eps": 1e-3, "drop_path_rate": 0.0,
-    }),
+    "swin, other settings": (
+        "swin",
+        {
+            **SWIN,
+            "depths": [1, 2, 1],
+            "num_heads": [1, 2, 4],
+            "mlp_ratio": 2.7,
+            "qkv_bias": False,
+            "hidden_act": "gelu_fast",
+            "layer_norm_eps": 1e-3,
+            "drop_path_rate": 0.0,
+        },
+    ),
     "swin, patches of a rectangle": ("swin", {**SWIN, "image_size": [24, 48], "patch_size": [2, 4]}),
     "donut": ("donut-swin", SWIN),
     "donut, rectangle": ("donut-swin", {**SWIN, "image_size": [36, 20], "window_size": 5, "depths": [2, 2]}),
-    "donut, other settings": ("donut-swin", {
-        **SWIN, "qkv_bias": False, "hidden_act": "relu", "layer_norm_eps": 1e-2, "mlp_ratio": 3.0,
-    }),
-}  # fmt: skip
+    "donut, other settings": (
+        "donut-swin",
+        {
+            **SWIN,
+            "qkv_bias": False,
+            "hidden_act": "relu",
+            "layer_norm_eps": 1e-2,
+            "mlp_ratio": 3.0,
+        },
+    ),
+}
 
 
 def mapping(cls: Any, model_type: str) -> TransformersClass:
@@ -153,19 +191,30 @@ def test_a_whole_model_of_theirs_takes_what_is_written(case: str, tmp_path: Path
     whole = transformers.VisionEncoderDecoderModel(config)
     assert type(whole.encoder).__name__ == row.name
     whole.save_pretrained(tmp_path / "whole")
-    names = {n.removeprefix("encoder."): t for n, t in load_file(tmp_path / "whole" / "model.safetensors").items()
-             if n.startswith("encoder.")}  # fmt: skip
+    names = {
+        n.removeprefix("encoder."): t
+        for n, t in load_file(tmp_path / "whole" / "model.safetensors").items()
+        if n.startswith("encoder.")
+    }
     state = load_file(tmp_path / "ours" / "model.safetensors")
     assert {n: t.shape for n, t in state.items()} == {n: t.shape for n, t in names.items()}
 
 
-@pytest.mark.parametrize(("model_type", "task"), [
-    ("vit", "ViTForImageClassification"), ("vit", "ViTForMaskedImageModeling"),
-    ("deit", "DeiTForImageClassificationWithTeacher"), ("deit", "DeiTForMaskedImageModeling"),
-    ("beit", "BeitForImageClassification"), ("beit", "BeitForMaskedImageModeling"),
-    ("beit", "BeitForSemanticSegmentation"), ("swin", "SwinForImageClassification"),
-    ("swin", "SwinForMaskedImageModeling"), ("donut-swin", "DonutSwinForImageClassification"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model_type", "task"),
+    [
+        ("vit", "ViTForImageClassification"),
+        ("vit", "ViTForMaskedImageModeling"),
+        ("deit", "DeiTForImageClassificationWithTeacher"),
+        ("deit", "DeiTForMaskedImageModeling"),
+        ("beit", "BeitForImageClassification"),
+        ("beit", "BeitForMaskedImageModeling"),
+        ("beit", "BeitForSemanticSegmentation"),
+        ("swin", "SwinForImageClassification"),
+        ("swin", "SwinForMaskedImageModeling"),
+        ("donut-swin", "DonutSwinForImageClassification"),
+    ],
+)
 @pytest.mark.parametrize("era", [True, False])
 def test_the_encoder_of_a_larger_model(model_type: str, task: str, era: bool, tmp_path: Path) -> None:
     words: dict[str, Any] = SWIN if "swin" in model_type else WORDS
@@ -214,9 +263,9 @@ def test_donut_has_no_absolute_positions() -> None:
             row.write(encoder, encoder.settings())
 
 
-@pytest.mark.parametrize(("words", "field"), [
-    ({"num_channels": 1}, "num_channels"), ({"pruned_heads": {"0": [1]}}, "pruned_heads"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "field"), [({"num_channels": 1}, "num_channels"), ({"pruned_heads": {"0": [1]}}, "pruned_heads")]
+)
 @pytest.mark.parametrize("model_type", OURS)
 def test_what_cannot_be_honoured(model_type: str, words: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigSchemaError) as caught:
@@ -232,11 +281,18 @@ def test_a_deit_without_distillation_is_written_as_a_vit(tmp_path: Path) -> None
     assert_same(opened(tmp_path / "ours"), transformers.AutoModel.from_pretrained(tmp_path / "ours").eval())
 
 
-@pytest.mark.parametrize(("family", "variant"), [
-    ("vit", "vit_base_patch16_224_miil"), ("vit", "vit_giant_patch14_224"), ("vit", "test_vit"),
-    ("deit", "deit_small_distilled_patch16_224"), ("beit", "beitv2_large_patch16_224"),
-    ("beit", "beit_large_patch16_512"), ("swin", "swin_base_patch4_window12_384"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "variant"),
+    [
+        ("vit", "vit_base_patch16_224_miil"),
+        ("vit", "vit_giant_patch14_224"),
+        ("vit", "test_vit"),
+        ("deit", "deit_small_distilled_patch16_224"),
+        ("beit", "beitv2_large_patch16_224"),
+        ("beit", "beit_large_patch16_512"),
+        ("swin", "swin_base_patch4_window12_384"),
+    ],
+)
 def test_variants_of_timm_give_the_same_there(family: str, variant: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     small: dict[str, Any] = {"embed_dim": 8, "depths": (1, 2, 1), "num_heads": (1, 2, 4), "image_size": (192, 288)}
@@ -253,9 +309,11 @@ def test_variants_of_timm_give_the_same_there(family: str, variant: str, tmp_pat
 
 
 SMALLER: dict[str, dict[str, Any]] = {
-    "swin": {"depths": (1, 1, 1, 1)}, "vit": {"num_hidden_layers": 2}, "deit": {"num_hidden_layers": 2},
+    "swin": {"depths": (1, 1, 1, 1)},
+    "vit": {"num_hidden_layers": 2},
+    "deit": {"num_hidden_layers": 2},
     "beit": {"num_hidden_layers": 2},
-}  # fmt: skip
+}
 VARIANTS = [
     (family, name)
     for family in SMALLER

@@ -59,9 +59,12 @@ class GPT2State:
     def _logits(self, new: int) -> Tensor:
         positions = (self.mask.cumsum(1) - 1).clamp(min=0)
         out = self.model(
-            input_ids=self.ids[:, -new:], attention_mask=self.mask, position_ids=positions[:, -new:],
-            past_key_values=self.cache, use_cache=self.use_cache,
-        )  # fmt: skip
+            input_ids=self.ids[:, -new:],
+            attention_mask=self.mask,
+            position_ids=positions[:, -new:],
+            past_key_values=self.cache,
+            use_cache=self.use_cache,
+        )
         self.cache = out.past_key_values if self.use_cache else None
         return out.logits[:, -1]
 
@@ -118,9 +121,17 @@ def gpt2() -> Any:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
-        vocab_size=VOCAB, n_embd=24, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=None,
-        pad_token_id=None, attn_implementation="eager", tie_word_embeddings=False,
-    )  # fmt: skip
+        vocab_size=VOCAB,
+        n_embd=24,
+        n_layer=2,
+        n_head=4,
+        n_positions=64,
+        bos_token_id=1,
+        eos_token_id=None,
+        pad_token_id=None,
+        attn_implementation="eager",
+        tie_word_embeddings=False,
+    )
     return _spread(GPT2LMHeadModel(config), 0.4)
 
 
@@ -129,10 +140,21 @@ def bart() -> Any:
     from transformers import BartConfig, BartForConditionalGeneration
 
     config = BartConfig(
-        vocab_size=VOCAB, d_model=24, encoder_layers=1, decoder_layers=2, encoder_attention_heads=4,
-        decoder_attention_heads=4, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=64,
-        bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=None,
-    )  # fmt: skip
+        vocab_size=VOCAB,
+        d_model=24,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=64,
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+        forced_eos_token_id=None,
+    )
     model = _spread(BartForConditionalGeneration(config), 0.5)
     model.generation_config.forced_eos_token_id = None
     return model
@@ -146,9 +168,15 @@ def vit_bert() -> Any:
         hidden_size=24, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32, image_size=16, patch_size=8
     )
     decoder = BertConfig(
-        vocab_size=VOCAB, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32,
-        max_position_embeddings=64, is_decoder=True, add_cross_attention=True,
-    )  # fmt: skip
+        vocab_size=VOCAB,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        is_decoder=True,
+        add_cross_attention=True,
+    )
     config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
     return _spread(VisionEncoderDecoderModel(config), 0.5)
 
@@ -172,8 +200,16 @@ def table_state() -> type[TableState]:
 def run() -> Callable[..., GenerateOutput]:
     """Search as a model does it: options, token ids and limits from a call's keywords."""
 
-    def run(state: Any, prompt: Tensor, *, mask: Tensor | None = None, positions: int | None = 64, vocab: int = VOCAB,
-            streamer: Any = None, **options: Any) -> GenerateOutput:  # fmt: skip
+    def run(
+        state: Any,
+        prompt: Tensor,
+        *,
+        mask: Tensor | None = None,
+        positions: int | None = 64,
+        vocab: int = VOCAB,
+        streamer: Any = None,
+        **options: Any,
+    ) -> GenerateOutput:
         config = GenerationConfig().with_options(**options)
         ids = config.token_ids(TokenIds(), vocab)
         limits = config.limits(prompt.shape[1], positions)
@@ -187,26 +223,42 @@ START = 0
 
 _CROSS = {"is_decoder": True, "add_cross_attention": True}
 _BERT = {
-    "vocab_size": TEXT_VOCAB, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3,
-    "intermediate_size": 40, "max_position_embeddings": 64, "pad_token_id": 2, **_CROSS,
-}  # fmt: skip
+    "vocab_size": TEXT_VOCAB,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "max_position_embeddings": 64,
+    "pad_token_id": 2,
+    **_CROSS,
+}
 _BART = {
-    "vocab_size": TEXT_VOCAB, "d_model": 24, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 40,
-    "max_position_embeddings": 64, "pad_token_id": 2, "eos_token_id": 1, "forced_eos_token_id": None, **_CROSS,
-}  # fmt: skip
+    "vocab_size": TEXT_VOCAB,
+    "d_model": 24,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 40,
+    "max_position_embeddings": 64,
+    "pad_token_id": 2,
+    "eos_token_id": 1,
+    "forced_eos_token_id": None,
+    **_CROSS,
+}
 WHOLE: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertConfig", _BERT),
     "roberta": ("RobertaConfig", {**_BERT, "max_position_embeddings": 67}),
     "gpt2": (
-        "GPT2Config", {"vocab_size": TEXT_VOCAB, "n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 64, **_CROSS}
+        "GPT2Config",
+        {"vocab_size": TEXT_VOCAB, "n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 64, **_CROSS},
     ),
     "bart": ("BartConfig", _BART),
     "mbart": ("MBartConfig", _BART),
     "trocr": ("TrOCRConfig", {**_BART, "cross_attention_hidden_size": 24}),
     "trocr-sinusoid": (
-        "TrOCRConfig", {**_BART, "cross_attention_hidden_size": 24, "use_learned_position_embeddings": False}
+        "TrOCRConfig",
+        {**_BART, "cross_attention_hidden_size": 24, "use_learned_position_embeddings": False},
     ),
-}  # fmt: skip
+}
 """Decoders by family: the class of transformers' config, and what is set."""
 
 
@@ -241,9 +293,13 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pair]:
         name, fields = WHOLE[family]
         words = make_tokenizer(tokenizer)
         vit = hf.ViTConfig(
-            hidden_size=24, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32, image_size=16,
+            hidden_size=24,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            intermediate_size=32,
+            image_size=16,
             patch_size=8,
-        )  # fmt: skip
+        )
         fields = {**fields, "vocab_size": vocab_size_of(words)}
         text = getattr(hf, name)(**fields)
         config = hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(vit, text)
@@ -258,9 +314,12 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pair]:
         folder = tmp_path_factory.mktemp(family)
         theirs.save_pretrained(folder)
         wrapped = hf.PreTrainedTokenizerFast(
-            tokenizer_object=words, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
+            tokenizer_object=words,
+            bos_token="<s>",
+            eos_token="</s>",
+            pad_token="<pad>",
             clean_up_tokenization_spaces=False,
-        )  # fmt: skip
+        )
         wrapped.save_pretrained(folder)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

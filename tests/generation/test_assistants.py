@@ -17,10 +17,12 @@ def test_guesses_change_nothing(pair: Any, family: str) -> None:
     model, pixels, other = pair(family).ours, pair(family).pixels, pair(family, 1).ours
     plain = model.generate(pixels, **ENDS).tolist()
     for options in (
-        {"prompt_lookup_num_tokens": 4}, {"prompt_lookup_num_tokens": 4, "use_cache": False},
-        {"assistant_model": other}, {"assistant_model": model, "assistant_confidence_threshold": 0.0},
+        {"prompt_lookup_num_tokens": 4},
+        {"prompt_lookup_num_tokens": 4, "use_cache": False},
+        {"assistant_model": other},
+        {"assistant_model": model, "assistant_confidence_threshold": 0.0},
         {"assistant_model": pair("bart").ours},
-    ):  # fmt: skip
+    ):
         assert model.generate(pixels, **ENDS, **options).tolist() == plain
     encoded = model.encode(pixels)
     assert model.generate(encoder_outputs=encoded, assistant_model=other, **ENDS).tolist() == plain
@@ -29,9 +31,7 @@ def test_guesses_change_nothing(pair: Any, family: str) -> None:
 @pytest.mark.parametrize("family", ["roberta", "mbart"])
 def test_they_are_streamed(pair: Any, family: str) -> None:
     model, image, other = pair(family).ours, pair(family).pixels[0].clamp(0, 1), pair("gpt2").ours
-    for options in (
-        {"assistant_model": other}, {"prompt_lookup_num_tokens": 3}, {"penalty_alpha": 0.5, "top_k": 4},
-    ):  # fmt: skip
+    for options in ({"assistant_model": other}, {"prompt_lookup_num_tokens": 3}, {"penalty_alpha": 0.5, "top_k": 4}):
         [result] = model.generate_text(image, max_new_tokens=9, **options)
         assert "".join(model.stream(image, max_new_tokens=9, **options)) == result.text
 
@@ -53,11 +53,17 @@ def test_what_does_not_go_together(pair: Any) -> None:
         ({"assistant_model": other, "prompt_lookup_num_tokens": 2}, "contradicts prompt_lookup_num_tokens=2"),
         ({"assistant_model": other, "output_attentions": True}, "contradicts assistant_model"),
         ({"prompt_lookup_num_tokens": 2, "output_hidden_states": True}, "contradicts prompt_lookup_num_tokens"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(UsageError, match=said):
             model.generate(pixels, max_new_tokens=3, **options)
-    byte = vedcore.compose({"name": "vit_tiny_patch16_224", "num_hidden_layers": 1}, {"name": "gpt2", "n_layer": 1},
-                           tokenizer="byte", image_size=16, decoder_n_embd=16, decoder_n_head=2)  # fmt: skip
+    byte = vedcore.compose(
+        {"name": "vit_tiny_patch16_224", "num_hidden_layers": 1},
+        {"name": "gpt2", "n_layer": 1},
+        tokenizer="byte",
+        image_size=16,
+        decoder_n_embd=16,
+        decoder_n_head=2,
+    )
     with pytest.raises(IncompatibleError, match="its vocabulary has 259 tokens, this model's 98"):
         model.generate(pixels, max_new_tokens=3, assistant_model=byte)
     for options in ({"assistant_model": other}, {"prompt_lookup_num_tokens": 2}):

@@ -22,9 +22,14 @@ EOS = [2, 11, 17, 23, 31, 35]  # several, so that random rows end at different s
 
 def _theirs(model: Any, prompt: Tensor = PROMPT, **options: Any) -> Any:
     return model.generate(
-        prompt, attention_mask=torch.ones_like(prompt), max_length=None, return_dict_in_generate=True,
-        output_scores=True, output_logits=True, **options,
-    )  # fmt: skip
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_length=None,
+        return_dict_in_generate=True,
+        output_scores=True,
+        output_logits=True,
+        **options,
+    )
 
 
 def _ours(
@@ -42,12 +47,16 @@ def _ours(
     return TokenIterator(beam_search(state, request, streaming))
 
 
-@pytest.mark.parametrize("options", [
-    {"num_beams": 2, "eos_token_id": EOS, "max_new_tokens": 9},
-    {"num_beams": 4, "eos_token_id": EOS[:2], "max_new_tokens": 9, "num_return_sequences": 3},
-    {"num_beams": 3, "eos_token_id": EOS, "max_new_tokens": 7, "repetition_penalty": 1.6, "early_stopping": True},
-    {"num_beams": 3, "eos_token_id": EOS, "max_new_tokens": 1, "num_return_sequences": 2},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 2, "eos_token_id": EOS, "max_new_tokens": 9},
+        {"num_beams": 4, "eos_token_id": EOS[:2], "max_new_tokens": 9, "num_return_sequences": 3},
+        {"num_beams": 3, "eos_token_id": EOS, "max_new_tokens": 7, "repetition_penalty": 1.6, "early_stopping": True},
+        {"num_beams": 3, "eos_token_id": EOS, "max_new_tokens": 1, "num_return_sequences": 2},
+    ],
+    ids=str,
+)
 def test_scores_logits_and_beam_indices(gpt2: Any, gpt2_state: Any, run: Any, options: dict[str, Any]) -> None:
     options = {**options, "pad_token_id": 4}
     ours = run(gpt2_state(gpt2), PROMPT, **options, output_scores=True, output_logits=True)
@@ -83,9 +92,14 @@ def test_nobody_looks_at_prompts_that_have_ended(
             return logits.masked_fill(~torch.tensor(self.gone).repeat_interleave(3)[:, None], float("nan"))
 
     options = {
-        "num_beams": 3, "eos_token_id": EOS, "pad_token_id": 0, "max_new_tokens": 12, "num_return_sequences": 3,
-        "early_stopping": early_stopping, "length_penalty": length_penalty,
-    }  # fmt: skip
+        "num_beams": 3,
+        "eos_token_id": EOS,
+        "pad_token_id": 0,
+        "max_new_tokens": 12,
+        "num_return_sequences": 3,
+        "early_stopping": early_stopping,
+        "length_penalty": length_penalty,
+    }
     state = Forgetful(gpt2)
     ours, theirs = run(state, PROMPT, **options), _theirs(gpt2, **options)
     assert ours.sequences.tolist() == theirs.sequences.tolist()
@@ -140,14 +154,18 @@ def test_stop_strings_end_texts(gpt2: Any, gpt2_state: Any) -> None:
     assert {"stop_string"} < set(out.finish_reasons)
 
 
-@pytest.mark.parametrize("options", [
-    {"num_beams": 3, "eos_token_id": EOS},
-    {"num_beams": 4, "eos_token_id": EOS[:2], "length_penalty": -1.0},
-    {"num_beams": 2, "eos_token_id": EOS, "early_stopping": True},
-    {"num_beams": 3, "eos_token_id": EOS[:1], "early_stopping": "never", "length_penalty": 2.0},
-    {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5, "eos_token_id": EOS},
-    {"num_beams": 3, "force_words_ids": [[6, 7]], "eos_token_id": EOS},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 3, "eos_token_id": EOS},
+        {"num_beams": 4, "eos_token_id": EOS[:2], "length_penalty": -1.0},
+        {"num_beams": 2, "eos_token_id": EOS, "early_stopping": True},
+        {"num_beams": 3, "eos_token_id": EOS[:1], "early_stopping": "never", "length_penalty": 2.0},
+        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5, "eos_token_id": EOS},
+        {"num_beams": 3, "force_words_ids": [[6, 7]], "eos_token_id": EOS},
+    ],
+    ids=str,
+)
 def test_stream_gives_the_best_text_early(gpt2: Any, gpt2_state: Any, options: dict[str, Any]) -> None:
     early = 0
     for row in range(4):

@@ -155,10 +155,14 @@ def test_every_text_holds_every_word(gpt2: Any, gpt2_state: Any, run: Any, seed:
     ]
     need = sum(min(map(len, word)) for word in words)
     options = {
-        "eos_token_id": (2, 11), "pad_token_id": 0, "max_new_tokens": need + draw.choice([0, 1, 4]),
-        "num_beams": draw.randint(2, 5), "repetition_penalty": draw.choice([1.0, 1.3]),
-        "early_stopping": draw.choice([False, True, "never"]), "output_scores": draw.choice([False, True]),
-    }  # fmt: skip
+        "eos_token_id": (2, 11),
+        "pad_token_id": 0,
+        "max_new_tokens": need + draw.choice([0, 1, 4]),
+        "num_beams": draw.randint(2, 5),
+        "repetition_penalty": draw.choice([1.0, 1.3]),
+        "early_stopping": draw.choice([False, True, "never"]),
+        "output_scores": draw.choice([False, True]),
+    }
     count = options["num_return_sequences"] = draw.randint(1, options["num_beams"])
     prompt = torch.tensor([[1, 5, 9], [1, 7, 3], [1, 30, 22]])
     out = run(gpt2_state(gpt2), prompt, force_words_ids=words, **options)

@@ -27,9 +27,15 @@ from vedcore.generation.symbols import SymbolAutomaton, of_words
 from vedcore.processing.tokenizers import make_tokenizer, token_ids_of, vocab_size_of
 
 TEXT = [
-    "Invoice 2024-01-31, total: 1.250,00 EUR.", "receipt no. 77/12 - paid", "das straße café naïve über",
-    "AB-CD 1234", "the 3rd of may, 09:45", "漢字 仮名 12", "don't stop, it's 1 o' clock !", "a b c 🙂 d e",
-]  # fmt: skip
+    "Invoice 2024-01-31, total: 1.250,00 EUR.",
+    "receipt no. 77/12 - paid",
+    "das straße café naïve über",
+    "AB-CD 1234",
+    "the 3rd of may, 09:45",
+    "漢字 仮名 12",
+    "don't stop, it's 1 o' clock !",
+    "a b c 🙂 d e",
+]
 
 
 def trained(model: Any, trainer: Any, pre: Any, decoder: Any) -> Tokenizer:
@@ -91,10 +97,16 @@ def bare() -> Tokenizer:
 
 
 KINDS: dict[str, Callable[[], Tokenizer]] = {
-    "byte_level": byte_level, "word_piece": word_piece, "clean_word_piece": clean_word_piece,
-    "replaced_word_piece": replaced_word_piece, "unigram": unigram, "byte_fallback": byte_fallback, "bare": bare,
-    "char": lambda: make_tokenizer("char"), "byte": lambda: make_tokenizer("byte"),
-}  # fmt: skip
+    "byte_level": byte_level,
+    "word_piece": word_piece,
+    "clean_word_piece": clean_word_piece,
+    "replaced_word_piece": replaced_word_piece,
+    "unigram": unigram,
+    "byte_fallback": byte_fallback,
+    "bare": bare,
+    "char": lambda: make_tokenizer("char"),
+    "byte": lambda: make_tokenizer("byte"),
+}
 made = functools.cache(lambda kind: KINDS[kind]())
 
 
@@ -119,10 +131,34 @@ def walk(automaton: TokenAutomaton, tokenizer: Tokenizer, length: int, seed: int
     return tokenizer.decode(ids[0, 1:].tolist()), False
 
 
-ATOMS = st.sampled_from([
-    "a", "1", " ", "-", "é", "漢", ".", r"\d", r"\w", r"\s", r"\.", r"\W", "[a-z]", "[^a-z]", r"[\d,-]", "(?i:THE)",
-    "12", "(?:a|b1)", "(x|é|)", ",", "'", "🙂", r"(?a:\w)", r"[^\S\n]",
-])  # fmt: skip
+ATOMS = st.sampled_from(
+    [
+        "a",
+        "1",
+        " ",
+        "-",
+        "é",
+        "漢",
+        ".",
+        r"\d",
+        r"\w",
+        r"\s",
+        r"\.",
+        r"\W",
+        "[a-z]",
+        "[^a-z]",
+        r"[\d,-]",
+        "(?i:THE)",
+        "12",
+        "(?:a|b1)",
+        "(x|é|)",
+        ",",
+        "'",
+        "🙂",
+        r"(?a:\w)",
+        r"[^\S\n]",
+    ]
+)
 REPEATED = st.tuples(ATOMS, st.sampled_from(["", "", "*", "+", "?", "{2}", "{1,3}", "{0,2}?", "{2,}"])).map(
     lambda pair: f"(?:{pair[0]}){pair[1]}" if pair[1] else pair[0]
 )
@@ -146,9 +182,27 @@ def test_text_matches_the_pattern(kind: str, pattern: str, room: int, seed: int)
 
 LETTERS = "ab1 -é漢ßẞſKkKıİı\u0345μ\x1f\n🙂,."
 CLASSES = [
-    ".", r"\d", r"\w", r"\s", r"\W", r"[^\W\d_]", "[^a-k]", "[a-zé-ſ]", r"[\d,-]", "[^\n漢]", r"[\u0300-\U0001ffff]",
-    "k", "ß", r"[^\s\S]", r"[\U00010400-\U00010420]", "[ıi]", "[^ẞa]", "[ι-λ]", r"\S", r"\D",
-]  # fmt: skip
+    ".",
+    r"\d",
+    r"\w",
+    r"\s",
+    r"\W",
+    r"[^\W\d_]",
+    "[^a-k]",
+    "[a-zé-ſ]",
+    r"[\d,-]",
+    "[^\n漢]",
+    r"[\u0300-\U0001ffff]",
+    "k",
+    "ß",
+    r"[^\s\S]",
+    r"[\U00010400-\U00010420]",
+    "[ıi]",
+    "[^ẞa]",
+    "[ι-λ]",
+    r"\S",
+    r"\D",
+]
 FLAGS = ["", "(?i)", "(?s)", "(?a)", "(?ia)"]
 EVERY = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
 NESTED = st.recursive(
@@ -161,13 +215,18 @@ NESTED = st.recursive(
         ),
     ),
     max_leaves=8,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=150, deadline=None)
-@given(flags=st.sampled_from(FLAGS), pattern=NESTED, texts=st.lists(st.text(LETTERS, max_size=6), max_size=25),
-       allowed=st.none() | st.text(LETTERS, min_size=1, max_size=6), apart=st.text(LETTERS, max_size=2),
-       alphabet=st.sampled_from([EVERY, "".join(sorted(set(LETTERS)))]))  # fmt: skip
+@given(
+    flags=st.sampled_from(FLAGS),
+    pattern=NESTED,
+    texts=st.lists(st.text(LETTERS, max_size=6), max_size=25),
+    allowed=st.none() | st.text(LETTERS, min_size=1, max_size=6),
+    apart=st.text(LETTERS, max_size=2),
+    alphabet=st.sampled_from([EVERY, "".join(sorted(set(LETTERS)))]),
+)
 def test_automata_agree_with_re(
     flags: str, pattern: str, texts: list[str], allowed: str | None, apart: str, alphabet: str
 ) -> None:
@@ -235,12 +294,17 @@ SMALL = {
     "bare": (["a", "b", "ab"], None),
     "replaced": (
         ["a", "##a", ".", "b", "##."],
-        decoders.Sequence([
-            decoders.WordPiece(cleanup=False), decoders.Fuse(), decoders.Replace(" .", "."),
-            decoders.Replace(" a b", "ba"), decoders.Replace("..a", ""),
-        ]),
+        decoders.Sequence(
+            [
+                decoders.WordPiece(cleanup=False),
+                decoders.Fuse(),
+                decoders.Replace(" .", "."),
+                decoders.Replace(" a b", "ba"),
+                decoders.Replace("..a", ""),
+            ]
+        ),
     ),
-}  # fmt: skip
+}
 
 
 def small(kind: str) -> Tokenizer:
@@ -259,14 +323,23 @@ def small(kind: str) -> Tokenizer:
 @pytest.mark.parametrize(
     "rules",
     [
-        {"pattern": "(a|b)(a|é)?b?"}, {"pattern": "a b|ab?| a"}, {"pattern": "[ab]{2,3}| ?é"}, {"allowed_chars": "a "},
-        {"pattern": "[^b]*b", "allowed_chars": "ab"}, {"lexicon": ["ab", "a", "a b"]}, {"lexicon": ["ba", "ab a"]},
-        {"lexicon": ["a", "ab", "é", "abab"], "pattern": "a.*"}, {"lexicon": ["a", "é"], "allowed_chars": "ab "},
-        {"lexicon": ["é", "aé", "éa"]}, {"pattern": r"a\.b?|ba?\.?| b"}, {"lexicon": ["a.", "ab", "aba", "a a"]},
-        {"pattern": "(?:a ?)*ba", "allowed_chars": "ab"}, {"pattern": "a|", "allowed_chars": "a."},
+        {"pattern": "(a|b)(a|é)?b?"},
+        {"pattern": "a b|ab?| a"},
+        {"pattern": "[ab]{2,3}| ?é"},
+        {"allowed_chars": "a "},
+        {"pattern": "[^b]*b", "allowed_chars": "ab"},
+        {"lexicon": ["ab", "a", "a b"]},
+        {"lexicon": ["ba", "ab a"]},
+        {"lexicon": ["a", "ab", "é", "abab"], "pattern": "a.*"},
+        {"lexicon": ["a", "é"], "allowed_chars": "ab "},
+        {"lexicon": ["é", "aé", "éa"]},
+        {"pattern": r"a\.b?|ba?\.?| b"},
+        {"lexicon": ["a.", "ab", "aba", "a a"]},
+        {"pattern": "(?:a ?)*ba", "allowed_chars": "ab"},
+        {"pattern": "a|", "allowed_chars": "a."},
         {"pattern": "[^ ]*"},
     ],
-)  # fmt: skip
+)
 def test_exactly_the_texts_that_keep_to_the_rules(kind: str, rules: dict[str, Any]) -> None:
     """All rows of up to four tokens, tried one by one: what may follow is what can still be completed."""
     tokenizer = small(kind)
@@ -378,22 +451,28 @@ def test_a_text_is_complete_where_it_is_cut() -> None:
         ({}, "no rule"),
         ({"pattern": "(a"}, r"pattern: no regular expression: missing \), .* at character 0"),
         ({"pattern": 3}, "pattern: no regular expression: int"),
-        ({"pattern": "a(?=b)"}, "pattern: lookahead"), ({"pattern": "a(?!b)"}, "negative lookahead"),
+        ({"pattern": "a(?=b)"}, "pattern: lookahead"),
+        ({"pattern": "a(?!b)"}, "negative lookahead"),
         ({"pattern": "(?<=a)b"}, "pattern: lookahead or lookbehind"),
         ({"pattern": r"(a)\1"}, "a back reference"),
-        ({"pattern": r"\bab\b"}, "word boundary"), ({"pattern": "a^b"}, r"\^ inside"),
-        ({"pattern": "(a$)+"}, r"\$ inside"), ({"pattern": "a++b"}, "a possessive"),
+        ({"pattern": r"\bab\b"}, "word boundary"),
+        ({"pattern": "a^b"}, r"\^ inside"),
+        ({"pattern": "(a$)+"}, r"\$ inside"),
+        ({"pattern": "a++b"}, "a possessive"),
         ({"pattern": "(?>a)b"}, "an atomic group"),
         ({"pattern": "é+"}, "pattern: no text that the tokenizer can write"),
         ({"pattern": "b+", "allowed_chars": "a"}, "allowed_chars and pattern: no text"),
-        ({"allowed_chars": ""}, "allowed_chars: no characters"), ({"allowed_chars": "é"}, "allowed_chars: no text"),
-        ({"lexicon": []}, "lexicon: not a list"), ({"lexicon": "abc"}, "lexicon: not a list"),
-        ({"lexicon": ["a", ""]}, "lexicon: .* empty word"), ({"lexicon": ["a", 1]}, "lexicon: not a list"),
+        ({"allowed_chars": ""}, "allowed_chars: no characters"),
+        ({"allowed_chars": "é"}, "allowed_chars: no text"),
+        ({"lexicon": []}, "lexicon: not a list"),
+        ({"lexicon": "abc"}, "lexicon: not a list"),
+        ({"lexicon": ["a", ""]}, "lexicon: .* empty word"),
+        ({"lexicon": ["a", 1]}, "lexicon: not a list"),
         ({"lexicon": ["a", "\ud800"]}, "no text"),
         ({"lexicon": ["a", "é", "aé"]}, "lexicon: 2 of 3 entries cannot be written .* 'é'"),
         ({"lexicon": ["a", "b"], "pattern": "c"}, "pattern and lexicon: no entry"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_said(rules: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         compiled(made("char"), **rules)
@@ -411,11 +490,26 @@ def test_anchors_at_the_ends_change_nothing(pattern: str) -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    ["(a|b)*a(a|b){100}", "(a{1000}){1000}", "(a?){9000}", "a?" * 5000, "x{0,4294967294}", r"\w{1,1000}",
-     "(" * 3000 + ")" * 3000, "a" * 20_000, "((a{0,99}b{0,99}){0,99}c){0,99}", "(((a{99}){99}){99})", ".*a.{20}",
-     "".join(map(chr, range(0x4E00, 0x7400))), "(?i)" + "".join(f"[{chr(i)}é]" for i in range(0x4E00, 0x5500)),
-     "|".join(chr(i) + "a" for i in range(0x4E00, 0x5600)), ".*" + "a" * 9000, "(.?a){2000}", r"(\W\w){3000}"],
-)  # fmt: skip
+    [
+        "(a|b)*a(a|b){100}",
+        "(a{1000}){1000}",
+        "(a?){9000}",
+        "a?" * 5000,
+        "x{0,4294967294}",
+        r"\w{1,1000}",
+        "(" * 3000 + ")" * 3000,
+        "a" * 20_000,
+        "((a{0,99}b{0,99}){0,99}c){0,99}",
+        "(((a{99}){99}){99})",
+        ".*a.{20}",
+        "".join(map(chr, range(0x4E00, 0x7400))),
+        "(?i)" + "".join(f"[{chr(i)}é]" for i in range(0x4E00, 0x5500)),
+        "|".join(chr(i) + "a" for i in range(0x4E00, 0x5600)),
+        ".*" + "a" * 9000,
+        "(.?a){2000}",
+        r"(\W\w){3000}",
+    ],
+)
 def test_bombs_are_limits(pattern: str) -> None:
     began = time.process_time()
     with pytest.raises(ConfigLimitError, match="pattern: "):
@@ -454,11 +548,14 @@ def test_odd_patterns_mean_what_they_mean(pattern: str) -> None:
 @pytest.mark.parametrize(
     "decoder",
     [
-        decoders.BPEDecoder(), decoders.CTC(), decoders.Sequence([decoders.Fuse(), decoders.Strip(" ", 2, 0)]),
-        decoders.Sequence([decoders.Fuse(), decoders.Strip(" ", 0, 1)]), decoders.Replace("a", "b"),
+        decoders.BPEDecoder(),
+        decoders.CTC(),
+        decoders.Sequence([decoders.Fuse(), decoders.Strip(" ", 2, 0)]),
+        decoders.Sequence([decoders.Fuse(), decoders.Strip(" ", 0, 1)]),
+        decoders.Replace("a", "b"),
         decoders.Sequence([decoders.Fuse(), decoders.Replace("a", "b"), decoders.Metaspace()]),
     ],
-)  # fmt: skip
+)
 def test_decoders_that_join_otherwise_are_refused(decoder: Any) -> None:
     tokenizer = bare()
     tokenizer.decoder = decoder

@@ -23,18 +23,30 @@ MASK = torch.tensor([[0, 1], [1, 1], [0, 1], [1, 1]])
 
 
 def naive(
-    made: Any, at: int, prompt: list[int], new: int, alpha: float, k: int, eos: Any = (), least: int = 0,
-    processors: Any = (), near: float = 0.0, count: int = 4,
-) -> Any:  # fmt: skip
+    made: Any,
+    at: int,
+    prompt: list[int],
+    new: int,
+    alpha: float,
+    k: int,
+    eos: Any = (),
+    least: int = 0,
+    processors: Any = (),
+    near: float = 0.0,
+    count: int = 4,
+) -> Any:
     """One text of image ``at`` of ``count``, of ``new`` tokens at most; no example where a choice is as ``near``."""
     by_id = type(made).takes_position is not TextDecoder.takes_position
     written: dict[str, Any] = {"written_from": len(prompt)} if by_id else {}
 
     def read(ids: list[int]) -> tuple[Tensor, Tensor]:
         out = made(
-            torch.tensor([ids]), encoder_hidden_states=images(count)[at : at + 1], output_hidden_states=True,
-            encoder_attention_mask=image_mask(count)[at : at + 1], **written,
-        )  # fmt: skip
+            torch.tensor([ids]),
+            encoder_hidden_states=images(count)[at : at + 1],
+            output_hidden_states=True,
+            encoder_attention_mask=image_mask(count)[at : at + 1],
+            **written,
+        )
         return out.logits[0, -1].double(), out.hidden_states[-1][0].double()
 
     ids = list(prompt)
@@ -78,22 +90,29 @@ def test_as_the_rule_says(family: str, alpha: float, k: int) -> None:
 OPTIONS = st.fixed_dictionaries(
     {"penalty_alpha": st.sampled_from([0.1, 0.6, 0.9, 1.0]), "top_k": st.sampled_from([2, 3, 5, 99])},
     optional={
-        "eos_token_id": st.sampled_from([[5], EOS]), "use_cache": st.booleans(), "output_scores": st.booleans(),
-        "min_new_tokens": st.integers(1, 3), "repetition_penalty": st.sampled_from([0.5, 2.0]),
+        "eos_token_id": st.sampled_from([[5], EOS]),
+        "use_cache": st.booleans(),
+        "output_scores": st.booleans(),
+        "min_new_tokens": st.integers(1, 3),
+        "repetition_penalty": st.sampled_from([0.5, 2.0]),
         "no_repeat_ngram_size": st.integers(1, 3),
         "suppress_tokens": st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=36, unique=True),
     },
-)  # fmt: skip
+)
 
 
 @settings(max_examples=12, deadline=None)
 @given(
-    family=st.sampled_from(list(FAMILIES)), seed=st.integers(0, 2), options=OPTIONS, new=st.integers(3, 5),
+    family=st.sampled_from(list(FAMILIES)),
+    seed=st.integers(0, 2),
+    options=OPTIONS,
+    new=st.integers(3, 5),
     prompts=st.integers(1, 3).flatmap(
-        lambda length: st.lists(st.lists(st.integers(0, VOCABULARY - 1), min_size=length, max_size=length),
-                                min_size=1, max_size=3)
+        lambda length: st.lists(
+            st.lists(st.integers(0, VOCABULARY - 1), min_size=length, max_size=length), min_size=1, max_size=3
+        )
     ),
-)  # fmt: skip
+)
 def test_as_the_rule_says_whatever_the_options(
     family: str, seed: int, options: dict[str, Any], new: int, prompts: list[list[int]]
 ) -> None:
@@ -109,9 +128,17 @@ def test_as_the_rule_says_whatever_the_options(
         for at, ids in enumerate(prompts):
             processors = state_and_request(made, count, prompt=prompt, **options)[1].processors(1)
             wanted = naive(
-                made, at, ids, new, options["penalty_alpha"], options["top_k"], eos, processors=processors, near=1e-4,
+                made,
+                at,
+                ids,
+                new,
+                options["penalty_alpha"],
+                options["top_k"],
+                eos,
+                processors=processors,
+                near=1e-4,
                 count=count,
-            )  # fmt: skip
+            )
             end = len(ids) + (out.lengths or ())[at]
             assert out.sequences[at].tolist() == wanted + [2] * (out.sequences.shape[1] - end)
             alone = write(made, count, at=at, prompt=prompt, **options)
@@ -167,9 +194,11 @@ def test_what_is_told_of_each_step() -> None:
     assert [layer.shape for step in state.hidden_states for layer in step[-1:]] == [(3, 1, 24)] * 6
     with torch.no_grad():
         hidden = decoder("bart")(
-            out.sequences[:, :-1], encoder_hidden_states=images(3), encoder_attention_mask=image_mask(3),
+            out.sequences[:, :-1],
+            encoder_hidden_states=images(3),
+            encoder_attention_mask=image_mask(3),
             output_hidden_states=True,
-        ).hidden_states[-1]  # fmt: skip
+        ).hidden_states[-1]
     assert torch.allclose(torch.cat([step[-1] for step in state.hidden_states], 1), hidden, atol=1e-3)
 
 

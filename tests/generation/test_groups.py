@@ -61,12 +61,16 @@ def _reference(table: torch.Tensor, start: int, options: dict[str, Any]) -> list
     return sorted((text for pool in pools for text in pool), reverse=True)
 
 
-@pytest.mark.parametrize("options", [
-    {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.7},
-    {"num_beams": 3, "num_beam_groups": 3, "diversity_penalty": 5.0},
-    {"num_beams": 6, "num_beam_groups": 2, "diversity_penalty": 1.5, "length_penalty": -0.5},
-    {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.3, "early_stopping": True, "length_penalty": 2.0},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.7},
+        {"num_beams": 3, "num_beam_groups": 3, "diversity_penalty": 5.0},
+        {"num_beams": 6, "num_beam_groups": 2, "diversity_penalty": 1.5, "length_penalty": -0.5},
+        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.3, "early_stopping": True, "length_penalty": 2.0},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("seed", range(4))
 def test_reference(table_state: Any, run: Any, options: dict[str, Any], seed: int) -> None:
     table, options = _tables(seed), {**options, "max_new_tokens": 3 + seed * 2}

@@ -97,14 +97,19 @@ def test_same_as_transformers(case: tuple[Tensor, Tensor], size: int, number: fl
         assert torch.equal(scores, before[1])
 
 
-@pytest.mark.parametrize(("options", "expected"), [
-    ({}, []),
-    ({"do_sample": True}, [TopK(50)]),
-    ({"do_sample": True, "top_k": 0}, []),
-    ({"do_sample": True, "top_k": 1, "top_p": 0.5, "num_beams": 2}, [TopK(3), TopP(0.5, 3)]),
-    ({"do_sample": True, "temperature": 2.0, "no_repeat_ngram_size": 2, "repetition_penalty": 1.5},
-     [RepetitionPenalty(1.5), NoRepeatNgrams(2), Temperature(2.0), TopK(50)]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, []),
+        ({"do_sample": True}, [TopK(50)]),
+        ({"do_sample": True, "top_k": 0}, []),
+        ({"do_sample": True, "top_k": 1, "top_p": 0.5, "num_beams": 2}, [TopK(3), TopP(0.5, 3)]),
+        (
+            {"do_sample": True, "temperature": 2.0, "no_repeat_ngram_size": 2, "repetition_penalty": 1.5},
+            [RepetitionPenalty(1.5), NoRepeatNgrams(2), Temperature(2.0), TopK(50)],
+        ),
+    ],
+)
 def test_built_only_when_set_and_in_order(options: dict[str, Any], expected: list[Any]) -> None:
     made = make_processors(GenerationConfig(**options), TokenIds(eos=(2, 3)), Limits(0, 9), 1, CPU)
     assert made == expected
@@ -119,9 +124,15 @@ def test_min_length_needs_an_end_id() -> None:
 
 def test_order_of_what_forbids_and_forces() -> None:
     options = GenerationConfig(
-        repetition_penalty=1.5, no_repeat_ngram_size=2, bad_words_ids=[[1], [2]], forced_bos_token_id=0,
-        forced_eos_token_id=[3, 4], suppress_tokens=[5], begin_suppress_tokens=[6], do_sample=True,
-    )  # fmt: skip
+        repetition_penalty=1.5,
+        no_repeat_ngram_size=2,
+        bad_words_ids=[[1], [2]],
+        forced_bos_token_id=0,
+        forced_eos_token_id=[3, 4],
+        suppress_tokens=[5],
+        begin_suppress_tokens=[6],
+        do_sample=True,
+    )
     made = make_processors(options, TokenIds(eos=(2,)), Limits(5, 9), 1, CPU)
     kinds = [RepetitionPenalty, NoRepeatNgrams, SequenceBias, MinLength, Forced, Forced, Suppressed, Suppressed, TopK]
     assert [type(each) for each in made] == kinds
@@ -145,18 +156,28 @@ def random_options(pick: random.Random) -> dict[str, Any]:
         return [[pick.randrange(3, VOCAB) for _ in range(pick.randint(1, 3))] for _ in range(count)]
 
     every: dict[str, Any] = {
-        "sequence_bias": [[run, pick.uniform(-9, 9)] for run in runs(6)], "bad_words_ids": [[1], *runs(4)],
-        "repetition_penalty": pick.uniform(0.5, 2), "no_repeat_ngram_size": pick.randint(1, 3),
-        "min_new_tokens": pick.randint(1, 4), "forced_bos_token_id": 5, "forced_eos_token_id": pick.choice([1, [1, 7]]),
-        "remove_invalid_values": True, "exponential_decay_length_penalty": (pick.randint(0, 3), pick.uniform(0.9, 2)),
-        "suppress_tokens": [pick.randrange(8, VOCAB) for _ in range(3)], "begin_suppress_tokens": [3, 9],
+        "sequence_bias": [[run, pick.uniform(-9, 9)] for run in runs(6)],
+        "bad_words_ids": [[1], *runs(4)],
+        "repetition_penalty": pick.uniform(0.5, 2),
+        "no_repeat_ngram_size": pick.randint(1, 3),
+        "min_new_tokens": pick.randint(1, 4),
+        "forced_bos_token_id": 5,
+        "forced_eos_token_id": pick.choice([1, [1, 7]]),
+        "remove_invalid_values": True,
+        "exponential_decay_length_penalty": (pick.randint(0, 3), pick.uniform(0.9, 2)),
+        "suppress_tokens": [pick.randrange(8, VOCAB) for _ in range(3)],
+        "begin_suppress_tokens": [3, 9],
         "renormalize_logits": True,
-    }  # fmt: skip
+    }
     sampling: dict[str, Any] = {
-        "temperature": pick.uniform(0.3, 2), "top_k": pick.choice([0, 1, 5, 99]), "top_p": pick.random(),
-        "min_p": pick.uniform(0, 0.5), "typical_p": pick.uniform(0.1, 1), "epsilon_cutoff": pick.uniform(1e-3, 0.3),
+        "temperature": pick.uniform(0.3, 2),
+        "top_k": pick.choice([0, 1, 5, 99]),
+        "top_p": pick.random(),
+        "min_p": pick.uniform(0, 0.5),
+        "typical_p": pick.uniform(0.1, 1),
+        "epsilon_cutoff": pick.uniform(1e-3, 0.3),
         "eta_cutoff": pick.uniform(1e-3, 0.3),
-    }  # fmt: skip
+    }
     options = {name: value for name, value in every.items() if pick.random() < 0.5}
     if pick.random() < 0.5:
         options |= {"do_sample": True, **{name: value for name, value in sampling.items() if pick.random() < 0.5}}
@@ -181,9 +202,13 @@ def test_all_together_in_transformers_order(vit_bert: Any, seed: int) -> None:
     theirs_config = Theirs(**options, max_length=prompt_length + new_tokens)
     theirs_config._eos_token_tensor = torch.tensor(eos)
     theirs = vit_bert._get_logits_processor(
-        theirs_config, prompt_length, prefix_allowed_tokens_fn=function, logits_processor=LogitsProcessorList(extra),
-        device="cpu", model_kwargs={} if mask is None else {"decoder_attention_mask": mask},
-    )  # fmt: skip
+        theirs_config,
+        prompt_length,
+        prefix_allowed_tokens_fn=function,
+        logits_processor=LogitsProcessorList(extra),
+        device="cpu",
+        model_kwargs={} if mask is None else {"decoder_attention_mask": mask},
+    )
     config = GenerationConfig().with_options(**options, max_new_tokens=new_tokens)
     limits, ids_in_force = config.limits(prompt_length, None), TokenIds(eos=tuple(eos))
     ours = make_processors(

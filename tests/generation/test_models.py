@@ -182,11 +182,21 @@ def test_random_combinations(pair: Any, family: str) -> None:
 
 @pytest.mark.parametrize("family", PLAIN)
 def test_sampling_under_one_seed(pair: Any, family: str) -> None:
-    for seed, options in enumerate((
-        {}, {"temperature": 0.7}, {"top_k": 7}, {"top_p": 0.8, "top_k": 0}, {"min_p": 0.05}, {"typical_p": 0.8},
-        {"epsilon_cutoff": 0.01}, {"eta_cutoff": 0.01}, {"num_return_sequences": 3}, {"num_beams": 3},
-        {"num_beams": 4, "num_return_sequences": 2, "top_p": 0.9, "repetition_penalty": 1.3},
-    )):  # fmt: skip
+    for seed, options in enumerate(
+        (
+            {},
+            {"temperature": 0.7},
+            {"top_k": 7},
+            {"top_p": 0.8, "top_k": 0},
+            {"min_p": 0.05},
+            {"typical_p": 0.8},
+            {"epsilon_cutoff": 0.01},
+            {"eta_cutoff": 0.01},
+            {"num_return_sequences": 3},
+            {"num_beams": 3},
+            {"num_beams": 4, "num_return_sequences": 2, "top_p": 0.9, "repetition_penalty": 1.3},
+        )
+    ):
         options = {**ENDS, "max_new_tokens": 9, "do_sample": True, "output_scores": True, **options}
         model = pair(family)
         torch.manual_seed(seed)
@@ -195,10 +205,17 @@ def test_sampling_under_one_seed(pair: Any, family: str) -> None:
         assert model.ours.generate(model.pixels, **options, seed=seed).tolist() == theirs.tolist(), options
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"decoder_input_ids": PROMPT}, {"num_beams": 3, "num_return_sequences": 2},
-    {"do_sample": True, "num_return_sequences": 2, "seed": 0}, {"use_cache": False},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"decoder_input_ids": PROMPT},
+        {"num_beams": 3, "num_return_sequences": 2},
+        {"do_sample": True, "num_return_sequences": 2, "seed": 0},
+        {"use_cache": False},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("family", PLAIN)
 def test_inner_states(pair: Any, family: str, options: dict[str, Any]) -> None:
     options = {**ENDS, "max_new_tokens": 6, **options}
@@ -261,9 +278,12 @@ def test_padded_prompts_are_as_alone(pair: Any, family: str, beams: int) -> None
     for use_cache in (True, False):
         for kind in (torch.long, torch.bool):
             together = model.ours.generate(
-                model.pixels, decoder_input_ids=padded, decoder_attention_mask=mask.to(kind), use_cache=use_cache,
+                model.pixels,
+                decoder_input_ids=padded,
+                decoder_attention_mask=mask.to(kind),
+                use_cache=use_cache,
                 **options,
-            )  # fmt: skip
+            )
             for i, row in enumerate(rows):
                 with torch.no_grad():
                     alone = model.theirs.generate(
@@ -289,11 +309,20 @@ def test_prompts_that_cannot_be_used(pair: Any) -> None:
         model.generate(pixels, decoder_start_token_id=[1, 2], max_new_tokens=2)
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"num_beams": 3}, {"do_sample": True, "top_k": 0}, {"do_sample": True, "num_beams": 2},
-    {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0}, {"num_beams": 3, "force_words_ids": [[5]]},
-    {"penalty_alpha": 0.6, "top_k": 4}, {"prompt_lookup_num_tokens": 3},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_beams": 3},
+        {"do_sample": True, "top_k": 0},
+        {"do_sample": True, "num_beams": 2},
+        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0},
+        {"num_beams": 3, "force_words_ids": [[5]]},
+        {"penalty_alpha": 0.6, "top_k": 4},
+        {"prompt_lookup_num_tokens": 3},
+    ],
+    ids=str,
+)
 def test_scores_that_processors_make_nan(pair: Any, options: dict[str, Any]) -> None:
     def spoil(input_ids: Tensor, scores: Tensor) -> Tensor:
         scores[:, 3] = torch.nan if input_ids.shape[1] > 2 else 0.0
@@ -308,9 +337,14 @@ def test_scores_that_processors_make_nan(pair: Any, options: dict[str, Any]) -> 
 def test_scores_that_are_all_nan_are_no_text(pair: Any, more: dict[str, Any]) -> None:
     """Infinite scores that are put to the greatest number become so again, and NaN once they are normed."""
     options = {
-        "remove_invalid_values": True, "renormalize_logits": True, "exponential_decay_length_penalty": (0, 1.8),
-        "min_length": 4, "num_beams": 2, "max_new_tokens": 12, "eos_token_id": EOS,
-    }  # fmt: skip
+        "remove_invalid_values": True,
+        "renormalize_logits": True,
+        "exponential_decay_length_penalty": (0, 1.8),
+        "min_length": 4,
+        "num_beams": 2,
+        "max_new_tokens": 12,
+        "eos_token_id": EOS,
+    }
     model = pair("bart")
     with pytest.raises(NonFiniteError, match="NaN after the processors at step [123]"):
         model.ours.generate(model.pixels, **options, **more)

@@ -14,8 +14,11 @@ def test_written_padding_counts(pair: Any, family: str) -> None:
     for seed in range(3):
         model = pair(family, seed)
         for extra in (
-            {}, {"num_beams": 3}, {"decoder_input_ids": torch.tensor([[0, 2, 7]] * 4)}, {"decoder_start_token_id": 2}
-        ):  # fmt: skip
+            {},
+            {"num_beams": 3},
+            {"decoder_input_ids": torch.tensor([[0, 2, 7]] * 4)},
+            {"decoder_start_token_id": 2},
+        ):
             options: dict[str, Any] = {**extra, "max_new_tokens": 10, "sequence_bias": [[[2], 4.0]]}
             ours, theirs = model.generate(options)
             assert ours.sequences.tolist() == theirs.sequences.tolist()

@@ -79,21 +79,25 @@ def test_beams(gpt2: Any, gpt2_state: Any, run: Any, options: dict[str, Any], be
     _same(ours, theirs, options)
 
 
-@pytest.mark.parametrize("options", [
-    {},
-    {"temperature": 0.6},
-    {"temperature": 3.0, "top_k": 0},
-    {"top_k": 5},
-    {"top_p": 0.8, "temperature": 2.0},
-    {"top_p": 0.0},
-    {"top_k": 7, "top_p": 0.9, "temperature": 1.5, "repetition_penalty": 1.3},
-    {"temperature": 2.0, "num_return_sequences": 3},
-    {"temperature": 2.0, "num_beams": 3},
-    {"temperature": 2.0, "num_beams": 4, "num_return_sequences": 2, "top_k": 6, "early_stopping": True},
-    {"temperature": 2.0, "num_beams": 2, "top_p": 0.7},
-    {"temperature": 2.0, "forced_eos_token_id": [5, 11, 17], "suppress_tokens": [*range(6, 20)], "top_p": 0.9},
-    {"temperature": 2.0, "num_beams": 3, "begin_suppress_tokens": [*range(20)], "bad_words_ids": [[22], [30, 31]]},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 0.6},
+        {"temperature": 3.0, "top_k": 0},
+        {"top_k": 5},
+        {"top_p": 0.8, "temperature": 2.0},
+        {"top_p": 0.0},
+        {"top_k": 7, "top_p": 0.9, "temperature": 1.5, "repetition_penalty": 1.3},
+        {"temperature": 2.0, "num_return_sequences": 3},
+        {"temperature": 2.0, "num_beams": 3},
+        {"temperature": 2.0, "num_beams": 4, "num_return_sequences": 2, "top_k": 6, "early_stopping": True},
+        {"temperature": 2.0, "num_beams": 2, "top_p": 0.7},
+        {"temperature": 2.0, "forced_eos_token_id": [5, 11, 17], "suppress_tokens": [*range(6, 20)], "top_p": 0.9},
+        {"temperature": 2.0, "num_beams": 3, "begin_suppress_tokens": [*range(20)], "bad_words_ids": [[22], [30, 31]]},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_sampling(gpt2: Any, gpt2_state: Any, run: Any, options: dict[str, Any], seed: int) -> None:
     options = {**options, "do_sample": True, "max_new_tokens": 12, "eos_token_id": EOS, "pad_token_id": 4}
@@ -170,13 +174,17 @@ def test_cache_and_batch_change_nothing(gpt2: Any, gpt2_state: Any, run: Any, op
         )
 
 
-@pytest.mark.parametrize("options", [
-    {},
-    {"num_beams": 4, "num_return_sequences": 3},
-    {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "num_beams": 3},
-    {"do_sample": True, "temperature": 0.7, "seed": 1},
-    {"do_sample": True, "num_beams": 3, "temperature": 0.7, "seed": 1},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_beams": 4, "num_return_sequences": 3},
+        {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "num_beams": 3},
+        {"do_sample": True, "temperature": 0.7, "seed": 1},
+        {"do_sample": True, "num_beams": 3, "temperature": 0.7, "seed": 1},
+    ],
+    ids=str,
+)
 def test_token_logprobs_are_those_of_the_model(gpt2: Any, gpt2_state: Any, run: Any, options: dict[str, Any]) -> None:
     out = run(gpt2_state(gpt2), PROMPT, **options, eos_token_id=EOS, pad_token_id=4, max_new_tokens=10)
     with torch.no_grad():

@@ -19,8 +19,11 @@ from vedcore.generation.request import Request
 from vedcore.generation.search import search
 
 MODES: list[dict[str, Any]] = [
-    {}, {"do_sample": True, "seed": 0}, {"num_beams": 3}, {"num_beams": 3, "do_sample": True, "seed": 0},
-]  # fmt: skip
+    {},
+    {"do_sample": True, "seed": 0},
+    {"num_beams": 3},
+    {"num_beams": 3, "do_sample": True, "seed": 0},
+]
 
 
 def _table(seed: int, vocab: int, scale: float = 2.0) -> Tensor:
@@ -96,8 +99,17 @@ def test_returned_sequences_of_an_image_stand_together(table_state: Any, run: An
 
 def test_fewer_texts_than_asked_for(table_state: Any, run: Any) -> None:
     """Transformers fills the missing rows with the id -1, which no tokenizer has; here they are padding."""
-    out = run(table_state(_table(2, 9)), torch.tensor([[3]]), vocab=9, max_new_tokens=1, num_beams=4,
-              num_return_sequences=4, do_sample=True, top_k=1, pad_token_id=6)  # fmt: skip
+    out = run(
+        table_state(_table(2, 9)),
+        torch.tensor([[3]]),
+        vocab=9,
+        max_new_tokens=1,
+        num_beams=4,
+        num_return_sequences=4,
+        do_sample=True,
+        top_k=1,
+        pad_token_id=6,
+    )
     assert out.sequences[2:].tolist() == [[3, 6], [3, 6]]
     assert out.sequences_scores[2:].tolist() == [-1e9, -1e9]
     assert out.token_logprobs.isfinite().flatten().tolist() == [True, True, False, False]

@@ -18,8 +18,12 @@ from vedcore.generation.state import DecodingState
 
 EOS = list(range(4, VOCABULARY, 5))  # many, so that rows end at different steps
 ENDS: dict[str, Any] = {
-    "eos_token_id": EOS, "pad_token_id": 2, "max_new_tokens": 24, "min_new_tokens": 2, "repetition_penalty": 1.6,
-}  # fmt: skip
+    "eos_token_id": EOS,
+    "pad_token_id": 2,
+    "max_new_tokens": 24,
+    "min_new_tokens": 2,
+    "repetition_penalty": 1.6,
+}
 
 
 class Calls:
@@ -200,9 +204,14 @@ def test_logits_go_before_the_next_come(options: dict[str, Any], monkeypatch: py
 
 @pytest.mark.parametrize(
     ("options", "last"),
-    [({}, 7), ({"num_beams": 3}, 7), ({"num_return_sequences": 2, "do_sample": True}, 7),
-     ({"penalty_alpha": 0.6, "top_k": 4}, 8), ({"prompt_lookup_num_tokens": 2}, 7)],
-)  # fmt: skip
+    [
+        ({}, 7),
+        ({"num_beams": 3}, 7),
+        ({"num_return_sequences": 2, "do_sample": True}, 7),
+        ({"penalty_alpha": 0.6, "top_k": 4}, 8),
+        ({"prompt_lookup_num_tokens": 2}, 7),
+    ],
+)
 def test_the_cache_has_room_for_what_is_read(
     options: dict[str, Any], last: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

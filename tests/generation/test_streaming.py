@@ -62,8 +62,16 @@ def test_streamers_that_cannot_be_used(table_state: Any, run: Any) -> None:
 def test_beams_stream_what_they_agree_on(gpt2: Any, gpt2_state: Any, run: Any, options: dict[str, Any]) -> None:
     for row in PROMPT:
         recorder = Recorder()
-        out = run(gpt2_state(gpt2), row[None], streamer=recorder, num_beams=3, eos_token_id=[2, 11, 17, 23],
-                  pad_token_id=0, max_new_tokens=12, **options)  # fmt: skip
+        out = run(
+            gpt2_state(gpt2),
+            row[None],
+            streamer=recorder,
+            num_beams=3,
+            eos_token_id=[2, 11, 17, 23],
+            pad_token_id=0,
+            max_new_tokens=12,
+            **options,
+        )
         prompt, *tokens, end = recorder.seen
         assert (prompt, end) == ([row.tolist()], "end")
         assert [token for [token] in tokens] == out.sequences[0, 3 : 3 + out.lengths[0]].tolist()

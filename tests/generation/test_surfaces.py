@@ -26,18 +26,25 @@ from vedcore.processing.tokenizers import encode_text
 
 VIT = {"name": "vit_tiny_patch16_224", "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2}
 BART = {
-    "decoder_layers": 1, "d_model": 16, "decoder_attention_heads": 2, "decoder_ffn_dim": 16,
+    "decoder_layers": 1,
+    "d_model": 16,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 16,
     "max_position_embeddings": 40,
-}  # fmt: skip
+}
 MODELS: dict[str, dict[str, Any]] = {
     "char": {"name": "gpt2", "n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 40},
     "wordpiece": {
-        "name": "roberta", "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2,
-        "intermediate_size": 16, "max_position_embeddings": 42,
+        "name": "roberta",
+        "num_hidden_layers": 1,
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "max_position_embeddings": 42,
     },
     "metaspace": {"name": "bart", **BART},
     "byte": {"name": "trocr", **BART, "use_learned_position_embeddings": False},
-}  # fmt: skip
+}
 """Decoders by the tokenizer that they get."""
 
 
@@ -158,66 +165,117 @@ IDS = st.integers(4, 14)
 SAMPLING = st.fixed_dictionaries(
     {"do_sample": st.just(True), "seed": st.integers(0, 99), "temperature": st.sampled_from([0.7, 3.0])},
     optional={
-        "top_k": st.sampled_from([2, 20]), "top_p": st.just(0.8), "min_p": st.just(0.05), "typical_p": st.just(0.8),
+        "top_k": st.sampled_from([2, 20]),
+        "top_p": st.just(0.8),
+        "min_p": st.just(0.05),
+        "typical_p": st.just(0.8),
         "num_return_sequences": st.integers(1, 3),
     },
-)  # fmt: skip
+)
 BEAMS = st.fixed_dictionaries(
     {"num_beams": st.integers(2, 4)},
     optional={
-        "early_stopping": st.sampled_from([True, "never"]), "length_penalty": st.sampled_from([-1.0, 2.0]),
+        "early_stopping": st.sampled_from([True, "never"]),
+        "length_penalty": st.sampled_from([-1.0, 2.0]),
         "num_return_sequences": st.integers(1, 2),
     },
-)  # fmt: skip
+)
 GUESSES = st.fixed_dictionaries(
     {"prompt_lookup_num_tokens": st.sampled_from([1, 4])}, optional={"max_matching_ngram_size": st.integers(1, 3)}
 )
 WAYS = st.one_of(
-    st.just({}), SAMPLING, BEAMS, GUESSES,
-    st.builds(dict.__or__, SAMPLING, BEAMS), st.builds(dict.__or__, SAMPLING, GUESSES),
+    st.just({}),
+    SAMPLING,
+    BEAMS,
+    GUESSES,
+    st.builds(dict.__or__, SAMPLING, BEAMS),
+    st.builds(dict.__or__, SAMPLING, GUESSES),
     st.sampled_from([2, 4]).map(lambda n: {"num_beams": 4, "num_beam_groups": n, "diversity_penalty": 1.0}),
     st.builds(lambda o, ids: {**o, "force_words_ids": [ids]}, BEAMS, st.lists(IDS, min_size=1, max_size=2)),
     st.builds(lambda a, k: {"penalty_alpha": a, "top_k": k}, st.sampled_from([0.3, 0.8]), st.integers(2, 8)),
-)  # fmt: skip
+)
 RULES = st.sampled_from(
     [{}, {}, {}, {"pattern": "[a-z]+"}, {"pattern": ".*"}, {"allowed_chars": "theca s"}, {"lexicon": ["the", "cat"]}]
 )
 EXTRAS = st.fixed_dictionaries(
     {"max_new_tokens": st.sampled_from([1, 4, 12])},
     optional={
-        "eos_token_id": st.one_of(st.none(), IDS, st.lists(IDS, min_size=2, max_size=6)), "pad_token_id": IDS,
-        "min_new_tokens": st.integers(1, 3), "stop_strings": st.sampled_from([["a"], ["th", "s"], [" "], ["\ufffd"]]),
-        "repetition_stop": st.integers(2, 3), "no_repeat_ngram_size": st.integers(1, 3),
-        "repetition_penalty": st.just(1.4), "suppress_tokens": st.lists(IDS, max_size=3),
-        "forced_bos_token_id": IDS, "forced_eos_token_id": IDS, "decoder_start_token_id": IDS,
+        "eos_token_id": st.one_of(st.none(), IDS, st.lists(IDS, min_size=2, max_size=6)),
+        "pad_token_id": IDS,
+        "min_new_tokens": st.integers(1, 3),
+        "stop_strings": st.sampled_from([["a"], ["th", "s"], [" "], ["\ufffd"]]),
+        "repetition_stop": st.integers(2, 3),
+        "no_repeat_ngram_size": st.integers(1, 3),
+        "repetition_penalty": st.just(1.4),
+        "suppress_tokens": st.lists(IDS, max_size=3),
+        "forced_bos_token_id": IDS,
+        "forced_eos_token_id": IDS,
+        "decoder_start_token_id": IDS,
         "bad_words_ids": st.lists(st.lists(IDS, min_size=1, max_size=2), min_size=1, max_size=2),
-        "output_scores": st.booleans(), "return_dict_in_generate": st.booleans(), "use_cache": st.booleans(),
+        "output_scores": st.booleans(),
+        "return_dict_in_generate": st.booleans(),
+        "use_cache": st.booleans(),
     },
-)  # fmt: skip
+)
 
 
 @settings(max_examples=35, deadline=None)
 @given(
-    name=st.sampled_from(list(MODELS)), count=st.integers(1, 3), prompt=st.sampled_from([None, None, "", "the", "a"]),
-    way=WAYS, rule=RULES, extras=EXTRAS, flags=st.booleans(),
-)  # fmt: skip
+    name=st.sampled_from(list(MODELS)),
+    count=st.integers(1, 3),
+    prompt=st.sampled_from([None, None, "", "the", "a"]),
+    way=WAYS,
+    rule=RULES,
+    extras=EXTRAS,
+    flags=st.booleans(),
+)
 def test_all_surfaces_say_the_same(
-    paths: list[str], name: str, count: int, prompt: str | None, way: dict[str, Any], rule: dict[str, Any],
-    extras: dict[str, Any], flags: bool,
-) -> None:  # fmt: skip
+    paths: list[str],
+    name: str,
+    count: int,
+    prompt: str | None,
+    way: dict[str, Any],
+    rule: dict[str, Any],
+    extras: dict[str, Any],
+    flags: bool,
+) -> None:
     check(name, paths[:count], prompt, {**way, **rule, **extras}, flags)
 
 
 ANY: dict[str, list[Any]] = {
-    "max_new_tokens": [3, 0, 60], "max_length": [6, 1], "min_new_tokens": [1, 4], "min_length": [3], "seed": [3],
-    "do_sample": [False], "temperature": [0.5], "top_k": [5, 1], "top_p": [0.5], "num_beams": [1, 2, 4],
-    "early_stopping": [True], "length_penalty": [0.5], "num_beam_groups": [1, 2, 3], "diversity_penalty": [0.0, 0.5],
-    "force_words_ids": [[[5]], []], "penalty_alpha": [0.0, 0.6], "num_return_sequences": [1, 3],
-    "prompt_lookup_num_tokens": [3], "max_matching_ngram_size": [3], "eos_token_id": [5, [], 10**6],
-    "pattern": ["a+", "("], "allowed_chars": ["ab"], "lexicon": [["a"]], "stop_strings": ["a", ""],
-    "repetition_stop": [0, 1, 2], "forced_bos_token_id": [5], "forced_eos_token_id": [5], "suppress_tokens": [[5]],
-    "decoder_start_token_id": [4, [4, 5]], "output_attentions": [True], "num_beam": [2], "repetition_penalty": [0.0],
-}  # fmt: skip
+    "max_new_tokens": [3, 0, 60],
+    "max_length": [6, 1],
+    "min_new_tokens": [1, 4],
+    "min_length": [3],
+    "seed": [3],
+    "do_sample": [False],
+    "temperature": [0.5],
+    "top_k": [5, 1],
+    "top_p": [0.5],
+    "num_beams": [1, 2, 4],
+    "early_stopping": [True],
+    "length_penalty": [0.5],
+    "num_beam_groups": [1, 2, 3],
+    "diversity_penalty": [0.0, 0.5],
+    "force_words_ids": [[[5]], []],
+    "penalty_alpha": [0.0, 0.6],
+    "num_return_sequences": [1, 3],
+    "prompt_lookup_num_tokens": [3],
+    "max_matching_ngram_size": [3],
+    "eos_token_id": [5, [], 10**6],
+    "pattern": ["a+", "("],
+    "allowed_chars": ["ab"],
+    "lexicon": [["a"]],
+    "stop_strings": ["a", ""],
+    "repetition_stop": [0, 1, 2],
+    "forced_bos_token_id": [5],
+    "forced_eos_token_id": [5],
+    "suppress_tokens": [[5]],
+    "decoder_start_token_id": [4, [4, 5]],
+    "output_attentions": [True],
+    "num_beam": [2],
+    "repetition_penalty": [0.0],
+}
 CHAOS = st.lists(st.sampled_from(list(ANY)), min_size=2, max_size=4, unique=True).flatmap(
     lambda names: st.fixed_dictionaries({name: st.sampled_from(ANY[name]) for name in names})
 )

@@ -37,13 +37,17 @@ def metaspace() -> tokenizers.Tokenizer:
 
 
 TOKENIZERS: dict[str, Any] = {
-    "char": lambda: "char", "byte": lambda: "byte", "wordpiece": wordpiece, "metaspace": metaspace
-}  # fmt: skip
+    "char": lambda: "char",
+    "byte": lambda: "byte",
+    "wordpiece": wordpiece,
+    "metaspace": metaspace,
+}
 
 
 PARTS = (
-    {"name": "vit_tiny_patch16_224", "num_hidden_layers": 1}, {"name": "gpt2", "n_layer": 1, "n_embd": 16, "n_head": 2}
-)  # fmt: skip
+    {"name": "vit_tiny_patch16_224", "num_hidden_layers": 1},
+    {"name": "gpt2", "n_layer": 1, "n_embd": 16, "n_head": 2},
+)
 
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
@@ -55,9 +59,11 @@ def model(request: pytest.FixtureRequest) -> Any:
 IMAGE = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("options", [
-    {"do_sample": True}, {"do_sample": True, "prompt": ""}, {"do_sample": True, "num_beams": 3}, {}, {"num_beams": 3},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [{"do_sample": True}, {"do_sample": True, "prompt": ""}, {"do_sample": True, "num_beams": 3}, {}, {"num_beams": 3}],
+    ids=str,
+)
 def test_pieces_make_up_the_text(model: Any, options: dict[str, Any]) -> None:
     several = False
     for seed in range(12):
@@ -170,8 +176,9 @@ def test_the_clock(pair: Any) -> None:
 
 def test_criteria_of_the_users_own(pair: Any) -> None:
     model, pixels = pair("gpt2").ours, pair("gpt2").pixels
-    out = model.generate(pixels, max_new_tokens=9, stopping_criteria=lambda ids, _: ids.shape[1] > 4,
-                         return_dict_in_generate=True)  # fmt: skip
+    out = model.generate(
+        pixels, max_new_tokens=9, stopping_criteria=lambda ids, _: ids.shape[1] > 4, return_dict_in_generate=True
+    )
     assert out.sequences.shape == (4, 5)
     assert out.finish_reasons == ("criteria",) * 4
     with pytest.raises(UsageError, match=r"stopping_criteria: a criterion gave something of shape \(2,\) for 4 rows"):
@@ -201,9 +208,13 @@ def test_a_function_that_allows_tokens_knows_the_image(pair: Any, batch_size: in
     texts = ["12", "34", "cat", "0"]
     ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
     found = model.generate_text(
-        images, batch_size=batch_size, eos_token_id=1, pad_token_id=2, max_new_tokens=8,
+        images,
+        batch_size=batch_size,
+        eos_token_id=1,
+        pad_token_id=2,
+        max_new_tokens=8,
         prefix_allowed_tokens_fn=lambda image, row: [*ids[image], *[1] * 9][len(row) - 1 :][:1],
-    )  # fmt: skip
+    )
     assert [result.text for result in found] == texts
     with pytest.raises(GenerationError, match="for image 3 after 1 tokens"):
         model.generate_text(

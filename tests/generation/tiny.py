@@ -20,19 +20,31 @@ from vedcore_decoders.gpt2 import GPT2Decoder
 
 VOCABULARY, POSITIONS, WIDTH = 40, 48, 24
 _BERT = {
-    "vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 3,
-    "intermediate_size": 40, "max_position_embeddings": POSITIONS,
-}  # fmt: skip
+    "vocab_size": VOCABULARY,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "max_position_embeddings": POSITIONS,
+}
 _BART = {
-    "vocab_size": VOCABULARY, "d_model": WIDTH, "decoder_layers": 2, "decoder_attention_heads": 3,
-    "decoder_ffn_dim": 40, "max_position_embeddings": POSITIONS,
-}  # fmt: skip
+    "vocab_size": VOCABULARY,
+    "d_model": WIDTH,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 3,
+    "decoder_ffn_dim": 40,
+    "max_position_embeddings": POSITIONS,
+}
 _GPT2 = {"vocab_size": VOCABULARY, "n_embd": WIDTH, "n_layer": 2, "n_head": 3, "n_positions": POSITIONS}
 FAMILIES: dict[str, dict[str, Any]] = {
     "bert": _BERT,
     "roberta": {**_BERT, "max_position_embeddings": POSITIONS + 2},
     "distilbert": {
-        "vocab_size": VOCABULARY, "dim": WIDTH, "n_layers": 2, "n_heads": 3, "hidden_dim": 40,
+        "vocab_size": VOCABULARY,
+        "dim": WIDTH,
+        "n_layers": 2,
+        "n_heads": 3,
+        "hidden_dim": 40,
         "max_position_embeddings": POSITIONS,
     },
     "gpt2": {**_GPT2, "bos_token_id": 1, "eos_token_id": 2},
@@ -40,7 +52,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mbart": _BART,
     "trocr": {**_BART, "use_learned_position_embeddings": False},
     "whole": {**_GPT2, "bos_token_id": 1, "eos_token_id": 2},
-}  # fmt: skip
+}
 """Settings by family; ``whole`` overrides `TextDecoder.forward` and knows one length for all rows."""
 
 
@@ -80,9 +92,17 @@ def image_mask(count: int) -> Tensor:
 
 
 def state_and_request(
-    made: TextDecoder, count: int = 1, *, at: int | None = None, seed: int = 0, prompt: Tensor | None = None,
-    mask: Tensor | None = None, use_cache: bool = True, fields: dict[str, Any] | None = None, **options: Any,
-) -> tuple[DecodingState, Request]:  # fmt: skip
+    made: TextDecoder,
+    count: int = 1,
+    *,
+    at: int | None = None,
+    seed: int = 0,
+    prompt: Tensor | None = None,
+    mask: Tensor | None = None,
+    use_cache: bool = True,
+    fields: dict[str, Any] | None = None,
+    **options: Any,
+) -> tuple[DecodingState, Request]:
     """A fresh state over ``count`` images, or over number ``at`` of them alone, and what is asked of it."""
     states, shown = images(count, seed), image_mask(count)
     prompt = torch.full((count, 1), 3) if prompt is None else prompt

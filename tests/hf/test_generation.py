@@ -63,10 +63,14 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "trocr": lambda: t.TrOCRConfig(vocab_size=VOCAB, max_position_embeddings=POSITIONS, **width),
         "mbart": lambda: t.MBartConfig(vocab_size=VOCAB, max_position_embeddings=POSITIONS, **width),
         "bert": lambda: t.BertConfig(
-            vocab_size=VOCAB, hidden_size=24, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32,
+            vocab_size=VOCAB,
+            hidden_size=24,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            intermediate_size=32,
             max_position_embeddings=POSITIONS,
         ),
-    }[request.param]()  # fmt: skip
+    }[request.param]()
     encoder = t.ViTConfig(
         hidden_size=24, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32, image_size=16, patch_size=8
     )
@@ -136,14 +140,34 @@ def same(folder: Path, **options: Any) -> tuple[TokenIds, GenerationConfig]:
 
 
 OLD = {  # what 4.x wrote into every section, whether set or not
-    "bad_words_ids": None, "begin_suppress_tokens": None, "diversity_penalty": 0.0, "do_sample": False,
-    "early_stopping": False, "encoder_no_repeat_ngram_size": 0, "exponential_decay_length_penalty": None,
-    "forced_bos_token_id": None, "forced_eos_token_id": None, "length_penalty": 1.0, "max_length": 20, "min_length": 0,
-    "no_repeat_ngram_size": 0, "num_beam_groups": 1, "num_beams": 1, "num_return_sequences": 1, "output_scores": False,
-    "remove_invalid_values": False, "repetition_penalty": 1.0, "return_dict_in_generate": False, "sep_token_id": None,
-    "suppress_tokens": None, "task_specific_params": None, "temperature": 1.0, "top_k": 50, "top_p": 1.0,
+    "bad_words_ids": None,
+    "begin_suppress_tokens": None,
+    "diversity_penalty": 0.0,
+    "do_sample": False,
+    "early_stopping": False,
+    "encoder_no_repeat_ngram_size": 0,
+    "exponential_decay_length_penalty": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "length_penalty": 1.0,
+    "max_length": 20,
+    "min_length": 0,
+    "no_repeat_ngram_size": 0,
+    "num_beam_groups": 1,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "output_scores": False,
+    "remove_invalid_values": False,
+    "repetition_penalty": 1.0,
+    "return_dict_in_generate": False,
+    "sep_token_id": None,
+    "suppress_tokens": None,
+    "task_specific_params": None,
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
     "typical_p": 1.0,
-}  # fmt: skip
+}
 IDS = {"decoder_start_token_id": 3, "pad_token_id": 4, "eos_token_id": [2, 11, 17, 23, 31]}
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -220,8 +244,12 @@ def test_ids_from_everywhere(folder: Path, seed: int) -> None:
 
     def some() -> dict[str, Any]:
         eos = draw.choice([None, 2, [2, 11], [5, 17, 23]])
-        found = {"eos_token_id": eos, "pad_token_id": draw.choice([None, 0, 4]), "bos_token_id": draw.choice([None, 6]),
-                 "decoder_start_token_id": draw.choice([None, 3, 0])}  # fmt: skip
+        found = {
+            "eos_token_id": eos,
+            "pad_token_id": draw.choice([None, 0, 4]),
+            "bos_token_id": draw.choice([None, 6]),
+            "decoder_start_token_id": draw.choice([None, 3, 0]),
+        }
         return {name: value for name, value in found.items() if value is not None or draw.random() < 0.5}
 
     edit(folder / CONFIG, some())
@@ -257,10 +285,20 @@ def test_lengths(folder: Path) -> None:
 
 
 def test_options_that_we_do_not_have(folder: Path) -> None:
-    edit(folder / GENERATION, {
-        "dola_layers": "low", "token_healing": True, "top_h": 0.5, "lang_to_id": {"a": 1}, "constraints": [],
-        "guidance_scale": 1.0, "use_cache": True, "output_attentions": True, "cache_implementation": "static",
-    })  # fmt: skip
+    edit(
+        folder / GENERATION,
+        {
+            "dola_layers": "low",
+            "token_healing": True,
+            "top_h": 0.5,
+            "lang_to_id": {"a": 1},
+            "constraints": [],
+            "guidance_scale": 1.0,
+            "use_cache": True,
+            "output_attentions": True,
+            "cache_implementation": "static",
+        },
+    )
     with pytest.warns(UserWarning, match="generates without them") as caught:
         read(folder)
     assert len(caught) == 1
@@ -277,31 +315,35 @@ def test_options_that_we_do_not_have(folder: Path) -> None:
         read(folder)
 
 
-@pytest.mark.parametrize(("change", "kind", "field"), [
-    ({"max_length": 10**9}, ConfigLimitError, "max_length"),
-    ({"num_beams": 10**6}, ConfigLimitError, "num_beams"),
-    ({"max_new_tokens": 10**30}, ConfigLimitError, "max_new_tokens"),
-    ({"max_length": "20"}, ConfigSchemaError, "max_length"),
-    ({"max_length": -1}, ConfigSchemaError, "max_length"),
-    ({"num_beams": 2.5}, ConfigSchemaError, "num_beams"),
-    ({"num_beams": [1]}, ConfigSchemaError, "num_beams"),
-    ({"do_sample": "yes"}, ConfigSchemaError, "do_sample"),
-    ({"min_length": {}, "max_length": 4}, ConfigSchemaError, "min_length"),
-    ({"eos_token_id": "2"}, ConfigSchemaError, "eos_token_id"),
-    ({"eos_token_id": [2, None]}, ConfigSchemaError, "eos_token_id"),
-    ({"pad_token_id": -1}, ConfigSchemaError, "pad_token_id"),
-    ({"bos_token_id": 2**70}, ConfigSchemaError, "bos_token_id"),
-    ({"bad_words_ids": [[2, -3]]}, ConfigSchemaError, "bad_words_ids"),
-    ({"suppress_tokens": 3}, ConfigSchemaError, "suppress_tokens"),
-    ({"do_sample": True, "temperature": 0}, ConfigSchemaError, "temperature"),
-    ({"sequence_bias": {"1": 3.0}}, ConfigSchemaError, "sequence_bias"),
-    ({"exponential_decay_length_penalty": [1]}, ConfigSchemaError, "exponential_decay_length_penalty"),
-    ({"do_sample": True, "min_p": 2.0}, ConfigSchemaError, "min_p"),
-    ({"force_words_ids": [[1]]}, UsageError, "force_words_ids"),
-    ({"num_beams": 4, "num_beam_groups": 3, "diversity_penalty": 1.0}, UsageError, "num_beam_groups"),
-    ({"num_return_sequences": 4}, UsageError, "num_return_sequences"),
-    ({"num_beams": 2, "num_return_sequences": 4}, UsageError, "num_return_sequences"),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "kind", "field"),
+    [
+        ({"max_length": 10**9}, ConfigLimitError, "max_length"),
+        ({"num_beams": 10**6}, ConfigLimitError, "num_beams"),
+        ({"max_new_tokens": 10**30}, ConfigLimitError, "max_new_tokens"),
+        ({"max_length": "20"}, ConfigSchemaError, "max_length"),
+        ({"max_length": -1}, ConfigSchemaError, "max_length"),
+        ({"num_beams": 2.5}, ConfigSchemaError, "num_beams"),
+        ({"num_beams": [1]}, ConfigSchemaError, "num_beams"),
+        ({"do_sample": "yes"}, ConfigSchemaError, "do_sample"),
+        ({"min_length": {}, "max_length": 4}, ConfigSchemaError, "min_length"),
+        ({"eos_token_id": "2"}, ConfigSchemaError, "eos_token_id"),
+        ({"eos_token_id": [2, None]}, ConfigSchemaError, "eos_token_id"),
+        ({"pad_token_id": -1}, ConfigSchemaError, "pad_token_id"),
+        ({"bos_token_id": 2**70}, ConfigSchemaError, "bos_token_id"),
+        ({"bad_words_ids": [[2, -3]]}, ConfigSchemaError, "bad_words_ids"),
+        ({"suppress_tokens": 3}, ConfigSchemaError, "suppress_tokens"),
+        ({"do_sample": True, "temperature": 0}, ConfigSchemaError, "temperature"),
+        ({"sequence_bias": {"1": 3.0}}, ConfigSchemaError, "sequence_bias"),
+        ({"exponential_decay_length_penalty": [1]}, ConfigSchemaError, "exponential_decay_length_penalty"),
+        ({"do_sample": True, "min_p": 2.0}, ConfigSchemaError, "min_p"),
+        ({"force_words_ids": [[1]]}, UsageError, "force_words_ids"),
+        ({"num_beams": 4, "num_beam_groups": 3, "diversity_penalty": 1.0}, UsageError, "num_beam_groups"),
+        ({"num_return_sequences": 4}, UsageError, "num_return_sequences"),
+        ({"num_beams": 2, "num_return_sequences": 4}, UsageError, "num_return_sequences"),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("where", ["file", "top", "decoder"])
 def test_bad_values(change: dict[str, Any], kind: type[ConfigError], field: str, where: str) -> None:
     file = change if where == "file" else None
@@ -328,15 +370,27 @@ WRITTEN: list[dict[str, Any]] = [
     {"do_sample": True, "top_k": 0, "top_p": 0.8, "temperature": 2.0},
     {"do_sample": True},
     {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "min_length": 6},
-    {"bad_words_ids": [[5], [6, 7]], "suppress_tokens": [8], "begin_suppress_tokens": [9, 30], "max_length": 9,
-     "forced_bos_token_id": 0, "forced_eos_token_id": [2, 7]},
+    {
+        "bad_words_ids": [[5], [6, 7]],
+        "suppress_tokens": [8],
+        "begin_suppress_tokens": [9, 30],
+        "max_length": 9,
+        "forced_bos_token_id": 0,
+        "forced_eos_token_id": [2, 7],
+    },
     {"eos_token_id": (), "max_length": 12},
     {"eos_token_id": 11, "pad_token_id": 0, "decoder_start_token_id": 7},
     {"use_cache": False, "return_dict_in_generate": True},
-    {"sequence_bias": {(5,): -3, (6, 7): 4.0}, "exponential_decay_length_penalty": (2, 1.3), "num_beams": 2,
-     "remove_invalid_values": True, "renormalize_logits": True, "max_length": 12},
+    {
+        "sequence_bias": {(5,): -3, (6, 7): 4.0},
+        "exponential_decay_length_penalty": (2, 1.3),
+        "num_beams": 2,
+        "remove_invalid_values": True,
+        "renormalize_logits": True,
+        "max_length": 12,
+    },
     {"do_sample": True, "top_k": 0, "min_p": 0.05, "typical_p": 0.9, "epsilon_cutoff": 0.01, "eta_cutoff": 0.02},
-]  # fmt: skip
+]
 ALL = TokenIds(start=3, eos=(2, 11, 17), pad=4)
 FEWER = [TokenIds(start=0, eos=(2,)), TokenIds(start=1), TokenIds(start=1, pad=0)]
 
@@ -369,24 +423,38 @@ def test_written_without_positions_and_seed() -> None:
     with pytest.warns(UserWarning, match="seed=4"):
         theirs = write_generation(GenerationConfig(do_sample=True, seed=4), TokenIds(start=1, eos=(2,)))
     assert theirs == {
-        "do_sample": True, "max_new_tokens": 1024, "decoder_start_token_id": 1, "eos_token_id": 2, "pad_token_id": 2
-    }  # fmt: skip
+        "do_sample": True,
+        "max_new_tokens": 1024,
+        "decoder_start_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 2,
+    }
     assert write_ids(TokenIds(start=0, eos=(2, 3), pad=0)) == {
-        "decoder_start_token_id": 0, "eos_token_id": [2, 3], "pad_token_id": 0
-    }  # fmt: skip
+        "decoder_start_token_id": 0,
+        "eos_token_id": [2, 3],
+        "pad_token_id": 0,
+    }
     assert write_ids(TokenIds()) == {}
 
 
-@pytest.mark.parametrize("options", [
-    {"penalty_alpha": 0.6},
-    {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
-    {"num_beams": 4, "force_words_ids": [[1, 2], [[3], [4, 5]]]},
-    {"prompt_lookup_num_tokens": 4, "max_matching_ngram_size": 3},
-    {"num_assistant_tokens": 4, "num_assistant_tokens_schedule": "heuristic", "assistant_confidence_threshold": 0.0},
-    {"max_time": 2.5, "stop_strings": ["a", "b"]},
-    {"decoder_start_token_id": [1, 2]},
-    {"sequence_bias": {(1, 2): 3.0}, "exponential_decay_length_penalty": (2, 1.5), "remove_invalid_values": True},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"penalty_alpha": 0.6},
+        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
+        {"num_beams": 4, "force_words_ids": [[1, 2], [[3], [4, 5]]]},
+        {"prompt_lookup_num_tokens": 4, "max_matching_ngram_size": 3},
+        {
+            "num_assistant_tokens": 4,
+            "num_assistant_tokens_schedule": "heuristic",
+            "assistant_confidence_threshold": 0.0,
+        },
+        {"max_time": 2.5, "stop_strings": ["a", "b"]},
+        {"decoder_start_token_id": [1, 2]},
+        {"sequence_bias": {(1, 2): 3.0}, "exponential_decay_length_penalty": (2, 1.5), "remove_invalid_values": True},
+    ],
+    ids=str,
+)
 def test_there_and_back(options: dict[str, Any], tmp_path: Path) -> None:
     """Options that need a caller, another library or a clock: saved by theirs, too, as they were."""
     from transformers import GenerationConfig as Theirs

@@ -110,9 +110,7 @@ def test_torchvision_is_a_level_away(kind: str, resample: int) -> None:
 # -- every option ----------------------------------------------------------------------------------------------------
 
 side = st.integers(1, 40)
-sizes = st.one_of(
-    side, st.tuples(side, side).map(list), st.fixed_dictionaries({"height": side, "width": side}),
-)  # fmt: skip
+sizes = st.one_of(side, st.tuples(side, side).map(list), st.fixed_dictionaries({"height": side, "width": side}))
 numbers = st.floats(0.1, 0.9)
 common = {
     "resample": st.integers(0, 5),
@@ -129,9 +127,11 @@ cropping = {
     "crop_size": st.one_of(side, st.fixed_dictionaries({"height": side, "width": side})),
 }
 documents = {
-    "do_thumbnail": st.booleans(), "do_align_long_axis": st.booleans(), "do_pad": st.booleans(),
+    "do_thumbnail": st.booleans(),
+    "do_align_long_axis": st.booleans(),
+    "do_pad": st.booleans(),
     "do_crop_margin": st.booleans(),
-}  # fmt: skip
+}
 
 
 @st.composite
@@ -150,9 +150,12 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
 
 
 pictures = st.builds(
-    picture, st.sampled_from(["photo", "text", "RGB", "L", "RGBA"]), st.integers(1, 90), st.integers(1, 90),
+    picture,
+    st.sampled_from(["photo", "text", "RGB", "L", "RGBA"]),
+    st.integers(1, 90),
+    st.integers(1, 90),
     st.integers(0, 1000),
-)  # fmt: skip
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -236,16 +239,32 @@ def test_names_of_every_era(name: str, field: str) -> None:
 
 
 def test_first_files() -> None:
-    trocr = read({
-        "do_normalize": True, "do_resize": True, "feature_extractor_type": "ViTFeatureExtractor",
-        "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "resample": 2, "size": 384,
-    })  # fmt: skip
+    trocr = read(
+        {
+            "do_normalize": True,
+            "do_resize": True,
+            "feature_extractor_type": "ViTFeatureExtractor",
+            "image_mean": [0.5, 0.5, 0.5],
+            "image_std": [0.5, 0.5, 0.5],
+            "resample": 2,
+            "size": 384,
+        }
+    )
     assert trocr == Preprocessing(image_size=(384, 384), interpolation="bilinear")
-    donut = read({
-        "align_long_axis": True, "do_normalize": True, "do_pad": True, "do_resize": True, "do_thumbnail": True,
-        "feature_extractor_type": "DonutFeatureExtractor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
-        "resample": 2, "size": [1920, 2560],
-    })  # fmt: skip
+    donut = read(
+        {
+            "align_long_axis": True,
+            "do_normalize": True,
+            "do_pad": True,
+            "do_resize": True,
+            "do_thumbnail": True,
+            "feature_extractor_type": "DonutFeatureExtractor",
+            "image_mean": [0.5] * 3,
+            "image_std": [0.5] * 3,
+            "resample": 2,
+            "size": [1920, 2560],
+        }
+    )
     assert donut.image_size == (2560, 1920)
     assert donut.do_align_long_axis
     assert donut.resize_mode == "shortest_edge"
@@ -274,23 +293,45 @@ def test_unknown_keys_are_one_warning() -> None:
 @pytest.mark.parametrize(
     ("data", "field"),
     [
-        ({"size": 0}, "size"), ({"size": -3}, "size"), ({"size": "224"}, "size"), ({"size": True}, "size"),
-        ({"size": 224.0}, "size"), ({"size": []}, "size"), ({"size": [224]}, "size"), ({"size": [0, 4]}, "size"),
-        ({"size": {}}, "size"), ({"size": {"height": 4}}, "size"), ({"size": {"height": 0, "width": 4}}, "size"),
-        ({"size": {"longest_edge": 4}}, "size"), ({"size": {"shortest_edge": 4, "longest_edge": 8}}, "size"),
-        ({"size": {"max_height": 4, "max_width": 8}}, "size"), ({"size": {"shortest_edge": 0}}, "size"),
-        ({"image_std": [0, 1, 1]}, "image_std"), ({"image_std": 0}, "image_std"), ({"image_std": [1, 1]}, "image_std"),
-        ({"image_std": [1, 1, -1]}, "image_std"), ({"image_std": [1e-40, 1, 1]}, "image_std"),
-        ({"image_mean": [1e300, 0, 0]}, "image_std"), ({"image_mean": ["a", 0, 0]}, "image_mean"),
-        ({"image_mean": [float("nan"), 0, 0]}, "image_mean"), ({"image_mean": 10**400}, "image_mean"),
-        ({"rescale_factor": 0}, "rescale_factor"), ({"rescale_factor": "1/255"}, "rescale_factor"),
+        ({"size": 0}, "size"),
+        ({"size": -3}, "size"),
+        ({"size": "224"}, "size"),
+        ({"size": True}, "size"),
+        ({"size": 224.0}, "size"),
+        ({"size": []}, "size"),
+        ({"size": [224]}, "size"),
+        ({"size": [0, 4]}, "size"),
+        ({"size": {}}, "size"),
+        ({"size": {"height": 4}}, "size"),
+        ({"size": {"height": 0, "width": 4}}, "size"),
+        ({"size": {"longest_edge": 4}}, "size"),
+        ({"size": {"shortest_edge": 4, "longest_edge": 8}}, "size"),
+        ({"size": {"max_height": 4, "max_width": 8}}, "size"),
+        ({"size": {"shortest_edge": 0}}, "size"),
+        ({"image_std": [0, 1, 1]}, "image_std"),
+        ({"image_std": 0}, "image_std"),
+        ({"image_std": [1, 1]}, "image_std"),
+        ({"image_std": [1, 1, -1]}, "image_std"),
+        ({"image_std": [1e-40, 1, 1]}, "image_std"),
+        ({"image_mean": [1e300, 0, 0]}, "image_std"),
+        ({"image_mean": ["a", 0, 0]}, "image_mean"),
+        ({"image_mean": [float("nan"), 0, 0]}, "image_mean"),
+        ({"image_mean": 10**400}, "image_mean"),
+        ({"rescale_factor": 0}, "rescale_factor"),
+        ({"rescale_factor": "1/255"}, "rescale_factor"),
         ({"rescale_factor": -1}, "rescale_factor"),
         ({"rescale_factor": 1e300, "do_normalize": False}, "rescale_factor"),
         ({"rescale_factor": float("inf")}, "rescale_factor"),
-        ({"resample": 6}, "resample"), ({"resample": -1}, "resample"), ({"resample": "bicubic"}, "resample"),
-        ({"resample": True}, "resample"), ({"do_resize": "yes"}, "do_resize"), ({"do_resize": 1}, "do_resize"),
-        ({"do_center_crop": True}, "crop_size"), ({"do_center_crop": True, "crop_size": 0}, "crop_size"),
-        ({"do_center_crop": True, "crop_size": {"shortest_edge": 4}}, "crop_size"), ({"do_pad": True}, "do_pad"),
+        ({"resample": 6}, "resample"),
+        ({"resample": -1}, "resample"),
+        ({"resample": "bicubic"}, "resample"),
+        ({"resample": True}, "resample"),
+        ({"do_resize": "yes"}, "do_resize"),
+        ({"do_resize": 1}, "do_resize"),
+        ({"do_center_crop": True}, "crop_size"),
+        ({"do_center_crop": True, "crop_size": 0}, "crop_size"),
+        ({"do_center_crop": True, "crop_size": {"shortest_edge": 4}}, "crop_size"),
+        ({"do_pad": True}, "do_pad"),
         ({"image_processor_type": "ViltImageProcessor"}, "image_processor_type"),
         ({"image_processor_type": "ViT"}, "image_processor_type"),
         ({"image_processor_type": 3}, "image_processor_type"),
@@ -300,7 +341,7 @@ def test_unknown_keys_are_one_warning() -> None:
         ({"image_processor_type": "DonutImageProcessor", "do_thumbnail": 1}, "do_thumbnail"),
     ],
     ids=lambda value: str(value)[:60],
-)  # fmt: skip
+)
 def test_bad_settings_are_named(data: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigSchemaError, match=f"^preprocessor_config.json: {field}: .*; ") as caught:
         read({"image_processor_type": "ViTImageProcessor", **data})

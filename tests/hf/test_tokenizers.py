@@ -25,20 +25,35 @@ from vedcore.hf.tokenizers import TOKENIZER_FILES, read_tokenizer, write_tokeniz
 from vedcore.processing.tokenizers import decode_ids, encode_text, make_tokenizer
 
 CORPUS = [
-    "The quick brown fox jumps over the lazy dog.", "Total: 12.50 EUR, VAT 20 % (incl.)",
+    "The quick brown fox jumps over the lazy dog.",
+    "Total: 12.50 EUR, VAT 20 % (incl.)",
     "don't we're I'm he's they've",
-    "naïve café Élan Ångström ﬁne", "日本語のテキスト 中文字符", "Привет мир", "hello  world\nnew line\ttab",
+    "naïve café Élan Ångström ﬁne",
+    "日本語のテキスト 中文字符",
+    "Привет мир",
+    "hello  world\nnew line\ttab",
     "🙂🎉 emoji",
     "a b c d e f g h i j k l m n o p q r s t u v w x y z",
     "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z 0123456789",
-] * 3  # fmt: skip
+] * 3
 TEXTS = [
-    "", " ", "Hello, world!", "  leading and trailing  ", "new\nline\r\n\ttab", "Crème BRÛLÉE, naïve ﬁance",
+    "",
+    " ",
+    "Hello, world!",
+    "  leading and trailing  ",
+    "new\nline\r\n\ttab",
+    "Crème BRÛLÉE, naïve ﬁance",
     "日本語 and 中文",
-    "🙂👩‍👩‍👧 ok", "unknown \u0e01\u0e02 \x00 \ufffd", "a </s> b <s>c [SEP] d<mask> e <mask>f", "don't . we 're , ok ?",
+    "🙂👩‍👩‍👧 ok",
+    "unknown \u0e01\u0e02 \x00 \ufffd",
+    "a </s> b <s>c [SEP] d<mask> e <mask>f",
+    "don't . we 're , ok ?",
     "ＦＵＬＬ　ｗｉｄｔｈ",
-    "en_XX ar_AR", "x" * 120, "…–—“”", "e\u0301a\u0300",
-]  # fmt: skip
+    "en_XX ar_AR",
+    "x" * 120,
+    "…–—“”",
+    "e\u0301a\u0300",
+]
 any_text = st.text(
     st.one_of(st.sampled_from(" \n\t.,'?!<>/s[]éÅ日本🙂\u200d\u0301▁"), st.characters(exclude_categories=["Cs"])),
     max_size=30,
@@ -50,9 +65,11 @@ def byte_bpe(*special: str) -> dict[str, bytes]:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=list(special), show_progress=False,
+        vocab_size=400,
+        special_tokens=list(special),
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator(CORPUS, trainer)
     model = json.loads(tokenizer.to_str())["model"]
     merges = "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in model["merges"])
@@ -75,9 +92,16 @@ def wordpiece() -> dict[str, bytes]:
 def spm(kind: str = "unigram", rule: str = "nmt_nfkc", **options: Any) -> bytes:
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS), model_writer=written, model_type=kind, vocab_size=420, hard_vocab_limit=False,
-        normalization_rule_name=rule, minloglevel=2, character_coverage=0.98, **options,
-    )  # fmt: skip
+        sentence_iterator=iter(CORPUS),
+        model_writer=written,
+        model_type=kind,
+        vocab_size=420,
+        hard_vocab_limit=False,
+        normalization_rule_name=rule,
+        minloglevel=2,
+        character_coverage=0.98,
+        **options,
+    )
     return written.getvalue()
 
 
@@ -94,8 +118,14 @@ def added(**values: Any) -> dict[str, bytes]:
 
 
 def mask(special: str = "<mask>") -> dict[str, Any]:
-    return {"__type": "AddedToken", "content": special, "lstrip": True, "rstrip": False, "normalized": True,
-            "single_word": False}  # fmt: skip
+    return {
+        "__type": "AddedToken",
+        "content": special,
+        "lstrip": True,
+        "rstrip": False,
+        "normalized": True,
+        "single_word": False,
+    }
 
 
 ROBERTA = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -108,92 +138,222 @@ def cases() -> Iterator[tuple[str, dict[str, bytes], str | None]]:
     yield "gpt2", {**gpt2, **config(tokenizer_class="GPT2Tokenizer")}, None
     yield "gpt2 by type", {**gpt2}, "gpt2"
     yield "gpt2 pad added", {**gpt2, **config(tokenizer_class="GPT2TokenizerFast", pad_token="[PAD]")}, None
-    yield "gpt2 map", {
-        **gpt2, **config(tokenizer_class="GPT2Tokenizer", add_prefix_space=True, add_bos_token=True),
-        **special_map(pad_token={"content": "<p>", "lstrip": True, "rstrip": False, "normalized": False,
-                                 "single_word": False}, bos_token="<|endoftext|>"),
-    }, None  # fmt: skip
-    yield "opt", {**byte_bpe(*ROBERTA), **config(
-        tokenizer_class="GPT2Tokenizer", add_bos_token=True, bos_token="</s>", eos_token="</s>", unk_token="</s>",
-        pad_token="<pad>")}, None  # fmt: skip
+    yield (
+        "gpt2 map",
+        {
+            **gpt2,
+            **config(tokenizer_class="GPT2Tokenizer", add_prefix_space=True, add_bos_token=True),
+            **special_map(
+                pad_token={
+                    "content": "<p>",
+                    "lstrip": True,
+                    "rstrip": False,
+                    "normalized": False,
+                    "single_word": False,
+                },
+                bos_token="<|endoftext|>",
+            ),
+        },
+        None,
+    )
+    yield (
+        "opt",
+        {
+            **byte_bpe(*ROBERTA),
+            **config(
+                tokenizer_class="GPT2Tokenizer",
+                add_bos_token=True,
+                bos_token="</s>",
+                eos_token="</s>",
+                unk_token="</s>",
+                pad_token="<pad>",
+            ),
+        },
+        None,
+    )
     yield "roberta", {**roberta, **config(tokenizer_class="RobertaTokenizer", mask_token=mask())}, None
     yield "roberta by type", {**roberta}, "roberta"
-    yield "roberta prefix", {
-        **roberta, **config(tokenizer_class="RobertaTokenizer", add_prefix_space=True, trim_offsets=False)
-    }, None  # fmt: skip
-    yield "roberta added", {
-        **roberta, **config(tokenizer_class="RobertaTokenizer", additional_special_tokens=["<x>", "hello"]),
-        **added(**{"<x>": len(json.loads(roberta["vocab.json"])), "hello": len(json.loads(roberta["vocab.json"])) + 1,
-                   "World": len(json.loads(roberta["vocab.json"])) + 2}),
-    }, None  # fmt: skip
-    yield "roberta map", {
-        **roberta, **config(tokenizer_class="RobertaTokenizer", extra_special_tokens=["<x>"], box_token="<box>"),
-        **special_map(extra_special_tokens=["<y>", "<x>"], image_token={
-            "content": "<img>", "lstrip": False, "rstrip": True, "normalized": False, "single_word": False}),
-    }, None  # fmt: skip
-    yield "roberta named", {
-        **roberta, **config(tokenizer_class="RobertaTokenizer", extra_special_tokens={"box_token": "<box>"}),
-    }, None  # fmt: skip
+    yield (
+        "roberta prefix",
+        {**roberta, **config(tokenizer_class="RobertaTokenizer", add_prefix_space=True, trim_offsets=False)},
+        None,
+    )
+    yield (
+        "roberta added",
+        {
+            **roberta,
+            **config(tokenizer_class="RobertaTokenizer", additional_special_tokens=["<x>", "hello"]),
+            **added(
+                **{
+                    "<x>": len(json.loads(roberta["vocab.json"])),
+                    "hello": len(json.loads(roberta["vocab.json"])) + 1,
+                    "World": len(json.loads(roberta["vocab.json"])) + 2,
+                }
+            ),
+        },
+        None,
+    )
+    yield (
+        "roberta map",
+        {
+            **roberta,
+            **config(tokenizer_class="RobertaTokenizer", extra_special_tokens=["<x>"], box_token="<box>"),
+            **special_map(
+                extra_special_tokens=["<y>", "<x>"],
+                image_token={
+                    "content": "<img>",
+                    "lstrip": False,
+                    "rstrip": True,
+                    "normalized": False,
+                    "single_word": False,
+                },
+            ),
+        },
+        None,
+    )
+    yield (
+        "roberta named",
+        {**roberta, **config(tokenizer_class="RobertaTokenizer", extra_special_tokens={"box_token": "<box>"})},
+        None,
+    )
     yield "bart", {**roberta, **config(tokenizer_class="BartTokenizer", model_max_length=64)}, None
     yield "bart by type", {**roberta}, "bart"
     yield "bert", {**bert, **config(tokenizer_class="BertTokenizer")}, None
     yield "bert by type", {**bert}, "bert"
-    yield "bert cased", {**bert, **config(
-        tokenizer_class="BertTokenizerFast", do_lower_case=False, tokenize_chinese_chars=False, strip_accents=True,
-        clean_up_tokenization_spaces=True, never_split=["[x]"])}, None  # fmt: skip
-    yield "bert accents", {**bert, **config(
-        tokenizer_class="BertTokenizer", strip_accents=False, extra_special_tokens=["[x]", "lazy"])}, None  # fmt: skip
+    yield (
+        "bert cased",
+        {
+            **bert,
+            **config(
+                tokenizer_class="BertTokenizerFast",
+                do_lower_case=False,
+                tokenize_chinese_chars=False,
+                strip_accents=True,
+                clean_up_tokenization_spaces=True,
+                never_split=["[x]"],
+            ),
+        },
+        None,
+    )
+    yield (
+        "bert accents",
+        {**bert, **config(tokenizer_class="BertTokenizer", strip_accents=False, extra_special_tokens=["[x]", "lazy"])},
+        None,
+    )
     yield "distilbert", {**bert, **config(tokenizer_class="DistilBertTokenizer", image_token="[IMG]")}, None
     yield "distilbert by type", {**bert}, "distilbert"
-    yield "bert decoder", {**bert, **config(
-        tokenizer_class="BertTokenizer", added_tokens_decoder={
-            "0": {"content": "[PAD]", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False,
-                  "special": True},
-            "2": {"content": "[CLS]", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False,
-                  "special": True},
-            str(bert["vocab.txt"].count(b"\n")): {
-                "content": "quick", "lstrip": False, "normalized": True, "rstrip": False, "single_word": True,
-                "special": False} if b"\nquick\n" not in bert["vocab.txt"] else {
-                "content": "zzz", "lstrip": False, "normalized": True, "rstrip": False, "single_word": True,
-                "special": False},
-        })}, None  # fmt: skip
+    yield (
+        "bert decoder",
+        {
+            **bert,
+            **config(
+                tokenizer_class="BertTokenizer",
+                added_tokens_decoder={
+                    "0": {
+                        "content": "[PAD]",
+                        "lstrip": False,
+                        "normalized": False,
+                        "rstrip": False,
+                        "single_word": False,
+                        "special": True,
+                    },
+                    "2": {
+                        "content": "[CLS]",
+                        "lstrip": False,
+                        "normalized": False,
+                        "rstrip": False,
+                        "single_word": False,
+                        "special": True,
+                    },
+                    str(bert["vocab.txt"].count(b"\n")): {
+                        "content": "quick",
+                        "lstrip": False,
+                        "normalized": True,
+                        "rstrip": False,
+                        "single_word": True,
+                        "special": False,
+                    }
+                    if b"\nquick\n" not in bert["vocab.txt"]
+                    else {
+                        "content": "zzz",
+                        "lstrip": False,
+                        "normalized": True,
+                        "rstrip": False,
+                        "single_word": True,
+                        "special": False,
+                    },
+                },
+            ),
+        },
+        None,
+    )
     for rule in ("nmt_nfkc", "identity"):
         yield f"xlm-r {rule}", {XLMR: spm(rule=rule), **config(tokenizer_class="XLMRobertaTokenizer")}, None
-    yield "xlm-r mask", {
-        XLMR: spm(), **config(tokenizer_class="XLMRobertaTokenizer", mask_token=mask()),
-        **special_map(mask_token="<mask>", bos_token="<s>", additional_special_tokens=["<s_ocr>"]),
-    }, None  # fmt: skip
-    yield "xlm-r donut", {XLMR: spm(user_defined_symbols="<sep/>"), **config(
-        tokenizer_class="XLMRobertaTokenizer", additional_special_tokens=["<s_iitcdip>", "<s_synthdog>"],
-        clean_up_tokenization_spaces=True)}, None  # fmt: skip
-    yield "xlm-r user symbols", {
-        XLMR: spm(user_defined_symbols="<sep/>,lazy", control_symbols="<ctl>"),
-        **config(tokenizer_class="XLMRobertaTokenizer"),
-    }, None  # fmt: skip
+    yield (
+        "xlm-r mask",
+        {
+            XLMR: spm(),
+            **config(tokenizer_class="XLMRobertaTokenizer", mask_token=mask()),
+            **special_map(mask_token="<mask>", bos_token="<s>", additional_special_tokens=["<s_ocr>"]),
+        },
+        None,
+    )
+    yield (
+        "xlm-r donut",
+        {
+            XLMR: spm(user_defined_symbols="<sep/>"),
+            **config(
+                tokenizer_class="XLMRobertaTokenizer",
+                additional_special_tokens=["<s_iitcdip>", "<s_synthdog>"],
+                clean_up_tokenization_spaces=True,
+            ),
+        },
+        None,
+    )
+    yield (
+        "xlm-r user symbols",
+        {
+            XLMR: spm(user_defined_symbols="<sep/>,lazy", control_symbols="<ctl>"),
+            **config(tokenizer_class="XLMRobertaTokenizer"),
+        },
+        None,
+    )
     yield "xlm-r bpe", {XLMR: spm("bpe"), **config(tokenizer_class="XLMRobertaTokenizer")}, None
     yield "xlm-r by type", {XLMR: spm()}, "xlm-roberta"
     yield "camembert", {XLMR: spm(), **config(tokenizer_class="CamembertTokenizer")}, None
     yield "mbart", {XLMR: spm(), **config(tokenizer_class="MBartTokenizer")}, None
     yield "mbart language", {XLMR: spm(), **config(tokenizer_class="MBartTokenizer", src_lang="de_DE")}, None
-    yield "mbart extra", {
-        XLMR: spm(), **config(tokenizer_class="MBartTokenizer", additional_special_tokens=["<x>", "en_XX"])
-    }, None  # fmt: skip
+    yield (
+        "mbart extra",
+        {XLMR: spm(), **config(tokenizer_class="MBartTokenizer", additional_special_tokens=["<x>", "en_XX"])},
+        None,
+    )
     yield "mbart50", {XLMR: spm(), **config(tokenizer_class="MBart50Tokenizer", src_lang="fr_XX")}, None
     for kind in ("unigram", "bpe"):
-        yield f"generic {kind}", {
-            "tokenizer.model": spm(kind), **config(tokenizer_class="PreTrainedTokenizerFast", pad_token="<pad>")
-        }, None  # fmt: skip
-    yield "generic bytes", {
-        "tokenizer.model": spm("bpe", byte_fallback=True),
-        **config(tokenizer_class="PreTrainedTokenizerFast", add_bos_token=True, add_eos_token=True),
-    }, None  # fmt: skip
+        yield (
+            f"generic {kind}",
+            {"tokenizer.model": spm(kind), **config(tokenizer_class="PreTrainedTokenizerFast", pad_token="<pad>")},
+            None,
+        )
+    yield (
+        "generic bytes",
+        {
+            "tokenizer.model": spm("bpe", byte_fallback=True),
+            **config(tokenizer_class="PreTrainedTokenizerFast", add_bos_token=True, add_eos_token=True),
+        },
+        None,
+    )
 
 
 ALL = {name: (files, model_type) for name, files, model_type in cases()}
 CONFIGS = {
-    "gpt2": "GPT2Config", "roberta": "RobertaConfig", "bart": "BartConfig", "bert": "BertConfig",
-    "distilbert": "DistilBertConfig", "xlm-roberta": "XLMRobertaConfig",
-}  # fmt: skip
+    "gpt2": "GPT2Config",
+    "roberta": "RobertaConfig",
+    "bart": "BartConfig",
+    "bert": "BertConfig",
+    "distilbert": "DistilBertConfig",
+    "xlm-roberta": "XLMRobertaConfig",
+}
 
 
 def write(files: Mapping[str, bytes], folder: Path) -> Path:
@@ -272,8 +432,9 @@ def test_tokens_beside_a_tokenizer_json() -> None:
     files = {
         "tokenizer.json": base.to_str().encode(),
         **config(tokenizer_class="PreTrainedTokenizerFast", sep_token="<sep>"),
-        **special_map(pad_token="<p>", eos_token="<|endoftext|>"), **added(**{"<late>": base.get_vocab_size()}),
-    }  # fmt: skip
+        **special_map(pad_token="<p>", eos_token="<|endoftext|>"),
+        **added(**{"<late>": base.get_vocab_size()}),
+    }
     made, reference = read_tokenizer(files, folder="f"), theirs(files)
     assert made is not None
     assert made.get_vocab() == reference.get_vocab()
@@ -361,7 +522,8 @@ BAD: dict[str, tuple[dict[str, bytes], str]] = {
     "no merges": ({**GPT2, "vocab.json": BPE_FILES["vocab.json"]}, "merges.txt"),
     "merges strange": ({**BPE_FILES, **GPT2, "merges.txt": b"#version: 0.2\nzz qq\n"}, "merges.txt"),
     "merges long": (
-        {**GPT2, "vocab.json": b'{"aaaa": 0, "bbbb": 1}', "merges.txt": b"#version: 0.2\naaaa bbbb\n"}, "'aaaabbbb'",
+        {**GPT2, "vocab.json": b'{"aaaa": 0, "bbbb": 1}', "merges.txt": b"#version: 0.2\naaaa bbbb\n"},
+        "'aaaabbbb'",
     ),
     "merges three": ({**BPE_FILES, **GPT2, "merges.txt": b"#version: 0.2\na b c\n"}, "merges.txt:2"),
     "merges bytes": ({**BPE_FILES, **GPT2, "merges.txt": b"\xff"}, "merges.txt"),
@@ -393,7 +555,7 @@ BAD: dict[str, tuple[dict[str, bytes], str]] = {
     "spm unknown id": ({"tokenizer.model": PIECE + b"\x12\x03\xc0\x02\x63", **GENERIC}, "tokenizer.model"),
     "spm words": ({"tokenizer.model": PIECE + b"\x12\x02\x18\x03", **GENERIC}, "algorithm 3"),
     "no spm": ({**BPE_FILES, **XLM}, XLMR),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -412,9 +574,12 @@ def test_bad_input(name: str) -> None:
 @given(st.sampled_from([XLMR, "vocab.json", "merges.txt", "vocab.txt", "tokenizer.json"]), st.data())
 def test_flipped_bytes(name: str, data: st.DataObject) -> None:
     whole = {
-        XLMR: {XLMR: spm(), **XLM}, "vocab.json": {**BPE_FILES, **GPT2}, "merges.txt": {**BPE_FILES, **GPT2},
-        "vocab.txt": {**wordpiece(), **BERT}, "tokenizer.json": {"tokenizer.json": both("bert")[0].to_str().encode()},
-    }[name]  # fmt: skip
+        XLMR: {XLMR: spm(), **XLM},
+        "vocab.json": {**BPE_FILES, **GPT2},
+        "merges.txt": {**BPE_FILES, **GPT2},
+        "vocab.txt": {**wordpiece(), **BERT},
+        "tokenizer.json": {"tokenizer.json": both("bert")[0].to_str().encode()},
+    }[name]
     damaged = bytearray(whole[name])
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))

@@ -148,9 +148,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, b"")
         elif parts[:2] == ["api", "models"] and len(parts) > 4 and parts[4] == "preupload":
             files = [
-                {"path": file["path"], "uploadMode": "lfs" if file["path"].endswith(LARGE) else "regular",
-                 "shouldIgnore": False} for file in json.loads(body)["files"]
-            ]  # fmt: skip
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["path"].endswith(LARGE) else "regular",
+                    "shouldIgnore": False,
+                }
+                for file in json.loads(body)["files"]
+            ]
             self._json({"files": files})
         elif parts[:2] == ["api", "models"] and len(parts) > 4 and parts[4] == "commit":
             self._commit("/".join(parts[2:4]), body)

@@ -182,8 +182,10 @@ def test_a_branch_that_moves_meanwhile_gives_one_commit(hub: Hub) -> None:
     ("fault", "words"),
     [
         (Fault("status", status=401), ["401", "HF_TOKEN"]),
-        (Fault("status", status=401, headers={"X-Error-Message": "Invalid credentials in Authorization header"}),
-         ["401", "HF_TOKEN"]),
+        (
+            Fault("status", status=401, headers={"X-Error-Message": "Invalid credentials in Authorization header"}),
+            ["401", "HF_TOKEN"],
+        ),
         (Fault("status", status=403), ["403", "HF_TOKEN"]),
         (Fault("status", status=403, headers={"X-Error-Code": "GatedRepo"}), ["gated", "ask for access", "HF_TOKEN"]),
         (Fault("status", status=404, headers={"X-Error-Code": "RepoNotFound"}), ["404", "check the name"]),
@@ -198,7 +200,7 @@ def test_a_branch_that_moves_meanwhile_gives_one_commit(hub: Hub) -> None:
         (Fault("status", status=200), []),
     ],
     ids=lambda value: f"{value.kind}-{value.status}" if isinstance(value, Fault) else None,
-)  # fmt: skip
+)
 @pytest.mark.parametrize("match", ["/api/models", "/resolve/"])
 def test_faults_of_each_request(hub: Hub, cache: Path, fault: Fault, words: list[str], match: str) -> None:
     hub.faults = [Fault(fault.kind, match, status=fault.status, headers=fault.headers)]
@@ -277,9 +279,26 @@ def test_an_etag_that_is_a_path(hub: Hub, tmp_path: Path, etag: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../evil", "a/../../evil", "..", "a/..", "/evil", "C:\\evil", "C:evil", "a/C:evil", "\\\\host\\share\\evil",
-     "..\\evil", "a\\b", "a\0b", "a\nb", "", "./a", "a//b", "x" * 300],
-)  # fmt: skip
+    [
+        "../evil",
+        "a/../../evil",
+        "..",
+        "a/..",
+        "/evil",
+        "C:\\evil",
+        "C:evil",
+        "a/C:evil",
+        "\\\\host\\share\\evil",
+        "..\\evil",
+        "a\\b",
+        "a\0b",
+        "a\nb",
+        "",
+        "./a",
+        "a//b",
+        "x" * 300,
+    ],
+)
 def test_file_names_that_lead_out(hub: Hub, cache: Path, name: str) -> None:
     hub.listed["org/model"] = [name]
     fails(fetch, "org/model", kind=CheckpointUnsafeError)
@@ -494,10 +513,15 @@ def test_killed_while_it_fetches(hub: Hub, cache: Path, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize(
     "fault",
-    [Fault("slow", "model.safetensors", "GET"), Fault("hang", "model.safetensors", "GET"), Fault("hang", "/api/models"),
-     Fault("status", "/resolve/", status=503), Fault("status", "/resolve/", status=429, headers={"Retry-After": "60"})],
+    [
+        Fault("slow", "model.safetensors", "GET"),
+        Fault("hang", "model.safetensors", "GET"),
+        Fault("hang", "/api/models"),
+        Fault("status", "/resolve/", status=503),
+        Fault("status", "/resolve/", status=429, headers={"Retry-After": "60"}),
+    ],
     ids=["body", "answer", "listing", "pause", "long pause"],
-)  # fmt: skip
+)
 def test_ctrl_c_ends_a_download_at_once(hub: Hub, cache: Path, fault: Fault) -> None:
     (hub.folder / "org/model/model.safetensors").write_bytes(bytes(20 << 20))  # for 32 s, if it is slow
     hub.faults = [fault]
@@ -556,8 +580,9 @@ def test_push_is_one_commit_and_comes_back(hub: Hub, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_xet")
 @pytest.mark.parametrize("match", ["/api/repos/create", "/preupload/", "/info/lfs", "/storage/", "/commit/"])
-@pytest.mark.parametrize("fault", [Fault("status", status=403), Fault("status", status=500), Fault("hang")],
-                         ids=["403", "500", "hang"])  # fmt: skip
+@pytest.mark.parametrize(
+    "fault", [Fault("status", status=403), Fault("status", status=500), Fault("hang")], ids=["403", "500", "hang"]
+)
 def test_faults_of_a_push(hub: Hub, tmp_path: Path, match: str, fault: Fault) -> None:
     folder = tmp_path / "made"
     folder.mkdir()
@@ -622,10 +647,26 @@ def test_names_of_repos(text: str, named: tuple[str, str | None] | None) -> None
 
 @pytest.mark.parametrize(
     "text",
-    ["hub:", "hub:/", "hub:a/b/c", "hub:../x", "hub:org/..", "hub:org/na me", "hub:org/name@", "hub:org/name@../x",
-     "hub:org/name@-x", "hub:org/name@a//b", "hf://", "hub:org/a--b", "hub:org/x.git", "hub:org/\u202ename",
-     f"hub:org/{'x' * 99}", "hub:org/name@a\nb", f"hub:org/name@{'x' * 999}"],
-)  # fmt: skip
+    [
+        "hub:",
+        "hub:/",
+        "hub:a/b/c",
+        "hub:../x",
+        "hub:org/..",
+        "hub:org/na me",
+        "hub:org/name@",
+        "hub:org/name@../x",
+        "hub:org/name@-x",
+        "hub:org/name@a//b",
+        "hf://",
+        "hub:org/a--b",
+        "hub:org/x.git",
+        "hub:org/\u202ename",
+        f"hub:org/{'x' * 99}",
+        "hub:org/name@a\nb",
+        f"hub:org/name@{'x' * 999}",
+    ],
+)
 def test_names_that_are_wrong(text: str) -> None:
     fails(lambda: ours.parse_repo(text), " is no ")
 

@@ -15,9 +15,15 @@ import vedcore
 from tests.hub.server import Hub
 
 SMALL = {
-    "encoder_num_hidden_layers": 1, "encoder_hidden_size": 16, "encoder_num_attention_heads": 2, "image_size": 32,
-    "decoder_n_layer": 1, "decoder_n_embd": 16, "decoder_n_head": 2, "decoder_n_positions": 20,
-}  # fmt: skip
+    "encoder_num_hidden_layers": 1,
+    "encoder_hidden_size": 16,
+    "encoder_num_attention_heads": 2,
+    "image_size": 32,
+    "decoder_n_layer": 1,
+    "decoder_n_embd": 16,
+    "decoder_n_head": 2,
+    "decoder_n_positions": 20,
+}
 
 
 def small() -> vedcore.VisionEncoderDecoder:

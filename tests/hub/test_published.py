@@ -19,18 +19,36 @@ VIT = hf.ViTConfig(
     hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=20, image_size=16, patch_size=8
 )
 BERT = {
-    "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20,
-    "max_position_embeddings": 30, "initializer_range": 0.5,
-}  # fmt: skip
-BART = {
-    "vocab_size": 40, "d_model": 16, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2, "encoder_ffn_dim": 20, "decoder_ffn_dim": 20, "max_position_embeddings": 30,
-    "init_std": 0.5,
-}  # fmt: skip
-GPT2 = {
-    "vocab_size": 40, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 30, "bos_token_id": 2, "eos_token_id": 3,
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 20,
+    "max_position_embeddings": 30,
     "initializer_range": 0.5,
-}  # fmt: skip
+}
+BART = {
+    "vocab_size": 40,
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 20,
+    "decoder_ffn_dim": 20,
+    "max_position_embeddings": 30,
+    "init_std": 0.5,
+}
+GPT2 = {
+    "vocab_size": 40,
+    "n_embd": 16,
+    "n_layer": 2,
+    "n_head": 2,
+    "n_positions": 30,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "initializer_range": 0.5,
+}
 
 
 def trocr() -> Any:

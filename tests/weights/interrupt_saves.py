@@ -66,9 +66,14 @@ class Model:
     """A whole model; its configuration tells of the value too."""
 
     ENCODER: ClassVar = {
-        "name": "vit", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8,
-        "patch_size": 8, "image_size": (8, 8),
-    }  # fmt: skip
+        "name": "vit",
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 8,
+        "patch_size": 8,
+        "image_size": (8, 8),
+    }
     format: ClassVar[str]
 
     def __init__(self, value: float) -> None:

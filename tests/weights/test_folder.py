@@ -105,10 +105,16 @@ def test_nowhere_to_write(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
     bad: list[str | Path] = [
-        "", tmp_path / "file", tmp_path / "missing" / "m", tmp_path / "file" / "m", tmp_path / ("x" * 256),
+        "",
+        tmp_path / "file",
+        tmp_path / "missing" / "m",
+        tmp_path / "file" / "m",
+        tmp_path / ("x" * 256),
         tmp_path / "a\0b",
-        tmp_path / "loop", "/", "/proc",
-    ]  # fmt: skip
+        tmp_path / "loop",
+        "/",
+        "/proc",
+    ]
     for path in bad:
         with pytest.raises(CheckpointWriteError) as error:
             save_folder(path, {"a": b""})

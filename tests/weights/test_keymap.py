@@ -84,9 +84,12 @@ class Bag(nn.Module):
 
 @settings(deadline=None, max_examples=60)
 @given(
-    files(), st.sampled_from([torch.float32, torch.bfloat16, torch.float64]), st.integers(1, 3),
-    st.sampled_from(["copied", "mapped", "pickled"]), st.booleans(),
-)  # fmt: skip
+    files(),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
+    st.integers(1, 3),
+    st.sampled_from(["copied", "mapped", "pickled"]),
+    st.booleans(),
+)
 def test_files_are_read_to_where_they_belong(
     state: dict[str, Tensor], dtype: torch.dtype, shards: int, how: str, verify: bool
 ) -> None:
@@ -206,9 +209,11 @@ def test_everything_wrong_is_said_at_once() -> None:
     assert message.startswith("model.safetensors: 4 tensors missing (")
     assert "8 tensors unexpected (stray.0" in message
     assert {line for line in details.splitlines() if line.startswith("missing")} == {
-        "missing: base.embed", "missing: base.h.1.attn.c_proj", "missing: base.h.1.self.k.weight",
+        "missing: base.embed",
+        "missing: base.h.1.attn.c_proj",
+        "missing: base.h.1.self.k.weight",
         "missing: base.h.1.self.v.weight",
-    }  # fmt: skip
+    }
     assert details.count("unexpected: stray") == 7
     assert "base.h.1.attn.c_attn.weight of shape (2, 7), not to be cut into 3" in details
 
@@ -222,9 +227,22 @@ def test_going_back_is_as_strict() -> None:
         to_theirs({**ours, "zorg": torch.ones(1)}, ROWS)
 
 
-@pytest.mark.parametrize("name", ["h.00.attn.c_proj.weight", "h.-1.attn.c_proj.weight", "h.1.2.attn.c_proj.weight",
-                                  "h.1٣.attn.c_proj.weight", "xh.0.attn.c_proj.weight", "base.base.embed.weight",
-                                  "embed.weight.weight", "embedXweight", "embed.evil", "", "head\n"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "h.00.attn.c_proj.weight",
+        "h.-1.attn.c_proj.weight",
+        "h.1.2.attn.c_proj.weight",
+        "h.1٣.attn.c_proj.weight",
+        "xh.0.attn.c_proj.weight",
+        "base.base.embed.weight",
+        "embed.weight.weight",
+        "embedXweight",
+        "embed.evil",
+        "",
+        "head\n",
+    ],
+)
 def test_names_that_only_look_right(name: str) -> None:
     """Are explained by no row."""
     with pytest.raises(CheckpointMismatchError, match="1 tensor unexpected"):

@@ -88,8 +88,10 @@ def test_a_manifest_that_lacks_a_tensor(tmp_path: Path) -> None:
 def model() -> vedcore.VisionEncoderDecoder:
     return vedcore.compose(
         {"name": "vit", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32},
-        {"name": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 9000}, tokenizer="char", seed=0,
-    )  # fmt: skip
+        {"name": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 9000},
+        tokenizer="char",
+        seed=0,
+    )
 
 
 @OLD
@@ -166,15 +168,30 @@ def test_hashes_of_files(tmp_path: Path, size: int, block: int | None) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        None, [], "x", {}, {"size": 1}, {"sha256": "0"}, {"size": "1", "sha256": "0"}, {"size": 1, "sha256": None},
-        {"size": 1, "sha256": ["0"]}, {"size": 1, "sha256": ["0"], "block_size": "9"},
-        {"size": 1, "sha256": [], "block_size": MB}, {"size": 1, "sha256": [0], "block_size": MB},
-        {"size": MB + 1, "sha256": ["0"], "block_size": MB}, {"size": 10**30, "sha256": ["0"], "block_size": MB},
-        {"size": 2, "sha256": ["0", "1"], "block_size": 1}, {"size": 1, "sha256": ["0"], "block_size": 0},
-        {"size": 1, "sha256": ["0"], "block_size": -MB}, {"size": 1, "header": "0"}, {"size": 1, "tensors": {}},
-        {"size": 1, "header": 0, "tensors": {}}, {"size": 1, "header": "0", "tensors": {"a": 1}},
-        {"size": 1, "header": "0", "tensors": ["a"]}, {"size": 1, "header": "", "tensors": {}},
+        None,
+        [],
+        "x",
+        {},
+        {"size": 1},
+        {"sha256": "0"},
+        {"size": "1", "sha256": "0"},
+        {"size": 1, "sha256": None},
+        {"size": 1, "sha256": ["0"]},
+        {"size": 1, "sha256": ["0"], "block_size": "9"},
+        {"size": 1, "sha256": [], "block_size": MB},
+        {"size": 1, "sha256": [0], "block_size": MB},
+        {"size": MB + 1, "sha256": ["0"], "block_size": MB},
+        {"size": 10**30, "sha256": ["0"], "block_size": MB},
+        {"size": 2, "sha256": ["0", "1"], "block_size": 1},
+        {"size": 1, "sha256": ["0"], "block_size": 0},
+        {"size": 1, "sha256": ["0"], "block_size": -MB},
+        {"size": 1, "header": "0"},
+        {"size": 1, "tensors": {}},
+        {"size": 1, "header": 0, "tensors": {}},
+        {"size": 1, "header": "0", "tensors": {"a": 1}},
+        {"size": 1, "header": "0", "tensors": ["a"]},
+        {"size": 1, "header": "", "tensors": {}},
     ],
-)  # fmt: skip
+)
 def test_what_is_not_a_record(data: object) -> None:
     assert FileRecord.from_json(data) is None

@@ -240,9 +240,10 @@ def test_files_that_are_not_weights(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     for text, word in (
         ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
-        ("<!DOCTYPE html><html><body>404.</body></html>", "web page"), ("\n<HTML lang=en>", "web page"),
+        ("<!DOCTYPE html><html><body>404.</body></html>", "web page"),
+        ("\n<HTML lang=en>", "web page"),
         ('<?xml version="1.0"?><Error>AccessDenied</Error>', "web page"),
-    ):  # fmt: skip
+    ):
         path.write_text(text)
         with pytest.raises(CheckpointCorruptError, match=rf"model.safetensors.*{word}"):
             read(path)

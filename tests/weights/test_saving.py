@@ -68,11 +68,19 @@ def test_every_layout(tmp_path: Path) -> None:
     base = torch.randn(7, 6, 50)
     wave = torch.randn(5, 9, dtype=torch.complex64)
     state = {
-        "as it is": base, "part of one": base[2:4], "transposed": base.transpose(0, 2), "steps": base[::2, 1:5:3],
-        "one row repeated": base[0, 0].expand(4, 50), "wide": base[:, 0].t(), "column": base[:, 0, 0],
-        "conjugate": wave.conj(), "negative": wave.conj().imag, "half": base.half().transpose(0, 1),
-        "flags": (base > 0).transpose(0, 1), "parameter": torch.nn.Parameter(torch.randn(9, 30)),
-    }  # fmt: skip
+        "as it is": base,
+        "part of one": base[2:4],
+        "transposed": base.transpose(0, 2),
+        "steps": base[::2, 1:5:3],
+        "one row repeated": base[0, 0].expand(4, 50),
+        "wide": base[:, 0].t(),
+        "column": base[:, 0, 0],
+        "conjugate": wave.conj(),
+        "negative": wave.conj().imag,
+        "half": base.half().transpose(0, 1),
+        "flags": (base > 0).transpose(0, 1),
+        "parameter": torch.nn.Parameter(torch.randn(9, 30)),
+    }
     back = written(tmp_path / "m", state)
     assert set(back) == set(state)
     for name, tensor in state.items():

@@ -102,18 +102,36 @@ def with_pickle(tmp_path: Path, data: bytes) -> Path:
 
 def same(found: dict[str, Tensor], due: dict[str, Tensor]) -> bool:
     return list(found) == list(due) and all(
-        found[name].dtype == tensor.dtype and found[name].shape == tensor.shape
+        found[name].dtype == tensor.dtype
+        and found[name].shape == tensor.shape
         and torch.equal(found[name].reshape(-1).view(torch.uint8), tensor.contiguous().reshape(-1).view(torch.uint8))
         for name, tensor in due.items()
-    )  # fmt: skip
+    )
 
 
 @FORMATS
 @pytest.mark.parametrize(
     "dtype",
-    ["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "complex64", "complex128", "int64",
-     "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "bool"],
-)  # fmt: skip
+    [
+        "float64",
+        "float32",
+        "float16",
+        "bfloat16",
+        "float8_e4m3fn",
+        "float8_e5m2",
+        "complex64",
+        "complex128",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "bool",
+    ],
+)
 def test_every_dtype_reads_bit_for_bit(tmp_path: Path, dtype: str, new: bool) -> None:
     bits = torch.randint(0, 2, (4, 32), dtype=torch.uint8).view(getattr(torch, dtype))
     state = {"x": bits, "turned": bits.T, "slice": bits[1:3], "none": bits[:0], "scalar": bits[0, 0]}
@@ -220,11 +238,17 @@ def test_a_bare_pickle_is_named_and_not_run(tmp_path: Path, protocol: int) -> No
 
 
 def test_globals_that_torch_allows_and_weights_do_not_need(tmp_path: Path) -> None:
-    for number, code in enumerate((
-        b"c__builtin__\nbytearray\n\x8a\x06\0\0\0\0\0\x01\x85R", b"ctorch\nTensor\nJ\0\0\0\x7f\x85R",
-        b"ctorch.storage\nUntypedStorage\nJ\0\0\0\x7f\x85\x81", b"c_codecs\nencode\nX\1\0\0\0aX\5\0\0\0bz2ab\x86R",
-        b"ccollections\nCounter\n)R", b"cos\nsystem\nX\2\0\0\0id\x85R", b"cbuiltins\neval\nX\1\0\0\0a\x85R",
-    )):  # fmt: skip
+    for number, code in enumerate(
+        (
+            b"c__builtin__\nbytearray\n\x8a\x06\0\0\0\0\0\x01\x85R",
+            b"ctorch\nTensor\nJ\0\0\0\x7f\x85R",
+            b"ctorch.storage\nUntypedStorage\nJ\0\0\0\x7f\x85\x81",
+            b"c_codecs\nencode\nX\1\0\0\0aX\5\0\0\0bz2ab\x86R",
+            b"ccollections\nCounter\n)R",
+            b"cos\nsystem\nX\2\0\0\0id\x85R",
+            b"cbuiltins\neval\nX\1\0\0\0a\x85R",
+        )
+    ):
         path = with_pickle(tmp_path, b"\x80\x02" + code + b".")
         refused(path, CheckpointMismatchError if number == 2 else CheckpointUnsafeError)
     refused(with_pickle(tmp_path, b"\x80\x02ccollections\nOrderedDict\n)R}X\5\0\0\0itemsK\1sb."), CheckpointUnsafeError)
@@ -257,9 +281,20 @@ def test_what_is_no_dict_of_dense_tensors(
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"P", b"PK\x03\x04", b"<!DOCTYPE html><html>404.</html>", b"cat\ndog\n.", b"{}", bytes(600),
-     b"\x80", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", b"cat\ndog\n", b"version https://git-lfs.github.com/spec/v1\n"],
-)  # fmt: skip
+    [
+        b"",
+        b"P",
+        b"PK\x03\x04",
+        b"<!DOCTYPE html><html>404.</html>",
+        b"cat\ndog\n.",
+        b"{}",
+        bytes(600),
+        b"\x80",
+        b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.",
+        b"cat\ndog\n",
+        b"version https://git-lfs.github.com/spec/v1\n",
+    ],
+)
 def test_no_file_of_torch(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(data)
@@ -309,11 +344,22 @@ def test_sizes_that_the_storage_does_not_have(tmp_path: Path) -> None:
     huge, most = b"J\0\0\0\x7f", b"\x8a\x08" + b"\xff" * 7 + b"\x7f"
     negative = b"J\xff\xff\xff\xff"
     for parts in (
-        {"numel": huge}, {"numel": most}, {"numel": negative}, {"numel": huge, "size": huge + b"\x85"},
-        {"size": huge + b"\x85"}, {"size": most + most + b"\x86", "stride": b"K\0K\0\x86"}, {"offset": b"K\1"},
-        {"offset": negative}, {"stride": b"K\2\x85"}, {"stride": negative + b"\x85"}, {"size": b"K\2"},
-        {"size": b"\x88\x85"}, {"size": b"X\1\0\0\0a\x85"}, {"numel": b"G" + bytes(8)}, {"size": b"K\1K\2\x86"},
-    ):  # fmt: skip
+        {"numel": huge},
+        {"numel": most},
+        {"numel": negative},
+        {"numel": huge, "size": huge + b"\x85"},
+        {"size": huge + b"\x85"},
+        {"size": most + most + b"\x86", "stride": b"K\0K\0\x86"},
+        {"offset": b"K\1"},
+        {"offset": negative},
+        {"stride": b"K\2\x85"},
+        {"stride": negative + b"\x85"},
+        {"size": b"K\2"},
+        {"size": b"\x88\x85"},
+        {"size": b"X\1\0\0\0a\x85"},
+        {"numel": b"G" + bytes(8)},
+        {"size": b"K\1K\2\x86"},
+    ):
         refused(with_pickle(tmp_path, tensor_code(**parts)), CheckpointCorruptError)
 
 
@@ -321,13 +367,23 @@ COUNT = MAX_OPERATIONS - 10
 DOUBLED = b")" + b"q\x00h\x00\x86" * 60
 WIDE = b"a" * 7_999_996 + "\U0001f600".encode()
 BOMBS = {
-    "dicts": b"}" * COUNT, "nested": b")" + b"\x85" * COUNT, "marks": b"(" * COUNT, "too many": b"N" * (COUNT + 100),
-    "long text": b"X\xff\xff\xff\xff", "wide text": b"X" + struct.pack("<I", 8_000_000) + WIDE,
-    "memo": b"]" + b"".join(b"r" + struct.pack("<I", n << 8) for n in range(COUNT)), "hash": b"}" + DOUBLED + b"K\1s",
-    "in itself": b"}q\0X\1\0\0\0ah\0s", "list in itself": b"]q\0h\0a", "value": b"}X\1\0\0\0a" + DOUBLED + b"s",
-    "shape": tensor_code(size=DOUBLED)[2:-1], "long": b"\x8b\xff\xff\xff\x7f", "bytes": b"\x8e" + b"\xff" * 7 + b"\x7f",
-    "ordered": b"ccollections\nOrderedDict\n" + DOUBLED + b"\x85R", "large": b"N" * (9 << 20),
-}  # fmt: skip
+    "dicts": b"}" * COUNT,
+    "nested": b")" + b"\x85" * COUNT,
+    "marks": b"(" * COUNT,
+    "too many": b"N" * (COUNT + 100),
+    "long text": b"X\xff\xff\xff\xff",
+    "wide text": b"X" + struct.pack("<I", 8_000_000) + WIDE,
+    "memo": b"]" + b"".join(b"r" + struct.pack("<I", n << 8) for n in range(COUNT)),
+    "hash": b"}" + DOUBLED + b"K\1s",
+    "in itself": b"}q\0X\1\0\0\0ah\0s",
+    "list in itself": b"]q\0h\0a",
+    "value": b"}X\1\0\0\0a" + DOUBLED + b"s",
+    "shape": tensor_code(size=DOUBLED)[2:-1],
+    "long": b"\x8b\xff\xff\xff\x7f",
+    "bytes": b"\x8e" + b"\xff" * 7 + b"\x7f",
+    "ordered": b"ccollections\nOrderedDict\n" + DOUBLED + b"\x85R",
+    "large": b"N" * (9 << 20),
+}
 
 
 @pytest.mark.parametrize("name", BOMBS)
@@ -388,11 +444,16 @@ def test_an_audit_sees_nothing_run_imported_or_opened(tmp_path: Path) -> None:
     bare.write_bytes(pickle.dumps(payload))
     escaping = zipped(tmp_path / "zip.bin", [("../../x", b"x"), *members(tmp_path)])
     paths = [
-        saved(tmp_path / "a.bin", {"state_dict": STATE}), saved(tmp_path / "b.bin", STATE, new=False),
-        saved(tmp_path / "c.bin", payload), saved(tmp_path / "d.bin", {"x": payload}, new=False),
-        saved(tmp_path / "e.bin", nn.Linear(2, 2)), saved(tmp_path / "f.bin", [argparse.Namespace(a=payload)]),
-        saved(tmp_path / "g.bin", payload, pickle_protocol=4), bare, escaping,
-    ]  # fmt: skip
+        saved(tmp_path / "a.bin", {"state_dict": STATE}),
+        saved(tmp_path / "b.bin", STATE, new=False),
+        saved(tmp_path / "c.bin", payload),
+        saved(tmp_path / "d.bin", {"x": payload}, new=False),
+        saved(tmp_path / "e.bin", nn.Linear(2, 2)),
+        saved(tmp_path / "f.bin", [argparse.Namespace(a=payload)]),
+        saved(tmp_path / "g.bin", payload, pickle_protocol=4),
+        bare,
+        escaping,
+    ]
     done = subprocess.run(
         [sys.executable, "-c", CHILD, *paths], capture_output=True, text=True, check=True, cwd=tmp_path
     )

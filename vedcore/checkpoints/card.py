@@ -53,11 +53,14 @@ def model_card(model: VisionEncoderDecoder, config: ModelConfig) -> str:
     needed = sorted({plugin for plugin in config.plugins.values() if plugin.partition("==")[0] != "vedcore"})
     return _CARD.format(
         tags="\n".join(f"- {json.dumps(tag)}" for tag in dict.fromkeys(tags)),
-        encoder=encoder, decoder=decoder, projector=projector, use=_use(model),
+        encoder=encoder,
+        decoder=decoder,
+        projector=projector,
+        use=_use(model),
         needs=f"\nIt needs a plugin: `pip install {' '.join(needed)}`.\n" if needed else "",
         parts="\n".join(_parts(model, config)),
         settings="\n".join(f"| {name} | {value} |" for name, value in _settings(model).items()),
-    )  # fmt: skip
+    )
 
 
 def _use(model: VisionEncoderDecoder) -> str:

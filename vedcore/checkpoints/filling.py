@@ -47,9 +47,13 @@ def filled(
     except ConfigError as error:
         raise error if error.path else error.at(path) from None
     weights.load_into(
-        model, strict=options["strict"], check_finite=options["check_finite"], manifest=manifest, settings=settings,
+        model,
+        strict=options["strict"],
+        check_finite=options["check_finite"],
+        manifest=manifest,
+        settings=settings,
         mmap=options["mmap"],
-    )  # fmt: skip
+    )
     device, dtype = options["device"], options["dtype"] or _own_dtype(model, config)
     if device is not None or dtype is not None:
         model.to(device=device, dtype=dtype)

@@ -118,9 +118,13 @@ def load(
     """
     token = masked(token)
     folder = folder_of(
-        folder_or_name, revision, subfolder=subfolder, token=token, cache_dir=cache_dir,
+        folder_or_name,
+        revision,
+        subfolder=subfolder,
+        token=token,
+        cache_dir=cache_dir,
         local_files_only=local_files_only,
-    )  # fmt: skip
+    )
     options = LoadOptions(
         device=device, dtype=torch_dtype(dtype), strict=strict, check_finite=check_finite, verify=verify, mmap=mmap
     )

@@ -122,8 +122,10 @@ class Inspection:
         if (tokenizer := self.tokenizer) is not None:
             rows.append(("tokenizer", f"{tokenizer['name']}: {tokenizer['kind']}, {tokenizer['tokens']:,} tokens"))
         if (weights := self.weights) is not None:
-            types = ", ".join(name if len(weights["dtypes"]) == 1 else f"{name} ({count})"
-                              for name, count in weights["dtypes"].items())  # fmt: skip
+            types = ", ".join(
+                name if len(weights["dtypes"]) == 1 else f"{name} ({count})"
+                for name, count in weights["dtypes"].items()
+            )
             numbers = f"{weights['tensors']:,} tensors, {weights['parameters']:,} parameters"
             rows.append(("weights", f"{numbers}, {in_units(weights['bytes'])}, {types}"))
         strangers = [p for p in self.plugins if canonical(p.requirement.partition("==")[0]) != BUILT_IN]
@@ -391,10 +393,12 @@ def _part_row(part: FoundPart) -> str:
     name = part.name or f"model_type {short(part.model_type)}"
     name += f" ({part.variant})" if part.variant else ""
     main = {
-        key: value for key, value in part.fields.items()
-        if _MAIN.intersection(key.split("_")) and not isinstance(value, bool)
+        key: value
+        for key, value in part.fields.items()
+        if _MAIN.intersection(key.split("_"))
+        and not isinstance(value, bool)
         and (isinstance(value, int) or (isinstance(value, list) and all(type(number) is int for number in value)))
-    }  # fmt: skip
+    }
     return f"{name}: {_listed(main)}" if main else name
 
 

@@ -124,7 +124,9 @@ def _read_processor(snapshot: Snapshot, config: ModelConfig) -> Processor:
     processor = Processor.from_files(files, folder=snapshot.path)
     if config.preprocessing not in (None, processor.preprocessing):
         raise ConfigSchemaError(
-            f"is not what {PREPROCESSOR_CONFIG} says", path=snapshot.path / CONFIG, field="preprocessing",
+            f"is not what {PREPROCESSOR_CONFIG} says",
+            path=snapshot.path / CONFIG,
+            field="preprocessing",
             hint="make them equal, or leave it out here",
-        )  # fmt: skip
+        )
     return processor

@@ -174,13 +174,15 @@ def _projector_tensors(model: VisionEncoderDecoder, state: Mapping[str, Tensor])
     if crossing is not None and crossing != encoder:
         raise IncompatibleError(
             f"cross-attention takes {crossing}, and transformers gives it the encoder's {encoder} as they are",
-            field="projector", hint='save it with format="native"',
-        )  # fmt: skip
+            field="projector",
+            hint='save it with format="native"',
+        )
     if name != due:
         raise IncompatibleError(
             f"{name!r}, and transformers has {due!r} between an encoder of {encoder} and a decoder of {decoder}",
-            field="projector", hint='save it with format="native"',
-        )  # fmt: skip
+            field="projector",
+            hint='save it with format="native"',
+        )
     return to_theirs({n: t for n, t in state.items() if n.startswith("projector.")}, [PROJECTOR_ROW])
 
 
@@ -213,8 +215,9 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
         warnings.warn(
             f"{snapshot.path}: no {PREPROCESSOR_CONFIG}: images are stretched to {height} x {width}, with mean "
             f"{model.processor.preprocessing.image_mean}; set model.processor.preprocessing if the model saw others",
-            UserWarning, stacklevel=5,
-        )  # fmt: skip
+            UserWarning,
+            stacklevel=5,
+        )
     return model
 
 
@@ -230,9 +233,10 @@ def _within_vocabulary(ids: TokenIds, vocab_size: Any, path: Path) -> TokenIds:
     kept = TokenIds(start=start, eos=tuple(i for i in ids.eos if i < vocab_size), pad=pad)
     if kept != ids:
         warnings.warn(
-            f"{path}: token ids {ids} reach beyond the vocabulary of {vocab_size}; set model.token_ids", UserWarning,
+            f"{path}: token ids {ids} reach beyond the vocabulary of {vocab_size}; set model.token_ids",
+            UserWarning,
             stacklevel=5,
-        )  # fmt: skip
+        )
     return kept
 
 

@@ -70,8 +70,9 @@ def _plugin_command(ctx: click.Context, name: str) -> click.Command:
         owner = found.entry.owner
         raise PluginContractError(
             f"command {name!r} of {owner}: {found.entry.target} is no click.Command",
-            plugin=owner.distribution, hint="decorate it with @click.command()",
-        )  # fmt: skip
+            plugin=owner.distribution,
+            hint="decorate it with @click.command()",
+        )
     return command
 
 
@@ -84,8 +85,16 @@ def _choose_plugins(ctx: click.Context, parameter: click.Parameter, names: tuple
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-p", "plugins", multiple=True, metavar="NAME", callback=_choose_plugins, is_eager=True,
-              expose_value=False, help="Load this plugin and no others; no:NAME blocks one. Repeatable.")  # fmt: skip
+@click.option(
+    "-p",
+    "plugins",
+    multiple=True,
+    metavar="NAME",
+    callback=_choose_plugins,
+    is_eager=True,
+    expose_value=False,
+    help="Load this plugin and no others; no:NAME blocks one. Repeatable.",
+)
 @click.option("--debug", is_flag=True, expose_value=False, help="Show where in the code an error came from.")
 @click.version_option(vedcore.__version__, prog_name="vedcore")
 def group() -> None:

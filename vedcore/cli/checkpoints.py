@@ -41,9 +41,14 @@ def inspect(folder: str, revision: str | None, verify: bool, as_json: bool) -> i
 @click.option("--revision", help="Branch, tag or commit of a repository of the hub.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def convert(
-    source: str, target: str, format: str, dtype: str | None, max_shard_size: str | None, revision: str | None,
+    source: str,
+    target: str,
+    format: str,
+    dtype: str | None,
+    max_shard_size: str | None,
+    revision: str | None,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Load the model IN, strictly, and write it to the folder OUT in another format.
 
     IN is a folder, an installed model or a repository of the hub. OUT is made, or a model in it is replaced as a whole;

@@ -32,15 +32,21 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
         click.argument("encoder", metavar="ENCODER|CONFIG"),
         click.argument("decoder", required=False),
         click.option("--projector", help="auto, identity, linear, mlp, or a plugin's."),
-        click.option("--image-size", callback=_image_size, metavar="SIZE",
-                     help="Pixels: 224, or height and width as 64x512."),
+        click.option(
+            "--image-size", callback=_image_size, metavar="SIZE", help="Pixels: 224, or height and width as 64x512."
+        ),
         click.option("--tokenizer", help="char, byte, or the path of a tokenizer.json."),
         click.option("--dtype", help="float32, float16 or bfloat16."),
         click.option("--pretrained", is_flag=True, default=None, help="Take the parts' published weights."),
-        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-                     help="A setting, such as encoder.hidden_size=32. Repeatable."),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="A setting, such as encoder.hidden_size=32. Repeatable.",
+        ),
         click.option("--json", "as_json", is_flag=True, help="One JSON object."),
-    ]  # fmt: skip
+    ]
     for option in reversed(options):
         command = option(command)
     return command

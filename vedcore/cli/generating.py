@@ -82,9 +82,17 @@ def _check_names(settings: dict[str, Any]) -> None:
 @click.option("--verbose", "-v", is_flag=True, help="Tell each image's confidence and time on stderr.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False), help="File to write instead of stdout.")
 def generate(
-    model: str, images: tuple[str, ...], overrides: tuple[str, ...], stream: bool, batch_size: int,
-    device: str | None, layout: str | None, verbose: bool, output: str | None, **options: Any,
-) -> int:  # fmt: skip
+    model: str,
+    images: tuple[str, ...],
+    overrides: tuple[str, ...],
+    stream: bool,
+    batch_size: int,
+    device: str | None,
+    layout: str | None,
+    verbose: bool,
+    output: str | None,
+    **options: Any,
+) -> int:
     """Read or describe IMAGES with MODEL: a folder, or the name of an installed model.
 
     IMAGES are files, or folders that are walked. Output is the path, a tab and the text, one line an image; of a

@@ -72,9 +72,18 @@ def compose(
         PluginError: a plugin that fails.
     """
     request = Request.of(
-        encoder, decoder, projector=projector, tokenizer=tokenizer, preprocessing=preprocessing, image_size=image_size,
-        token_ids=token_ids, dtype=dtype, pretrained=pretrained, seed=seed, **fields,
-    )  # fmt: skip
+        encoder,
+        decoder,
+        projector=projector,
+        tokenizer=tokenizer,
+        preprocessing=preprocessing,
+        image_size=image_size,
+        token_ids=token_ids,
+        dtype=dtype,
+        pretrained=pretrained,
+        seed=seed,
+        **fields,
+    )
 
     def make(parts: Parts) -> VisionEncoderDecoder:
         _check_device(device)
@@ -163,9 +172,13 @@ def _assembled(
         }
     )
     model = VisionEncoderDecoder(
-        config, encoder, modules.projector, modules.decoder,
+        config,
+        encoder,
+        modules.projector,
+        modules.decoder,
         processor=Processor(preprocessing, parts.tokenizer, encoder=encoder, token_ids=parts.token_ids),
-        token_ids=parts.token_ids, generation_config=GenerationConfig(),
-    )  # fmt: skip
+        token_ids=parts.token_ids,
+        generation_config=GenerationConfig(),
+    )
     model.load_reports = reports
     return model.to(device=device, dtype=getattr(torch, config.dtype)).eval()

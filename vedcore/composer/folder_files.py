@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 __all__ = [
-    "MAX_CONFIG_BYTES", "MAX_TOKENIZER_BYTES", "manifest_of", "read_json", "read_preprocessing", "read_tokenizer_of",
-]  # fmt: skip
+    "MAX_CONFIG_BYTES",
+    "MAX_TOKENIZER_BYTES",
+    "manifest_of",
+    "read_json",
+    "read_preprocessing",
+    "read_tokenizer_of",
+]
 
 MAX_CONFIG_BYTES = 1_000_000
 MAX_TOKENIZER_BYTES = 200_000_000

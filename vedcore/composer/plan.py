@@ -78,11 +78,12 @@ class Plan(Config):
         rows = [
             ("encoder", _describe(self.encoder), f"{height} x {width} px -> {self.image_tokens} tokens"),
             (
-                "projector", _describe(self.projector),
+                "projector",
+                _describe(self.projector),
                 f"width {self.encoder.hidden_size} -> {self.projector.hidden_size}",
             ),
             ("decoder", _describe(self.decoder), f"vocabulary {self.vocab_size:,}, positions {positions}"),
-        ]  # fmt: skip
+        ]
         widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
         lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows]
         image, token = in_units(self.cache_bytes_per_image), in_units(self.cache_bytes_per_token)
@@ -133,9 +134,18 @@ def plan(
         PluginError: a plugin that fails.
     """
     request = Request.of(
-        encoder, decoder, projector=projector, tokenizer=tokenizer, preprocessing=preprocessing, image_size=image_size,
-        token_ids=token_ids, dtype=dtype, pretrained=pretrained, seed=seed, **fields,
-    )  # fmt: skip
+        encoder,
+        decoder,
+        projector=projector,
+        tokenizer=tokenizer,
+        preprocessing=preprocessing,
+        image_size=image_size,
+        token_ids=token_ids,
+        dtype=dtype,
+        pretrained=pretrained,
+        seed=seed,
+        **fields,
+    )
     return resolve(request, lambda parts: lay_out(parts).plan)
 
 
@@ -180,9 +190,10 @@ def lay_out(parts: Parts) -> Layout:
         width = getattr(decoder, "cross_attention_size", None)
         if not width:
             raise IncompatibleError(
-                f"{config.decoder.name!r} has no cross-attention: it would not see the image", field="decoder",
+                f"{config.decoder.name!r} has no cross-attention: it would not see the image",
+                field="decoder",
                 hint="choose a decoder of `vedcore list decoders`",
-            )  # fmt: skip
+            )
         between = projector_for(config, encoder.hidden_size, width)
         projector: Projector = between.make(encoder.hidden_size, width)
     made: list[tuple[Part, Any]] = [(parts.encoder, encoder), (between, projector), (parts.decoder, decoder)]
@@ -194,20 +205,35 @@ def lay_out(parts: Parts) -> Layout:
     per_token = 2 * len(getattr(decoder, "layers", ())) * decoder.hidden_size * dtype.itemsize
     planned = {
         part.kind: PartPlan(
-            name=part.entry.name, owner=str(part.entry.owner), config=part.config.model_dump(exclude_none=True),
+            name=part.entry.name,
+            owner=str(part.entry.owner),
+            config=part.config.model_dump(exclude_none=True),
             hidden_size=width if module is projector else module.hidden_size,
             parameters=sum(p.numel() for p in module.parameters()),
         )
         for part, module in made
-    }  # fmt: skip
+    }
     total = sum(part.parameters for part in planned.values())
-    return Layout(parts, between, Modules(encoder, projector, decoder), Plan(
-        **planned, image_size=size, image_tokens=tokens, vocab_size=decoder.vocab_size,
-        max_positions=decoder.max_positions, token_ids=parts.token_ids, parameters=total,
-        fresh_parameters=sum(_fresh(part, module, config.pretrained) for part, module in made),
-        dtype=config.dtype, weight_bytes=total * dtype.itemsize, cache_bytes_per_image=per_token * tokens,
-        cache_bytes_per_token=per_token, notes=parts.notes,
-    ))  # fmt: skip
+    return Layout(
+        parts,
+        between,
+        Modules(encoder, projector, decoder),
+        Plan(
+            **planned,
+            image_size=size,
+            image_tokens=tokens,
+            vocab_size=decoder.vocab_size,
+            max_positions=decoder.max_positions,
+            token_ids=parts.token_ids,
+            parameters=total,
+            fresh_parameters=sum(_fresh(part, module, config.pretrained) for part, module in made),
+            dtype=config.dtype,
+            weight_bytes=total * dtype.itemsize,
+            cache_bytes_per_image=per_token * tokens,
+            cache_bytes_per_token=per_token,
+            notes=parts.notes,
+        ),
+    )
 
 
 def _fresh(part: Part, module: Any, pretrained: bool) -> int:

@@ -82,9 +82,10 @@ def _settings(encoder: Any, decoder: Any) -> tuple[Mapping[str, Any], ConfigSour
     elif decoder is None and isinstance(encoder, (str, os.PathLike)):
         if isinstance(encoder, str) and not encoder.lower().endswith((".yaml", ".yml", ".toml", ".json")):
             raise UsageError(
-                f"compose({encoder!r}) names no decoder", field="decoder",
+                f"compose({encoder!r}) names no decoder",
+                field="decoder",
                 hint=f"write compose({encoder!r}, 'gpt2'), or give a .yaml, .toml or .json file",
-            )  # fmt: skip
+            )
         source = read_config_text(encoder)
         data = {**source.data}
         if isinstance(name := data.get("tokenizer"), str) and name.endswith(".json"):  # meant from the file's folder

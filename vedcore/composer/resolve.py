@@ -71,8 +71,9 @@ class Part(NamedTuple):
                 raise
             raise PluginContractError(
                 f"{self.kind} {self.entry.name!r} of {self.entry.owner} does not build: {described(error)}",
-                plugin=self.entry.owner.distribution, hint="check its settings, or tell its authors",
-            ) from error  # fmt: skip
+                plugin=self.entry.owner.distribution,
+                hint="check its settings, or tell its authors",
+            ) from error
 
     def section(self) -> ComponentConfig:
         """The section that makes this very part again: all fields, so that later defaults cannot creep in."""
@@ -146,9 +147,10 @@ def _published(config: ModelConfig, folders: Folders) -> PartCheckpoint:
     repositories: Mapping[str, str] = getattr(cls, "hub_repos", _NOTHING)
     if variant not in list(repositories):
         raise UsageError(
-            f"{config.decoder.name!r} has no published weights", field="pretrained",
+            f"{config.decoder.name!r} has no published weights",
+            field="pretrained",
             hint=f"choose one of {', '.join(repositories)}" if repositories else "leave it out",
-        )  # fmt: skip
+        )
     return open_part("decoder", folders.open(from_hub(repositories[variant])))
 
 
@@ -199,9 +201,10 @@ def _decoder(
         size = given.get("vocab_size")
         if isinstance(size, int) and size < vocabulary:
             raise IncompatibleError(
-                f"the tokenizer has {vocabulary} tokens, the decoder {size}", field="decoder.vocab_size",
+                f"the tokenizer has {vocabulary} tokens, the decoder {size}",
+                field="decoder.vocab_size",
                 hint="leave vocab_size out, or use a smaller tokenizer",
-            )  # fmt: skip
+            )
         start = given.get("bos_token_id", ids.start)
         pad = ids.pad if ids.pad is not None or not ids.eos else ids.eos[0]
         values = (ids.start, ids.eos or None, pad, start)  # None too: the family's own ids mean other tokens here
@@ -216,9 +219,10 @@ def _decoder(
             continue
         if field in given:
             raise IncompatibleError(
-                f"id {largest} is not below vocab_size {settings.vocab_size}", field=f"decoder.{field}",
+                f"id {largest} is not below vocab_size {settings.vocab_size}",
+                field=f"decoder.{field}",
                 hint="change the id, or decoder.vocab_size",
-            )  # fmt: skip
+            )
         outside = f"outside a vocabulary of {settings.vocab_size}"
         notes.append(f"{part.entry.name}'s own {field} {largest} is {outside}: unset")
         settings = settings.changed(**{field: None})

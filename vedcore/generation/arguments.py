@@ -41,9 +41,10 @@ def check_pixels(pixel_values: Tensor) -> None:
     shaped = pixel_values.ndim == 4 and pixel_values.shape[1] == 3 and len(pixel_values) > 0
     if not shaped or not pixel_values.is_floating_point():
         raise UsageError(
-            f"images of shape {tuple(pixel_values.shape)} and type {pixel_values.dtype}", field="pixel_values",
+            f"images of shape {tuple(pixel_values.shape)} and type {pixel_values.dtype}",
+            field="pixel_values",
             hint="give (N, 3, H, W) of floats, N at least 1, as model.processor makes them, or call generate_text",
-        )  # fmt: skip
+        )
 
 
 def as_functions(name: str, given: Function | Sequence[Function] | None) -> tuple[Function, ...]:
@@ -56,9 +57,10 @@ def as_functions(name: str, given: Function | Sequence[Function] | None) -> tupl
     for function in functions:
         if not callable(function):
             raise UsageError(
-                f"{type(function).__name__} cannot be called", field=name,
+                f"{type(function).__name__} cannot be called",
+                field=name,
                 hint="give a function of what generate says of it, or a list of such",
-            )  # fmt: skip
+            )
     return functions
 
 
@@ -80,14 +82,16 @@ def prompt_ids(given: Tensor | None, mask: Tensor | None, starts: Sequence[int] 
     whole = not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool)
     if given.ndim != 2 or 0 in given.shape or not whole:
         raise UsageError(
-            f"ids of shape {tuple(given.shape)} and type {given.dtype}", field="decoder_input_ids",
+            f"ids of shape {tuple(given.shape)} and type {given.dtype}",
+            field="decoder_input_ids",
             hint="give whole numbers of shape (N, T), at least one of each",
-        )  # fmt: skip
+        )
     if mask is not None and mask.shape != given.shape:
         raise UsageError(
             f"a mask of shape {tuple(mask.shape)} for prompts of shape {tuple(given.shape)}",
-            field="decoder_attention_mask", hint="give one number a token",
-        )  # fmt: skip
+            field="decoder_attention_mask",
+            hint="give one number a token",
+        )
     if mask is not None and bool((mask[:, -1] == 0).any()):
         raise UsageError("a prompt ends in padding", field="decoder_attention_mask", hint="pad at the left")
     if mask is not None and bool(((mask[:, 1:] == 0) & (mask[:, :-1] != 0)).any()):

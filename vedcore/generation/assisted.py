@@ -41,8 +41,11 @@ def check_assistable(options: GenerationConfig, option: str) -> None:
         UsageError: beams, contrastive search, records of inner states.
     """
     for name, idle in (
-        ("num_beams", 1), ("penalty_alpha", 0.0), ("output_attentions", False), ("output_hidden_states", False),
-    ):  # fmt: skip
+        ("num_beams", 1),
+        ("penalty_alpha", 0.0),
+        ("output_attentions", False),
+        ("output_hidden_states", False),
+    ):
         if (value := getattr(options, name)) != idle:
             raise UsageError(f"{name}={value} contradicts {option}", field=name, hint="leave out one of them")
 

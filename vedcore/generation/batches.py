@@ -34,10 +34,16 @@ def batches(state: DecodingState, request: Request) -> Iterator[tuple[DecodingSt
     options = request.options
     at_once = max(1, ROWS // (options.top_k if options.penalty_alpha else options.num_beams))
     together = (
-        options.do_sample or options.max_time is not None or options.compile
-        or options.output_scores or options.output_logits or options.output_attentions or options.output_hidden_states
-        or request.logits_processor or request.stopping_criteria
-    )  # fmt: skip
+        options.do_sample
+        or options.max_time is not None
+        or options.compile
+        or options.output_scores
+        or options.output_logits
+        or options.output_attentions
+        or options.output_hidden_states
+        or request.logits_processor
+        or request.stopping_criteria
+    )
     if together or request.prompts <= at_once or request.device.type != "cpu":
         yield state, request
         return

@@ -64,9 +64,10 @@ def beam_search(state: State, request: Request, streaming: bool = False) -> Step
     vocab_size = logits.shape[1]
     if vocab_size < (per_beam := candidates_for(request)):
         raise UsageError(
-            f"beam search needs {per_beam} tokens to choose from, the vocabulary has {vocab_size}", field="num_beams",
+            f"beam search needs {per_beam} tokens to choose from, the vocabulary has {vocab_size}",
+            field="num_beams",
             hint="pass num_beams=1, or fewer end ids",
-        )  # fmt: skip
+        )
     while True:
         step, length = len(lived) + 1, request.prompt_length + len(lived) + 1
         if options.output_logits:

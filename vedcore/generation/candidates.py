@@ -20,9 +20,22 @@ from vedcore.generation.request import Request, apply
 from vedcore.generation.stopping import Stopping
 
 __all__ = [
-    "FAR", "Beams", "Candidates", "Choice", "Chooser", "Step", "best", "candidates_for", "go_on", "log_probs",
-    "losing", "processed", "tied", "top", "why_ended",
-]  # fmt: skip
+    "FAR",
+    "Beams",
+    "Candidates",
+    "Choice",
+    "Chooser",
+    "Step",
+    "best",
+    "candidates_for",
+    "go_on",
+    "log_probs",
+    "losing",
+    "processed",
+    "tied",
+    "top",
+    "why_ended",
+]
 
 FAR = -1.0e9
 """Score of what must lose; transformers' number, and finite, so that sums with it stay ordered."""

@@ -34,9 +34,16 @@ Run = Annotated[tuple[TokenId, ...], Field(min_length=1, max_length=MAX_LENGTH)]
 Text = Annotated[str, Field(min_length=1, max_length=10_000)]
 
 LENGTHS = (
-    "max_new_tokens", "max_length", "min_new_tokens", "min_length", "no_repeat_ngram_size", "prompt_lookup_num_tokens",
-    "max_matching_ngram_size", "num_assistant_tokens", "repetition_stop",
-)  # fmt: skip
+    "max_new_tokens",
+    "max_length",
+    "min_new_tokens",
+    "min_length",
+    "no_repeat_ngram_size",
+    "prompt_lookup_num_tokens",
+    "max_matching_ngram_size",
+    "num_assistant_tokens",
+    "repetition_stop",
+)
 
 
 class Limits(NamedTuple):
@@ -274,9 +281,10 @@ class GenerationConfig(Config):
             return (start,) * images
         if len(self.decoder_start_token_id) != images:
             raise UsageError(
-                f"{len(self.decoder_start_token_id)} ids for {images} images", field="decoder_start_token_id",
+                f"{len(self.decoder_start_token_id)} ids for {images} images",
+                field="decoder_start_token_id",
                 hint="give one id for all, or one for each",
-            )  # fmt: skip
+            )
         return self.decoder_start_token_id
 
     def token_ids(self, base: TokenIds, vocab_size: int) -> TokenIds:

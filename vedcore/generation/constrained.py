@@ -139,9 +139,10 @@ class ForcedWords:
         """Tokens at the end that are not ours to choose."""
         if ends := {i for word in self.words for run in word for i in run} & set(request.token_ids.eos):
             raise UsageError(
-                f"holds end id {min(ends)}, at which the text is over", field="force_words_ids",
+                f"holds end id {min(ends)}, at which the text is over",
+                field="force_words_ids",
                 hint="leave it out, or pass eos_token_id",
-            )  # fmt: skip
+            )
         rows = request.input_ids.tolist()
         masks = [[1] * len(row) for row in rows] if request.attention_mask is None else request.attention_mask.tolist()
         starts = [
@@ -154,9 +155,10 @@ class ForcedWords:
         room = request.limits.max_length - request.prompt_length - self.reserved - len(first)
         if (need := max(start.after(first).missing for start in starts)) > room:
             raise UsageError(
-                f"the words need {need} tokens, and the length leaves {room}", field="force_words_ids",
+                f"the words need {need} tokens, and the length leaves {room}",
+                field="force_words_ids",
                 hint="raise max_new_tokens, or leave words out",
-            )  # fmt: skip
+            )
         self.progress: list[Progress | None] = [p for start in starts for p in (start, *[None] * (self.width - 1))]
         """Of each row; None where no text is, as in all but the first rows of a prompt before the first step."""
 
@@ -214,9 +216,14 @@ class ForcedWords:
         return Candidates(*(torch.cat(pair, 1) for pair in zip(found, added, strict=True)))
 
     def _choose(
-        self, befores: list[Progress | None], scores: list[float], cells: list[int], reasons: list[int],
-        vocab_size: int, left: int,
-    ) -> tuple[list[_Open], list[bool]]:  # fmt: skip
+        self,
+        befores: list[Progress | None],
+        scores: list[float],
+        cells: list[int],
+        reasons: list[int],
+        vocab_size: int,
+        left: int,
+    ) -> tuple[list[_Open], list[bool]]:
         """The beams of a prompt that go on, at most W, and which candidates are texts that have ended."""
         usual: list[_Open] = []
         towards: list[_Open] = []

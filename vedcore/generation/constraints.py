@@ -48,8 +48,9 @@ class Constrained:
             raise GenerationError(
                 f"the shortest text takes {automaton.shortest} tokens, and there is room for "
                 f"{max(0, max_length - prompt_length)}",
-                field=automaton.name, hint=f"pass max_new_tokens={automaton.shortest + 1} or more",
-            )  # fmt: skip
+                field=automaton.name,
+                hint=f"pass max_new_tokens={automaton.shortest + 1} or more",
+            )
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         rows = input_ids[:, self.prompt_length :].cpu().numpy()
@@ -74,9 +75,14 @@ class Constrained:
 
 
 def compile_constraint(
-    tokenizer: Tokenizer, vocab_size: int, *, eos: tuple[int, ...], allowed_chars: str | None = None,
-    pattern: str | None = None, lexicon: Sequence[str] | None = None,
-) -> TokenAutomaton:  # fmt: skip
+    tokenizer: Tokenizer,
+    vocab_size: int,
+    *,
+    eos: tuple[int, ...],
+    allowed_chars: str | None = None,
+    pattern: str | None = None,
+    lexicon: Sequence[str] | None = None,
+) -> TokenAutomaton:
     """The automaton of the texts that keep to all the rules given.
 
     Args:
@@ -164,8 +170,9 @@ def _check_written(words: list[str], reached: Ints) -> None:
     if lost:
         raise UsageError(
             f"{len(lost)} of {len(words)} entries cannot be written by the tokenizer, such as {words[lost[0]][:40]!r}",
-            field="lexicon", hint="leave them out, or write them as the tokenizer decodes them, in lower case perhaps",
-        )  # fmt: skip
+            field="lexicon",
+            hint="leave them out, or write them as the tokenizer decodes them, in lower case perhaps",
+        )
 
 
 def _alphabet(pieces: Pieces, fragments: bool) -> str:

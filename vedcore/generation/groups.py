@@ -78,9 +78,14 @@ def _part(step: Step, group: int, groups: int) -> Step:
         return field.reshape(prompts, groups, -1, field.shape[-1])[:, group].flatten(0, 1)
 
     return Step(
-        pick(step.logits), pick(step.usable), pick(step.total), pick(step.running), pick(step.going),
-        None if step.ids is None else pick(step.ids), step.left,
-    )  # fmt: skip
+        pick(step.logits),
+        pick(step.usable),
+        pick(step.total),
+        pick(step.running),
+        pick(step.going),
+        None if step.ids is None else pick(step.ids),
+        step.left,
+    )
 
 
 def _rows_together(parts: Sequence[Tensor], prompts: int) -> Tensor:
@@ -94,6 +99,11 @@ def _join(choices: list[Choice]) -> Choice:
 
     found, complete, why, running, live, over, barred = zip(*choices, strict=True)
     return Choice(
-        Candidates(*map(join, zip(*found, strict=True))), join(complete), join(why), join(running),
-        Candidates(*map(join, zip(*live, strict=True))), torch.stack(over).all(), join(barred),
-    )  # fmt: skip
+        Candidates(*map(join, zip(*found, strict=True))),
+        join(complete),
+        join(why),
+        join(running),
+        Candidates(*map(join, zip(*live, strict=True))),
+        torch.stack(over).all(),
+        join(barred),
+    )

@@ -23,9 +23,21 @@ from vedcore.generation.config import GenerationConfig, Limits
 from vedcore.generation.warpers import make_warpers
 
 __all__ = [
-    "Custom", "DecayLength", "Forced", "MinLength", "NoRepeatNgrams", "PrefixAllowed", "PrefixFunction",
-    "Processor", "RemoveInvalid", "Renormalize", "RepetitionPenalty", "SequenceBias", "Suppressed", "make_processors",
-]  # fmt: skip
+    "Custom",
+    "DecayLength",
+    "Forced",
+    "MinLength",
+    "NoRepeatNgrams",
+    "PrefixAllowed",
+    "PrefixFunction",
+    "Processor",
+    "RemoveInvalid",
+    "Renormalize",
+    "RepetitionPenalty",
+    "SequenceBias",
+    "Suppressed",
+    "make_processors",
+]
 
 Processor = Callable[[Tensor, Tensor], Tensor]
 """``(input_ids (B, L), scores (B, V)) -> scores (B, V)``."""
@@ -239,11 +251,19 @@ class Custom:
 
 
 def make_processors(
-    options: GenerationConfig, token_ids: TokenIds, limits: Limits, prompt_length: int, device: torch.device,
-    attention_mask: Tensor | None = None, *, extra: Sequence[Processor] = (),
-    prefix_allowed_tokens_fn: PrefixFunction | None = None, constraint: Processor | None = None,
-    rows: int | None = None, first: int = 0,
-) -> list[Processor]:  # fmt: skip
+    options: GenerationConfig,
+    token_ids: TokenIds,
+    limits: Limits,
+    prompt_length: int,
+    device: torch.device,
+    attention_mask: Tensor | None = None,
+    *,
+    extra: Sequence[Processor] = (),
+    prefix_allowed_tokens_fn: PrefixFunction | None = None,
+    constraint: Processor | None = None,
+    rows: int | None = None,
+    first: int = 0,
+) -> list[Processor]:
     """The processors that ``options`` ask for, and the caller's.
 
     Args:

@@ -126,11 +126,18 @@ class GenerationMixin(nn.Module):
         config = self._options(generation_config, options)
         check_streamer(streamer)
         out = self._written(
-            config, assistant_model, streamer, pixel_values=pixel_values, decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask, encoder_outputs=encoder_outputs,
-            encoder_attention_mask=encoder_attention_mask, logits_processor=logits_processor,
-            stopping_criteria=stopping_criteria, prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
-        )  # fmt: skip
+            config,
+            assistant_model,
+            streamer,
+            pixel_values=pixel_values,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            encoder_attention_mask=encoder_attention_mask,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+        )
         return out if config.return_dict_in_generate else out.sequences
 
     @torch.no_grad()
@@ -150,9 +157,10 @@ class GenerationMixin(nn.Module):
     def _options(self, config: GenerationConfig | None, options: dict[str, Any]) -> GenerationConfig:
         if config is not None and not isinstance(config, GenerationConfig):
             raise UsageError(
-                f"GenerationConfig expected, got {type(config).__name__}", field="generation_config",
+                f"GenerationConfig expected, got {type(config).__name__}",
+                field="generation_config",
                 hint="give its fields as keywords: num_beams=4",
-            )  # fmt: skip
+            )
         return (config or self.generation_config).with_options(**options)
 
     def _check_assistant(self, assistant: object, config: GenerationConfig) -> None:
@@ -162,21 +170,24 @@ class GenerationMixin(nn.Module):
             return
         if not isinstance(assistant, GenerationMixin):
             raise UsageError(
-                f"a model expected, got {type(assistant).__name__}", field="assistant_model",
+                f"a model expected, got {type(assistant).__name__}",
+                field="assistant_model",
                 hint="give what vedcore.load or vedcore.compose gave",
-            )  # fmt: skip
+            )
         check_assistable(config, "assistant_model")
         if config.prompt_lookup_num_tokens is not None:
             raise UsageError(
-                f"contradicts prompt_lookup_num_tokens={config.prompt_lookup_num_tokens}", field="assistant_model",
+                f"contradicts prompt_lookup_num_tokens={config.prompt_lookup_num_tokens}",
+                field="assistant_model",
                 hint="leave out one of them",
-            )  # fmt: skip
+            )
         mine, other = self.decoder.vocab_size, assistant.decoder.vocab_size
         if mine != other:
             raise IncompatibleError(
-                f"its vocabulary has {other} tokens, this model's {mine}", field="assistant_model",
+                f"its vocabulary has {other} tokens, this model's {mine}",
+                field="assistant_model",
                 hint="give a model with the same tokenizer",
-            )  # fmt: skip
+            )
 
     def _prepared(
         self,
@@ -196,9 +207,10 @@ class GenerationMixin(nn.Module):
         check_tensors(encoder_attention_mask=encoder_attention_mask)
         if (pixel_values is None) == (encoder_outputs is None):
             raise UsageError(
-                "give either pixel_values or encoder_outputs, and not both", field="pixel_values",
+                "give either pixel_values or encoder_outputs, and not both",
+                field="pixel_values",
                 hint="encoder_outputs come from model.encode",
-            )  # fmt: skip
+            )
         if pixel_values is not None:
             check_pixels(pixel_values)
         encoded = as_encoder_output(encoder_outputs)
@@ -217,11 +229,18 @@ class GenerationMixin(nn.Module):
         limits = config.limits(prompts.shape[1], self.decoder.max_positions)
         tokenizer = self.processor.tokenizer
         request = Request(
-            prompts.to(self.device), config, ids, limits, None if prompt_mask is None else prompt_mask.to(self.device),
-            logits_processor=processors, stopping_criteria=criteria, prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+            prompts.to(self.device),
+            config,
+            ids,
+            limits,
+            None if prompt_mask is None else prompt_mask.to(self.device),
+            logits_processor=processors,
+            stopping_criteria=criteria,
+            prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
             text_of=None if tokenizer is None else partial(self.processor.decode, skip_special_tokens=False),
-            constraint=constraint_of(tokenizer, config, ids.eos, self.decoder.vocab_size), first=first,
-        )  # fmt: skip
+            constraint=constraint_of(tokenizer, config, ids.eos, self.decoder.vocab_size),
+            first=first,
+        )
         attentions, hidden = config.output_attentions, config.output_hidden_states
         if encoded is None:
             assert pixel_values is not None
@@ -229,9 +248,16 @@ class GenerationMixin(nn.Module):
         states, mask = self._project(encoded, encoder_attention_mask)
         room = limits.max_length - (not config.penalty_alpha)  # a last token is not read, but by contrastive search
         state = DecodingState(
-            self.decoder, states, mask, request.attention_mask, room, config.use_cache,
-            output_attentions=attentions, output_hidden_states=hidden, compiled=config.compile,
-        )  # fmt: skip
+            self.decoder,
+            states,
+            mask,
+            request.attention_mask,
+            room,
+            config.use_cache,
+            output_attentions=attentions,
+            output_hidden_states=hidden,
+            compiled=config.compile,
+        )
         return state, request, encoded
 
     def stream(
@@ -263,9 +289,10 @@ class GenerationMixin(nn.Module):
         config = self._options(generation_config, options)
         if config.num_return_sequences > 1:
             raise UsageError(
-                f"{config.num_return_sequences} texts cannot be one stream", field="num_return_sequences",
+                f"{config.num_return_sequences} texts cannot be one stream",
+                field="num_return_sequences",
                 hint="pass 1, or call generate with streamer=",
-            )  # fmt: skip
+            )
         spoiler = require_tokenizer(self.processor).token_to_id("<0xFF>")  # no character has this byte
         batch = self._batch(image if isinstance(image, Tensor) and image.ndim == 4 else [image])
         if (count := len(batch["pixel_values"])) > 1:
@@ -273,10 +300,14 @@ class GenerationMixin(nn.Module):
         self._check_assistant(assistant_model, config)
         with torch.no_grad(), _eval_mode(self, assistant_model, compiled=config.compile):
             state, request, encoded = self._prepared(
-                config, batch["pixel_values"], self._prompts(prompt, config, 1),
-                encoder_attention_mask=batch.get("encoder_attention_mask"), logits_processor=logits_processor,
-                stopping_criteria=stopping_criteria, prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
-            )  # fmt: skip
+                config,
+                batch["pixel_values"],
+                self._prompts(prompt, config, 1),
+                encoder_attention_mask=batch.get("encoder_attention_mask"),
+                logits_processor=logits_processor,
+                stopping_criteria=stopping_criteria,
+                prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+            )
             mask = batch.get("encoder_attention_mask")
             drafter = _drafter(assistant_model, request, batch["pixel_values"], encoded, mask)
         tokens = stream(state, request, drafter)
@@ -329,11 +360,17 @@ class GenerationMixin(nn.Module):
         for at in range(0, len(sources), batch_size):
             batch = self._batch(sources[at : at + batch_size])
             out = self._written(
-                config, assistant_model, None, first=at, pixel_values=batch["pixel_values"],
+                config,
+                assistant_model,
+                None,
+                first=at,
+                pixel_values=batch["pixel_values"],
                 encoder_attention_mask=batch.get("encoder_attention_mask"),
-                decoder_input_ids=prompts[at : at + batch_size], logits_processor=logits_processor,
-                stopping_criteria=stopping_criteria, prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
-            )  # fmt: skip
+                decoder_input_ids=prompts[at : at + batch_size],
+                logits_processor=logits_processor,
+                stopping_criteria=stopping_criteria,
+                prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+            )
             results.extend(text_results(out, self.processor, eos))
         return results
 
@@ -370,9 +407,12 @@ class GenerationMixin(nn.Module):
 
 
 def _drafter(
-    assistant: GenerationMixin | None, request: Request, pixel_values: Tensor | None, encoded: EncoderOutput,
+    assistant: GenerationMixin | None,
+    request: Request,
+    pixel_values: Tensor | None,
+    encoded: EncoderOutput,
     mask: Tensor | None,
-) -> DraftModel | None:  # fmt: skip
+) -> DraftModel | None:
     """What guesses for ``request`` with another model: from the pixels where there are some, else from ``encoded``."""
     if assistant is None:
         return None

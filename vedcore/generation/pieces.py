@@ -87,8 +87,9 @@ def _split(steps: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], tuple[tup
         if kind not in LOCAL or (i > fused and kind != "Fuse" and not strips_little):
             raise TokenizerError(
                 f"a decoder with {kind} as step {i + 1} of {len(steps)}: what a token adds depends on others",
-                field="decoder", hint=HINT,
-            )  # fmt: skip
+                field="decoder",
+                hint=HINT,
+            )
     return steps[:end], tuple((step["pattern"]["String"], step["content"]) for step in steps[end:])
 
 
@@ -142,5 +143,6 @@ def _check(tokenizer: Tokenizer, pieces: Pieces) -> None:
         if tokenizer.decode(ids) != expected:
             raise TokenizerError(
                 f"tokens {ids} decode to {tokenizer.decode(ids)!r}, and alone they say {expected!r}",
-                field="decoder", hint=HINT,
-            )  # fmt: skip
+                field="decoder",
+                hint=HINT,
+            )

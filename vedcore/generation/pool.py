@@ -80,8 +80,14 @@ class Pool:
         (searches, beams), device = self.score.shape, self.score.device
         first_row = torch.arange(searches)[:, None] * beams
         cell = self.cell.cpu()
-        entries = [self.score.cpu(), self.length.cpu(), first_row + cell // vocab_size, cell % vocab_size,
-                   self.why.cpu(), self.log_prob.cpu()]  # fmt: skip
+        entries = [
+            self.score.cpu(),
+            self.length.cpu(),
+            first_row + cell // vocab_size,
+            cell % vocab_size,
+            self.why.cpu(),
+            self.log_prob.cpu(),
+        ]
         if searches > prompts:  # the groups of a prompt compete
             order = entries[0].reshape(prompts, -1).topk(count).indices
             entries = [entry.reshape(prompts, -1).gather(1, order) for entry in entries]

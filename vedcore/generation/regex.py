@@ -94,9 +94,10 @@ class _Nfa:
             raise UsageError(f"no regular expression: {type(pattern).__name__}", field="pattern", hint="give a str")
         if len(pattern) > MAX_PATTERN:
             raise ConfigLimitError(
-                f"{len(pattern):,} characters are above the limit of {MAX_PATTERN:,}", field="pattern",
+                f"{len(pattern):,} characters are above the limit of {MAX_PATTERN:,}",
+                field="pattern",
                 hint="for many words use lexicon=",
-            )  # fmt: skip
+            )
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of what may mean something else in future
@@ -104,9 +105,10 @@ class _Nfa:
             return self._sequence(parsed, parsed.state.flags, 0, True, True)
         except re.error as error:
             raise UsageError(
-                f"no regular expression: {error.msg} at character {error.pos}", field="pattern",
+                f"no regular expression: {error.msg} at character {error.pos}",
+                field="pattern",
                 hint="write it as for Python's re.fullmatch",
-            ) from None  # fmt: skip
+            ) from None
         except (RecursionError, OverflowError):
             raise ConfigLimitError("nested or repeated too deeply", field="pattern", hint="make it simpler") from None
 
@@ -114,9 +116,10 @@ class _Nfa:
         key = tuple(parts), int(flags & (re.IGNORECASE | re.ASCII))
         if len(self.classes) >= MAX_CLASSES and key not in self.classes:
             raise ConfigLimitError(
-                f"more than {MAX_CLASSES:,} different characters and classes", field="pattern",
+                f"more than {MAX_CLASSES:,} different characters and classes",
+                field="pattern",
                 hint="for many words use lexicon=",
-            )  # fmt: skip
+            )
         return self.classes.setdefault(key, len(self.classes))
 
     def _state(self, free: tuple[int, ...] = (), held: int | None = None, target: int = 0) -> int:
@@ -157,8 +160,9 @@ class _Nfa:
         what = _PLACES.get(value) if op is sre.AT else _NAMES.get(op, str(op).lower())
         raise UsageError(
             f"{what} cannot be followed token by token",
-            field="pattern", hint="write it with characters, classes, groups, | and repetitions only",
-        )  # fmt: skip
+            field="pattern",
+            hint="write it with characters, classes, groups, | and repetitions only",
+        )
 
     def _repeat(self, body: Sequence, least: int, most: int, after: int) -> int:
         if most is sre.MAXREPEAT:
@@ -298,15 +302,22 @@ def _reachable(delta: NDArray[np.int32], final: NDArray[np.int64], symbol_of: ND
 
 
 _NAMES = {
-    sre.ASSERT: "lookahead or lookbehind", sre.ASSERT_NOT: "negative lookahead or lookbehind",
-    sre.FAILURE: "negative lookahead", sre.GROUPREF: "a back reference", sre.GROUPREF_EXISTS: "a conditional group",
-    sre.ATOMIC_GROUP: "an atomic group", sre.POSSESSIVE_REPEAT: "a possessive repetition",
-}  # fmt: skip
+    sre.ASSERT: "lookahead or lookbehind",
+    sre.ASSERT_NOT: "negative lookahead or lookbehind",
+    sre.FAILURE: "negative lookahead",
+    sre.GROUPREF: "a back reference",
+    sre.GROUPREF_EXISTS: "a conditional group",
+    sre.ATOMIC_GROUP: "an atomic group",
+    sre.POSSESSIVE_REPEAT: "a possessive repetition",
+}
 _PLACES = {
-    sre.AT_BEGINNING: "^ inside the expression", sre.AT_BEGINNING_STRING: r"\A inside the expression",
-    sre.AT_END: "$ inside the expression", sre.AT_END_STRING: r"\Z inside the expression",
-    sre.AT_BOUNDARY: r"a word boundary \b", sre.AT_NON_BOUNDARY: r"\B",
-}  # fmt: skip
+    sre.AT_BEGINNING: "^ inside the expression",
+    sre.AT_BEGINNING_STRING: r"\A inside the expression",
+    sre.AT_END: "$ inside the expression",
+    sre.AT_END_STRING: r"\Z inside the expression",
+    sre.AT_BOUNDARY: r"a word boundary \b",
+    sre.AT_NON_BOUNDARY: r"\B",
+}
 
 
 def _combined(flags: int, added: int, removed: int) -> int:

@@ -60,19 +60,22 @@ class Request:
         ids, mask = self.input_ids, self.attention_mask
         if ids.ndim != 2 or 0 in ids.shape or ids.dtype != torch.long:
             raise UsageError(
-                f"prompts of shape {tuple(ids.shape)} and type {ids.dtype}", field="decoder_input_ids",
+                f"prompts of shape {tuple(ids.shape)} and type {ids.dtype}",
+                field="decoder_input_ids",
                 hint="give long ids of shape (prompts, tokens), at least one of each",
-            )  # fmt: skip
+            )
         if self.prefix_allowed_tokens_fn is not None and not callable(self.prefix_allowed_tokens_fn):
             raise UsageError(
-                f"{type(self.prefix_allowed_tokens_fn).__name__} cannot be called", field="prefix_allowed_tokens_fn",
+                f"{type(self.prefix_allowed_tokens_fn).__name__} cannot be called",
+                field="prefix_allowed_tokens_fn",
                 hint="give a function of (image, ids)",
-            )  # fmt: skip
+            )
         if mask is not None and mask.shape != ids.shape:
             raise UsageError(
                 f"a mask of shape {tuple(mask.shape)} for prompts of shape {tuple(ids.shape)}",
-                field="decoder_attention_mask", hint="give one number a token",
-            )  # fmt: skip
+                field="decoder_attention_mask",
+                hint="give one number a token",
+            )
 
     @property
     def prompts(self) -> int:
@@ -121,10 +124,18 @@ class Request:
             forced = self.options.forced_bos_token_id is not None and self.prompt_length == 1
             constraint = Constrained(self.constraint, self.prompt_length + forced, self.limits.max_length)
         return make_processors(
-            self.options, self.token_ids, self.limits, self.prompt_length, self.device, mask, rows=copies,
-            extra=self.logits_processor, prefix_allowed_tokens_fn=self.prefix_allowed_tokens_fn, first=self.first,
+            self.options,
+            self.token_ids,
+            self.limits,
+            self.prompt_length,
+            self.device,
+            mask,
+            rows=copies,
+            extra=self.logits_processor,
+            prefix_allowed_tokens_fn=self.prefix_allowed_tokens_fn,
+            first=self.first,
             constraint=constraint,
-        )  # fmt: skip
+        )
 
     def generator(self) -> torch.Generator | None:
         """The source of the draws; None is torch's global one."""

@@ -84,17 +84,23 @@ def constraint_of(
     if tokenizer is None:
         field = next(name for name, rule in rules.items() if rule)
         raise UsageError(
-            "the model has no tokenizer, which it needs", field=field,
+            "the model has no tokenizer, which it needs",
+            field=field,
             hint="compose with tokenizer='char', 'byte' or a file, or leave it out",
-        )  # fmt: skip
+        )
     return _compiled(tokenizer, tokenizer.get_vocab_size(), vocab_size, eos, *rules.values())
 
 
 @lru_cache(maxsize=16)
 def _compiled(
-    tokenizer: Tokenizer, tokens: int, vocab_size: int, eos: tuple[int, ...], allowed_chars: str | None,
-    pattern: str | None, lexicon: tuple[str, ...] | None,
-) -> TokenAutomaton:  # fmt: skip
+    tokenizer: Tokenizer,
+    tokens: int,
+    vocab_size: int,
+    eos: tuple[int, ...],
+    allowed_chars: str | None,
+    pattern: str | None,
+    lexicon: tuple[str, ...] | None,
+) -> TokenAutomaton:
     """Once for all calls; ``tokens`` tells a tokenizer from itself with tokens added."""
     return compile_constraint(
         tokenizer, vocab_size, eos=eos, allowed_chars=allowed_chars, pattern=pattern, lexicon=lexicon

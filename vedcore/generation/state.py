@@ -59,9 +59,17 @@ class DecodingState:
     """
 
     def __init__(
-        self, decoder: TextDecoder, states: Tensor, mask: Tensor | None, prompt_mask: Tensor | None, capacity: int,
-        use_cache: bool, output_attentions: bool = False, output_hidden_states: bool = False, compiled: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        decoder: TextDecoder,
+        states: Tensor,
+        mask: Tensor | None,
+        prompt_mask: Tensor | None,
+        capacity: int,
+        use_cache: bool,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        compiled: bool = False,
+    ) -> None:
         self.decoder = decoder
         self.run: Callable[..., DecoderOutput] = decoder.compiled() if compiled else decoder
         self.states = states

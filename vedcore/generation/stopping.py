@@ -40,9 +40,10 @@ class Stopping:
         self.deadline = None if options.max_time is None else time.monotonic() + options.max_time
         if self.strings and self.text_of is None:
             raise UsageError(
-                "the model has no tokenizer, which they need", field="stop_strings",
+                "the model has no tokenizer, which they need",
+                field="stop_strings",
                 hint="compose with tokenizer='char', 'byte' or a file, or leave them out",
-            )  # fmt: skip
+            )
 
     def is_end(self, tokens: Tensor) -> Tensor:
         """Which of ``tokens``, of any shape, are end ids; bool of the same shape."""
@@ -122,6 +123,7 @@ def _verdict(verdict: object, input_ids: Tensor) -> Tensor:
         return torch.full_like(input_ids[:, 0], bool(verdict), dtype=torch.bool)
     shown = f"shape {tuple(verdict.shape)}" if isinstance(verdict, Tensor) else f"type {type(verdict).__name__}"
     raise UsageError(
-        f"a criterion gave something of {shown} for {len(input_ids)} rows", field="stopping_criteria",
+        f"a criterion gave something of {shown} for {len(input_ids)} rows",
+        field="stopping_criteria",
         hint="give a bool, or a tensor of one for each row",
-    )  # fmt: skip
+    )

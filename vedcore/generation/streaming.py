@@ -15,10 +15,7 @@ from torch import Tensor
 from vedcore.errors import UsageError
 from vedcore.outputs import GenerateOutput
 
-__all__ = [
-    "Steps", "Streamer", "TokenIterator", "check_streamer", "push", "shared_length",
-    "text_pieces",
-]  # fmt: skip
+__all__ = ["Steps", "Streamer", "TokenIterator", "check_streamer", "push", "shared_length", "text_pieces"]
 
 Steps = Generator[Tensor, None, GenerateOutput]
 """Yields the (B,) tokens of each step and returns the whole. Beams of one prompt yield (1,) tokens, once all beams that

@@ -72,9 +72,10 @@ def _within_characters(delta: Ints, symbol_of: NDArray[np.uint32]) -> list[tuple
     live = (delta >= 0).astype(np.float32) @ symbols.T.astype(np.float32) > 0  # (Q, P) whether a part leads somewhere
     if live.sum() > MAX_PARTIAL:
         raise ConfigLimitError(
-            f"{live.sum():,} states within characters are above the limit of {MAX_PARTIAL:,}", field="pattern",
+            f"{live.sum():,} states within characters are above the limit of {MAX_PARTIAL:,}",
+            field="pattern",
             hint=r"start it with (?a), write [0-9] for \d, or use smaller repetition counts",
-        )  # fmt: skip
+        )
     state = np.where(live, len(delta) + live.cumsum().reshape(live.shape) - 1, -1)  # (Q, P)
     edges = []
     first = state[:, leads]  # (Q, leads)
@@ -202,9 +203,10 @@ def dense(words: SymbolAutomaton) -> CharacterAutomaton:
     states, symbols = len(words.final), 1 + int(words.symbol_of.max())
     if states * symbols > MAX_TABLE:
         raise ConfigLimitError(
-            "more words than can be followed where the tokenizer's decoder replaces text", field="lexicon",
+            "more words than can be followed where the tokenizer's decoder replaces text",
+            field="lexicon",
             hint="give fewer or shorter ones",
-        )  # fmt: skip
+        )
     delta = np.full((states, symbols), -1, np.int32)
     delta[words.source, words.symbol] = words.target
     return CharacterAutomaton(delta, words.final, words.symbol_of)

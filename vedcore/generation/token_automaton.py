@@ -68,9 +68,14 @@ class TokenAutomaton:
     """
 
     def __init__(
-        self, edges: tuple[Ints, Ints, Ints], trees: tuple[_Tree, _Tree], accept: NDArray[np.bool_],
-        idle: NDArray[np.bool_], eos: tuple[int, ...], name: str,
-    ) -> None:  # fmt: skip
+        self,
+        edges: tuple[Ints, Ints, Ints],
+        trees: tuple[_Tree, _Tree],
+        accept: NDArray[np.bool_],
+        idle: NDArray[np.bool_],
+        eos: tuple[int, ...],
+        name: str,
+    ) -> None:
         self.start, self.end, self.name = len(accept), len(accept) + 1, name
         self.vocab_size = len(idle)
         self._accept = np.concatenate([accept, [accept[0], True]])
@@ -188,9 +193,10 @@ def over_tokens(rule: SymbolAutomaton, pieces: Pieces, eos: tuple[int, ...], nam
         walked += len(chunk)
         if edges * (walked if words else len(states)) > MAX_EDGES * walked:
             raise ConfigLimitError(
-                f"more than {MAX_EDGES:,} ways of tokens through it", field=name,
+                f"more than {MAX_EDGES:,} ways of tokens through it",
+                field=name,
                 hint="use smaller repetition counts, * or +, or fewer words",
-            )  # fmt: skip
+            )
     source, node, target = (np.concatenate(column) for column in zip(*found, strict=True))
     return TokenAutomaton((source, node, target), (later, first), rule.final >= 0, ~useful, eos, name)
 

@@ -24,28 +24,55 @@ __all__ = ["read_generation", "within_positions", "write_generation", "write_ids
 OURS = ("seed", "allowed_chars", "pattern", "lexicon", "repetition_stop")
 """Options that transformers does not have."""
 OWN = {
-    *OURS, "use_cache", "compile", "return_dict_in_generate", "output_scores", "output_logits", "output_attentions",
+    *OURS,
+    "use_cache",
+    "compile",
+    "return_dict_in_generate",
+    "output_scores",
+    "output_logits",
+    "output_attentions",
     "output_hidden_states",
-}  # fmt: skip
+}
 """Options of a call, not of a folder; transformers has no seed, and the others do not change the text."""
 SHARED = [name for name in GenerationConfig.model_fields if name not in OWN]
 """Options of both, by one name."""
 
 # Options that change the text and that we do not have, with the values at which they do nothing
 FOREIGN: dict[str, Any] = {
-    "constraints": None, "dola_layers": None, "guidance_scale": 1, "token_healing": False, "watermarking_config": None,
-}  # fmt: skip
+    "constraints": None,
+    "dola_layers": None,
+    "guidance_scale": 1,
+    "token_healing": False,
+    "watermarking_config": None,
+}
 FOREIGN_SAMPLING: dict[str, Any] = {"top_h": None}
 """Likewise, and without effect unless tokens are drawn."""
 
 # What does not change the text that is written about an image
 IDLE = {
-    *(OWN - set(OURS)), "_commit_hash", "_from_model_config", "assistant_early_exit", "assistant_ensemble_weight",
-    "assistant_lookbehind", "cache_config", "cache_implementation", "compile_config", "continuous_batching_config",
-    "disable_compile", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty", "is_assistant",
-    "is_encoder_decoder", "low_memory", "max_cache_len", "prefill_chunk_size", "speculation_type", "target_lookbehind",
-    "transformers_version", "use_mtp",
-}  # fmt: skip
+    *(OWN - set(OURS)),
+    "_commit_hash",
+    "_from_model_config",
+    "assistant_early_exit",
+    "assistant_ensemble_weight",
+    "assistant_lookbehind",
+    "cache_config",
+    "cache_implementation",
+    "compile_config",
+    "continuous_batching_config",
+    "disable_compile",
+    "encoder_no_repeat_ngram_size",
+    "encoder_repetition_penalty",
+    "is_assistant",
+    "is_encoder_decoder",
+    "low_memory",
+    "max_cache_len",
+    "prefill_chunk_size",
+    "speculation_type",
+    "target_lookbehind",
+    "transformers_version",
+    "use_mtp",
+}
 
 
 class _Ids(Config):
@@ -219,8 +246,9 @@ def _warn_of_foreign(given: Mapping[str, Any], file: Path) -> None:
         shown = ", ".join(short(name) for name in names[:8]) + (", …" if len(names) > 8 else "")
         warnings.warn(
             f"{file}: vedcore does not have these options, and generates without them: {shown}",
-            UserWarning, stacklevel=3,
-        )  # fmt: skip
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _first(*ids: int | None) -> int | None:

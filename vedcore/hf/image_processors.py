@@ -31,44 +31,92 @@ RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """Pillow's numbers of its filters."""
 STANDARD = (0.5, 0.5, 0.5)
 COMMON: dict[str, Any] = {
-    "do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
-    "image_mean": STANDARD, "image_std": STANDARD,
-}  # fmt: skip
+    "do_resize": True,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": STANDARD,
+    "image_std": STANDARD,
+}
 CROPPING: dict[str, Any] = {
-    **COMMON, "size": 224, "resample": 2, "default_to_square": True, "do_center_crop": False, "crop_size": None,
+    **COMMON,
+    "size": 224,
+    "resample": 2,
+    "default_to_square": True,
+    "do_center_crop": False,
+    "crop_size": None,
     "do_pad": False,
-}  # fmt: skip
+}
 DOCUMENT: dict[str, Any] = {
-    **COMMON, "resample": 2, "do_thumbnail": True, "do_align_long_axis": False, "do_pad": True, "do_center_crop": False,
-}  # fmt: skip
+    **COMMON,
+    "resample": 2,
+    "do_thumbnail": True,
+    "do_align_long_axis": False,
+    "do_pad": True,
+    "do_center_crop": False,
+}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "ViT": CROPPING,
     "DeiT": {**CROPPING, "size": 256, "resample": 3, "do_center_crop": True, "crop_size": 224},
     "Beit": {**CROPPING, "resample": 3, "crop_size": 224},
     "CLIP": {
-        **CROPPING, "size": {"shortest_edge": 224}, "resample": 3, "default_to_square": False, "do_center_crop": True,
-        "crop_size": 224, "use_square_size": False,
-        "image_mean": (0.48145466, 0.4578275, 0.40821073), "image_std": (0.26862954, 0.26130258, 0.27577711),
+        **CROPPING,
+        "size": {"shortest_edge": 224},
+        "resample": 3,
+        "default_to_square": False,
+        "do_center_crop": True,
+        "crop_size": 224,
+        "use_square_size": False,
+        "image_mean": (0.48145466, 0.4578275, 0.40821073),
+        "image_std": (0.26862954, 0.26130258, 0.27577711),
     },
     "Siglip": {**CROPPING, "resample": 3, "size": {"height": 224, "width": 224}, "default_to_square": False},
     "Donut": {**DOCUMENT, "size": {"height": 2560, "width": 1920}},
     "Nougat": {
-        **DOCUMENT, "size": {"height": 896, "width": 672}, "do_crop_margin": True,
-        "image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225),
+        **DOCUMENT,
+        "size": {"height": 896, "width": 672},
+        "do_crop_margin": True,
+        "image_mean": (0.485, 0.456, 0.406),
+        "image_std": (0.229, 0.224, 0.225),
     },
-}  # fmt: skip
+}
 """What each class of transformers does where a file does not say."""
 MODEL_TYPES = {
-    "vit": "ViT", "swin": "ViT", "trocr": "ViT", "deit": "DeiT", "beit": "Beit", "donut-swin": "Donut",
-    "nougat": "Nougat", "clip": "CLIP", "siglip": "Siglip",
-}  # fmt: skip
+    "vit": "ViT",
+    "swin": "ViT",
+    "trocr": "ViT",
+    "deit": "DeiT",
+    "beit": "Beit",
+    "donut-swin": "Donut",
+    "nougat": "Nougat",
+    "clip": "CLIP",
+    "siglip": "Siglip",
+}
 """The classes that transformers takes for a model whose file names none, as the first files did not."""
-NO_PART = frozenset({
-    "_processor_class", "_valid_kwargs_names", "_valid_processor_keys", "auto_map", "crop_size", "data_format",
-    "default_to_square", "device", "disable_grouping", "do_convert_rgb", "do_reduce_labels", "feature_extractor_type",
-    "image_processor_type", "image_seq_length", "input_data_format", "pad_size", "processor_class", "reduce_labels",
-    "return_tensors", "transformers_version",
-})  # fmt: skip
+NO_PART = frozenset(
+    {
+        "_processor_class",
+        "_valid_kwargs_names",
+        "_valid_processor_keys",
+        "auto_map",
+        "crop_size",
+        "data_format",
+        "default_to_square",
+        "device",
+        "disable_grouping",
+        "do_convert_rgb",
+        "do_reduce_labels",
+        "feature_extractor_type",
+        "image_processor_type",
+        "image_seq_length",
+        "input_data_format",
+        "pad_size",
+        "processor_class",
+        "reduce_labels",
+        "return_tensors",
+        "transformers_version",
+    }
+)
 """Keys that change nothing of what one RGB image becomes."""
 
 
@@ -168,8 +216,9 @@ def read_image_processor(data: Mapping[str, Any], *, path: object, model_type: s
         names = ", ".join(short(prefix + name) for name in strange[:8])
         warnings.warn(
             f"{path}: settings that {kind}ImageProcessor does not have are passed over: {names}",
-            UserWarning, stacklevel=2,
-        )  # fmt: skip
+            UserWarning,
+            stacklevel=2,
+        )
     settings = _Settings({**DEFAULTS[kind], **given}, path, prefix)
     fields = {**_scale(settings), **(_document if document else _cropping)(settings, kind)}
     resample = settings.values["resample"]
@@ -185,15 +234,19 @@ def _kind(given: Mapping[str, Any], path: object, prefix: str, model_type: str |
         if model_type in MODEL_TYPES:
             return MODEL_TYPES[model_type]
         raise ConfigSchemaError(
-            "no class of image processor is named", path=path, field=prefix + "image_processor_type",
+            "no class of image processor is named",
+            path=path,
+            field=prefix + "image_processor_type",
             hint='add it: "image_processor_type": "ViTImageProcessor"',
-        )  # fmt: skip
+        )
     kind = re.sub(r"(ImageProcessor(Fast|Pil)?|FeatureExtractor)\Z", "", name) if isinstance(name, str) else ""
     if kind not in DEFAULTS or kind == name:
         raise ConfigSchemaError(
-            f"no image processor {short(name)} here", path=path, field=prefix + field,
+            f"no image processor {short(name)} here",
+            path=path,
+            field=prefix + field,
             hint=f"known: {', '.join(DEFAULTS)}, each with ImageProcessor after it",
-        )  # fmt: skip
+        )
     return kind
 
 
@@ -286,14 +339,20 @@ def write_image_processor(preprocessing: Preprocessing) -> dict[str, Any]:
     resized = ours.resize_size or ours.image_size
     if ours.resize_mode == "shortest_edge":
         return {
-            "image_processor_type": "CLIPImageProcessor", **plain, "size": {"shortest_edge": min(resized)},
-            "do_center_crop": ours.do_center_crop, "crop_size": size,
-        }  # fmt: skip
+            "image_processor_type": "CLIPImageProcessor",
+            **plain,
+            "size": {"shortest_edge": min(resized)},
+            "do_center_crop": ours.do_center_crop,
+            "crop_size": size,
+        }
     if ours.do_center_crop:
         return {
-            "image_processor_type": "DeiTImageProcessor", **plain, "size": _height_width(resized),
-            "do_center_crop": True, "crop_size": size,
-        }  # fmt: skip
+            "image_processor_type": "DeiTImageProcessor",
+            **plain,
+            "size": _height_width(resized),
+            "do_center_crop": True,
+            "crop_size": size,
+        }
     return {"image_processor_type": "ViTImageProcessor", **plain, "size": size}
 
 

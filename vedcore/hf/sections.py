@@ -50,9 +50,11 @@ def read_section(kind: Kind, data: object, *, path: object, whole: bool) -> Sect
     model_type = data.get("model_type")
     if not isinstance(model_type, str):
         raise ConfigSchemaError(
-            f"text expected, got {short(model_type)}", path=path, field=f"{prefix}model_type",
+            f"text expected, got {short(model_type)}",
+            path=path,
+            field=f"{prefix}model_type",
             hint="name the architecture, such as 'vit' or 'gpt2'",
-        )  # fmt: skip
+        )
     try:
         entry = registry().find_model_type(kind, model_type)
     except UnknownComponentError as error:
@@ -61,15 +63,19 @@ def read_section(kind: Kind, data: object, *, path: object, whole: bool) -> Sect
     theirs = class_for(load_component(kind, name)[0].transformers, model_type)
     if theirs is None:
         raise UnknownComponentError(
-            f"{kind} {name!r} does not say how it opens {short(model_type)}", path=path, field=f"{prefix}model_type",
+            f"{kind} {name!r} does not say how it opens {short(model_type)}",
+            path=path,
+            field=f"{prefix}model_type",
             hint=f"tell the authors of {entry.owner}",
-        )  # fmt: skip
+        )
     for flag in theirs.flags if whole and kind == "decoder" else ():
         if data.get(flag) is not True:
             raise ConfigSchemaError(
                 f"{short(data.get(flag))}: such a decoder does not look at the image, or sees the words to come",
-                path=path, field=prefix + flag, hint="set it to true if the weights have cross-attention",
-            )  # fmt: skip
+                path=path,
+                field=prefix + flag,
+                hint="set it to true if the weights have cross-attention",
+            )
     fields = theirs.read(data, path=path, prefix=prefix)
     return Section(name, theirs, _within_vocabulary(fields, path, prefix) if kind == "decoder" else fields)
 
@@ -85,7 +91,8 @@ def _within_vocabulary(fields: dict[str, Any], path: object, prefix: str) -> dic
         if any(isinstance(i, int) and i >= size for i in ids):
             warnings.warn(
                 f"{path}: {prefix}{field} {short(value)} is outside the vocabulary of {size} and passed over",
-                UserWarning, stacklevel=2,
-            )  # fmt: skip
+                UserWarning,
+                stacklevel=2,
+            )
             fields = {**fields, field: None}
     return fields

@@ -98,8 +98,9 @@ def _checked(model: SentencePieceModel, path: object) -> SentencePieceModel:
     if longest > MAX_PIECE or total > MAX_CHARACTERS:
         raise CheckpointLimitError(
             f"a piece of {longest:,} and {total:,} characters in all, above {MAX_PIECE:,} or {MAX_CHARACTERS:,}",
-            path=path, hint="is it the right file?",
-        )  # fmt: skip
+            path=path,
+            hint="is it the right file?",
+        )
     seen: set[str] = set()
     for i, (piece, score) in enumerate(model.pieces):
         if piece in seen or not math.isfinite(score):
@@ -109,8 +110,10 @@ def _checked(model: SentencePieceModel, path: object) -> SentencePieceModel:
     if model.algorithm not in (UNIGRAM, BPE):
         raise TokenizerError(
             f"algorithm {model.algorithm} (of words or characters), but 1 (unigram) and 2 (BPE) are what can be read",
-            path=path, field="trainer_spec.model_type", hint="use another tokenizer",
-        )  # fmt: skip
+            path=path,
+            field="trainer_spec.model_type",
+            hint="use another tokenizer",
+        )
     return model
 
 

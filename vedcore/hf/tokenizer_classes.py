@@ -16,15 +16,62 @@ from vedcore.processing.tokenizers import MAX_ID, foreign_errors
 _SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 # The codes that MBart's and MBart50's vocabularies end with
 _MBART_CODES = [
-    "ar_AR", "cs_CZ", "de_DE", "en_XX", "es_XX", "et_EE", "fi_FI", "fr_XX", "gu_IN", "hi_IN", "it_IT", "ja_XX", "kk_KZ",
-    "ko_KR", "lt_LT", "lv_LV", "my_MM", "ne_NP", "nl_XX", "ro_RO", "ru_RU", "si_LK", "tr_TR", "vi_VN", "zh_CN",
-]  # fmt: skip
+    "ar_AR",
+    "cs_CZ",
+    "de_DE",
+    "en_XX",
+    "es_XX",
+    "et_EE",
+    "fi_FI",
+    "fr_XX",
+    "gu_IN",
+    "hi_IN",
+    "it_IT",
+    "ja_XX",
+    "kk_KZ",
+    "ko_KR",
+    "lt_LT",
+    "lv_LV",
+    "my_MM",
+    "ne_NP",
+    "nl_XX",
+    "ro_RO",
+    "ru_RU",
+    "si_LK",
+    "tr_TR",
+    "vi_VN",
+    "zh_CN",
+]
 _MBART50_CODES = [
     *_MBART_CODES,
-    "af_ZA", "az_AZ", "bn_IN", "fa_IR", "he_IL", "hr_HR", "id_ID", "ka_GE", "km_KH", "mk_MK", "ml_IN", "mn_MN", "mr_IN",
-    "pl_PL", "ps_AF", "pt_XX", "sv_SE", "sw_KE", "ta_IN", "te_IN", "th_TH", "tl_XX", "uk_UA", "ur_PK", "xh_ZA", "gl_ES",
+    "af_ZA",
+    "az_AZ",
+    "bn_IN",
+    "fa_IR",
+    "he_IL",
+    "hr_HR",
+    "id_ID",
+    "ka_GE",
+    "km_KH",
+    "mk_MK",
+    "ml_IN",
+    "mn_MN",
+    "mr_IN",
+    "pl_PL",
+    "ps_AF",
+    "pt_XX",
+    "sv_SE",
+    "sw_KE",
+    "ta_IN",
+    "te_IN",
+    "th_TH",
+    "tl_XX",
+    "uk_UA",
+    "ur_PK",
+    "xh_ZA",
+    "gl_ES",
     "sl_SI",
-]  # fmt: skip
+]
 
 
 def _bert(here: Folder) -> Tokenizer:
@@ -55,8 +102,9 @@ def _byte_bpe(here: Folder) -> Tokenizer:
         if type(index) is not int or not 0 <= index <= MAX_ID:
             raise IncompatibleError(
                 f"token {token[:40]!r} has the id {short(index)}, which is no whole number from 0 to {MAX_ID:,}",
-                path=path, hint="number from 0",
-            )  # fmt: skip
+                path=path,
+                hint="number from 0",
+            )
         if (other := by_id.setdefault(index, token)) != token:
             raise IncompatibleError(
                 f"tokens {other[:40]!r} and {token[:40]!r} share the id {index}", path=path, hint="give each its own"
@@ -67,8 +115,9 @@ def _byte_bpe(here: Folder) -> Tokenizer:
         if left + right not in vocab:
             raise TokenizerError(
                 f"{short(left)} and {short(right)} make {short(left + right)}, which vocab.json has not",
-                path=here.path("merges.txt"), hint="copy both files again",
-            )  # fmt: skip
+                path=here.path("merges.txt"),
+                hint="copy both files again",
+            )
     with foreign_errors("merges that do not fit vocab.json", here.path("merges.txt"), "copy both files again"):
         model = models.BPE(vocab, merges, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False)
     tokenizer = Tokenizer(model)
@@ -86,9 +135,10 @@ def _merges(text: str, path: str) -> list[tuple[str, str]]:
         left, space, right = line.partition(" ")
         if not (left and space and right) or " " in right:
             raise TokenizerError(
-                f"two tokens and a space expected, got {short(line)}", path=f"{path}:{number}",
+                f"two tokens and a space expected, got {short(line)}",
+                path=f"{path}:{number}",
                 hint="copy the file again",
-            )  # fmt: skip
+            )
         merges.append((left, right))
     return merges
 
@@ -168,9 +218,11 @@ def _generic(here: Folder) -> Tokenizer:
     model = _sentencepiece(here)
     if model is None:
         raise TokenizerError(
-            "which kind of tokenizer its vocabulary is for is said nowhere", path=here.path("tokenizer_config.json"),
-            field="tokenizer_class", hint=f"name one of {', '.join(CLASSES)}",
-        )  # fmt: skip
+            "which kind of tokenizer its vocabulary is for is said nowhere",
+            path=here.path("tokenizer_config.json"),
+            field="tokenizer_class",
+            hint=f"name one of {', '.join(CLASSES)}",
+        )
     if model.algorithm == BPE:
         vocab = {piece: i for i, (piece, _) in enumerate(model.pieces)}
         tokenizer = Tokenizer(
@@ -232,9 +284,11 @@ def _around_bert(here: Folder, tokenizer: Tokenizer) -> Any:
 def _around_roberta(here: Folder, tokenizer: Tokenizer) -> Any:
     sep, cls = here.token("sep_token"), here.token("cls_token")
     return processors.RobertaProcessing(
-        (sep, _id(here, tokenizer, sep)), (cls, _id(here, tokenizer, cls)), here.flag("trim_offsets", True),
+        (sep, _id(here, tokenizer, sep)),
+        (cls, _id(here, tokenizer, cls)),
+        here.flag("trim_offsets", True),
         here.flag("add_prefix_space", False),
-    )  # fmt: skip
+    )
 
 
 def _around_fairseq(here: Folder, tokenizer: Tokenizer) -> Any:
@@ -257,19 +311,30 @@ def _language(here: Folder, tokenizer: Tokenizer) -> str:
     code = "en_XX" if code is None else code
     if not isinstance(code, str) or tokenizer.token_to_id(code) is None:
         raise TokenizerError(
-            f"no such language: {short(code)}", path=here.path("tokenizer_config.json"), field="src_lang",
+            f"no such language: {short(code)}",
+            path=here.path("tokenizer_config.json"),
+            field="src_lang",
             hint="give a code such as 'en_XX'",
-        )  # fmt: skip
+        )
     return code
 
 
 _BERT_TOKENS = {
-    "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]",
-}  # fmt: skip
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
 _ROBERTA_TOKENS = {
-    "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>", "pad_token": "<pad>",
-    "cls_token": "<s>", "mask_token": "<mask>",
-}  # fmt: skip
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "cls_token": "<s>",
+    "mask_token": "<mask>",
+}
 _MBART50_TOKENS = {role: token for role, token in _ROBERTA_TOKENS.items() if role != "bos_token"}
 GENERIC = Kind(_generic, {}, _around_bos_eos)
 _BERT = Kind(_bert, _BERT_TOKENS, _around_bert)

@@ -46,9 +46,11 @@ class Folder:
         """The text of the token that has that role."""
         if role not in self.named:
             raise TokenizerError(
-                "no such token, but this kind of tokenizer needs it", path=self.path("tokenizer_config.json"),
-                field=role, hint=f"add it, as in {self.kind.defaults.get(role, '<s>')!r}",
-            )  # fmt: skip
+                "no such token, but this kind of tokenizer needs it",
+                path=self.path("tokenizer_config.json"),
+                field=role,
+                hint=f"add it, as in {self.kind.defaults.get(role, '<s>')!r}",
+            )
         return str(self.named[role])
 
     def flag(self, name: str, default: bool | None) -> Any:
@@ -56,9 +58,11 @@ class Folder:
         value = self.settings.get(name, default)
         if not isinstance(value, bool) and not (value is None and default is None):
             raise TokenizerError(
-                f"true or false expected, got {short(value)}", path=self.path("tokenizer_config.json"), field=name,
+                f"true or false expected, got {short(value)}",
+                path=self.path("tokenizer_config.json"),
+                field=name,
                 hint="correct it",
-            )  # fmt: skip
+            )
         return value
 
     def text(self, name: str, hint: str) -> str:
@@ -148,9 +152,11 @@ def declare(here: Folder, tokenizer: Tokenizer | None) -> None:
     extra = given.get("extra_special_tokens", given.get("additional_special_tokens"))
     if extra is not None and not isinstance(extra, list):
         raise TokenizerError(
-            f"a list of tokens expected, got {short(extra)}", path=here.path(config), field="extra_special_tokens",
+            f"a list of tokens expected, got {short(extra)}",
+            path=here.path(config),
+            field="extra_special_tokens",
             hint="correct it",
-        )  # fmt: skip
+        )
     given_extra = given.get("extra_special_tokens") or ()
     here.extra_given = "extra_special_tokens" in given
     here.extra = [_token(here, config, "extra_special_tokens", value, False) for value in extra or ()]
@@ -203,9 +209,11 @@ def _token(here: Folder, name: str, key: str, value: object, special: bool) -> s
         if flags.keys() <= names and all(isinstance(v, bool) for v in flags.values()):
             return AddedToken(value["content"], special=special or value.get("special") is True, **flags)
     raise TokenizerError(
-        f"a token expected, got {short(value)}", path=here.path(name), field=key,
+        f"a token expected, got {short(value)}",
+        path=here.path(name),
+        field=key,
         hint='write its text, or {"content": "<s>", "lstrip": false}',
-    )  # fmt: skip
+    )
 
 
 def add_tokens(here: Folder, tokenizer: Tokenizer) -> None:
@@ -218,9 +226,10 @@ def add_tokens(here: Folder, tokenizer: Tokenizer) -> None:
             tokens.append(value)
     if len(tokens) > MAX_ADDED:
         raise CheckpointLimitError(
-            f"{len(tokens):,} added tokens are above the limit of {MAX_ADDED:,}", path=here.folder,
+            f"{len(tokens):,} added tokens are above the limit of {MAX_ADDED:,}",
+            path=here.folder,
             hint="put them into the vocabulary",
-        )  # fmt: skip
+        )
     named = set(map(str, here.named.values()))
     adding = [AddedToken(token, special=True) if isinstance(token, str) else token for token in tokens]
     for token in adding:
@@ -232,5 +241,6 @@ def add_tokens(here: Folder, tokenizer: Tokenizer) -> None:
             raise IncompatibleError(
                 f"{token.content[:40]!r} says id {index}, but gets {actual} in a vocabulary of "
                 f"{tokenizer.get_vocab_size()}",
-                path=here.path(here.stated_in), hint="number added tokens on from the vocabulary",
-            )  # fmt: skip
+                path=here.path(here.stated_in),
+                hint="number added tokens on from the vocabulary",
+            )

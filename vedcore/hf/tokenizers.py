@@ -22,16 +22,30 @@ from vedcore.processing.tokenizers import MAX_FILE_BYTES, foreign_errors, parse_
 __all__ = ["TOKENIZER_FILES", "read_tokenizer", "write_tokenizer"]
 
 TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "merges.txt", "vocab.txt", *SENTENCEPIECE_FILES,
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    *SENTENCEPIECE_FILES,
+)
 """Names of the files that `read_tokenizer` may look at, all of them optional."""
 
 # What transformers strips the spaces from where a config asks for it, in its order
 _CLEAN_UP = (
-    (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
-    (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
-)  # fmt: skip
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+)
 
 
 def read_tokenizer(files: Mapping[str, bytes], *, folder: object, model_type: str | None = None) -> Tokenizer | None:
@@ -92,9 +106,10 @@ def write_tokenizer(tokenizer: Tokenizer, token_ids: TokenIds, *, model_max_leng
         token = tokenizer.id_to_token(index)
         if token is None:
             raise IncompatibleError(
-                f"id {index} has no token in a vocabulary of {tokenizer.get_vocab_size()}", field=f"token_ids.{role}",
+                f"id {index} has no token in a vocabulary of {tokenizer.get_vocab_size()}",
+                field=f"token_ids.{role}",
                 hint="set an id that the tokenizer has",
-            )  # fmt: skip
+            )
         special[f"{role}_token"] = token
     unknown = getattr(tokenizer.model, "unk_token", None)
     if isinstance(unknown, str) and tokenizer.token_to_id(unknown) is not None:
@@ -119,18 +134,21 @@ def open_folder(files: Mapping[str, bytes], folder: object, model_type: str | No
     for name in TOKENIZER_FILES:
         if len(files.get(name, b"")) > MAX_FILE_BYTES:
             raise CheckpointLimitError(
-                f"{len(files[name]):,} bytes, and a tokenizer has at most {MAX_FILE_BYTES:,}", path=here.path(name),
+                f"{len(files[name]):,} bytes, and a tokenizer has at most {MAX_FILE_BYTES:,}",
+                path=here.path(name),
                 hint="is it the right file?",
-            )  # fmt: skip
+            )
     if not files.keys() & {"tokenizer.json", "vocab.json", "vocab.txt", *SENTENCEPIECE_FILES}:
         return None
     here.settings = here.json("tokenizer_config.json")
     declared = here.settings.get("tokenizer_class")
     if declared is not None and not isinstance(declared, str):
         raise TokenizerError(
-            f"a class's name expected, got {short(declared)}", path=here.path("tokenizer_config.json"),
-            field="tokenizer_class", hint="correct it",
-        )  # fmt: skip
+            f"a class's name expected, got {short(declared)}",
+            path=here.path("tokenizer_config.json"),
+            field="tokenizer_class",
+            hint="correct it",
+        )
     name = (declared or "").removesuffix("Fast")
     if name in CLASSES:
         here.kind = CLASSES[name]
@@ -142,9 +160,11 @@ def open_folder(files: Mapping[str, bytes], folder: object, model_type: str | No
             here.kind = CLASSES["RobertaTokenizer"]  # TrOCR's larger models have RoBERTa's
     elif "tokenizer.json" not in files:
         raise TokenizerError(
-            f"{name} without a tokenizer.json cannot be read", path=here.path("tokenizer_config.json"),
-            field="tokenizer_class", hint=SAVE_HINT,
-        )  # fmt: skip
+            f"{name} without a tokenizer.json cannot be read",
+            path=here.path("tokenizer_config.json"),
+            field="tokenizer_class",
+            hint=SAVE_HINT,
+        )
     return here
 
 

@@ -13,6 +13,16 @@ from vedcore.hub.names import check_subfolder, is_hub_name, masked, parse_repo
 from vedcore.hub.pushing import push_folder
 
 __all__ = [
-    "Damage", "FetchOptions", "check_subfolder", "expected_hashes", "fetch_folder", "from_hub", "is_hub_name", "masked",
-    "parse_repo", "push_folder", "repair", "verify",
-]  # fmt: skip
+    "Damage",
+    "FetchOptions",
+    "check_subfolder",
+    "expected_hashes",
+    "fetch_folder",
+    "from_hub",
+    "is_hub_name",
+    "masked",
+    "parse_repo",
+    "push_folder",
+    "repair",
+    "verify",
+]

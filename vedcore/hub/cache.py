@@ -15,9 +15,21 @@ from vedcore.hub.failures import translated
 from vedcore.hub.names import COMMIT, check_repo
 
 __all__ = [
-    "DANGLING", "ETAG", "NO_COMMIT", "OTHER_BYTES", "Damage", "cache_of", "etag_of", "expected_hashes", "intact",
-    "read_ref", "remove", "repair", "storage_of", "verify",
-]  # fmt: skip
+    "DANGLING",
+    "ETAG",
+    "NO_COMMIT",
+    "OTHER_BYTES",
+    "Damage",
+    "cache_of",
+    "etag_of",
+    "expected_hashes",
+    "intact",
+    "read_ref",
+    "remove",
+    "repair",
+    "storage_of",
+    "verify",
+]
 
 ETAG = re.compile(r"[A-Za-z0-9_-]{1,128}")
 """The name of a blob: sha256, git's sha1, or what another hub has in their place."""

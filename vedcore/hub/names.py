@@ -8,8 +8,15 @@ from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointUnsafeError, HubError
 
 __all__ = [
-    "COMMIT", "check_path", "check_repo", "check_revision", "check_subfolder", "is_hub_name", "masked", "parse_repo",
-]  # fmt: skip
+    "COMMIT",
+    "check_path",
+    "check_repo",
+    "check_revision",
+    "check_subfolder",
+    "is_hub_name",
+    "masked",
+    "parse_repo",
+]
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"

@@ -139,9 +139,15 @@ class _Attention(nn.Module):
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
         return attend(
-            query, key, value, mask, scaling=self.scaling, dropout=self.dropout if self.training else 0.0,
-            need_weights=need_weights, upcast=self.upcast,
-        )  # fmt: skip
+            query,
+            key,
+            value,
+            mask,
+            scaling=self.scaling,
+            dropout=self.dropout if self.training else 0.0,
+            need_weights=need_weights,
+            upcast=self.upcast,
+        )
 
 
 class SelfAttention(_Attention):
@@ -160,13 +166,26 @@ class SelfAttention(_Attention):
     on_the_same_input = ("query", "key", "value")
 
     def __init__(
-        self, hidden_size: int, num_heads: int, *, dropout: float = 0.0, scaling: float | None = None,
-        upcast: bool = False, std: float = 0.02, output_std: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        hidden_size: int,
+        num_heads: int,
+        *,
+        dropout: float = 0.0,
+        scaling: float | None = None,
+        upcast: bool = False,
+        std: float = 0.02,
+        output_std: float | None = None,
+    ) -> None:
         super().__init__(
-            hidden_size, hidden_size, num_heads,
-            dropout=dropout, scaling=scaling, upcast=upcast, std=std, output_std=output_std,
-        )  # fmt: skip
+            hidden_size,
+            hidden_size,
+            num_heads,
+            dropout=dropout,
+            scaling=scaling,
+            upcast=upcast,
+            std=std,
+            output_std=output_std,
+        )
 
     def forward(
         self, hidden_states: Tensor, mask: Tensor | None, cache: LayerCache | None, need_weights: bool

@@ -29,10 +29,17 @@ class DecoderLayer(nn.Module):
     """
 
     def __init__(
-        self, self_attention: SelfAttention, cross_attention: CrossAttention, mlp: MLP, *,
-        hidden_size: int, norm_eps: float, norm_first: bool, dropout: float,
+        self,
+        self_attention: SelfAttention,
+        cross_attention: CrossAttention,
+        mlp: MLP,
+        *,
+        hidden_size: int,
+        norm_eps: float,
+        norm_first: bool,
+        dropout: float,
         mlp_dropout: float | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.norm_first = norm_first
         self.self_attention = self_attention

@@ -81,13 +81,35 @@ _CONSTANTS = {"zero_", "fill_", "constant_", "copy_"}
 """In-place functions that overwrite all numbers."""
 _SETTERS = {*_SAYS, *_CHANGES, *_CONSTANTS, "kaiming_uniform_"}
 _LOOKS = {
-    "shape", "dtype", "device", "is_meta", "requires_grad", "grad", "grad_fn", "ndim", "layout", "is_leaf", "is_sparse",
-}  # fmt: skip
+    "shape",
+    "dtype",
+    "device",
+    "is_meta",
+    "requires_grad",
+    "grad",
+    "grad_fn",
+    "ndim",
+    "layout",
+    "is_leaf",
+    "is_sparse",
+}
 """Attributes that do not look at the numbers."""
 _HARMLESS = {
-    "size", "dim", "numel", "requires_grad_", "is_floating_point", "is_complex", "stride", "element_size", "nelement",
-    "__len__", "__hash__", "is_contiguous", "has_names", "__repr__",
-}  # fmt: skip
+    "size",
+    "dim",
+    "numel",
+    "requires_grad_",
+    "is_floating_point",
+    "is_complex",
+    "stride",
+    "element_size",
+    "nelement",
+    "__len__",
+    "__hash__",
+    "is_contiguous",
+    "has_names",
+    "__repr__",
+}
 
 
 class LateDraws(TorchFunctionMode):

@@ -21,9 +21,17 @@ from torch.nn import functional as F
 from vedcore.layers import onednn
 
 __all__ = [
-    "Embedding", "Linear", "SeamLinear", "activated", "output_layer", "pack", "packed", "together", "unpacked",
+    "Embedding",
+    "Linear",
+    "SeamLinear",
+    "activated",
+    "output_layer",
+    "pack",
+    "packed",
+    "together",
+    "unpacked",
     "use_seam",
-]  # fmt: skip
+]
 
 
 _LAYING_OUT = threading.RLock()

@@ -94,9 +94,15 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self, hidden_size: int, intermediate_size: int, hidden_act: str, *,
-        activation_dropout: float = 0.0, std: float = 0.02, output_std: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        hidden_size: int,
+        intermediate_size: int,
+        hidden_act: str,
+        *,
+        activation_dropout: float = 0.0,
+        std: float = 0.02,
+        output_std: float | None = None,
+    ) -> None:
         super().__init__()
         self.input = Linear(hidden_size, intermediate_size, std=std)
         self.output = Linear(intermediate_size, hidden_size, std=std if output_std is None else output_std)

@@ -24,9 +24,20 @@ from vedcore.plugins.records import ListedPart, PluginInfo
 from vedcore.registry import BUILT_IN, Entry, Kind, Registry, Resolved, canonical
 
 __all__ = [
-    "ListedPart", "PluginInfo", "configure", "list_decoders", "list_encoders", "list_models", "list_parts",
-    "list_plugins", "list_projectors", "load_component", "registry", "reset", "resolve",
-]  # fmt: skip
+    "ListedPart",
+    "PluginInfo",
+    "configure",
+    "list_decoders",
+    "list_encoders",
+    "list_models",
+    "list_parts",
+    "list_plugins",
+    "list_projectors",
+    "load_component",
+    "registry",
+    "reset",
+    "resolve",
+]
 
 _log = logging.getLogger("vedcore.plugins")
 _REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})==([A-Za-z0-9][A-Za-z0-9.+!_-]{0,49})")
@@ -133,8 +144,9 @@ def load_component(kind: Kind, name: str, recorded: str | None = None) -> tuple[
     elif not callable(target := _load(found.entry)):
         raise PluginContractError(
             f"{kind} {found.entry.name!r} of {found.entry.owner}: {found.entry.target} cannot be called",
-            plugin=found.entry.owner.distribution, hint="see docs/writing-a-plugin.md",
-        )  # fmt: skip
+            plugin=found.entry.owner.distribution,
+            hint="see docs/writing-a-plugin.md",
+        )
     return target, found
 
 
@@ -161,8 +173,10 @@ def _resolve_recorded(kind: Kind, name: str, recorded: str) -> Resolved:
     if installed is None:
         raise PluginMissingError(
             f"the model needs {kind} {name!r} of {recorded}, which is not installed or is blocked",
-            field=kind, plugin=distribution, hint=f"pip install {recorded}",
-        )  # fmt: skip
+            field=kind,
+            plugin=distribution,
+            hint=f"pip install {recorded}",
+        )
     if installed != version and canonical(distribution) != BUILT_IN:
         _log.warning("the model was saved with %s, and version %s is installed", recorded, installed)
     try:

@@ -133,9 +133,15 @@ def _info(
     status: Literal["loaded", "failed", "blocked"]
     status = "failed" if isinstance(outcome, PluginError) else "blocked" if outcome else "loaded"
     return PluginInfo(
-        point.owner.distribution, point.owner.version, point.name, point.value, status, str(outcome), registered,
+        point.owner.distribution,
+        point.owner.version,
+        point.name,
+        point.value,
+        status,
+        str(outcome),
+        registered,
         tuple(problems),
-    )  # fmt: skip
+    )
 
 
 def _is_named(point: EntryPoint, names: Iterable[str]) -> bool:

@@ -47,8 +47,9 @@ def import_plugin(point: EntryPoint) -> Any:
     if version.partition(".")[0] != str(hookspecs.API_VERSION):
         raise PluginApiError(
             f"{point} was written for plugin API {version[:20]}, and this vedcore has {hookspecs.API_VERSION}",
-            plugin=point.owner.distribution, hint=f"install another version of {point.owner.distribution}",
-        )  # fmt: skip
+            plugin=point.owner.distribution,
+            hint=f"install another version of {point.owner.distribution}",
+        )
     return plugin
 
 

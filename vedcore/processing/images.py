@@ -216,8 +216,9 @@ def _check_size(width: int, height: int, max_pixels: int, path: str | None) -> N
     if width * height > max_pixels:
         raise ImageLimitError(
             f"{width} x {height} is {width * height:,} pixels, above the limit of {max_pixels:,}",
-            path=path, hint="make the image smaller, or raise max_pixels",
-        )  # fmt: skip
+            path=path,
+            hint="make the image smaller, or raise max_pixels",
+        )
 
 
 @contextlib.contextmanager
@@ -256,8 +257,9 @@ def _grey_to_8_bits(image: Image.Image, path: str | None) -> Image.Image:
     if not (low >= 0 and high <= limit) or (image.mode == "F" and 0 < high <= 1):
         raise ImageDecodeError(
             f"mode {image.mode} with values from {low:g} to {high:g}, not 0 to {limit}",
-            path=path, hint="scale it, or convert it to mode L",
-        )  # fmt: skip
+            path=path,
+            hint="scale it, or convert it to mode L",
+        )
     grey = Image.fromarray(np.rint(values * np.float32(255 / limit)).astype(np.uint8))
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):

@@ -99,9 +99,11 @@ def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
             half_width, half_height = width / scale / 2, height / scale / 2
             middle_x, middle_y = image.width / 2, image.height / 2
             box = (
-                max(0.0, middle_x - half_width), max(0.0, middle_y - half_height),
-                min(float(image.width), middle_x + half_width), min(float(image.height), middle_y + half_height),
-            )  # fmt: skip
+                max(0.0, middle_x - half_width),
+                max(0.0, middle_y - half_height),
+                min(float(image.width), middle_x + half_width),
+                min(float(image.height), middle_y + half_height),
+            )
             return _resize(image, (width, height), preprocessing, box)
         case "squash":
             return _resize(image, (width, height), preprocessing)
@@ -241,8 +243,9 @@ class Processor:
             shown = ", ".join(f"{h} x {w}" for h, w in sizes[:3].tolist())
             raise IncompatibleError(
                 f"images of different sizes ({shown}), but the encoder cannot tell padding from image",
-                field="images", hint="give them one by one, or equally large",
-            )  # fmt: skip
+                field="images",
+                hint="give them one by one, or equally large",
+            )
         padded = pixels[0].new_zeros(len(pixels), 3, height, width)
         for row, p in zip(padded, pixels, strict=True):
             row[:, : p.shape[1], : p.shape[2]] = p
@@ -262,8 +265,9 @@ class Processor:
         if pixels.ndim != 3 or pixels.shape[0] != 3 or not pixels.is_floating_point():
             raise IncompatibleError(
                 f"the encoder's preprocess gave {tuple(pixels.shape)} of {pixels.dtype}",
-                field="encoder", hint="it must give (3, H, W) float",
-            )  # fmt: skip
+                field="encoder",
+                hint="it must give (3, H, W) float",
+            )
         return pixels
 
     def _labels(self, texts: Sequence[str], max_length: int | None) -> Tensor:
@@ -369,6 +373,8 @@ def _read_preprocessing(data: bytes, path: str) -> Preprocessing:
         if value != expected.get(key):
             raise ConfigSchemaError(
                 f"{value!r} is at odds with the other settings, which give {expected.get(key)!r}",
-                path=path, field=key, hint=f"leave {key} out: image_size, interpolation and resize_mode say it",
-            )  # fmt: skip
+                path=path,
+                field=key,
+                hint=f"leave {key} out: image_size, interpolation and resize_mode say it",
+            )
     return preprocessing

@@ -162,14 +162,18 @@ def _check_merges(plain: Mapping[str, Any], path: object) -> None:
         match merge.split(" ") if isinstance(merge, str) else merge:
             case [str(first), str(second)] if (token := first + second.removeprefix(prefix or "")) not in vocab:
                 raise TokenizerError(
-                    f"{short(first)} and {short(second)} make {short(token)}, which is no token", path=path,
-                    field="model.merges", hint="get the file from its source again",
-                )  # fmt: skip
+                    f"{short(first)} and {short(second)} make {short(token)}, which is no token",
+                    path=path,
+                    field="model.merges",
+                    hint="get the file from its source again",
+                )
             case [str(), str(second)] if not second.startswith(prefix or ""):
                 raise TokenizerError(
-                    f"{short(second)} does not begin with {short(prefix)}", path=path,
-                    field="model.continuing_subword_prefix", hint="make it null, if tokens are not written so",
-                )  # fmt: skip
+                    f"{short(second)} does not begin with {short(prefix)}",
+                    path=path,
+                    field="model.continuing_subword_prefix",
+                    hint="make it null, if tokens are not written so",
+                )
 
 
 def _check_ids(plain: Mapping[str, Any], tokenizer: Tokenizer, path: object) -> None:
@@ -180,9 +184,11 @@ def _check_ids(plain: Mapping[str, Any], tokenizer: Tokenizer, path: object) -> 
             by_id: dict[int, str] = {}
             token, other = next((t, by_id[i]) for t, i in vocab.items() if by_id.setdefault(i, t) != t)
             raise IncompatibleError(
-                f"tokens {other[:40]!r} and {token[:40]!r} share the id {vocab[token]}", path=path, field="model.vocab",
+                f"tokens {other[:40]!r} and {token[:40]!r} share the id {vocab[token]}",
+                path=path,
+                field="model.vocab",
                 hint="give each its own",
-            )  # fmt: skip
+            )
         if vocab and (highest := max(vocab.values())) > MAX_ID:
             raise IncompatibleError(
                 f"id {highest:,} is above the limit of {MAX_ID:,}", path=path, field="model.vocab", hint="number from 0"
@@ -202,8 +208,9 @@ def _char_tokenizer(alphabet: str) -> Tokenizer:
     if not alphabet or len(set(alphabet)) < len(alphabet) or len(alphabet) > MAX_LENGTH:
         raise TokenizerError(
             f"an alphabet of {len(alphabet)} characters, {len(set(alphabet))} of them different",
-            field="tokenizer", hint="write each character once, as in 'char:0123456789'",
-        )  # fmt: skip
+            field="tokenizer",
+            hint="write each character once, as in 'char:0123456789'",
+        )
     _require_unicode(alphabet)
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate([*_SPECIAL, *alphabet])}))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")

@@ -35,9 +35,20 @@ from torch import Tensor
 from vedcore.errors import CheckpointMismatchError
 
 __all__ = [
-    "SAME", "TRANSPOSED", "Assignment", "Assignments", "Change", "Row", "assign", "ignored", "mismatch",
-    "their_name", "to_ours", "to_theirs", "under",
-]  # fmt: skip
+    "SAME",
+    "TRANSPOSED",
+    "Assignment",
+    "Assignments",
+    "Change",
+    "Row",
+    "assign",
+    "ignored",
+    "mismatch",
+    "their_name",
+    "to_ours",
+    "to_theirs",
+    "under",
+]
 
 NAMES_SHOWN = 5
 _LEAF = r"(?:\.(weight|bias|gamma|beta|running_mean|running_var|num_batches_tracked))?"
@@ -308,10 +319,12 @@ def _unmatched(rows: Sequence[Row], sides: list[tuple[_Side, _Side]], groups: It
             layers.setdefault(sides[index][0].layers(), set()).add(numbers)
     return [
         name
-        for index, row in enumerate(rows) if not row.optional
-        for numbers in sorted(layers.get(sides[index][0].layers(), ())) if (index, numbers) not in matched
+        for index, row in enumerate(rows)
+        if not row.optional
+        for numbers in sorted(layers.get(sides[index][0].layers(), ()))
+        if (index, numbers) not in matched
         for name in sides[index][0].write(numbers, "")
-    ]  # fmt: skip
+    ]
 
 
 def _changed(
@@ -335,9 +348,12 @@ def mismatch(missing: Sequence[str], unexpected: Sequence[str], path: object) ->
     shown = missing[:NAMES_SHOWN], unexpected[: max(0, NAMES_SHOWN - len(missing))]
     said = [
         f"{len(names)} tensor{'s' * (len(names) != 1)} {what}" + (f" ({', '.join(few)})" if few else "")
-        for what, names, few in (("missing", missing, shown[0]), ("unexpected", unexpected, shown[1])) if names
-    ]  # fmt: skip
+        for what, names, few in (("missing", missing, shown[0]), ("unexpected", unexpected, shown[1]))
+        if names
+    ]
     return CheckpointMismatchError(
-        "; ".join(said), path=path, hint="is it a checkpoint of another architecture?",
+        "; ".join(said),
+        path=path,
+        hint="is it a checkpoint of another architecture?",
         details="\n".join([*(f"missing: {n}" for n in missing), *(f"unexpected: {n}" for n in unexpected)]),
-    )  # fmt: skip
+    )

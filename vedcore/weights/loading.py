@@ -93,9 +93,12 @@ class Weights:
             ties = {}
         tied = {names[alias]: names[name] for alias, name in ties.items() if alias in names and name in names}
         self._ours = Stored(
-            self.folder, tensors, tied, unexpected,
+            self.folder,
+            tensors,
+            tied,
+            unexpected,
             name_there=lambda name: name if rows is None else their_name(name, rows) or name,
-        )  # fmt: skip
+        )
 
     def _assigned(
         self, selected: Mapping[str, str], rows: Sequence[Row] | None
@@ -187,9 +190,10 @@ class Weights:
         for name, file in self.files.items():
             if mmap and not isinstance(file, TensorFile):
                 raise UsageError(
-                    f"{file.path} is not a safetensors file, and cannot be mapped", field="mmap",
+                    f"{file.path} is not a safetensors file, and cannot be mapped",
+                    field="mmap",
                     hint="leave it out, or convert the folder first: `vedcore convert`",
-                )  # fmt: skip
+                )
             if manifest is not None:
                 _check_file(file, manifest.get(name))
         hashes = _tensor_hashes(manifest, self.files, self.folder)
@@ -257,8 +261,9 @@ class Weights:
             if twin != name and not torch.equal(_bytes(values[twin]), _bytes(value)):
                 raise CheckpointMismatchError(
                     f"the model has one tensor for {twin} and {name}, and the file two that differ",
-                    path=self.folder, hint="set decoder.tie_word_embeddings to false in config.json",
-                )  # fmt: skip
+                    path=self.folder,
+                    hint="set decoder.tie_word_embeddings to false in config.json",
+                )
         made: dict[int, Tensor] = {}
         for number, name in first.items():
             target, value = state[name], values[name]
@@ -294,8 +299,10 @@ def _tensor_hashes(
     if not all(record.header for record in records):
         warnings.warn(
             f"{folder}: an earlier version saved it: `vedcore inspect --verify` compares its hashes, loading does not; "
-            "save it again to have both", UserWarning, stacklevel=4,
-        )  # fmt: skip
+            "save it again to have both",
+            UserWarning,
+            stacklevel=4,
+        )
     return {name: sha256 for record in records for name, sha256 in record.tensors.items()}
 
 

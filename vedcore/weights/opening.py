@@ -55,8 +55,9 @@ def open_weights(snapshot: Snapshot, *, pickles: bool) -> dict[str, WeightFile]:
         if name not in files[file_name].tensors and name not in aliases - seen:
             raise CheckpointCorruptError(
                 f"{short(name)} is not in {file_name}, where the index has it",
-                path=snapshot.path / index_name, hint=_AGAIN,
-            )  # fmt: skip
+                path=snapshot.path / index_name,
+                hint=_AGAIN,
+            )
     return files
 
 

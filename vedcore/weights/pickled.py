@@ -97,9 +97,10 @@ class _Sizes:
         at = len(self.stack) - taken - under
         used, self.stack[at:] = self.stack[at:], []
         made = _Value(
-            1 + sum(value.size for value in used), 1 + max((value.depth for value in used), default=0),
+            1 + sum(value.size for value in used),
+            1 + max((value.depth for value in used), default=0),
             argument if isinstance(argument, str) else "?",
-        )  # fmt: skip
+        )
         if made.size > MAX_VALUES or made.depth > MAX_DEPTH:
             raise CheckpointLimitError("a pickle of values that nest too deeply, or without end", hint=AGAIN)
         self.stack += [made] * len(operation.stack_after)

@@ -62,9 +62,11 @@ def weight_files(
     sizes = {name: tensor.numel() * types[name].itemsize for name, tensor in kept.items()}
     try:
         split = split_state_dict_into_shards_factory(
-            sizes, get_storage_size=int,
-            filename_pattern=WEIGHTS.replace(".", "{suffix}."), max_shard_size=max_shard_size,
-        )  # fmt: skip
+            sizes,
+            get_storage_size=int,
+            filename_pattern=WEIGHTS.replace(".", "{suffix}."),
+            max_shard_size=max_shard_size,
+        )
     except ValueError:
         raise UsageError(
             f"{short(max_shard_size)} is not a size", field="max_shard_size", hint='write "5GB", or a number of bytes'

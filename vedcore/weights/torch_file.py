@@ -38,9 +38,14 @@ _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The first pickle of torch's format before 1.6."""
 codecs.lookup("cp437")  # zipfile would import it when a file has such a name
 _CONTAINERS = {
-    b"7z\xbc\xaf\x27\x1c": "7z", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"Rar!": "rar",
-    b"\x28\xb5\x2f\xfd": "zstandard", b"PK\x05\x06": "empty zip",
-}  # fmt: skip
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"Rar!": "rar",
+    b"\x28\xb5\x2f\xfd": "zstandard",
+    b"PK\x05\x06": "empty zip",
+}
 
 
 class TorchFile:

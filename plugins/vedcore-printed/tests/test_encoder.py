@@ -62,11 +62,16 @@ def test_pictures_of_any_size_become_one_batch() -> None:
     model = vedcore.compose(
         {"name": "printed-columns", "stem_width": 16, "channels": [16, 16, 24, 24]},
         {
-            "name": "mbart", "d_model": 16, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 16,
+            "name": "mbart",
+            "d_model": 16,
+            "decoder_layers": 1,
+            "decoder_attention_heads": 2,
+            "decoder_ffn_dim": 16,
             "max_position_embeddings": 16,
         },
-        tokenizer="char", seed=0,
-    )  # fmt: skip
+        tokenizer="char",
+        seed=0,
+    )
     pictures = []
     for text in ("a", "some words", "a longer line of print"):
         picture = Image.new("RGB", (400, 60), "white")

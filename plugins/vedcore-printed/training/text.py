@@ -173,10 +173,25 @@ class Texts:
     def _special(self) -> str:
         """Something that is no word: a number, price, date, time, address, path, code or jumble."""
         kinds = (
-            self._number, self._price, self._date, self._time, self._mail, self._link, self._code, self._path,
-            self._groups, self._telephone, self._plate, self._hexadecimal, self._token, self._measure,
-            self._version, self._jumble, self._alike, self._marks,
-        )  # fmt: skip
+            self._number,
+            self._price,
+            self._date,
+            self._time,
+            self._mail,
+            self._link,
+            self._code,
+            self._path,
+            self._groups,
+            self._telephone,
+            self._plate,
+            self._hexadecimal,
+            self._token,
+            self._measure,
+            self._version,
+            self._jumble,
+            self._alike,
+            self._marks,
+        )
         return kinds[int(self.rng.integers(len(kinds)))]()
 
     def _below(self, high: int) -> int:

@@ -36,10 +36,17 @@ HELD_BACK = 1_000  # lines for validation, the last ones
 def new_model(seed: int) -> vedcore.VisionEncoderDecoder:
     """The network, untrained."""
     decoder = {
-        "name": "mbart", "d_model": 192, "decoder_layers": 3, "decoder_attention_heads": 6, "decoder_ffn_dim": 768,
-        "max_position_embeddings": 64, "dropout": 0.1, "attention_dropout": 0.0, "activation_dropout": 0.0,
+        "name": "mbart",
+        "d_model": 192,
+        "decoder_layers": 3,
+        "decoder_attention_heads": 6,
+        "decoder_ffn_dim": 768,
+        "max_position_embeddings": 64,
+        "dropout": 0.1,
+        "attention_dropout": 0.0,
+        "activation_dropout": 0.0,
         "scale_embedding": True,
-    }  # fmt: skip
+    }
     return vedcore.compose("printed-columns", decoder, tokenizer="char", seed=seed)
 
 
@@ -119,9 +126,12 @@ def loss_of(model: vedcore.VisionEncoderDecoder, batch: tuple[Tensor, Tensor, Te
         out = model(encoder_outputs=encoded, decoder_input_ids=inputs, labels=labels)
         scores = model.encoder.characters(encoded.hidden_states[0])  # (N, S, 1 + C)
     ctc = F.ctc_loss(
-        scores.float().log_softmax(-1).transpose(0, 1), labels[text] - first_character(model) + 1,
-        mask.sum(1), text.sum(1), zero_infinity=True,
-    )  # fmt: skip
+        scores.float().log_softmax(-1).transpose(0, 1),
+        labels[text] - first_character(model) + 1,
+        mask.sum(1),
+        text.sum(1),
+        zero_infinity=True,
+    )
     return out.loss, ctc
 
 

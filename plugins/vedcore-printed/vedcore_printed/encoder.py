@@ -64,9 +64,13 @@ class PrintedColumnsEncoder(VisionEncoder):
         self.hidden_size = config.channels[-1]
         self.preprocessing = Preprocessing(image_size=config.image_size, image_mean=(0.0,) * 3, image_std=(1.0,) * 3)
         self.backbone = timm.create_model(
-            "resnet10t", in_chans=1, num_classes=0, global_pool="",
-            stem_width=config.stem_width, channels=config.channels,
-        )  # fmt: skip
+            "resnet10t",
+            in_chans=1,
+            num_classes=0,
+            global_pool="",
+            stem_width=config.stem_width,
+            channels=config.channels,
+        )
         for module in self.backbone.modules():
             if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
                 module.register_forward_pre_hook(_hide_padding)
@@ -108,9 +112,10 @@ class PrintedColumnsEncoder(VisionEncoder):
             raise UsageError("a convolutional encoder has no attentions", field="output_attentions")
         if pixel_values.shape[2] != HEIGHT or pixel_values.shape[3] % COLUMN:
             raise UsageError(
-                f"lines of {pixel_values.shape[2]} x {pixel_values.shape[3]} px", field="pixel_values",
+                f"lines of {pixel_values.shape[2]} x {pixel_values.shape[3]} px",
+                field="pixel_values",
                 hint=f"use model.processor: {HEIGHT} px high, a multiple of {COLUMN} wide",
-            )  # fmt: skip
+            )
         columns = self._columns(pixel_values[:, :1], attention_mask)
         states = columns + self._place(columns, attention_mask)
         return EncoderOutput(states, attention_mask, hidden_states=(columns,) if output_hidden_states else None)
