@@ -1,4 +1,4 @@
-"""The model card: a README.md that says what a saved model is and how to use it."""
+"""The model card: a README.md with the parts and settings of a saved model and how to use it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ model = vedcore.load("path/to/this/folder")
 
 
 def model_card(model: VisionEncoderDecoder, config: ModelConfig) -> str:
-    """The card of a model as Markdown with YAML front matter; ``config`` is what is saved beside it."""
+    """The card of a model as Markdown with YAML front matter; ``config`` is the one that is saved beside it."""
     encoder, decoder, projector = config.encoder.name, config.decoder.name, config.projector.name
     tags = ["image-to-text", "vision-encoder-decoder", encoder, decoder]
     needed = sorted({plugin for plugin in config.plugins.values() if plugin.partition("==")[0] != "vedcore"})

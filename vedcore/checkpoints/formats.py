@@ -1,4 +1,4 @@
-"""Checkpoint formats as plugins bring them, and `load`, which finds the one that a folder is in."""
+"""The contract of checkpoint formats, and `load`, which finds the format of a folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from vedcore.components import torch_dtype
-from vedcore.composer.folder_files import read_json
+from vedcore.composer.snapshot_files import read_json
 from vedcore.config_files.plain import short
 from vedcore.errors import (
     CheckpointError,
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
     from vedcore.model import VisionEncoderDecoder
 
-__all__ = ["Format", "LoadOptions", "folder_of", "json_bytes", "load"]
+__all__ = ["Format", "LoadOptions", "json_bytes", "load", "resolve_folder"]
 
 
 class LoadOptions(TypedDict):
-    """What `load` was asked for; a format honours all of it."""
+    """The arguments of `load` that a format has to honour."""
 
     device: str | torch.device | None
     dtype: torch.dtype | None
@@ -46,26 +46,26 @@ class LoadOptions(TypedDict):
 
 
 class Format(abc.ABC):
-    """A way to keep a model in a folder; registered by ``register_formats``, made without arguments."""
+    """A layout of a model's folder; registered by ``register_formats``, constructed without arguments."""
 
     @abc.abstractmethod
     def recognises(self, folder: Path) -> bool:
-        """Whether the folder looks as if it were in this format; damage is for `load` to report."""
+        """True where the folder has this format. Do not raise for damaged files: `load` reports them."""
 
     @abc.abstractmethod
     def load(self, folder: Path, options: LoadOptions) -> VisionEncoderDecoder:
         """The model in the folder, in eval mode.
 
         Raises:
-            CheckpointError: it is not there, damaged, or not what its config says.
+            CheckpointError: files that are missing, damaged, or do not fit the config.
         """
 
     @abc.abstractmethod
     def save(self, model: VisionEncoderDecoder, folder: str | os.PathLike[str], **options: Any) -> None:
-        """Write the model.
+        """Write the model to a folder.
 
         Raises:
-            CheckpointWriteError: it cannot be written; what was there before is unchanged.
+            CheckpointWriteError: the folder cannot be written; its earlier contents are unchanged.
         """
 
 
@@ -84,40 +84,41 @@ def load(
     verify: bool = True,
     mmap: bool = False,
 ) -> VisionEncoderDecoder:
-    """The model of a folder, in eval mode, bit for bit as it was saved.
+    """Load a model from a folder, an installed plugin or the hub, in eval mode, bit for bit as it was saved.
 
     Args:
-        folder_or_name: a folder that ``save_pretrained`` wrote, or one of transformers' VisionEncoderDecoderModel; the
-            name of a model that a plugin brings (``vedcore.list_models()``); a repository of the hub, ``"org/name"``.
-            They are looked for in this order, and a path whose parent folder is there is never looked for on the
-            hub; ``"hub:org/name"`` means the hub alone.
+        folder_or_name: a folder that ``save_pretrained`` or transformers' VisionEncoderDecoderModel wrote; the name of
+            a plugin's model (``vedcore.list_models()``); a repository on the hub, ``"org/name"``. They are tried in
+            this order. A path whose parent folder exists is never looked up on the hub; ``"hub:org/name"`` always is.
         revision: branch, tag or commit of the repository; the main branch by default.
-        subfolder: the folder within the folder or repository that has the model; None by default: it is not in one.
-        token: for a private or gated repository; by default that of ``HF_TOKEN`` or of the login. False sends none.
-        cache_dir: where files of the hub are kept; by default where ``HF_HUB_CACHE`` or ``HF_HOME`` says.
-        local_files_only: True takes what is cached and asks no network; False by default. A folder here needs none of
-            ``token``, ``cache_dir`` and ``local_files_only``.
-        device: where the parameters go; the CPU by default.
-        dtype: type of the parameters, such as ``"bfloat16"``; None takes the model's own.
-        strict: False takes the tensors that fit by name, leaves the others random, and warns of both.
-        check_finite: refuse NaN and Inf in the weights; ``"warn"`` warns, False does not look.
-        verify: compare the weights with the sha256 of the folder's manifest, or of the hub that it came from.
-        mmap: leave the weights in their file until they are written to, which is the fastest start. The file must then
-            stay as it is while the model lives: whoever cuts it or writes into it kills the process or changes the
-            model. To put another file in its place is fine, as ``save_pretrained`` and the hub's cache do it. For
-            safetensors files only; by default weights are copied, and the folder may go.
+        subfolder: the model's folder within the folder or repository; None by default.
+        token: token for a private or gated repository; by default that of ``HF_TOKEN`` or of the login. False sends
+            none.
+        cache_dir: cache for files of the hub; by default that of ``HF_HUB_CACHE`` or ``HF_HOME``.
+        local_files_only: True uses cached files and no network; False by default. For local folders, ``token``,
+            ``cache_dir`` and ``local_files_only`` have no effect.
+        device: device of the parameters; the CPU by default.
+        dtype: type of the parameters, such as ``"bfloat16"``; None keeps the model's.
+        strict: True refuses missing and unexpected tensors. False loads those that match by name, leaves the others
+            random, and warns of both.
+        check_finite: True refuses NaN and Inf in the weights, ``"warn"`` warns, False does not check.
+        verify: compare the weights with the sha256 in the folder's manifest, or in the hub's cache.
+        mmap: True maps the weights from their safetensors files, which is the fastest start. The files must not be
+            truncated or written to while the model lives: the process could die with SIGBUS or the model change. To
+            replace a file by another, as ``save_pretrained`` and the hub's cache do, is safe. False copies the weights
+            into memory, and the folder may change or go.
 
     Raises:
-        CheckpointNotFoundError: no such folder or model, or a file that it needs is missing.
-        CheckpointError: files that are damaged, unsafe, or not what the config says; a ``subfolder`` that leads out.
+        CheckpointNotFoundError: no such folder or model, or a file of it is missing.
+        CheckpointError: damaged or unsafe files, weights that do not fit the config, a ``subfolder`` that leads out.
         ConfigError: settings that cannot be used.
         PluginMissingError: the model needs a plugin that is not installed.
         NonFiniteError: NaN or Inf in the weights.
-        HubError: the hub does not give it.
+        HubError: the repository cannot be fetched.
         UsageError: ``mmap`` with weights in a ``pytorch_model.bin``.
     """
     token = masked(token)
-    folder = folder_of(
+    folder = resolve_folder(
         folder_or_name,
         revision,
         subfolder=subfolder,
@@ -128,27 +129,27 @@ def load(
     options = LoadOptions(
         device=device, dtype=torch_dtype(dtype), strict=strict, check_finite=check_finite, verify=verify, mmap=mmap
     )
-    read_folder(folder, _check_config)
+    read_folder(folder, _require_config)
     names = [entry.name for entry in registry().entries("format")]
     for name in sorted(names, key=lambda name: name != "native"):
         format: Format = load_component("format", name)[0]()
         if format.recognises(folder):
             return format.load(folder, options)
     kind = read_folder(folder, lambda snapshot: read_json(snapshot, CONFIG)).get("model_type")
-    message = f"a model of type {short(kind)}, which no format here reads"
+    message = f"a model of type {short(kind)}, which no installed format reads"
     raise CheckpointError(message, path=folder / CONFIG, hint=f"the formats are {', '.join(names)}")
 
 
-def _check_config(snapshot: Snapshot) -> None:
-    """Say what is wrong with a path that leads to no model."""
+def _require_config(snapshot: Snapshot) -> None:
+    """Raise where a folder has no config.json."""
     if not snapshot.has(CONFIG):
         raise CheckpointNotFoundError(f"no {CONFIG} in this folder", path=snapshot.path, hint=snapshot.listing())
 
 
-def folder_of(
+def resolve_folder(
     folder_or_name: str | os.PathLike[str], revision: str | None = None, **options: Unpack[FetchOptions]
 ) -> Path:
-    """The folder that is meant: it, that of a registered model, or one from the hub, which ``options`` are for."""
+    """The folder of a model: a local one, a plugin's, or a fetched snapshot; arguments as for `load`."""
     if not isinstance(folder_or_name, (str, os.PathLike)):
         raise UsageError(f"a folder or a name expected, got {type(folder_or_name).__name__}", field="folder_or_name")
     text = os.fsdecode(folder_or_name)
@@ -169,17 +170,17 @@ def folder_of(
             try:
                 return from_hub(text, revision, **options)
             except HubError as failure:
-                what = f"no such folder here, and of the hub: {failure.message}"
-                raise HubError(what, path=failure.path or text, hint=failure.hint) from None
-        what = "no such folder, and no model of that name"
-        raise CheckpointNotFoundError(what, path=text, hint=_offer(path, error)) from None
+                message = f"no such folder here, and from the hub: {failure.message}"
+                raise HubError(message, path=failure.path or text, hint=failure.hint) from None
+        message = "no such folder, and no model of that name"
+        raise CheckpointNotFoundError(message, path=text, hint=_hint(path, error)) from None
     return Path(target()) / subfolder
 
 
-def _offer(path: Path, error: UnknownComponentError) -> str:
-    """The nearest names beside the path that is not there, else what the registry offers."""
+def _hint(path: Path, error: UnknownComponentError) -> str:
+    """The names in the parent folder that are nearest to a missing path, else the nearest models."""
     if "://" in str(path) or str(path).startswith(("http:", "https:")):
-        return "nothing is downloaded: give a folder"
+        return "nothing is downloaded from a URL: give a folder, or org/name for a repository of the hub"
     try:
         near = close_matches(path.name, os.listdir(path.parent))
     except OSError:
@@ -188,5 +189,5 @@ def _offer(path: Path, error: UnknownComponentError) -> str:
 
 
 def json_bytes(data: Mapping[str, Any]) -> bytes:
-    """A JSON file of that content."""
+    """The content of a JSON file, indented and in UTF-8."""
     return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

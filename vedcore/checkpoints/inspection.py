@@ -1,7 +1,7 @@
-"""What is in the folder of a model or of a part, told from its settings and the headers of its tensor files.
+"""The contents of a model's or part's folder, read from its settings and the headers of its tensor files.
 
-Nothing is built and no part's code is imported, so that a model is told of whose plugin is gone. What is damaged is
-told beside what is not.
+Nothing is built and no part's code is imported, so that models of plugins that are not installed can be inspected.
+Damage to one file becomes a line of the report and does not hide the others.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vedcore.checkpoints.inspection_report import PART_FORMAT, FoundPart, Inspection, NeededPlugin
 from vedcore.checkpoints.transformers import PROJECTOR_ROW
-from vedcore.composer.folder_files import read_json, read_preprocessing, read_tokenizer_of
-from vedcore.composer.plan import in_units
+from vedcore.composer.request import PART_KINDS
+from vedcore.composer.snapshot_files import read_json, read_preprocessing, read_tokenizer_of
 from vedcore.config import ModelConfig, TokenIds
 from vedcore.config_files.plain import short
 from vedcore.errors import (
@@ -29,7 +29,6 @@ from vedcore.errors import (
     TokenizerError,
     UnknownComponentError,
     VedcoreError,
-    printable,
 )
 from vedcore.generation.config import GenerationConfig
 from vedcore.hf.generation import read_generation
@@ -46,116 +45,27 @@ from vedcore.weights.opening import WeightFile
 from vedcore.weights.safetensors_file import TensorFile
 from vedcore.weights.snapshot import Snapshot, read_folder
 
-__all__ = ["FoundPart", "Inspection", "NeededPlugin", "inspect_folder"]
+__all__ = ["inspect_folder"]
 
-PART = "part"
-"""What the format is called where a folder holds an encoder or a decoder alone."""
-KINDS: tuple[Kind, ...] = ("encoder", "projector", "decoder")
-_MAIN = {"depths", "dim", "embd", "embeddings", "ffn", "head", "heads", "layer", "layers", "model", "positions", "size"}
-"""Words in the names of settings that people look for first, where the value is a whole number or several."""
-_WEIGHTS = re.compile(r".*\.(safetensors|bin)(\.index\.json)?")
-_REQUIREMENT = re.compile(r"[A-Za-z0-9][\w.-]*==[A-Za-z0-9][\w.+!-]*")
-
-
-@dataclass
-class FoundPart:
-    """An encoder, projector or decoder as the settings name it."""
-
-    name: str | None
-    """The family; None where nothing that is installed opens the ``model_type``."""
-    model_type: str | None
-    """What transformers calls it; None in a folder of ours."""
-    variant: str | None
-    fields: dict[str, Any]
-    """Its settings as they stand in the file, without those that are null or have no part in the arithmetic."""
-
-
-@dataclass
-class NeededPlugin:
-    """A distribution that brings parts of the model."""
-
-    requirement: str
-    """``distribution==version``, as it was saved with; as it is installed where the folder does not say."""
-    kinds: list[str]
-    """What it brings."""
-    status: str
-    """``installed``, ``blocked``, ``not installed``, or ``failed`` and why."""
-
-
-@dataclass
-class Inspection:
-    """What `inspect_folder` finds; ``str(inspection)`` is a table."""
-
-    folder: str
-    format: str
-    """``native``, ``transformers``, the name of a plugin's format, or ``part``."""
-    parts: dict[str, FoundPart] = field(default_factory=dict)
-    token_ids: dict[str, Any] | None = None
-    generation: dict[str, Any] | None = None
-    """The options that are not the defaults of ``generate``."""
-    preprocessing: dict[str, Any] | None = None
-    tokenizer: dict[str, Any] | None = None
-    """``name`` as the settings have it, ``kind`` of its model, and ``tokens``, one more than its highest id."""
-    weights: dict[str, Any] | None = None
-    """``files``, ``tensors``, ``parameters`` (numbers in floating point), ``bytes``, and tensors by ``dtypes``."""
-    files: dict[str, int] = field(default_factory=dict)
-    """Names to bytes."""
-    checked: dict[str, str] = field(default_factory=dict)
-    """Files that are as they were saved, and whether their ``size`` or their ``sha256`` says so."""
-    plugins: list[NeededPlugin] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    """What is worth knowing."""
-    problems: list[str] = field(default_factory=list)
-    """What is damaged or missing: `vedcore.load` would refuse it."""
-
-    def __str__(self) -> str:
-        rows = [("folder", f"{self.folder} ({self.format})")]
-        rows += [(kind, _part_row(self.parts[kind])) for kind in (*KINDS, PART) if kind in self.parts]
-        if self.token_ids is not None:
-            ids = TokenIds.parse(self.token_ids)
-            rows.append(("token ids", f"start {ids.start}, eos {', '.join(map(str, ids.eos)) or None}, pad {ids.pad}"))
-        if self.generation is not None:
-            rows.append(("generation", _listed(self.generation) or "defaults"))
-        if (images := self.preprocessing) is not None:
-            size = " x ".join(map(str, images["image_size"]))
-            rows.append(("images", f"{size} px, {images['resize_mode']}, {images['interpolation']}"))
-        if (tokenizer := self.tokenizer) is not None:
-            rows.append(("tokenizer", f"{tokenizer['name']}: {tokenizer['kind']}, {tokenizer['tokens']:,} tokens"))
-        if (weights := self.weights) is not None:
-            types = ", ".join(
-                name if len(weights["dtypes"]) == 1 else f"{name} ({count})"
-                for name, count in weights["dtypes"].items()
-            )
-            numbers = f"{weights['tensors']:,} tensors, {weights['parameters']:,} parameters"
-            rows.append(("weights", f"{numbers}, {in_units(weights['bytes'])}, {types}"))
-        strangers = [p for p in self.plugins if canonical(p.requirement.partition("==")[0]) != BUILT_IN]
-        rows += [("plugin", _plugin_row(plugin)) for plugin in strangers]
-        how = Counter(self.checked.values())
-        said = ", ".join(f"{count} as saved, by their {what}" for what, count in sorted(how.items()))
-        rows.append(("files", f"{len(self.files)}, {in_units(sum(self.files.values()))}; {said or 'none checked'}"))
-        width = max([len(name) for name in self.files], default=0)
-        rows += [("", f"{name:<{width}}  {in_units(size):>9}") for name, size in self.files.items()]
-        rows += [("note", note) for note in self.notes]
-        rows += [("problem", problem) for problem in self.problems]
-        return "\n".join(printable(f"{name:<10}  {text}").rstrip() for name, text in rows)
+_WEIGHT_FILE = re.compile(r".*\.(safetensors|bin)(\.index\.json)?")
 
 
 def inspect_folder(folder: Path, *, verify: bool = False) -> Inspection:
-    """What is in a folder, without building it.
+    """Report the contents of a folder, without building a model.
 
     Args:
-        folder: of a model in any format, or of a part as transformers keeps it.
-        verify: compare sha256 with the manifest and with the hub's, and not only sizes; reads all files.
+        folder: holds a model in any format, or a part in transformers' format.
+        verify: True reads all files and compares their sha256 with the manifest's or the hub's; False compares sizes.
 
     Raises:
-        CheckpointNotFoundError: no such folder, or no config.json in it.
-        ConfigError: a config.json that is no JSON object.
+        CheckpointNotFoundError: the folder is missing, or has no config.json.
+        ConfigError: the config.json is not a JSON object.
     """
     return read_folder(folder, lambda snapshot: _Inspector(snapshot).run(verify))
 
 
 class _Inspector:
-    """One look into an opened folder."""
+    """Fills one `Inspection` from an opened folder."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -167,23 +77,24 @@ class _Inspector:
         self.weight_files: Mapping[str, WeightFile] = {}
 
     def run(self, verify: bool) -> Inspection:
-        """Look at everything; warnings become notes."""
+        """The report; warnings become notes."""
         found = self.found
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found.format = self._format()
-            {"native": self._native, "transformers": self._whole, PART: self._part}.get(found.format, self._nothing)()
-            with self._told():
+            readers = {"native": self._native, "transformers": self._transformers, PART_FORMAT: self._part}
+            readers.get(found.format, self._unknown_settings)()
+            with self._collect_problems():
                 found.weights = self._weights()
             found.files = dict(self._files())
-            with self._told():
+            with self._collect_problems():
                 self._integrity(verify)
         found.notes += [str(warning.message) for warning in caught]
         return found
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """An error becomes a line of the inspection, unless the folder was exchanged meanwhile and is read again."""
+    def _collect_problems(self) -> Iterator[None]:
+        """Turn an error into a problem of the report; raise it where the folder was replaced and is read again."""
         try:
             yield
         except VedcoreError as error:
@@ -200,101 +111,101 @@ class _Inspector:
         for entry in registry().entries("format"):
             if canonical(entry.owner.distribution) != BUILT_IN:
                 name = registry().shown_name("format", entry)
-                with self._told():
+                with self._collect_problems():
                     if load_component("format", name)[0]().recognises(self.snapshot.path):
                         return name
-        return "transformers" if self.model_type == WHOLE else PART
+        return "transformers" if self.model_type == WHOLE else PART_FORMAT
 
-    def _nothing(self) -> None:
+    def _unknown_settings(self) -> None:
         self.found.notes.append(f"only the plugin of format {self.found.format!r} knows what the settings mean")
 
     def _native(self) -> None:
         path, found = self.snapshot.path, self.found
-        with self._told():
+        with self._collect_problems():
             ModelConfig.parse(self.config, path=path / CONFIG)
         recorded = _mapping(self.config.get("plugins"))
         needed: dict[str, list[str]] = {}
-        for kind in KINDS:
+        for kind in PART_KINDS:
             section = self.config.get(kind)
             section = {"name": section} if isinstance(section, str) else _mapping(section)
             fields = {name: value for name, value in section.items() if value is not None}
             name, variant = fields.pop("name", None), fields.pop("variant", None)
             found.parts[kind] = FoundPart(_text(name), None, _text(variant), fields)
-            if (owner := _text(recorded.get(kind)) or self._owner(kind, name)) is not None:
+            if (owner := _text(recorded.get(kind)) or self._distribution_of(kind, name)) is not None:
                 needed.setdefault(owner, []).append(kind)
-        self._need(needed)
-        with self._told():
+        self._report_plugins(needed)
+        with self._collect_problems():
             found.token_ids = TokenIds.parse(_mapping(self.config.get("token_ids"))).model_dump(mode="json")
-        with self._told():
-            found.generation = _changed(
+        with self._collect_problems():
+            found.generation = _non_default_options(
                 GenerationConfig.parse(self._json(GENERATION_CONFIG), path=path / GENERATION_CONFIG)
             )
-        self._images(None)
+        self._preprocessing(None)
         name = self.config.get("tokenizer")
         self._tokenizer(None, None if name is None else str(name))
 
-    def _whole(self) -> None:
+    def _transformers(self) -> None:
         found = self.found
         needed: dict[str, list[str]] = {}
         for kind in ("encoder", "decoder"):
             self._section(kind, _mapping(self.config.get(kind)), needed)
-        self._need(needed)
-        with self._told():
+        self._report_plugins(needed)
+        with self._collect_problems():
             generation = self._json(GENERATION_CONFIG) if self.snapshot.has(GENERATION_CONFIG) else None
             decoder = _mapping(self.config.get("decoder"))
             ids, options = read_generation(generation, self.config, decoder, path=self.snapshot.path)
-            found.token_ids, found.generation = ids.model_dump(mode="json"), _changed(options)
-        self._images(str(_mapping(self.config.get("encoder")).get("model_type")))
+            found.token_ids, found.generation = ids.model_dump(mode="json"), _non_default_options(options)
+        self._preprocessing(str(_mapping(self.config.get("encoder")).get("model_type")))
         self._tokenizer(_text(_mapping(self.config.get("decoder")).get("model_type")))
 
     def _part(self) -> None:
         needed: dict[str, list[str]] = {}
-        kinds = [kind for kind in ("encoder", "decoder") if self._opens(kind, self.model_type)]
-        for kind in kinds or [PART]:
+        kinds = [kind for kind in ("encoder", "decoder") if self._find_family(kind, self.model_type)]
+        for kind in kinds or [PART_FORMAT]:
             self._section(kind, self.config, needed)
-        self._need(needed)
+        self._report_plugins(needed)
         if "decoder" not in kinds:
-            self._images(str(self.model_type))
+            self._preprocessing(str(self.model_type))
         self._tokenizer(_text(self.model_type))
 
     def _section(self, kind: str, section: Mapping[str, Any], needed: dict[str, list[str]]) -> None:
-        """A section of transformers' settings, and who opens it."""
+        """Report a section of transformers' config.json, and note the distribution that opens it in ``needed``."""
         model_type = section.get("model_type")
-        opened = self._opens(kind, model_type)
+        family = self._find_family(kind, model_type)
         fields = {name: v for name, v in section.items() if v is not None and name not in COMMON}
-        self.found.parts[kind] = FoundPart(opened and opened[0], _text(model_type), None, fields)
-        if opened:
-            needed.setdefault(opened[1], []).append(kind)
+        self.found.parts[kind] = FoundPart(family and family[0], _text(model_type), None, fields)
+        if family:
+            needed.setdefault(family[1], []).append(kind)
         else:
-            what = "encoder or decoder" if kind == PART else kind
-            self.found.notes.append(f"no {what} that is installed opens model_type {short(model_type)}")
+            part = "encoder or decoder" if kind == PART_FORMAT else kind
+            self.found.notes.append(f"no {part} that is installed opens model_type {short(model_type)}")
 
-    def _opens(self, kind: str, model_type: object) -> tuple[str, str] | None:
-        """The family that opens a ``model_type``, and its distribution."""
+    def _find_family(self, kind: str, model_type: object) -> tuple[str, str] | None:
+        """The family that opens a ``model_type`` and its distribution, or None."""
         if kind in ("encoder", "decoder") and isinstance(model_type, str):
             with contextlib.suppress(UnknownComponentError):
                 entry = registry().find_model_type(kind, model_type)  # type: ignore[arg-type]
                 return registry().shown_name(kind, entry), str(entry.owner)  # type: ignore[arg-type]
         return None
 
-    def _owner(self, kind: Kind, name: object) -> str | None:
-        """Who brings a part of a folder of ours that does not say it."""
+    def _distribution_of(self, kind: Kind, name: object) -> str | None:
+        """The installed distribution of a family, for native folders that record none."""
         with contextlib.suppress(UnknownComponentError, PluginConflictError):
             return str(registry().find(kind, str(name)).entry.owner)
         return None
 
-    def _need(self, needed: Mapping[str, list[str]]) -> None:
+    def _report_plugins(self, needed: Mapping[str, list[str]]) -> None:
         for requirement, kinds in needed.items():
             self.found.plugins.append(NeededPlugin(requirement, kinds, _status(requirement)))
 
-    def _images(self, model_type: str | None) -> None:
-        with self._told():
+    def _preprocessing(self, model_type: str | None) -> None:
+        with self._collect_problems():
             preprocessing = read_preprocessing(self.snapshot, model_type)
             if preprocessing is not None:
                 self.found.preprocessing = preprocessing.model_dump(mode="json")
 
     def _tokenizer(self, model_type: str | None, name: str | None = None) -> None:
-        with self._told():
+        with self._collect_problems():
             tokenizer = read_tokenizer_of(self.snapshot, model_type)
             if tokenizer is not None:
                 kind, tokens = type(tokenizer.model).__name__, vocab_size_of(tokenizer)
@@ -304,7 +215,7 @@ class _Inspector:
                 raise TokenizerError("no such file", path=self.snapshot.path / TOKENIZER, hint=listing)
 
     def _weights(self) -> dict[str, Any]:
-        """What the headers of the tensor files say."""
+        """Counts from the headers of the tensor files."""
         weights = Weights(self.snapshot, pickles=self.found.format != "native")
         self.weight_files = weights.files
         if self.found.format == "transformers":
@@ -322,13 +233,13 @@ class _Inspector:
 
     def _files(self) -> Iterator[tuple[str, int]]:
         for name in self.snapshot.names():
-            with contextlib.suppress(OSError):  # gone meanwhile, or a link that leads nowhere
+            with contextlib.suppress(OSError):  # removed meanwhile, or a broken link
                 path = self.snapshot.path / name
                 if path.is_file():
                     yield name, path.stat().st_size
 
     def _integrity(self, verify: bool) -> None:
-        """Compare the files with what the manifest says of them, or the hub where they are of its cache."""
+        """Compare the files with the manifest, or with the hub's hashes where there is no manifest."""
         snapshot = self.snapshot
         if self.found.format == "native" or snapshot.has(MANIFEST):
             records = snapshot.manifest()
@@ -343,20 +254,20 @@ class _Inspector:
                 wrong = "is missing"
             elif size != record.size:
                 wrong = f"has {size:,} bytes, and the manifest says {record.size:,}"
-            elif not verify or not (wrong := self._changed(name, record)):
-                whole = not record.header or bool(record.tensors)
-                self.found.checked[name] = "sha256" if verify and whole else "size"
-                if not whole:
+            elif not verify or not (wrong := self._difference(name, record)):
+                hashed = not record.header or bool(record.tensors)
+                self.found.checked[name] = "sha256" if verify and hashed else "size"
+                if not hashed:
                     self.found.notes.append(f"{name} was saved without hashes: a changed number would not be seen")
                 continue
-            if _WEIGHTS.fullmatch(name):
+            if _WEIGHT_FILE.fullmatch(name):
                 error = CheckpointCorruptError(wrong, path=self.snapshot.path / name, hint="get it again")
                 self.found.problems.append(str(error))
             else:  # settings may be edited by hand
                 self.found.notes.append(f"{name} {wrong}")
 
-    def _changed(self, name: str, record: FileRecord) -> str:
-        """What is wrong with the bytes of a file, if anything is."""
+    def _difference(self, name: str, record: FileRecord) -> str:
+        """How a file's bytes differ from its record, in words; empty where they agree."""
         opened = self.weight_files.get(name)
         try:
             return record.difference(self.snapshot.open(name), opened if isinstance(opened, TensorFile) else None)
@@ -365,7 +276,7 @@ class _Inspector:
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
-    """What is no object has no settings; that it should be one is told by the schema."""
+    """The value if it is an object, else an empty one: the schema already reports a wrong type."""
     return value if isinstance(value, Mapping) else {}
 
 
@@ -373,12 +284,12 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _changed(config: GenerationConfig) -> dict[str, Any]:
+def _non_default_options(config: GenerationConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
 
 
 def _status(requirement: str) -> str:
-    """What is with a distribution: is it here, and does it work?"""
+    """Status of a distribution, as in `NeededPlugin.status`."""
     distribution, _, version = requirement.partition("==")
     here = [plugin for plugin in list_plugins() if canonical(plugin.distribution) == canonical(distribution)]
     loaded = next((plugin for plugin in here if plugin.status == "loaded"), None)
@@ -387,27 +298,3 @@ def _status(requirement: str) -> str:
     if here:
         return here[0].status if here[0].status == "blocked" else f"failed: {here[0].reason}"
     return "not installed"
-
-
-def _part_row(part: FoundPart) -> str:
-    name = part.name or f"model_type {short(part.model_type)}"
-    name += f" ({part.variant})" if part.variant else ""
-    main = {
-        key: value
-        for key, value in part.fields.items()
-        if _MAIN.intersection(key.split("_"))
-        and not isinstance(value, bool)
-        and (isinstance(value, int) or (isinstance(value, list) and all(type(number) is int for number in value)))
-    }
-    return f"{name}: {_listed(main)}" if main else name
-
-
-def _plugin_row(plugin: NeededPlugin) -> str:
-    absent = plugin.status == "not installed" and _REQUIREMENT.fullmatch(plugin.requirement)
-    return f"{plugin.requirement} ({', '.join(plugin.kinds)}): {plugin.status}" + (
-        f"; pip install {plugin.requirement}" if absent else ""
-    )
-
-
-def _listed(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {short(value)}" for name, value in settings.items())

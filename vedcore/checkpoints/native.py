@@ -1,10 +1,10 @@
-"""vedcore's own folder.
+"""vedcore's native folder format.
 
-``config.json`` is the `ModelConfig`; ``model.safetensors``, or shards with an index, the weights; ``tokenizer.json``
-the tokenizer, if there is one; ``preprocessor_config.json`` how images are prepared; ``generation_config.json`` the
-defaults of ``generate``; ``README.md`` the model card; ``manifest.json`` the sizes and sha256 of them all.
+``config.json``: the `ModelConfig`. ``model.safetensors``, or shards with an index: the weights. ``tokenizer.json``: the
+tokenizer, if there is one. ``preprocessor_config.json``: the image preprocessing. ``generation_config.json``: the
+defaults of ``generate``. ``README.md``: the model card. ``manifest.json``: sizes and sha256 of the other files.
 
-The settings may be edited by hand: they are checked for what they say. The weights must be what the manifest says.
+Settings may be edited by hand: their values are checked, not their hashes. The weights must match the manifest.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from vedcore.checkpoints.card import model_card
-from vedcore.checkpoints.filling import filled
 from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
+from vedcore.checkpoints.model_loading import load_model
 from vedcore.components import torch_dtype
-from vedcore.composer.folder_files import MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES, read_json
+from vedcore.composer.snapshot_files import MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES, read_json
 from vedcore.config import ModelConfig
 from vedcore.errors import ConfigError, ConfigSchemaError, TokenizerError, UsageError
 from vedcore.generation.config import GenerationConfig
@@ -36,10 +36,10 @@ __all__ = ["NativeFormat"]
 
 
 class NativeFormat(Format):
-    """The format that ``save_pretrained`` writes unless it is told otherwise."""
+    """The default format of ``save_pretrained``."""
 
     def recognises(self, folder: Path) -> bool:
-        """A config.json without transformers' ``model_type``, or one that is damaged."""
+        """True for a config.json without transformers' ``model_type``, and for a damaged one."""
         try:
             return "model_type" not in read_folder(folder, lambda snapshot: read_json(snapshot, CONFIG))
         except ConfigError:
@@ -59,17 +59,17 @@ class NativeFormat(Format):
         hashes: bool = True,
         **unknown: Any,
     ) -> None:
-        """Write the model.
+        """Write the model to a folder.
 
         Args:
-            model: what to write.
-            folder: made, or exchanged as a whole for the new one; see `vedcore.weights.folder`.
+            model: the model.
+            folder: created, or replaced as a whole; see `vedcore.weights.folder`.
             max_shard_size: bytes, or text such as ``"500MB"``; larger weights become several files and an index.
-            weights_dtype: store numbers in this type, such as ``"float16"``; what is loaded has the model's own again.
-            hashes: False leaves the sha256 of each tensor out of the manifest, for who does not want to pay for it.
+            weights_dtype: type to store floating-point tensors in, such as ``"float16"``; loading restores the model's.
+            hashes: False leaves the sha256 of each tensor out of the manifest, which makes saving faster.
 
         Raises:
-            CheckpointWriteError: it cannot be written; what was there before is unchanged.
+            CheckpointWriteError: the folder cannot be written; its earlier contents are unchanged.
         """
         if unknown:
             raise UsageError(
@@ -95,10 +95,10 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     manifest = snapshot.manifest() if options["verify"] else None
     weights = Weights(snapshot)
     changes = {"preprocessing": processor.preprocessing, "pretrained": False}
-    if config.tokenizer == TOKENIZER:  # so that the config means the same from any folder
+    if config.tokenizer == TOKENIZER:  # absolute: the config then means the same in any working directory
         changes["tokenizer"] = os.path.abspath(snapshot.path / TOKENIZER)
     config = config.model_copy(update=changes)
-    model = filled(
+    model = load_model(
         config, weights, options, path=snapshot.path / CONFIG, tokenizer=processor.tokenizer, manifest=manifest
     )
     model.generation_config = generation_config
@@ -106,7 +106,7 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
 
 
 def _tokenizer_name(model: VisionEncoderDecoder) -> str | None:
-    """``char`` or ``byte`` where that still is the tokenizer, else its file."""
+    """``char`` or ``byte`` where the model still has that tokenizer, else the name of its file."""
     tokenizer, name = model.processor.tokenizer, model.config.tokenizer
     if tokenizer is None:
         return None
@@ -115,7 +115,7 @@ def _tokenizer_name(model: VisionEncoderDecoder) -> str | None:
 
 
 def _read_processor(snapshot: Snapshot, config: ModelConfig) -> Processor:
-    """Preprocessing and tokenizer, as their own files have them."""
+    """The processor of the preprocessing and tokenizer files."""
     files = {PREPROCESSOR_CONFIG: snapshot.read(PREPROCESSOR_CONFIG, MAX_CONFIG_BYTES)}
     if snapshot.has(TOKENIZER):
         files[TOKENIZER] = snapshot.read(TOKENIZER, MAX_TOKENIZER_BYTES)
@@ -124,9 +124,9 @@ def _read_processor(snapshot: Snapshot, config: ModelConfig) -> Processor:
     processor = Processor.from_files(files, folder=snapshot.path)
     if config.preprocessing not in (None, processor.preprocessing):
         raise ConfigSchemaError(
-            f"is not what {PREPROCESSOR_CONFIG} says",
+            f"differs from {PREPROCESSOR_CONFIG}",
             path=snapshot.path / CONFIG,
             field="preprocessing",
-            hint="make them equal, or leave it out here",
+            hint=f"make them equal, or delete it from {CONFIG}",
         )
     return processor

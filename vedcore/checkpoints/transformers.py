@@ -1,9 +1,9 @@
-"""Folders of transformers' VisionEncoderDecoderModel: TrOCR, Donut, Nougat, ViT-GPT2, and everybody's fine-tunes.
+"""The folder format of transformers' VisionEncoderDecoderModel: TrOCR, Donut, Nougat, ViT-GPT2, and fine-tunes of them.
 
-``config.json`` has a section for the encoder and one for the decoder, which the families translate
-(`vedcore.transformers_class`); the weights are ``encoder.*``, ``decoder.*`` and, where the widths differ,
-``enc_to_dec_proj``; settings of generation, images and tokens are where each era of the library kept them
-(`vedcore.hf`).
+``config.json`` has a section for the encoder and one for the decoder; the families translate them
+(`vedcore.transformers_class`). The weights are ``encoder.*``, ``decoder.*`` and, where the widths differ,
+``enc_to_dec_proj``. Settings of generation, images and tokens are in different files, depending on the version of
+transformers that wrote them (`vedcore.hf`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from vedcore.checkpoints.card import model_card
-from vedcore.checkpoints.filling import filled
 from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
+from vedcore.checkpoints.model_loading import load_model
 from vedcore.components import torch_dtype
-from vedcore.composer.folder_files import manifest_of, read_json, read_preprocessing, read_tokenizer_of
+from vedcore.composer.snapshot_files import manifest_of, read_json, read_preprocessing, read_tokenizer_of
 from vedcore.config import ComponentConfig, ModelConfig, TokenIds
 from vedcore.errors import ConfigError, IncompatibleError, UsageError
 from vedcore.hf.generation import read_generation, within_positions, write_generation, write_ids
@@ -47,7 +47,7 @@ class TransformersFormat(Format):
     """The format of ``save_pretrained(format="transformers")``."""
 
     def recognises(self, folder: Path) -> bool:
-        """A config.json of that ``model_type``."""
+        """True for a config.json with the ``model_type`` ``vision-encoder-decoder``."""
         try:
             return read_folder(folder, lambda snapshot: read_json(snapshot, CONFIG)).get("model_type") == WHOLE
         except ConfigError:
@@ -68,19 +68,19 @@ class TransformersFormat(Format):
         part: str | None = None,
         **unknown: Any,
     ) -> None:
-        """Write the model such that ``transformers.VisionEncoderDecoderModel.from_pretrained`` loads it.
+        """Write a folder that ``transformers.VisionEncoderDecoderModel.from_pretrained`` loads.
 
         Args:
-            model: what to write.
-            folder: made, or exchanged as a whole for the new one; see `vedcore.weights.folder`.
+            model: the model.
+            folder: created, or replaced as a whole; see `vedcore.weights.folder`.
             max_shard_size: bytes, or text such as ``"500MB"``; larger weights become several files and an index.
-            weights_dtype: store numbers in this type, such as ``"float16"``.
-            hashes: False leaves the sha256 of each tensor out of the manifest, for who does not want to pay for it.
-            part: ``"encoder"`` or ``"decoder"`` writes that part alone, as a checkpoint of its own class.
+            weights_dtype: type to store floating-point tensors in, such as ``"float16"``.
+            hashes: False leaves the sha256 of each tensor out of the manifest, which makes saving faster.
+            part: ``"encoder"`` or ``"decoder"`` writes that part alone, as a checkpoint of its transformers class.
 
         Raises:
             IncompatibleError: transformers has no such encoder, decoder or projector.
-            CheckpointWriteError: it cannot be written; what was there before is unchanged.
+            CheckpointWriteError: the folder cannot be written; its earlier contents are unchanged.
         """
         if unknown:
             hint = "there are max_shard_size, weights_dtype, hashes, part"
@@ -89,10 +89,10 @@ class TransformersFormat(Format):
             raise UsageError(f"no part {part!r}", field="part", hint="name encoder or decoder")
         dtype, state = torch_dtype(weights_dtype), model.state_dict()
         if part is not None:
-            half = _Half(model, part, state)
-            config, tensors = half.config(), half.tensors()
+            written = _WrittenPart(model, part, state)
+            config, tensors = written.config(), written.tensors()
         else:
-            encoder, decoder = (_Half(model, kind, state) for kind in ("encoder", "decoder"))
+            encoder, decoder = (_WrittenPart(model, kind, state) for kind in ("encoder", "decoder"))
             config = {
                 "model_type": WHOLE,
                 "architectures": ["VisionEncoderDecoderModel"],
@@ -103,8 +103,8 @@ class TransformersFormat(Format):
                 **write_ids(model.token_ids),
             }
             tensors = _projector_tensors(model, state)
-            for half in (encoder, decoder):
-                tensors |= {f"{half.kind}.{name}": tensor for name, tensor in half.tensors().items()}
+            for written in (encoder, decoder):
+                tensors |= {f"{written.kind}.{name}": tensor for name, tensor in written.tensors().items()}
         config["dtype"] = str(dtype or next(t.dtype for t in tensors.values())).removeprefix("torch.")
         files: dict[str, bytes | Written] = {
             CONFIG: json_bytes(config),
@@ -118,68 +118,72 @@ class TransformersFormat(Format):
             )
             files[GENERATION_CONFIG] = json_bytes(generation)
             if model.processor.tokenizer is not None:
-                longest = model.decoder.max_positions
-                files |= write_tokenizer(model.processor.tokenizer, model.token_ids, model_max_length=longest)
+                max_length = model.decoder.max_positions
+                files |= write_tokenizer(model.processor.tokenizer, model.token_ids, model_max_length=max_length)
         if part is None:
             files[CARD] = model_card(model, model.config).encode()
         save_folder(folder, files, replaces=MODEL_FILES)
 
 
-class _Half:
-    """The encoder or the decoder of a model, as transformers has it."""
+class _WrittenPart:
+    """The encoder or decoder of a model in transformers' names."""
 
     def __init__(self, model: VisionEncoderDecoder, kind: str, state: Mapping[str, Tensor]) -> None:
         self.kind, self.part = kind, getattr(model, kind)
         self.state = {n.removeprefix(f"{kind}."): t for n, t in state.items() if n.startswith(f"{kind}.")}
-        self.theirs = _written_as(self.part, getattr(model.config, kind).name)
+        self.target = _transformers_class(self.part, getattr(model.config, kind).name)
 
     def config(self) -> dict[str, Any]:
-        """Its section of config.json."""
+        """The part's section of config.json."""
         flags = {"is_decoder": True, "add_cross_attention": True} if self.kind == "decoder" else {}
-        return {**self.theirs.write(self.part, self.part.settings()), **flags}
+        return {**self.target.write(self.part, self.part.settings()), **flags}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its tensors under their names, and what their class has beside them."""
-        tensors = to_theirs(self.state, self.theirs.key_map, views=True)
+        """The part's tensors under transformers' names, and those that only transformers' class has."""
+        tensors = to_theirs(self.state, self.target.key_map, views=True)
         tied, names = self.part.settings().get("tie_word_embeddings"), dict[int, str]()
         for name, tensor in list(tensors.items()):
             if tensor.ndim == 1 and id(tensor) in names:
-                if tied:  # a head's bias has two names, and is stored under the last where its matrix is tied
+                if tied:  # a head's bias has two names: with a tied matrix it is stored under the last
                     del tensors[names[id(tensor)]]
                 else:  # else under both
                     tensors[name] = tensor.clone()
             names[id(tensor)] = name
         like = next(iter(tensors.values()))
-        for name, more in self.theirs.extra(self.part).items():
-            tensors[name] = more if isinstance(more, Tensor) else torch.full(*more, dtype=like.dtype)
+        for name, extra in self.target.extra(self.part).items():
+            tensors[name] = extra if isinstance(extra, Tensor) else torch.full(*extra, dtype=like.dtype)
         return tensors
 
 
-def _written_as(part: Any, name: str) -> TransformersClass:
-    """The class of transformers that the part is written as."""
+def _transformers_class(part: Any, name: str) -> TransformersClass:
+    """The transformers class that the part is written as."""
     classes: tuple[TransformersClass, ...] = getattr(part, "transformers", ())
     if not classes:
         raise IncompatibleError(
             f"transformers has no class for {name!r}", field=name, hint='save it with format="native"'
         )
-    able = [each for each in classes if not each.refusal(part)]
-    return able[0] if able else classes[0]  # which says why, once it is asked to write
+    fitting = [candidate for candidate in classes if not candidate.refusal(part)]
+    return fitting[0] if fitting else classes[0]  # its write() raises the refusal
 
 
 def _projector_tensors(model: VisionEncoderDecoder, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``enc_to_dec_proj`` where transformers has it: where the widths differ, and then nothing else fits between."""
+    """``enc_to_dec_proj``, which transformers has only where the widths differ.
+
+    Raises:
+        IncompatibleError: a projector other than the one that transformers puts between these widths.
+    """
     encoder, decoder, name = model.encoder.hidden_size, model.decoder.hidden_size, model.config.projector.name
-    crossing = model.decoder.settings().get("cross_attention_hidden_size")
-    due = "linear" if encoder != decoder and crossing is None else "identity"
-    if crossing is not None and crossing != encoder:
+    cross_size = model.decoder.settings().get("cross_attention_hidden_size")
+    required = "linear" if encoder != decoder and cross_size is None else "identity"
+    if cross_size is not None and cross_size != encoder:
         raise IncompatibleError(
-            f"cross-attention takes {crossing}, and transformers gives it the encoder's {encoder} as they are",
+            f"cross-attention takes width {cross_size}, and transformers gives it the encoder's {encoder} unprojected",
             field="projector",
             hint='save it with format="native"',
         )
-    if name != due:
+    if name != required:
         raise IncompatibleError(
-            f"{name!r}, and transformers has {due!r} between an encoder of {encoder} and a decoder of {decoder}",
+            f"{name!r}, and transformers has {required!r} between widths {encoder} (encoder) and {decoder} (decoder)",
             field="projector",
             hint='save it with format="native"',
         )
@@ -208,7 +212,7 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
         dtype=_dtype(weights),
     )
     manifest = manifest_of(snapshot, weights) if options["verify"] else None
-    model = filled(config, weights, options, path=path, tokenizer=tokenizer, manifest=manifest)
+    model = load_model(config, weights, options, path=path, tokenizer=tokenizer, manifest=manifest)
     model.generation_config = within_positions(generation_config, model.decoder.max_positions)
     if config.preprocessing is None:
         height, width = model.processor.preprocessing.image_size
@@ -226,14 +230,14 @@ def _component(section: Section) -> ComponentConfig:
 
 
 def _within_vocabulary(ids: TokenIds, vocab_size: Any, path: Path) -> TokenIds:
-    """The ids, without those that the vocabulary has not: defaults that a small vocabulary left behind."""
+    """The ids that the vocabulary has; drops defaults that were kept although the vocabulary is smaller."""
     if type(vocab_size) is not int:
-        return ids  # refused when the part is built
+        return ids  # building the part refuses such a vocab_size
     start, pad = (None if i is not None and i >= vocab_size else i for i in (ids.start, ids.pad))
     kept = TokenIds(start=start, eos=tuple(i for i in ids.eos if i < vocab_size), pad=pad)
     if kept != ids:
         warnings.warn(
-            f"{path}: token ids {ids} reach beyond the vocabulary of {vocab_size}; set model.token_ids",
+            f"{path}: token ids {ids} exceed the vocabulary of {vocab_size}; set model.token_ids",
             UserWarning,
             stacklevel=5,
         )
@@ -241,7 +245,7 @@ def _within_vocabulary(ids: TokenIds, vocab_size: Any, path: Path) -> TokenIds:
 
 
 def _dtype(weights: Weights) -> Any:
-    """The type that all numbers are stored in; float32 where they are mixed."""
+    """The type of all stored floating-point tensors; float32 where they are mixed."""
     types = {str(t.dtype).removeprefix("torch.") for t in weights.stored.values() if t.dtype.is_floating_point}
     known = types & {"float32", "float16", "bfloat16", "float64"}
     return next(iter(known)) if len(types) == 1 and known else "float32"

@@ -1,7 +1,7 @@
-"""The command line: ``vedcore COMMAND``. Data goes to stdout, progress and errors go to stderr.
+"""The command line: ``vedcore COMMAND``. Data goes to stdout; progress and errors go to stderr.
 
-Exit codes: 0 all went well, 1 some inputs failed, 2 the call is wrong, 3 a setting is wrong, 4 something that has to
-be installed is missing, 130 interrupted.
+Exit codes: 0 success, 1 an input or anything else failed, 2 wrong usage, 3 a wrong setting in a config, 4 a plugin or
+extra is not installed, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The group of commands, and what becomes of errors."""
+"""The group of commands, and the mapping from errors to messages and exit codes."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from vedcore.errors import (
 __all__ = ["group", "main"]
 
 _ON_WINDOWS = os.name == "nt"
-_DETAILS = 20
-"""Lines below an error that are worth a screen."""
+_MAX_DETAIL_LINES = 20
+"""Detail lines printed below an error."""
 
 _COMMANDS = {entry.name: entry for entry in builtin.register_commands()}
 
 
 class _Group(click.Group):
-    """Imports a command when it is called; asks plugins only for a command that is not one of ours."""
+    """Imports a command when it is called, and loads plugins only for a command that is not built in."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_COMMANDS)
@@ -48,12 +48,12 @@ class _Group(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.summary) for name, entry in sorted(_COMMANDS.items())])
-        from vedcore.plugins.scan import scan  # reads no plugin's code: a slow plugin must not slow the help down
+        from vedcore.plugins.scan import scan  # imports no plugin: a slow one must not delay the help
 
-        strangers = sorted({str(point.owner) for point in scan() if not point.built_in})
-        if strangers:
+        others = sorted({str(point.owner) for point in scan() if not point.built_in})
+        if others:
             formatter.write_paragraph()
-            formatter.write_text(f"Installed plugins: {', '.join(strangers)}. `vedcore plugins` shows their commands.")
+            formatter.write_text(f"Installed plugins: {', '.join(others)}. `vedcore plugins` shows their commands.")
 
 
 def _plugin_command(ctx: click.Context, name: str) -> click.Command:
@@ -69,7 +69,7 @@ def _plugin_command(ctx: click.Context, name: str) -> click.Command:
     if not isinstance(command, click.Command):
         owner = found.entry.owner
         raise PluginContractError(
-            f"command {name!r} of {owner}: {found.entry.target} is no click.Command",
+            f"command {name!r} of {owner}: {found.entry.target} is not a click.Command",
             plugin=owner.distribution,
             hint="decorate it with @click.command()",
         )
@@ -104,11 +104,11 @@ def group() -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # it was closed, or this is pythonw of Windows
+        if getattr(sys, name) is None:  # closed by the parent process, or absent under pythonw on Windows
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open until the process ends
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a file name need not be text
+            stream.reconfigure(errors="backslashreplace")  # a file name need not be valid Unicode
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = group.main(arguments, prog_name="vedcore", standalone_mode=False)
@@ -119,8 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         code = 130
     except Exception as error:
-        if _reader_has_gone(error):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written to nobody
+        if _is_broken_pipe(error):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discards buffered output at exit
             code = 1
         else:
             if "--debug" in arguments:
@@ -129,21 +129,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _reader_has_gone(error: Exception) -> bool:
-    """True where the reader of our output has gone, as `head` does: EPIPE, on Windows EINVAL without a file name."""
+def _is_broken_pipe(error: Exception) -> bool:
+    """True where the reader of our output has exited, such as `head`: EPIPE, or EINVAL without a file on Windows."""
     if isinstance(error, BrokenPipeError):
         return True
     return _ON_WINDOWS and isinstance(error, OSError) and error.errno == errno.EINVAL and error.filename is None
 
 
 def _report(error: Exception) -> int:
-    """Say what is wrong in one line, details below; the exit code."""
+    """Print an error in one line and its details below; return the exit code."""
     if not isinstance(error, VedcoreError):
-        what = f"{type(error).__name__}: {error}" if not isinstance(error, OSError) else str(error)
-        click.echo(f"error: {printable(what)[:300]}; --debug shows where", err=True)
+        message = f"{type(error).__name__}: {error}" if not isinstance(error, OSError) else str(error)
+        click.echo(f"error: {printable(message)[:300]}; vedcore --debug COMMAND shows where", err=True)
         return 1
     click.echo(f"error: {error}", err=True)
-    for line in error.details.splitlines()[:_DETAILS]:
+    for line in error.details.splitlines()[:_MAX_DETAIL_LINES]:
         click.echo(f"  {printable(line)[:300]}", err=True)
     codes: list[tuple[Any, int]] = [(UsageError, 2), (ConfigError, 3), (PluginMissingError, 4)]
     return next((code for kind, code in codes if isinstance(error, kind)), 1)

@@ -1,4 +1,4 @@
-"""``vedcore inspect`` and ``vedcore convert``: what a folder holds, and the same model in another format."""
+"""``vedcore inspect`` reports the contents of a folder; ``vedcore convert`` writes a model in another format."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ __all__ = ["convert", "inspect"]
 @click.command()
 @click.argument("folder")
 @click.option("--revision", help="Branch, tag or commit of a repository of the hub.")
-@click.option("--verify", is_flag=True, help="Compare sha256, and not only sizes: reads all files.")
+@click.option("--verify", is_flag=True, help="Read all files and compare sha256, not only sizes.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def inspect(folder: str, revision: str | None, verify: bool, as_json: bool) -> int:
-    """Tell what is in FOLDER: of a model, or of an encoder or decoder alone. Nothing is built.
+    """Show the contents of FOLDER, which holds a model, an encoder or a decoder. Nothing is built.
 
-    FOLDER may also be an installed model, or a repository of the hub. The plugins that the model needs need not be
-    installed. The exit code is 1 where something is damaged or missing.
+    FOLDER may also be an installed model, or a repository of the hub. The model's plugins need not be installed. The
+    exit code is 1 where a file is damaged or missing.
     """
-    from vedcore.checkpoints.formats import folder_of
+    from vedcore.checkpoints.formats import resolve_folder
     from vedcore.checkpoints.inspection import inspect_folder
 
-    found = inspect_folder(folder_of(folder, revision), verify=verify)
+    found = inspect_folder(resolve_folder(folder, revision), verify=verify)
     click.echo(json.dumps(dataclasses.asdict(found), indent=2) if as_json else str(found))
     return 1 if found.problems else 0
 
@@ -37,7 +37,7 @@ def inspect(folder: str, revision: str | None, verify: bool, as_json: bool) -> i
 @click.argument("target", metavar="OUT", type=click.Path())
 @click.option("--format", required=True, help="native, transformers, or a plugin's.")
 @click.option("--dtype", help="Store numbers as float32, float16, bfloat16 or float64; the model's own if not given.")
-@click.option("--max-shard-size", metavar="SIZE", help="Bytes of a file of weights, such as 500MB. [default: 5GB]")
+@click.option("--max-shard-size", metavar="SIZE", help="Largest file of weights, such as 500MB. [default: 5GB]")
 @click.option("--revision", help="Branch, tag or commit of a repository of the hub.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def convert(
@@ -51,20 +51,20 @@ def convert(
 ) -> None:
     """Load the model IN, strictly, and write it to the folder OUT in another format.
 
-    IN is a folder, an installed model or a repository of the hub. OUT is made, or a model in it is replaced as a whole;
-    it cannot be IN itself, which stays to go back to.
+    IN is a folder, an installed model or a repository of the hub. OUT is created, or a model in it is replaced as a
+    whole. OUT cannot be IN.
     """
     import vedcore
-    from vedcore.checkpoints.formats import folder_of
+    from vedcore.checkpoints.formats import resolve_folder
     from vedcore.components import torch_dtype
-    from vedcore.composer.plan import in_units
+    from vedcore.composer.plan import format_bytes
     from vedcore.plugins import load_component
 
-    load_component("format", format)  # what is misspelt is said before anything is loaded
+    load_component("format", format)  # a misspelt name is an error before anything is loaded
     torch_dtype(dtype)
-    folder = folder_of(source, revision)
+    folder = resolve_folder(source, revision)
     if os.path.exists(target) and os.path.exists(folder) and os.path.samefile(folder, target):
-        raise UsageError(f"{target!r} is what is read", field="OUT", hint="name another folder")
+        raise UsageError(f"{target!r} is the folder that is read", field="OUT", hint="name another folder")
     options = {"weights_dtype": dtype, "max_shard_size": max_shard_size}
     model = vedcore.load(folder)
     model.save_pretrained(target, format=format, **{name: v for name, v in options.items() if v is not None})
@@ -77,5 +77,5 @@ def convert(
     else:
         click.echo(printable(target))
         for name, size in sizes.items():
-            click.echo(printable(f"wrote {name}, {in_units(size)}"), err=True)
+            click.echo(printable(f"wrote {name}, {format_bytes(size)}"), err=True)
         click.echo(f"{parameters:,} parameters, as {format}", err=True)

@@ -1,4 +1,4 @@
-"""``vedcore plan`` and ``vedcore compose``: from names or a config file to a table, or to a folder."""
+"""``vedcore plan`` and ``vedcore compose``: from names or a config file to a table or a folder."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from vedcore.errors import ConfigError, UsageError, printable
 
 __all__ = ["compose", "plan"]
 
-_SIDES = ("encoder", "decoder", "projector")
-
 
 def _image_size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     """``224``, or height and width as ``64x512``."""
@@ -22,16 +20,16 @@ def _image_size(ctx: click.Context, param: click.Parameter, value: str | None) -
         return None
     parts = value.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() for part in parts):
-        raise click.BadParameter(f"{value!r} is no size; write 224, or height and width as 64x512", ctx, param)
+        raise click.BadParameter(f"{value!r} is not a size; write 224, or height and width as 64x512", ctx, param)
     return tuple(int(part) for part in parts * (3 - len(parts)))
 
 
 def _model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The arguments that say what a model is, the same for both commands."""
+    """Add the arguments and options of a model, which both commands share."""
     options = [
         click.argument("encoder", metavar="ENCODER|CONFIG"),
         click.argument("decoder", required=False),
-        click.option("--projector", help="auto, identity, linear, mlp, or a plugin's."),
+        click.option("--projector", help="auto, identity, linear, mlp, or a plugin's name."),
         click.option(
             "--image-size", callback=_image_size, metavar="SIZE", help="Pixels: 224, or height and width as 64x512."
         ),
@@ -55,7 +53,7 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @_model_options
 def plan(encoder: str, decoder: str | None, overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Show what a model would be: widths, tokens, parameters, bytes. Nothing is built.
+    """Show the widths, tokens, parameters and bytes of a model. Nothing is built.
 
     Name an ENCODER and a DECODER, or a CONFIG file (.yaml, .toml or .json).
     """
@@ -95,28 +93,32 @@ def compose(
 
 @contextlib.contextmanager
 def _flag_named(overrides: Iterable[str]) -> Iterator[None]:
-    """What is wrong with a setting that ``--set`` made is wrong with the command: name the flag."""
+    """Turn a config error about a key that ``--set`` changed into a usage error that names the flag."""
     try:
         yield
     except ConfigError as error:
         for text in overrides:
-            key, field = f"{text.partition('=')[0]}.", f"{error.field}."  # one may lie within the other
+            key, field = (
+                f"{text.partition('=')[0]}.",
+                f"{error.field}.",
+            )  # either may contain the other
             if error.path is None and error.field and (key.startswith(field) or field.startswith(key)):
                 raise UsageError(error.message, field=f"--set {text}", hint=error.hint, details=error.details) from None
         raise
 
 
 def _merged(encoder: str, decoder: str | None, options: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Keyword arguments of `vedcore.plan` and `vedcore.compose`: options that were given, and --set on top."""
+    """Keyword arguments of `vedcore.plan` and `vedcore.compose`: the options, overridden by ``--set``."""
+    from vedcore.composer.request import PART_KINDS
     from vedcore.config_files import apply_overrides, read_config_text
 
     given = {key: value for key, value in options.items() if value is not None}
     if not overrides:
         return given
     data = {} if decoder is not None else read_config_text(encoder).data
-    shared = {key: value for key, value in data.items() if key not in _SIDES}  # a side takes its fields one by one
+    shared = {key: value for key, value in data.items() if key not in PART_KINDS}  # parts take single fields
     for key, value in apply_overrides(shared, overrides).items():
-        if key in _SIDES:
+        if key in PART_KINDS:
             fields = value if isinstance(value, Mapping) else {"name": value}
             given |= {f"{key}_{field}": setting for field, setting in fields.items()}
         elif key not in shared or value != shared[key]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["generate"]
 
 
-def _usable_device(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+def _check_device(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     if value is not None:
         import torch
 
@@ -31,12 +31,12 @@ def _usable_device(ctx: click.Context, param: click.Parameter, value: str | None
             torch.empty(1, device=value).cpu()
         except (RuntimeError, AssertionError, NotImplementedError) as error:  # unknown, or this torch lacks it
             reason = str(error).splitlines()[0][:100]
-            raise click.BadParameter(f"{value!r} is no device here: {reason}", ctx, param) from None
+            raise click.BadParameter(f"{value!r} is not a device of this machine: {reason}", ctx, param) from None
     return value
 
 
-def _words_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """The lines of a file, less empty ones; one at least, for no words are no rule."""
+def _read_lexicon(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """The lines of a file that are not empty; a file without any is an error."""
     if value is None:
         return None
     with open_regular(value, UsageError, "give a text file, one word a line") as file:
@@ -50,7 +50,7 @@ def _words_of(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 
 
 def _check_names(settings: dict[str, Any]) -> None:
-    """Refuse what is no option before a model is loaded, and what the command itself passes on, such as images."""
+    """Raise for unknown options before a model is loaded; arguments of the command, such as images, are not options."""
     from vedcore.generation.config import GenerationConfig
 
     valid = ["prompt", *GenerationConfig.model_fields]
@@ -63,23 +63,23 @@ def _check_names(settings: dict[str, Any]) -> None:
 @click.command()
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True)
-@click.option("--max-new-tokens", type=click.IntRange(1), help="Tokens a text may have.")
+@click.option("--max-new-tokens", type=click.IntRange(1), help="Most tokens of a text.")
 @click.option("--num-beams", type=click.IntRange(1), help="Beams of the search; 1 is greedy.")
 @click.option("--do-sample", is_flag=True, default=None, help="Draw the tokens; see temperature, top_k, top_p, seed.")
-@click.option("--prompt", help="What every text starts with; names of special tokens are those.")
-@click.option("--pattern", metavar="REGEX", help="Regular expression that a whole text matches.")
-@click.option("--allowed-chars", metavar="CHARS", help="Characters that a text may consist of.")
-@click.option("--lexicon", metavar="FILE", callback=_words_of, help="Texts to choose from, one a line.")
+@click.option("--prompt", help="Start of every text; may contain special tokens by name.")
+@click.option("--pattern", metavar="REGEX", help="Regular expression that the whole text must match.")
+@click.option("--allowed-chars", metavar="CHARS", help="The only characters that a text may have.")
+@click.option("--lexicon", metavar="FILE", callback=_read_lexicon, help="Texts to choose from, one a line.")
 @click.option("--stop", "stop_strings", multiple=True, metavar="TEXT", help="String at which a text ends. Repeatable.")
 @click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any option, as temperature=0.7. Repeatable."
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any option, such as temperature=0.7. Repeatable."
 )
-@click.option("--stream", is_flag=True, help="Write the text of one image as it comes.")
+@click.option("--stream", is_flag=True, help="Write the text of one image while it is generated.")
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images read together.")
-@click.option("--device", callback=_usable_device, help="cpu, cuda, cuda:1, ...")
+@click.option("--device", callback=_check_device, help="cpu, cuda, cuda:1, ...")
 @click.option("--json", "layout", flag_value="json", help="One JSON array.")
 @click.option("--jsonl", "layout", flag_value="jsonl", help="One JSON object a line.")
-@click.option("--verbose", "-v", is_flag=True, help="Tell each image's confidence and time on stderr.")
+@click.option("--verbose", "-v", is_flag=True, help="Write each image's confidence and time to stderr.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False), help="File to write instead of stdout.")
 def generate(
     model: str,
@@ -95,8 +95,9 @@ def generate(
 ) -> int:
     """Read or describe IMAGES with MODEL: a folder, or the name of an installed model.
 
-    IMAGES are files, or folders that are walked. Output is the path, a tab and the text, one line an image; of a
-    single image file, the text alone. An image that cannot be read is told on stderr, and the exit code is 1.
+    IMAGES are files, or folders, whose subfolders are searched too. The output has one line an image: the path, a tab
+    and the text. For a single image file it is the text alone. An image that cannot be read is an error on stderr, and
+    the exit code is then 1.
     """
     from tqdm import tqdm
 
@@ -113,13 +114,13 @@ def generate(
     loaded = vedcore.load(model, device=device)
     if stream:
         with _destination(output) as file:
-            for piece in loaded.stream(images[0], **settings):
-                click.echo(printable(piece), file=file, nl=False)
+            for text in loaded.stream(images[0], **settings):
+                click.echo(printable(text), file=file, nl=False)
             click.echo(file=file)
         return 0
     failed = 0
     with _destination(output) as file, tqdm(total=len(paths), unit="image", file=sys.stderr, disable=None) as progress:
-        writer = _Writer(file, layout, bare)
+        writer = _ResultWriter(file, layout, bare)
         for at in range(0, len(paths), batch_size):
             batch, start = paths[at : at + batch_size], time.perf_counter()
             results = _read(loaded, batch, settings)
@@ -130,13 +131,13 @@ def generate(
                     failed += 1
                     progress.write(f"error: {result}", file=sys.stderr)
                 elif verbose or (result.finish_reason == "length" and "max_new_tokens" not in settings):
-                    progress.write(f"{printable(path)}: {_told(result, seconds)}", file=sys.stderr)
+                    progress.write(f"{printable(path)}: {_summary(result, seconds)}", file=sys.stderr)
             progress.update(len(batch))
         writer.finish()
     for line in walk.skipped:
         click.echo(f"skipped: {printable(line)}", err=True)
     if not paths:
-        click.echo("error: no images there; name files, or folders that hold some", err=True)
+        click.echo("error: no images found; name image files, or folders that contain some", err=True)
     elif failed or walk.skipped:
         click.echo(f"{len(paths) - failed} read, {failed} failed, {len(walk.skipped)} skipped", err=True)
     return 1 if failed or not paths else 0
@@ -145,25 +146,25 @@ def generate(
 def _read(
     model: VisionEncoderDecoder, paths: list[str], settings: dict[str, Any]
 ) -> list[tuple[str, TextResult | ImageError]]:
-    """Results, each with its path; when one of a batch cannot be read, the others are read one by one."""
+    """Each path with its result; if an image of the batch cannot be read, the images are read one by one."""
     try:
         results = model.generate_text(paths, batch_size=len(paths), **settings)
     except ImageError as error:
         if len(paths) == 1:
             return [(paths[0], error)]
         return [pair for path in paths for pair in _read(model, [path], settings)]
-    each = len(results) // len(paths)
-    return [(paths[place // each], result) for place, result in enumerate(results)]
+    per_image = len(results) // len(paths)
+    return [(paths[index // per_image], result) for index, result in enumerate(results)]
 
 
-def _told(result: TextResult, seconds: float) -> str:
+def _summary(result: TextResult, seconds: float) -> str:
     cut = ", cut at the length limit" if result.finish_reason == "length" else ""
     return f"confidence {result.confidence:.2%}, {1000 * seconds:.0f} ms{cut}"
 
 
 @contextlib.contextmanager
 def _destination(output: str | None) -> Iterator[IO[str]]:
-    """Where results go: stdout, or a file that is put in place once it is complete."""
+    """Open the output: stdout, or a file that gets its final name once it is complete."""
     if output is None:
         yield sys.stdout
         return
@@ -178,10 +179,10 @@ def _destination(output: str | None) -> Iterator[IO[str]]:
         raise
 
 
-class _Writer:
-    """Results as text, JSON lines or one JSON array.
+class _ResultWriter:
+    """Writes results as text, JSON lines or one JSON array.
 
-    JSON is ASCII: a path that is no valid Unicode keeps its bytes as ``\\udcXX``, which `os.fsencode` turns back.
+    JSON is ASCII: a path that is not valid Unicode keeps its bytes as ``\\udcXX``, which `os.fsencode` turns back.
     """
 
     def __init__(self, file: IO[str], layout: str | None, bare: bool) -> None:
@@ -189,7 +190,7 @@ class _Writer:
         self.rows: list[dict[str, Any]] = []
 
     def write(self, path: str, result: TextResult | ImageError, seconds: float) -> None:
-        """Write one result, and its share of the time; in text, one that failed is only told on stderr."""
+        """Write one result and its share of the batch's time; in text layout, skip an error."""
         if isinstance(result, ImageError):
             row: dict[str, Any] = {"image": path, "error": str(result)}
         else:
@@ -204,6 +205,6 @@ class _Writer:
             click.echo(text if self.bare else f"{printable(path)}\t{text}", file=self.file)
 
     def finish(self) -> None:
-        """Write what was held back."""
+        """Write the JSON array, which needs all results."""
         if self.layout == "json":
             click.echo(json.dumps(self.rows, indent=2), file=self.file)

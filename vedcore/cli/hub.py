@@ -1,4 +1,4 @@
-"""``vedcore pull`` and ``vedcore cache``: models of the hub, and the folder where they are kept."""
+"""``vedcore pull`` fetches a model from the hub; ``vedcore cache`` checks the local cache."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ __all__ = ["cache", "pull"]
 @click.command()
 @click.argument("repo")
 @click.option("--revision", help="A branch, a tag or a commit; main if not given.")
-@click.option("--subfolder", help="The folder of the repo that has the model.")
+@click.option("--subfolder", help="Folder within the repository that has the model.")
 def pull(repo: str, revision: str | None, subfolder: str | None) -> None:
-    """Fetch a model of the hub into the cache, what is damaged there again, and print the folder.
+    """Fetch a model from the hub into the cache, replace damaged files there, and print its folder.
 
     REPO is org/name; org/name@revision and hub:org/name work too.
     """
-    name, inside = _named(repo)
-    if revision and inside:
-        raise click.UsageError(f"two revisions: {printable(inside)} and {printable(revision)}")
+    name, named_revision = _parse_repo(repo)
+    if revision and named_revision:
+        raise click.UsageError(f"two revisions: {printable(named_revision)} and {printable(revision)}")
     for damage in hub.repair(name):
         click.echo(f"removed {printable(damage.path)}: {damage.problem}", err=True)
-    click.echo(hub.fetch_folder(name, revision or inside, subfolder=subfolder))
+    click.echo(hub.fetch_folder(name, revision or named_revision, subfolder=subfolder))
 
 
 @click.group()
 def cache() -> None:
-    """Look after the cache of models."""
+    """Check the local cache of models."""
 
 
 @cache.command("verify")
@@ -40,9 +40,9 @@ def cache() -> None:
 def verify(repo: str | None, as_json: bool) -> None:
     """Compare every cached file with its hash.
 
-    REPO is org/name; all that are cached if not given.
+    REPO is org/name; without it, all cached repositories are checked.
     """
-    count, damaged = hub.verify(None if repo is None else _named(repo)[0])
+    count, damaged = hub.verify(None if repo is None else _parse_repo(repo)[0])
     if as_json:
         click.echo(json.dumps({"files": count, "damaged": [damage._asdict() for damage in damaged]}, indent=2))
     else:
@@ -51,11 +51,11 @@ def verify(repo: str | None, as_json: bool) -> None:
         click.echo(f"{count} files, {len(damaged)} damaged")
     if damaged:
         repos = " ".join(sorted({damage.repo for damage in damaged}))
-        raise HubError(f"{len(damaged)} damaged in the cache", hint=f"run `vedcore pull` for {repos}")
+        raise HubError(f"{len(damaged)} damaged files in the cache", hint=f"run `vedcore pull` for {repos}")
 
 
-def _named(repo: str) -> tuple[str, str | None]:
-    """The repo and revision of an argument, which can be nothing else here."""
-    named = hub.parse_repo(repo if hub.is_hub_name(repo) else f"hub:{repo}")
-    assert named is not None  # with a prefix it is a repo, or an error
-    return named
+def _parse_repo(repo: str) -> tuple[str, str | None]:
+    """The repository and the revision of an argument."""
+    parsed = hub.parse_repo(repo if hub.is_hub_name(repo) else f"hub:{repo}")
+    assert parsed is not None  # a name with a prefix parses, or raises
+    return parsed

@@ -1,4 +1,4 @@
-"""Which images a command line names: files as they are, folders walked."""
+"""The image files of a command line's arguments: files as named, folders searched."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 __all__ = ["ImageWalk"]
 
-SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"}
     | {".tif", ".tiff", ".webp"}
 )
@@ -18,17 +18,17 @@ SUFFIXES = frozenset(
 
 @dataclass
 class ImageWalk:
-    """Paths of images below files and folders, each file once, in sorted order.
+    """Paths of image files, from file and folder names; iterate to get them.
 
-    A file that is named is always given, whatever it is, so that its error is told. In a folder, files that have an
-    image's suffix are given; anything else that has one (a FIFO, a socket, a broken or circular link), and folders
-    that cannot be read, are noted in ``skipped``. Links to folders are followed, each folder once,
-    but for those that lead upwards: one to ``/`` would bring in the whole machine.
+    A named file is always yielded, so that an unreadable one is reported. In a folder, and in its subfolders, regular
+    files with an image's suffix are yielded in sorted order. ``skipped`` lists other entries with such a suffix (a
+    FIFO, a socket, a broken or circular link) and unreadable folders. Links to folders are followed, each folder once,
+    except links to a parent folder: one to ``/`` would search the whole machine.
     """
 
     named: Iterable[str]
     skipped: list[str] = field(default_factory=list)
-    """Paths that were left out, each with its reason."""
+    """Paths that were skipped, each with the reason."""
     _folders: set[tuple[int, int]] = field(default_factory=set, repr=False)
 
     def __iter__(self) -> Iterator[str]:
@@ -60,7 +60,7 @@ class ImageWalk:
                 self._skip(path, "a link to a folder that holds this one")
             elif stat.S_ISDIR(mode):
                 yield from self._walk(path)
-            elif os.path.splitext(name)[1].lower() in SUFFIXES:
+            elif os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
                 if stat.S_ISREG(mode):
                     yield path
                 else:

@@ -1,4 +1,4 @@
-"""``vedcore list`` and ``vedcore plugins``: what there is. Neither imports torch."""
+"""``vedcore list`` shows the registered parts, ``vedcore plugins`` the installed plugins. Neither imports torch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vedcore.registry import KINDS, Kind
 
 __all__ = ["list_command", "plugins"]
 
-_LISTED: dict[str, Kind] = {f"{kind}s": kind for kind in KINDS}
+_KINDS_BY_PLURAL: dict[str, Kind] = {f"{kind}s": kind for kind in KINDS}
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(list(_LISTED)))
+@click.argument("what", type=click.Choice(list(_KINDS_BY_PLURAL)))
 @click.argument("pattern", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON array.")
 def list_command(what: str, pattern: str | None, as_json: bool) -> None:
@@ -26,7 +26,7 @@ def list_command(what: str, pattern: str | None, as_json: bool) -> None:
 
     PATTERN is a glob over names and variants, such as 'vit*'.
     """
-    parts = list_parts(_LISTED[what], pattern)
+    parts = list_parts(_KINDS_BY_PLURAL[what], pattern)
     if as_json:
         click.echo(json.dumps([_data(part) for part in parts], indent=2))
     else:
@@ -42,7 +42,7 @@ def list_command(what: str, pattern: str | None, as_json: bool) -> None:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON array.")
 def plugins(as_json: bool) -> None:
-    """Show the plugins that are installed, whether they work, and what they bring."""
+    """Show the installed plugins, their status, and the parts that they bring."""
     found = list_plugins()
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(plugin) for plugin in found], indent=2))

@@ -1,6 +1,6 @@
-"""From names to a plan, and from there to a model.
+"""From names to a plan, and from a plan to a model.
 
-``request`` is what the user said, as one frozen object; ``resolve`` makes parts of it, opening each checkpoint
-(``part_checkpoints``) once; ``plan`` lays them out on torch's meta device, where nothing is allocated, and refuses what
-cannot work; ``build`` makes the model.
+``request`` holds the user's arguments as one frozen object. ``resolve`` looks up their names, fills in all fields, and
+opens each checkpoint once (``checkpoint_sources``, ``snapshot_files``). ``plan`` builds the parts on torch's meta
+device, where nothing is allocated, and refuses parts that do not fit together. ``build`` makes the model.
 """

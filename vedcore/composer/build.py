@@ -1,4 +1,4 @@
-"""The model that a request means."""
+"""From a request to a model with parameters."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from vedcore.composer.plan import Layout, Modules, lay_out
-from vedcore.composer.request import NOT_GIVEN, AnyModel, AnyPart, Request
-from vedcore.composer.resolve import Parts, resolve
+from vedcore.composer.request import UNSET, AnyModel, AnyPart, ModelRequest
+from vedcore.composer.resolve import ResolvedRequest, resolve
 from vedcore.config import ModelConfig, Preprocessing, TokenIds
 from vedcore.errors import UsageError
 from vedcore.generation.config import GenerationConfig
@@ -25,53 +25,53 @@ if TYPE_CHECKING:
 
 __all__ = ["build", "compose"]
 
-_DRAWING = threading.RLock()
-"""Held by the thread that builds: all draw from torch's one generator, which a seed sets."""
+_BUILD_LOCK = threading.RLock()
+"""Serialises builds: they share torch's global random generator."""
 
 
 def compose(
     encoder: AnyPart | AnyModel,
     decoder: AnyPart | None = None,
     *,
-    projector: AnyPart = NOT_GIVEN,
-    tokenizer: Any = NOT_GIVEN,
-    preprocessing: Preprocessing | Mapping[str, Any] | None = NOT_GIVEN,
+    projector: AnyPart = UNSET,
+    tokenizer: Any = UNSET,
+    preprocessing: Preprocessing | Mapping[str, Any] | None = UNSET,
     image_size: int | Sequence[int] | None = None,
-    token_ids: TokenIds | Mapping[str, Any] | None = NOT_GIVEN,
-    dtype: str | torch.dtype = NOT_GIVEN,
-    pretrained: bool = NOT_GIVEN,
-    seed: int | None = NOT_GIVEN,
+    token_ids: TokenIds | Mapping[str, Any] | None = UNSET,
+    dtype: str | torch.dtype = UNSET,
+    pretrained: bool = UNSET,
+    seed: int | None = UNSET,
     device: str | torch.device | None = None,
     **fields: Any,
 ) -> VisionEncoderDecoder:
     """Build a model of a vision encoder and a text decoder, in eval mode.
 
-    What is given beside a whole model counts in place of what that says.
+    Keyword arguments override the settings of a whole model.
 
     Args:
         encoder: a family (``"swin"``), a variant (``"swin_tiny_patch4_window7_224"``, ``"timm/convnext_tiny"``), a
-            checkpoint (a folder, or ``"hub:org/name@revision"``; ``model.load_reports`` says what was taken), or a
-            mapping of a ``name`` and fields. Or, without ``decoder``, a whole model: the path of a .yaml, .toml or
-            .json file, a mapping, or a `ModelConfig`.
+            checkpoint (a folder, or ``"hub:org/name@revision"``; ``model.load_reports`` lists the tensors that were
+            taken), or a mapping of a ``name`` and fields. Without ``decoder``, a whole model: the path of a .yaml,
+            .toml or .json file, a mapping, or a `ModelConfig`.
         decoder: a family, a variant, a checkpoint, or a mapping. A checkpoint brings its tokenizer.
-        projector: ``"auto"``, ``"identity"``, ``"linear"``, ``"mlp"``, a plugin's, or a mapping.
-        tokenizer: ``"char"``, ``"byte"``, a tokenizer.json, or a ``tokenizers.Tokenizer``.
-        preprocessing: how images are prepared; by default as the encoder says.
-        image_size: pixels that the encoder sees, a number or height and width.
-        token_ids: start, end and padding; by default those of the tokenizer, else of the decoder.
+        projector: ``"auto"``, ``"identity"``, ``"linear"``, ``"mlp"``, a plugin's name, or a mapping.
+        tokenizer: ``"char"``, ``"byte"``, the path of a tokenizer.json, or a ``tokenizers.Tokenizer``.
+        preprocessing: how images are prepared; the encoder's by default.
+        image_size: size in pixels of the images that the encoder sees: one number, or height and width.
+        token_ids: start, end and padding ids; by default those of the tokenizer, else of the decoder.
         dtype: type of the parameters: ``"float32"``, the default, ``"float16"``, ``"bfloat16"`` or ``"float64"``.
-        pretrained: take published weights: timm's for the encoder, and for the decoder the checkpoint on the hub,
-            with its tokenizer.
-        seed: same seed, same weights; by default they follow torch's global generator.
-        device: where the parameters go; the CPU by default.
+        pretrained: take published weights: timm's for the encoder, and for the decoder its checkpoint on the hub, with
+            the tokenizer of that checkpoint.
+        seed: the same seed gives the same weights; without one they follow torch's global random generator.
+        device: device of the parameters; the CPU by default.
         fields: any field of a part, as ``encoder_<field>``, ``decoder_<field>`` or ``projector_<field>``.
 
     Raises:
-        ConfigError: parts that are unknown, settings that are wrong, parts that do not fit together.
-        CheckpointError, HubError: a checkpoint that a part comes from is damaged, does not fit, or is not to be had.
-        PluginError: a plugin that fails.
+        ConfigError: unknown parts, wrong settings, or parts that do not fit together.
+        CheckpointError, HubError: a checkpoint of a part is damaged, does not fit, or cannot be fetched.
+        PluginError: a plugin fails.
     """
-    request = Request.of(
+    request = ModelRequest.of(
         encoder,
         decoder,
         projector=projector,
@@ -85,9 +85,9 @@ def compose(
         **fields,
     )
 
-    def make(parts: Parts) -> VisionEncoderDecoder:
+    def make(resolved: ResolvedRequest) -> VisionEncoderDecoder:
         _check_device(device)
-        layout = lay_out(parts)
+        layout = lay_out(resolved)
         return _assembled(layout, *_built(layout, draw=True), device)
 
     return resolve(request, make)
@@ -100,48 +100,53 @@ def build(
     draw: bool = True,
     check: Callable[[nn.Module], object] | None = None,
 ) -> VisionEncoderDecoder:
-    """Build the model of a complete config: `compose` for a config and its tokenizer.
+    """Build the model of a complete config, before its weights are loaded.
 
     Args:
         config: the settings.
-        tokenizer: in place of the one that the config names.
-        draw: give parameters random numbers; False leaves them, and buffers that are stored, on the meta device or as
-            memory is, for weights that are loaded next.
+        tokenizer: used in place of the one that the config names.
+        draw: True initialises the parameters at random. False leaves them, and persistent buffers, uninitialised or
+            on the meta device, for a loader to fill.
         check: called with the model's parts on the meta device, before anything is allocated.
     """
 
-    def make(parts: Parts) -> VisionEncoderDecoder:
-        layout = lay_out(parts)
+    def make(resolved: ResolvedRequest) -> VisionEncoderDecoder:
+        layout = lay_out(resolved)
         if check is not None:
             check(layout.modules)
         if draw or not _is_all_stored(layout):
             return _assembled(layout, *_built(layout, draw=draw), None)
         return _assembled(layout, layout.modules, {}, None)
 
-    return resolve(Request(config, tokenizer), make)
+    return resolve(ModelRequest(config, tokenizer), make)
 
 
 def _check_device(device: str | torch.device | None) -> None:
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError, ValueError) as error:  # not there, not built for it, no device
+    except (
+        RuntimeError,
+        AssertionError,
+        TypeError,
+        ValueError,
+    ) as error:  # absent, unsupported, or not a device
         raise UsageError(
             f"{str(device)!r} cannot be used: {str(error).splitlines()[0]}", field="device", hint="try 'cpu' or 'cuda'"
         ) from None
 
 
 def _built(layout: Layout, *, draw: bool) -> tuple[Modules, dict[str, LoadReport]]:
-    """The parts as modules, and what was loaded into those that come from checkpoints."""
-    parts, config = layout.parts, layout.parts.config
-    with _DRAWING, torch.random.fork_rng(devices=[], enabled=config.seed is not None):
+    """The parts as modules, and the load reports of those that come from checkpoints."""
+    resolved, config = layout.resolved, layout.resolved.config
+    with _BUILD_LOCK, torch.random.fork_rng(devices=[], enabled=config.seed is not None):
         if config.seed is not None:
             torch.manual_seed(config.seed)
         with LateDraws() as draws:
-            encoder = parts.encoder.make(pretrained=config.pretrained and parts.encoder.checkpoint is None)
-            decoder = parts.decoder.make()
+            encoder = resolved.encoder.make(pretrained=config.pretrained and resolved.encoder.checkpoint is None)
+            decoder = resolved.decoder.make()
             projector = layout.projector.make(encoder.hidden_size, decoder.cross_attention_size)
         reports: dict[str, LoadReport] = {}
-        for part, module in ((parts.encoder, encoder), (parts.decoder, decoder)):
+        for part, module in ((resolved.encoder, encoder), (resolved.decoder, decoder)):
             if part.checkpoint is not None:
                 report = reports[part.kind] = part.checkpoint.load_into(module)
                 draws.forget(tensor for name, tensor in module.named_parameters() if name in report.loaded)
@@ -151,9 +156,9 @@ def _built(layout: Layout, *, draw: bool) -> tuple[Modules, dict[str, LoadReport
 
 
 def _is_all_stored(layout: Layout) -> bool:
-    """True where weights to be loaded hold all numbers of the parts: what was laid out need not be built again."""
-    if layout.parts.config.pretrained or any(part.checkpoint or not part.is_built_in for part in layout.made_of):
-        return False  # a plugin may keep numbers where nobody sees them
+    """True where a checkpoint fills every tensor of the model, so that the meta modules need not be built again."""
+    if layout.resolved.config.pretrained or any(part.checkpoint or not part.is_built_in for part in layout.all_parts):
+        return False  # a plugin's module may hold numbers outside its parameters and buffers
     stored = {id(tensor) for tensor in layout.modules.state_dict(keep_vars=True).values()}
     return all(id(buffer) in stored for buffer in layout.modules.buffers())
 
@@ -161,14 +166,14 @@ def _is_all_stored(layout: Layout) -> bool:
 def _assembled(
     layout: Layout, modules: Modules, reports: dict[str, LoadReport], device: str | torch.device | None
 ) -> VisionEncoderDecoder:
-    parts, encoder = layout.parts, modules.encoder
-    preprocessing: Preprocessing = parts.config.preprocessing or encoder.preprocessing
-    config = parts.config.model_copy(
+    resolved, encoder = layout.resolved, modules.encoder
+    preprocessing: Preprocessing = resolved.config.preprocessing or encoder.preprocessing
+    config = resolved.config.model_copy(
         update={
-            **{part.kind: part.section() for part in layout.made_of},
+            **{part.kind: part.section() for part in layout.all_parts},
             "preprocessing": preprocessing,
             "pretrained": False,
-            "plugins": {part.kind: str(part.entry.owner) for part in layout.made_of},
+            "plugins": {part.kind: str(part.entry.owner) for part in layout.all_parts},
         }
     )
     model = VisionEncoderDecoder(
@@ -176,8 +181,8 @@ def _assembled(
         encoder,
         modules.projector,
         modules.decoder,
-        processor=Processor(preprocessing, parts.tokenizer, encoder=encoder, token_ids=parts.token_ids),
-        token_ids=parts.token_ids,
+        processor=Processor(preprocessing, resolved.tokenizer, encoder=encoder, token_ids=resolved.token_ids),
+        token_ids=resolved.token_ids,
         generation_config=GenerationConfig(),
     )
     model.load_reports = reports

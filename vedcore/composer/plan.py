@@ -1,4 +1,4 @@
-"""The plan of a model that is not there yet: its parts laid out on torch's meta device, where nothing is allocated."""
+"""Plans: the sizes and costs of a model, from its parts on torch's meta device, where nothing is allocated."""
 
 from __future__ import annotations
 
@@ -10,66 +10,66 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from vedcore.components import Projector, TextDecoder, VisionEncoder
-from vedcore.composer.request import NOT_GIVEN, AnyModel, AnyPart, Request
-from vedcore.composer.resolve import Part, Parts, projector_for, resolve
+from vedcore.composer.request import UNSET, AnyModel, AnyPart, ModelRequest
+from vedcore.composer.resolve import ResolvedPart, ResolvedRequest, projector_for, resolve
 from vedcore.config import Config, Preprocessing, TokenIds
 from vedcore.errors import ConfigLimitError, IncompatibleError
 from vedcore.layers.drawing import LateDraws
 from vedcore.plugins.contracts import check_built
 
-__all__ = ["Layout", "Modules", "PartPlan", "Plan", "in_units", "lay_out", "plan"]
+__all__ = ["Layout", "Modules", "PartPlan", "Plan", "format_bytes", "lay_out", "plan"]
 
 MAX_PARAMETERS = 100_000_000_000
-_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
-"""Functions that parameters are made with."""
+_TENSOR_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
+"""Functions that modules make their parameters with."""
 
 
 class PartPlan(Config):
     """One part of a plan."""
 
     name: str
-    """The family."""
+    """Name of the family."""
     owner: str
-    """The distribution that brought it, and its version."""
+    """The distribution that brings the part, and its version."""
     config: dict[str, Any]
-    """All of its fields."""
+    """All fields of the part."""
     hidden_size: int
-    """Width of what it gives; for a decoder, its own width."""
+    """Width of the output; for a decoder, its hidden size."""
     parameters: int
-    """Number of its parameters, shared ones once."""
+    """Number of parameters; shared ones count once."""
 
 
 class Plan(Config):
-    """The plan of a model: sizes and costs before anything is allocated; ``str(plan)`` is a table."""
+    """Sizes and costs of a model before anything is allocated; ``str(plan)`` is a table."""
 
     encoder: PartPlan
     """The vision encoder."""
     projector: PartPlan
-    """The projector between the two."""
+    """The projector between encoder and decoder."""
     decoder: PartPlan
     """The text decoder."""
     image_size: tuple[int, int]
-    """Height and width in pixels of what the encoder sees."""
+    """Height and width in pixels of the images that the encoder sees."""
     image_tokens: int
-    """Encoder tokens an image gives, after the projector."""
+    """Tokens of an image after the projector."""
     vocab_size: int
-    """Token ids of the decoder."""
+    """Number of token ids of the decoder."""
     max_positions: int | None
-    """Tokens a text may have."""
+    """Most tokens of a text; None for no limit."""
     token_ids: TokenIds
-    """Start, end and padding."""
+    """Start, end and padding ids."""
     parameters: int
-    """All of them."""
+    """Number of parameters of all parts."""
     fresh_parameters: int
-    """Those that start at random; a checkpoint that has cross-attention leaves fewer than are counted here."""
+    """Number of parameters that start at random; an upper bound where a checkpoint brings cross-attention."""
     dtype: str
     """Type of the parameters."""
     weight_bytes: int
     """Bytes of the parameters."""
     cache_bytes_per_image: int
-    """Bytes of cross-attention keys and values of one image, whatever the beams."""
+    """Bytes of one image's cross-attention keys and values, which all of its beams share."""
     cache_bytes_per_token: int
-    """Bytes of self-attention keys and values of one token of one text."""
+    """Bytes of self-attention keys and values of one token of one hypothesis."""
     notes: tuple[str, ...] = ()
     """Remarks to read before training."""
 
@@ -86,10 +86,10 @@ class Plan(Config):
         ]
         widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
         lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows]
-        image, token = in_units(self.cache_bytes_per_image), in_units(self.cache_bytes_per_token)
+        image, token = format_bytes(self.cache_bytes_per_image), format_bytes(self.cache_bytes_per_token)
         lines += [
             f"token ids   start {ids.start}, eos {', '.join(map(str, ids.eos)) or None}, pad {ids.pad}",
-            f"parameters  {self.parameters:,} ({self.fresh_parameters:,} fresh), {in_units(self.weight_bytes)}",
+            f"parameters  {self.parameters:,} ({self.fresh_parameters:,} fresh), {format_bytes(self.weight_bytes)}",
             f"caches      {image} an image, {token} a token of a text, as {self.dtype}",
             *(f"note        {note}" for note in self.notes),
         ]
@@ -100,8 +100,8 @@ def _describe(part: PartPlan) -> str:
     return f"{part.config.get('variant') or part.name} ({part.parameters:,} parameters)"
 
 
-def in_units(count: int) -> str:
-    """A number of bytes for people."""
+def format_bytes(count: int) -> str:
+    """A number of bytes with a decimal unit, such as ``"1.5 MB"``."""
     size = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
@@ -114,26 +114,26 @@ def plan(
     encoder: AnyPart | AnyModel,
     decoder: AnyPart | None = None,
     *,
-    projector: AnyPart = NOT_GIVEN,
-    tokenizer: Any = NOT_GIVEN,
-    preprocessing: Preprocessing | Mapping[str, Any] | None = NOT_GIVEN,
+    projector: AnyPart = UNSET,
+    tokenizer: Any = UNSET,
+    preprocessing: Preprocessing | Mapping[str, Any] | None = UNSET,
     image_size: int | Sequence[int] | None = None,
-    token_ids: TokenIds | Mapping[str, Any] | None = NOT_GIVEN,
-    dtype: str | torch.dtype = NOT_GIVEN,
-    pretrained: bool = NOT_GIVEN,
-    seed: int | None = NOT_GIVEN,
+    token_ids: TokenIds | Mapping[str, Any] | None = UNSET,
+    dtype: str | torch.dtype = UNSET,
+    pretrained: bool = UNSET,
+    seed: int | None = UNSET,
     **fields: Any,
 ) -> Plan:
-    """The widths, tokens, parameters and bytes of what `compose` would build; nothing is allocated.
+    """The widths, tokens, parameters and bytes of the model that `compose` would build; nothing is allocated.
 
     Args: as `compose` takes them.
 
     Raises:
-        ConfigError: parts that are unknown, settings that are wrong, parts that do not fit together.
-        CheckpointError, HubError: a checkpoint that a part comes from is damaged, does not fit, or is not to be had.
-        PluginError: a plugin that fails.
+        ConfigError: unknown parts, wrong settings, or parts that do not fit together.
+        CheckpointError, HubError: a checkpoint of a part is damaged, does not fit, or cannot be fetched.
+        PluginError: a plugin fails.
     """
-    request = Request.of(
+    request = ModelRequest.of(
         encoder,
         decoder,
         projector=projector,
@@ -146,14 +146,14 @@ def plan(
         seed=seed,
         **fields,
     )
-    return resolve(request, lambda parts: lay_out(parts).plan)
+    return resolve(request, lambda resolved: lay_out(resolved).plan)
 
 
 # -- parts on the meta device -----------------------------------------------------------------------------------
 
 
 class Modules(nn.Module):
-    """The parts of a model as modules, by its names for them."""
+    """The parts of a model as modules, under the names that `VisionEncoderDecoder` gives them."""
 
     def __init__(self, encoder: VisionEncoder, projector: Projector, decoder: TextDecoder) -> None:
         super().__init__()
@@ -161,32 +161,32 @@ class Modules(nn.Module):
 
 
 class Layout(NamedTuple):
-    """A model that is laid out."""
+    """The parts of a model on the meta device, and their plan."""
 
-    parts: Parts
-    projector: Part
-    """The one that the widths ask for."""
+    resolved: ResolvedRequest
+    projector: ResolvedPart
+    """The projector that the widths call for."""
     modules: Modules
-    """On the meta device."""
+    """The modules on the meta device."""
     plan: Plan
 
     @property
-    def made_of(self) -> tuple[Part, Part, Part]:
-        """The three parts, in the order of the data."""
-        return self.parts.encoder, self.projector, self.parts.decoder
+    def all_parts(self) -> tuple[ResolvedPart, ResolvedPart, ResolvedPart]:
+        """Encoder, projector, decoder."""
+        return self.resolved.encoder, self.projector, self.resolved.decoder
 
 
-def lay_out(parts: Parts) -> Layout:
-    """Build the parts on the meta device, add the projector, and refuse what cannot work.
+def lay_out(resolved: ResolvedRequest) -> Layout:
+    """Build the parts on the meta device, choose the projector, and check that they fit together.
 
     Raises:
-        ConfigError: parts that do not fit together, or are absurdly large.
-        PluginError: a plugin's part that does not build, or is not what it says.
+        ConfigError: parts that do not fit together, or more than `MAX_PARAMETERS`.
+        PluginError: a plugin's part that does not build or breaks its contract.
     """
-    config, dtype = parts.config, getattr(torch, parts.config.dtype)
-    with torch.device("meta"), _Bounded(dtype.itemsize), LateDraws():
-        encoder: VisionEncoder = parts.encoder.make()
-        decoder: TextDecoder = parts.decoder.make()
+    config, dtype = resolved.config, getattr(torch, resolved.config.dtype)
+    with torch.device("meta"), _ParameterLimit(dtype.itemsize), LateDraws():
+        encoder: VisionEncoder = resolved.encoder.make()
+        decoder: TextDecoder = resolved.decoder.make()
         width = getattr(decoder, "cross_attention_size", None)
         if not width:
             raise IncompatibleError(
@@ -194,10 +194,14 @@ def lay_out(parts: Parts) -> Layout:
                 field="decoder",
                 hint="choose a decoder of `vedcore list decoders`",
             )
-        between = projector_for(config, encoder.hidden_size, width)
-        projector: Projector = between.make(encoder.hidden_size, width)
-    made: list[tuple[Part, Any]] = [(parts.encoder, encoder), (between, projector), (parts.decoder, decoder)]
-    for part, module in made:
+        projector_part = projector_for(config, encoder.hidden_size, width)
+        projector: Projector = projector_part.make(encoder.hidden_size, width)
+    built: list[tuple[ResolvedPart, Any]] = [
+        (resolved.encoder, encoder),
+        (projector_part, projector),
+        (resolved.decoder, decoder),
+    ]
+    for part, module in built:
         if not part.is_built_in:
             check_built(part.kind, part.entry, module)
     size = (config.preprocessing or encoder.preprocessing).image_size
@@ -211,12 +215,12 @@ def lay_out(parts: Parts) -> Layout:
             hidden_size=width if module is projector else module.hidden_size,
             parameters=sum(p.numel() for p in module.parameters()),
         )
-        for part, module in made
+        for part, module in built
     }
     total = sum(part.parameters for part in planned.values())
     return Layout(
-        parts,
-        between,
+        resolved,
+        projector_part,
         Modules(encoder, projector, decoder),
         Plan(
             **planned,
@@ -224,30 +228,30 @@ def lay_out(parts: Parts) -> Layout:
             image_tokens=tokens,
             vocab_size=decoder.vocab_size,
             max_positions=decoder.max_positions,
-            token_ids=parts.token_ids,
+            token_ids=resolved.token_ids,
             parameters=total,
-            fresh_parameters=sum(_fresh(part, module, config.pretrained) for part, module in made),
+            fresh_parameters=sum(_count_fresh(part, module, config.pretrained) for part, module in built),
             dtype=config.dtype,
             weight_bytes=total * dtype.itemsize,
             cache_bytes_per_image=per_token * tokens,
             cache_bytes_per_token=per_token,
-            notes=parts.notes,
+            notes=resolved.notes,
         ),
     )
 
 
-def _fresh(part: Part, module: Any, pretrained: bool) -> int:
-    """How many numbers of a part start at random."""
+def _count_fresh(part: ResolvedPart, module: Any, pretrained: bool) -> int:
+    """Number of parameters of a part that start at random."""
     names = module.fresh_parameters() if part.kind == "decoder" else ()
     from_checkpoint = part.kind != "projector" and (pretrained or part.checkpoint is not None)
     return sum(p.numel() for name, p in module.named_parameters() if not from_checkpoint or name in names)
 
 
-class _Bounded(TorchFunctionMode):
-    """Refuses an absurd size as soon as what is laid out exceeds it, before the rest is.
+class _ParameterLimit(TorchFunctionMode):
+    """Counts the elements that tensor factories make, and raises once they exceed `MAX_PARAMETERS`.
 
     Args:
-        itemsize: bytes of a number.
+        itemsize: bytes of one element.
     """
 
     def __init__(self, itemsize: int) -> None:
@@ -258,12 +262,12 @@ class _Bounded(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
-        if func in _FACTORIES:
+        if func in _TENSOR_FACTORIES:
             self.total += made.numel()
             if self.total > MAX_PARAMETERS:
                 raise ConfigLimitError(
-                    f"{self.total:,} parameters and more ({in_units(self.total * self.itemsize)}) "
-                    f"where {MAX_PARAMETERS:,} is the limit",
+                    f"at least {self.total:,} parameters ({format_bytes(self.total * self.itemsize)}), "
+                    f"and the limit is {MAX_PARAMETERS:,}",
                     hint="make hidden sizes, layers, images or the vocabulary smaller",
                 )
         return made

@@ -1,4 +1,4 @@
-"""The arguments of `compose` and `plan`, as one frozen object."""
+"""The arguments of `compose` and `plan` as one frozen object."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from types import NoneType
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import torch
 
@@ -15,51 +15,54 @@ from vedcore.config import TOKEN_ID_FIELDS, ComponentConfig, ModelConfig, Prepro
 from vedcore.config_files import ConfigSource, read_config_text
 from vedcore.errors import ConfigError, ConfigSchemaError, UsageError, did_you_mean
 
-__all__ = ["NOT_GIVEN", "AnyModel", "AnyPart", "Request", "placed", "with_image_size"]
+__all__ = ["PART_KINDS", "UNSET", "AnyModel", "AnyPart", "ModelRequest", "locate_errors", "with_image_size"]
 
 AnyPart: TypeAlias = str | Mapping[str, Any] | ComponentConfig
-"""A part by its name, or a mapping of a ``name`` and fields."""
+"""A part: its name, or a mapping of a ``name`` and fields."""
 AnyModel: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | ModelConfig
-"""A whole model: the path of a .yaml, .toml or .json file, a mapping of its parts, or a config."""
-NOT_GIVEN: Any = ...
-"""The default of keywords for which None is a value."""
+"""A whole model: the path of a .yaml, .toml or .json file, a mapping of its parts, or a `ModelConfig`."""
+UNSET: Any = ...
+"""The default of keyword arguments that accept None as a value."""
+PART_KINDS: tuple[Literal["encoder", "projector", "decoder"], ...] = ("encoder", "projector", "decoder")
+"""The parts of a model, in the order of the data."""
 
-_SIDES = ("encoder", "decoder", "projector")
-_NAME = (str, os.PathLike, NoneType)
-"""Types of a tokenizer that the config can hold."""
+_TOKENIZER_NAME_TYPES = (str, os.PathLike, NoneType)
+"""Types of ``tokenizer=`` that a config can hold; any other value is the tokenizer itself."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """A model that is asked for; nothing that it names is looked up yet."""
+class ModelRequest:
+    """The arguments of `compose`, with names that are not looked up yet."""
 
     config: ModelConfig
-    """Names and settings as they were given, keywords included."""
+    """Names and settings as the user gave them, keyword arguments included."""
     tokenizer: Any = None
     """A tokenizer in place of the one that the config names."""
     source: ConfigSource | None = None
     """The file that the config was read from."""
     keywords: frozenset[str] = frozenset()
-    """Those that were given beside the file."""
+    """Names of the keyword arguments."""
 
     @classmethod
     def of(cls, encoder: Any, decoder: Any, **keywords: Any) -> Self:
-        """The request of arguments of `compose`; keywords that are `NOT_GIVEN` are left out.
+        """Make a request from the arguments of `compose`; keyword arguments that are `UNSET` are left out.
 
         Raises:
-            ConfigError: a file that cannot be read, no decoder or two, an unknown keyword, a bad value.
+            ConfigError: an unreadable file, no decoder or two, an unknown keyword argument, a bad value.
         """
-        given = {k: v for k, v in keywords.items() if v is not (None if k == "image_size" else NOT_GIVEN)}
+        given = {k: v for k, v in keywords.items() if v is not (None if k == "image_size" else UNSET)}
         data, source = _settings(encoder, decoder)
-        with placed(source, given):
+        with locate_errors(source, given):
             config = ModelConfig.parse(_merged(data, given))
         tokenizer = given.get("tokenizer")
-        return cls(config, None if isinstance(tokenizer, _NAME) else tokenizer, source, frozenset(given))
+        return cls(
+            config, None if isinstance(tokenizer, _TOKENIZER_NAME_TYPES) else tokenizer, source, frozenset(given)
+        )
 
 
 @contextlib.contextmanager
-def placed(source: ConfigSource | None, keywords: Collection[str]) -> Iterator[None]:
-    """Name file and line in an error about a key of a config file, unless a keyword is to blame."""
+def locate_errors(source: ConfigSource | None, keywords: Collection[str]) -> Iterator[None]:
+    """Add file and line to an error about a key of a config file, unless a keyword argument set that key."""
     try:
         yield
     except ConfigError as error:
@@ -73,7 +76,7 @@ def placed(source: ConfigSource | None, keywords: Collection[str]) -> Iterator[N
 
 
 def _settings(encoder: Any, decoder: Any) -> tuple[Mapping[str, Any], ConfigSource | None]:
-    """The fields of a `ModelConfig` that the two arguments hold, and the file that they come from."""
+    """The fields of a `ModelConfig` in the two arguments, and the file that they were read from."""
     source, data = None, {"encoder": encoder}
     if isinstance(encoder, ModelConfig):
         data = encoder.model_dump(exclude_unset=True)
@@ -88,7 +91,7 @@ def _settings(encoder: Any, decoder: Any) -> tuple[Mapping[str, Any], ConfigSour
             )
         source = read_config_text(encoder)
         data = {**source.data}
-        if isinstance(name := data.get("tokenizer"), str) and name.endswith(".json"):  # meant from the file's folder
+        if isinstance(name := data.get("tokenizer"), str) and name.endswith(".json"):  # relative to the config file
             data["tokenizer"] = os.path.join(os.path.dirname(encoder), name)
     elif decoder is None:
         raise UsageError("no decoder is named", field="decoder", hint="name one, such as 'gpt2'")
@@ -102,18 +105,18 @@ def _settings(encoder: Any, decoder: Any) -> tuple[Mapping[str, Any], ConfigSour
 
 
 def _merged(data: Mapping[str, Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a `ModelConfig`: settings with keywords on top."""
+    """The fields of a `ModelConfig`: settings overridden by keyword arguments."""
     merged = {**data}
-    sections: dict[str, dict[str, Any]] = {kind: _section(data[kind], kind) for kind in _SIDES if kind in data}
-    if keywords.get("tokenizer") is not None and merged.pop("token_ids", None):  # they were another tokenizer's
+    sections: dict[str, dict[str, Any]] = {kind: _section(data[kind], kind) for kind in PART_KINDS if kind in data}
+    if keywords.get("tokenizer") is not None and merged.pop("token_ids", None):  # ids of another tokenizer
         for field in TOKEN_ID_FIELDS:
             sections.get("decoder", {}).pop(field, None)
     for key, value in keywords.items():
-        side, _, field = key.partition("_")
+        kind, _, field = key.partition("_")
         if key == "projector":
             sections[key] = _section(value, key)
-        elif side in _SIDES and field:
-            sections.setdefault(side, {"name": "auto"} if side == "projector" else {})[field] = value
+        elif kind in PART_KINDS and field:
+            sections.setdefault(kind, {"name": "auto"} if kind == "projector" else {})[field] = value
         elif key == "image_size":
             sections.setdefault("encoder", {})[key] = value
         elif key not in ModelConfig.model_fields:
@@ -121,7 +124,7 @@ def _merged(data: Mapping[str, Any], keywords: Mapping[str, Any]) -> dict[str, A
             raise UsageError(
                 "unknown argument", field=key, hint=did_you_mean(key, known) or f"there are: {', '.join(known)}"
             )
-        elif key != "tokenizer" or isinstance(value, _NAME):
+        elif key != "tokenizer" or isinstance(value, _TOKENIZER_NAME_TYPES):
             merged[key] = os.fspath(value) if isinstance(value, os.PathLike) else value
     if isinstance(merged.get("dtype"), torch.dtype):
         merged["dtype"] = str(merged["dtype"]).removeprefix("torch.")
@@ -131,7 +134,7 @@ def _merged(data: Mapping[str, Any], keywords: Mapping[str, Any]) -> dict[str, A
 
 
 def _section(value: Any, kind: str) -> dict[str, Any]:
-    """A part's section as a mapping; a bare name stands for its name."""
+    """The section of a part as a mapping; a bare name becomes its ``name``."""
     if isinstance(value, ComponentConfig):
         return {"name": value.name, **value.fields}
     if isinstance(value, Mapping):
@@ -139,19 +142,19 @@ def _section(value: Any, kind: str) -> dict[str, Any]:
     if isinstance(value, str):
         return {"name": value}
     raise ConfigSchemaError(
-        f"a name or a mapping expected, got {type(value).__name__}", field=kind, hint="see `vedcore list`"
+        f"a name or a mapping expected, got {type(value).__name__}", field=kind, hint=f"see `vedcore list {kind}s`"
     )
 
 
 def with_image_size(preprocessing: Any, size: Any) -> Any:
-    """Settings of preprocessing that a config brought, for images of another size."""
+    """Preprocessing settings changed to another image size; ``resize_size`` is scaled in proportion."""
     if isinstance(preprocessing, Preprocessing):
         preprocessing = preprocessing.model_dump()
     if not isinstance(preprocessing, Mapping):
         return preprocessing
     size = (size, size) if isinstance(size, int) else size
-    before, aim = preprocessing.get("image_size"), preprocessing.get("resize_size")
-    if before is not None and aim is not None:  # what is cut away around stays in proportion
-        with contextlib.suppress(TypeError, ValueError, ArithmeticError):  # not sizes, as the schema says later
-            aim = tuple(round(a * new / old) for a, new, old in zip(aim, size, before, strict=True))
-    return {**preprocessing, "image_size": size, **({} if aim is None else {"resize_size": aim})}
+    old_size, resize_size = preprocessing.get("image_size"), preprocessing.get("resize_size")
+    if old_size is not None and resize_size is not None:  # the margin that is cropped keeps its proportion
+        with contextlib.suppress(TypeError, ValueError, ArithmeticError):  # the schema refuses such sizes later
+            resize_size = tuple(round(r * new / old) for r, new, old in zip(resize_size, size, old_size, strict=True))
+    return {**preprocessing, "image_size": size, **({} if resize_size is None else {"resize_size": resize_size})}

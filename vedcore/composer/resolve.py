@@ -1,4 +1,4 @@
-"""From a request to parts: every name looked up, every field filled in, and nothing built yet."""
+"""From a request to parts: every name is looked up and every field filled in; nothing is built yet."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from vedcore.composer.folder_files import read_preprocessing, read_tokenizer_of
-from vedcore.composer.part_checkpoints import Folders, PartCheckpoint, find_part, open_part
-from vedcore.composer.request import Request, placed, with_image_size
+from vedcore.composer.checkpoint_sources import CheckpointSource, OpenFolders, find_checkpoint, open_source
+from vedcore.composer.request import ModelRequest, locate_errors, with_image_size
+from vedcore.composer.snapshot_files import read_preprocessing, read_tokenizer_of
 from vedcore.config import (
     TOKEN_ID_FIELDS,
     ComponentConfig,
@@ -37,31 +37,36 @@ from vedcore.registry import BUILT_IN, Entry, Kind
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["Part", "Parts", "projector_for", "resolve"]
+__all__ = ["ResolvedPart", "ResolvedRequest", "projector_for", "resolve"]
 
 T = TypeVar("T")
 
-_TRIES = 20
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_MAX_ATTEMPTS = 20
+"""Attempts to resolve a request whose folders other processes keep replacing."""
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
-class Part(NamedTuple):
-    """A part that is resolved and not yet built."""
+class ResolvedPart(NamedTuple):
+    """A part with its class and its complete config, not built yet."""
 
     kind: Kind
     entry: Entry
     cls: Any
     config: Any
-    checkpoint: PartCheckpoint | None = None
-    """Where its weights come from, if it was named by a folder or a repository."""
+    checkpoint: CheckpointSource | None = None
+    """Source of the weights, where the part was named by a folder or a repository."""
 
     @property
     def is_built_in(self) -> bool:
-        """True where vedcore itself brings it."""
+        """True where vedcore itself brings the part."""
         return self.entry.owner.distribution == BUILT_IN
 
     def make(self, *arguments: Any, **keywords: Any) -> Any:
-        """The module; what a plugin's constructor raises is said to be the plugin's."""
+        """Build the module.
+
+        Raises:
+            PluginContractError: the constructor of a plugin's part raises anything but a `VedcoreError`.
+        """
         try:
             return self.cls(self.config, *arguments, **keywords)
         except (VedcoreError, KeyboardInterrupt, MemoryError):
@@ -76,47 +81,50 @@ class Part(NamedTuple):
             ) from error
 
     def section(self) -> ComponentConfig:
-        """The section that makes this very part again: all fields, so that later defaults cannot creep in."""
+        """The config section that rebuilds this part: it has every field, so that later defaults do not matter."""
         return ComponentConfig(name=registry().shown_name(self.kind, self.entry), **self.config.model_dump())
 
 
 @dataclass(frozen=True)
-class Parts:
-    """A request with all names looked up and all fields filled in, but for the projector, which widths decide."""
+class ResolvedRequest:
+    """A request with all names looked up and all fields filled in.
+
+    The projector is missing: it depends on the widths of the built parts.
+    """
 
     config: ModelConfig
-    """As it was asked for, with the preprocessing of the encoder's checkpoint where that decides."""
-    encoder: Part
-    decoder: Part
+    """The request's config; ``preprocessing`` comes from the encoder's checkpoint where the request leaves it open."""
+    encoder: ResolvedPart
+    decoder: ResolvedPart
     tokenizer: Tokenizer | None
     token_ids: TokenIds
     notes: tuple[str, ...]
     """Remarks on the token ids."""
 
 
-def resolve(request: Request, then: Callable[[Parts], T]) -> T:
-    """The result of ``then`` for the parts that a request means.
+def resolve(request: ModelRequest, then: Callable[[ResolvedRequest], T]) -> T:
+    """Resolve a request and return ``then(resolved)``.
 
-    The folders that parts come from stay open until it returns, so that all of a part is of one save. Where one is
-    replaced meanwhile, and cannot be read to its end, everything is done again.
+    Checkpoint folders stay open until ``then`` returns, so that all files of a part come from one save. If a folder is
+    replaced meanwhile and its files can no longer be read, everything starts again.
 
     Raises:
-        ConfigError, CheckpointError, HubError, PluginError: as `vedcore.compose`; of a config file, with the line.
+        ConfigError, CheckpointError, HubError, PluginError: as `vedcore.compose`; names the line of a config file.
     """
-    with placed(request.source, request.keywords):
-        for attempt in range(1, _TRIES + 1):
-            with Folders() as folders:
+    with locate_errors(request.source, request.keywords):
+        for attempt in range(1, _MAX_ATTEMPTS + 1):
+            with OpenFolders() as folders:
                 try:
-                    parts = _parts(request, folders)
-                    if attempt == _TRIES or not folders.replaced():  # else a file may have seemed not to be there
-                        return then(parts)
+                    resolved = _resolved(request, folders)
+                    if attempt == _MAX_ATTEMPTS or not folders.replaced():  # else a file may have seemed to be missing
+                        return then(resolved)
                 except VedcoreError:
-                    if attempt == _TRIES or not folders.replaced():
+                    if attempt == _MAX_ATTEMPTS or not folders.replaced():
                         raise
     raise AssertionError  # the last attempt returns or raises
 
 
-def _parts(request: Request, folders: Folders) -> Parts:
+def _resolved(request: ModelRequest, folders: OpenFolders) -> ResolvedRequest:
     config = request.config
     named = config.tokenizer if request.tokenizer is None else request.tokenizer
     tokenizer = None if named is None else make_tokenizer(named)
@@ -132,54 +140,55 @@ def _parts(request: Request, folders: Folders) -> Parts:
     if checkpoint is not None and tokenizer is None:
         tokenizer = read_tokenizer_of(checkpoint.snapshot, checkpoint.model_type)
     decoder, token_ids, notes = _decoder(config, tokenizer, checkpoint)
-    return Parts(config, encoder, decoder, tokenizer, token_ids, notes)
+    return ResolvedRequest(config, encoder, decoder, tokenizer, token_ids, notes)
 
 
-def _checkpoint(kind: Kind, config: ModelConfig, folders: Folders) -> PartCheckpoint | None:
-    """The checkpoint that a config names instead of a family."""
-    folder = find_part(getattr(config, kind).name)
-    return None if folder is None else open_part(kind, folders.open(folder))
+def _checkpoint(kind: Kind, config: ModelConfig, folders: OpenFolders) -> CheckpointSource | None:
+    """The checkpoint that a config names instead of a family, if it does."""
+    folder = find_checkpoint(getattr(config, kind).name)
+    return None if folder is None else open_source(kind, folders.open(folder))
 
 
-def _published(config: ModelConfig, folders: Folders) -> PartCheckpoint:
-    """The checkpoint on the hub that is the decoder's variant."""
+def _published(config: ModelConfig, folders: OpenFolders) -> CheckpointSource:
+    """The published checkpoint of the decoder's variant."""
     _, cls, variant = _family("decoder", config)
-    repositories: Mapping[str, str] = getattr(cls, "hub_repos", _NOTHING)
+    repositories: Mapping[str, str] = getattr(cls, "hub_repos", _EMPTY)
     if variant not in list(repositories):
         raise UsageError(
             f"{config.decoder.name!r} has no published weights",
             field="pretrained",
             hint=f"choose one of {', '.join(repositories)}" if repositories else "leave it out",
         )
-    return open_part("decoder", folders.open(from_hub(repositories[variant])))
+    return open_source("decoder", folders.open(from_hub(repositories[variant])))
 
 
 def _part(
     kind: Kind,
     config: ModelConfig,
-    checkpoint: PartCheckpoint | None = None,
-    defaults: Mapping[str, Any] = _NOTHING,
-) -> Part:
-    """The part that a config means: fields that it gives, then those of a checkpoint, then ``defaults``."""
+    checkpoint: CheckpointSource | None = None,
+    defaults: Mapping[str, Any] = _EMPTY,
+) -> ResolvedPart:
+    """The part of a config. Fields come from the config, else from the checkpoint, else from ``defaults``."""
     entry, cls, variant = _family(kind, config, checkpoint)
     given = {field: value for field, value in getattr(config, kind).fields.items() if field != "variant"}
-    if checkpoint is not None:  # whose ids count, but where it leaves them open
-        own = checkpoint.fields.items()
-        defaults = {**defaults, **{field: value for field, value in own if value is not None or field not in defaults}}
-    words: Mapping[str, str] = cls.config_class.attribute_map
-    named = {words.get(field, field) for field in given}
-    fields = {**{field: value for field, value in defaults.items() if words.get(field, field) not in named}, **given}
+    if checkpoint is not None:  # None in a checkpoint leaves a field to the defaults
+        stored = checkpoint.fields.items()
+        defaults = {**defaults, **{key: value for key, value in stored if value is not None or key not in defaults}}
+    aliases: Mapping[str, str] = cls.config_class.attribute_map
+    named = {aliases.get(field, field) for field in given}
+    fields = {**{key: value for key, value in defaults.items() if aliases.get(key, key) not in named}, **given}
     try:
         made = cls.make_config(variant, fields, prefix=f"{kind}.")
     except ConfigError as error:
         field = error.field or kind
-        theirs = checkpoint is not None and field.removeprefix(f"{kind}.") in checkpoint.fields.keys() - named
-        raise error.at(checkpoint.snapshot.path / CONFIG if checkpoint and theirs else error.path, field) from None
-    return Part(kind, entry, cls, made, checkpoint)
+        from_checkpoint = checkpoint is not None and field.removeprefix(f"{kind}.") in checkpoint.fields.keys() - named
+        path = checkpoint.snapshot.path / CONFIG if checkpoint and from_checkpoint else error.path
+        raise error.at(path, field) from None
+    return ResolvedPart(kind, entry, cls, made, checkpoint)
 
 
-def _family(kind: Kind, config: ModelConfig, checkpoint: PartCheckpoint | None = None) -> tuple[Entry, Any, Any]:
-    """The family that a checkpoint or else a config names, its class, and the variant of it."""
+def _family(kind: Kind, config: ModelConfig, checkpoint: CheckpointSource | None = None) -> tuple[Entry, Any, Any]:
+    """Entry, class and variant of the family that the checkpoint names, or else the config."""
     section: ComponentConfig = getattr(config, kind)
     name = section.name if checkpoint is None else checkpoint.name
     try:
@@ -190,9 +199,9 @@ def _family(kind: Kind, config: ModelConfig, checkpoint: PartCheckpoint | None =
 
 
 def _decoder(
-    config: ModelConfig, tokenizer: Tokenizer | None, checkpoint: PartCheckpoint | None
-) -> tuple[Part, TokenIds, tuple[str, ...]]:
-    """The decoder with the vocabulary and token ids that it shall have, those ids, and notes on them."""
+    config: ModelConfig, tokenizer: Tokenizer | None, checkpoint: CheckpointSource | None
+) -> tuple[ResolvedPart, TokenIds, tuple[str, ...]]:
+    """The decoder with its final vocabulary size and token ids, those ids, and remarks on them."""
     given, notes, defaults = config.decoder.fields, [], {}
     if checkpoint is not None:
         given = {**checkpoint.fields, **given}
@@ -207,9 +216,9 @@ def _decoder(
             )
         start = given.get("bos_token_id", ids.start)
         pad = ids.pad if ids.pad is not None or not ids.eos else ids.eos[0]
-        values = (ids.start, ids.eos or None, pad, start)  # None too: the family's own ids mean other tokens here
+        values = (ids.start, ids.eos or None, pad, start)  # None too: a family's default ids mean other tokens here
         defaults = {"vocab_size": vocabulary, **dict(zip(TOKEN_ID_FIELDS, values, strict=True))}
-        if checkpoint is not None:  # which has ids of its own, but where it leaves them open
+        if checkpoint is not None:  # None in a checkpoint leaves an id to the tokenizer
             given = {key: value for key, value in given.items() if value is not None or key not in defaults}
     part = _part("decoder", config, checkpoint, defaults)
     settings: DecoderConfig = part.config
@@ -241,8 +250,11 @@ def _ids_of(config: DecoderConfig) -> TokenIds:
     return TokenIds(start=start, eos=eos, pad=pad)
 
 
-def projector_for(config: ModelConfig, encoder_width: int, decoder_width: int) -> Part:
-    """The projector that a config names; for ``auto`` one where the widths differ, or fields of one are given."""
+def projector_for(config: ModelConfig, encoder_width: int, decoder_width: int) -> ResolvedPart:
+    """The projector that a config names.
+
+    ``auto`` is ``identity`` where the widths agree and the config gives no fields, else ``linear``.
+    """
     section = config.projector
     if section.name == "auto":
         name = "identity" if encoder_width == decoder_width and not section.fields else "linear"

@@ -1,4 +1,4 @@
-"""The files beside the weights in a model's folder, whatever its format, as one opened snapshot has them."""
+"""Readers of the files beside the weights in an opened folder: settings, tokenizer, preprocessing, manifest."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ MAX_TOKENIZER_BYTES = 200_000_000
 
 
 def manifest_of(snapshot: Snapshot, weights: Weights) -> dict[str, FileRecord] | None:
-    """The manifest that tensors are compared with; without one, files are compared with the hub's hashes here.
+    """The manifest, with whose hashes the loader compares each tensor; None where the folder has none.
+
+    Without a manifest, the files are compared here with the hashes that the hub gave for them.
 
     Raises:
-        CheckpointCorruptError: a damaged manifest; a file of other bytes than the hub has.
+        CheckpointCorruptError: the manifest is damaged, or a file differs from the hub's.
     """
     if snapshot.has(MANIFEST):
         return snapshot.manifest()
@@ -44,24 +46,29 @@ def manifest_of(snapshot: Snapshot, weights: Weights) -> dict[str, FileRecord] |
 
 
 def read_tokenizer_of(snapshot: Snapshot, model_type: str | None) -> Tokenizer | None:
-    """The tokenizer of an opened folder, if there is one; ``model_type`` is that of its decoder."""
+    """The tokenizer of an opened folder, or None where it has none.
+
+    Args:
+        snapshot: the folder.
+        model_type: the decoder's name in transformers; None in a vedcore folder.
+    """
     files = {name: snapshot.read(name, MAX_TOKENIZER_BYTES) for name in TOKENIZER_FILES if snapshot.has(name)}
     return read_tokenizer(files, folder=snapshot.path, model_type=model_type)
 
 
 def read_preprocessing(snapshot: Snapshot, model_type: str | None) -> Preprocessing | None:
-    """The preprocessing of an opened folder, if it says.
+    """The image preprocessing of an opened folder, or None where no file describes it.
 
     Args:
         snapshot: the folder.
-        model_type: the encoder's name in transformers; None where the folder is one of ours.
+        model_type: the encoder's name in transformers; None in a vedcore folder.
     """
     if model_type is None:
         files = {PREPROCESSOR_CONFIG: snapshot.read(PREPROCESSOR_CONFIG, MAX_CONFIG_BYTES)}
         return Processor.from_files(files, folder=snapshot.path).preprocessing
     for name in (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG):
         data: Any = read_json(snapshot, name) if snapshot.has(name) else None
-        if name == PROCESSOR_CONFIG and data is not None:  # as transformers 5 keeps it
+        if name == PROCESSOR_CONFIG and data is not None:  # transformers 5 nests it there
             data = data.get("image_processor")
         if data is not None:
             return read_image_processor(data, path=snapshot.path / name, model_type=model_type)
@@ -69,10 +76,10 @@ def read_preprocessing(snapshot: Snapshot, model_type: str | None) -> Preprocess
 
 
 def read_json(snapshot: Snapshot, name: str) -> dict[str, Any]:
-    """The settings in a file of an opened folder.
+    """The JSON object in a file of an opened folder.
 
     Raises:
-        ConfigParseError: it is not a JSON object.
-        CheckpointError: it is not there, unsafe, or larger than settings are.
+        ConfigParseError: the file is not a JSON object.
+        CheckpointError: the file is missing, unsafe, or larger than `MAX_CONFIG_BYTES`.
     """
     return parse_json(snapshot.read(name, MAX_CONFIG_BYTES), snapshot.path / name)

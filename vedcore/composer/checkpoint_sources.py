@@ -1,0 +1,130 @@
+"""Checkpoints as sources of parts: ``compose("hub:google/vit-base-patch16-224-in21k", "hub:openai-community/gpt2")``.
+
+A checkpoint is named by a folder, or by ``hub:`` and a repository (``hub:org/name@revision``). It may hold the part
+alone or a larger model that contains it: a language model with its head, a sequence-to-sequence model, a classifier, a
+whole VisionEncoderDecoder. Only the tensors of the part are taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vedcore.composer.snapshot_files import manifest_of, read_json
+from vedcore.errors import CheckpointError
+from vedcore.hf.sections import WHOLE, read_section
+from vedcore.hub import from_hub, is_hub_name
+from vedcore.model_files import CONFIG
+from vedcore.registry import Kind
+from vedcore.weights.keymap import Row
+from vedcore.weights.loading import LoadReport, Select, Weights
+from vedcore.weights.snapshot import Snapshot
+
+__all__ = ["CheckpointSource", "OpenFolders", "find_checkpoint", "open_source"]
+
+
+class OpenFolders(contextlib.ExitStack):
+    """The folders of all checkpoints of a request: each is opened once; the context closes them together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._opened: dict[Path, Snapshot] = {}
+
+    def open(self, path: Path) -> Snapshot:
+        """The opened folder; parts that name the same path share it.
+
+        Raises:
+            CheckpointNotFoundError: the path is missing or is not a folder.
+        """
+        if path not in self._opened:
+            self._opened[path] = self.enter_context(Snapshot(path))
+        return self._opened[path]
+
+    def replaced(self) -> bool:
+        """True where a save has replaced one of the folders since it was opened."""
+        return any(snapshot.replaced() for snapshot in self._opened.values())
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """A checkpoint that one part is read from."""
+
+    kind: Kind
+    snapshot: Snapshot
+    """The opened folder."""
+    name: str
+    """Name of the part's family."""
+    fields: Mapping[str, Any]
+    """Settings of the part."""
+    model_type: str | None = None
+    """The part's name in transformers; None in a vedcore folder."""
+    rows: tuple[Row, ...] | None = None
+    """The key map; None in a vedcore folder, which needs none."""
+    select: Select | None = None
+    """Selects the part's tensors by name; None takes all."""
+
+    def load_into(self, part: Any) -> LoadReport:
+        """Load the weights into the part; fresh parameters that the checkpoint does not have stay as they are.
+
+        Raises:
+            CheckpointError: weights are missing, damaged, or of another architecture.
+        """
+        weights = Weights(self.snapshot, self.rows, select=self.select, pickles=self.rows is not None)
+        fresh = part.fresh_parameters() if self.kind == "decoder" else ()
+        settings = {field: value for field, value in part.settings().items() if type(value) is int}
+        return weights.load_into(part, fresh=fresh, manifest=manifest_of(self.snapshot, weights), settings=settings)
+
+
+def find_checkpoint(name: str) -> Path | None:
+    """The folder of a checkpoint that ``name`` means; None where it names a family.
+
+    Args:
+        name: ``hub:`` and a repository, or a path with a slash in it to a folder that has a config.json.
+
+    Raises:
+        HubError: the repository cannot be fetched.
+    """
+    if is_hub_name(name):
+        return from_hub(name)
+    return Path(name) if "/" in name.replace(os.sep, "/") and os.path.isfile(os.path.join(name, CONFIG)) else None
+
+
+def open_source(kind: Kind, snapshot: Snapshot) -> CheckpointSource:
+    """The encoder or decoder of an opened folder; reads its settings but not its weights.
+
+    Raises:
+        CheckpointError: no config.json, or a model without such a part.
+        ConfigError: settings that vedcore cannot honour.
+    """
+    data, path = read_json(snapshot, CONFIG), snapshot.path / CONFIG
+    if "model_type" not in data:
+        native = data.get(kind)
+        if not isinstance(native, Mapping) or not isinstance(native.get("name"), str):
+            hint = f"name a checkpoint of a{'n' if kind == 'encoder' else ''} {kind}, or of a whole model"
+            raise CheckpointError(f"no {kind} in it", path=path, hint=hint)
+        fields = {key: value for key, value in native.items() if key != "name"}
+        return CheckpointSource(kind, snapshot, native["name"], fields, select=_below(f"{kind}."))
+    whole = data["model_type"] == WHOLE
+    section = read_section(kind, data.get(kind) if whole else data, path=path, whole=whole)
+    source, base = section.theirs, section.theirs.base_prefix
+    select = _below(f"{kind}.") if whole else _below(f"{base}.", or_all=True) if base else None
+    return CheckpointSource(kind, snapshot, section.name, section.fields, source.model_type, source.key_map, select)
+
+
+def _below(prefix: str, *, or_all: bool = False) -> Select:
+    """A selection of the names that start with ``prefix``, which it cuts off.
+
+    Args:
+        prefix: ends with a dot.
+        or_all: select all names, as they are, where none starts with the prefix.
+    """
+
+    def select(names: Sequence[str]) -> dict[str, str]:
+        found = {name: name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+        return found if found or not or_all else {name: name for name in names}
+
+    return select
