@@ -88,7 +88,7 @@ def compose(
     def make(resolved: ResolvedRequest) -> VisionEncoderDecoder:
         _check_device(device)
         layout = lay_out(resolved)
-        return _assembled(layout, *_built(layout, draw=True), device)
+        return _assemble(layout, *_build_parts(layout, draw=True), device)
 
     return resolve(request, make)
 
@@ -115,8 +115,8 @@ def build(
         if check is not None:
             check(layout.modules)
         if draw or not _is_all_stored(layout):
-            return _assembled(layout, *_built(layout, draw=draw), None)
-        return _assembled(layout, layout.modules, {}, None)
+            return _assemble(layout, *_build_parts(layout, draw=draw), None)
+        return _assemble(layout, layout.modules, {}, None)
 
     return resolve(ModelRequest(config, tokenizer), make)
 
@@ -135,7 +135,7 @@ def _check_device(device: str | torch.device | None) -> None:
         ) from None
 
 
-def _built(layout: Layout, *, draw: bool) -> tuple[Modules, dict[str, LoadReport]]:
+def _build_parts(layout: Layout, *, draw: bool) -> tuple[Modules, dict[str, LoadReport]]:
     """The parts as modules, and the load reports of those that come from checkpoints."""
     resolved, config = layout.resolved, layout.resolved.config
     with _BUILD_LOCK, torch.random.fork_rng(devices=[], enabled=config.seed is not None):
@@ -163,7 +163,7 @@ def _is_all_stored(layout: Layout) -> bool:
     return all(id(buffer) in stored for buffer in layout.modules.buffers())
 
 
-def _assembled(
+def _assemble(
     layout: Layout, modules: Modules, reports: dict[str, LoadReport], device: str | torch.device | None
 ) -> VisionEncoderDecoder:
     resolved, encoder = layout.resolved, modules.encoder

@@ -115,7 +115,7 @@ def resolve(request: ModelRequest, then: Callable[[ResolvedRequest], T]) -> T:
         for attempt in range(1, _MAX_ATTEMPTS + 1):
             with OpenFolders() as folders:
                 try:
-                    resolved = _resolved(request, folders)
+                    resolved = _resolve_parts(request, folders)
                     if attempt == _MAX_ATTEMPTS or not folders.replaced():  # else a file may have seemed to be missing
                         return then(resolved)
                 except VedcoreError:
@@ -124,7 +124,7 @@ def resolve(request: ModelRequest, then: Callable[[ResolvedRequest], T]) -> T:
     raise AssertionError  # the last attempt returns or raises
 
 
-def _resolved(request: ModelRequest, folders: OpenFolders) -> ResolvedRequest:
+def _resolve_parts(request: ModelRequest, folders: OpenFolders) -> ResolvedRequest:
     config = request.config
     named = config.tokenizer if request.tokenizer is None else request.tokenizer
     tokenizer = None if named is None else make_tokenizer(named)

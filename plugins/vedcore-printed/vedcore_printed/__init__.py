@@ -1,4 +1,4 @@
-"""printed-line: a small reader of printed lines, and the encoder that it is made of."""
+"""printed-line, a small model that reads printed lines, and its encoder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["folder", "register_encoders", "register_models"]
 
 
 def folder() -> Path:
-    """Where the trained model lies."""
+    """The folder of the trained model."""
     return Path(__file__).parent / "printed-line"
 
 

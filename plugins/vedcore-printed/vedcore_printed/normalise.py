@@ -1,9 +1,9 @@
-"""Turn the picture of one printed line into the map the reader sees, in training and in reading alike.
+"""Turn the image of one printed line into the map that the encoder sees, both in training and in reading.
 
-The map is grey, 32 px high, background 0 and ink towards 1. On the way the picture loses what tells nothing
-of its text: colour, which of ink and paper is the darker, uneven light, a small turn, margins and size.
+The map is grey, 32 px high, with background 0 and ink towards 1. Colour, polarity (dark on light or light on dark),
+uneven light, a small rotation, margins and size are normalised away.
 
-Letters used in shapes: H, W height and width of the picture, N blocks along the width, A angles tried.
+Shape letters: H, W height and width of the image, N blocks along the width, A angles tried.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ __all__ = ["HEIGHT", "normalise_line"]
 HEIGHT = 32
 """Height of every map in pixels."""
 
-WORK_HEIGHT = 128  # about; a picture twice as high is halved first
-WORK_WIDTH = 6400  # a wider picture is squeezed first
-INK_HEIGHT = 27.0  # pixels of the map that the ink fills from top to bottom; the rest is margin
+WORK_HEIGHT = 128  # approximate; an image twice as high is halved first
+MAX_WORK_WIDTH = 6400  # a wider image is squeezed first
+INK_HEIGHT = 27.0  # pixels of the map between top and bottom of the ink; the rest is margin
 SIDE_MARGIN = 4.0  # pixels of the map left and right of the ink
-MAX_ANGLE = 2.25  # degrees tried when turning back
-PAPER = 64  # level of the paper while the ink is kept in 8 bits
-LEAST_CONTRAST = 4.0  # grey levels of 255; less is taken for blank paper
+MAX_ANGLE = 2.25  # largest rotation in degrees that is undone
+PAPER_LEVEL = 64  # grey level of the paper in 8-bit images of the ink
+MIN_CONTRAST = 4.0  # grey levels of 255; less counts as blank paper
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
 def normalise_line(image: Image.Image, *, max_width: int = 1600, rng: np.random.Generator | None = None) -> Floats:
-    """Normalise the picture of one line.
+    """Normalise the image of one line.
 
     Args:
-        image: The line, any mode and size; transparent parts count as white paper.
-        max_width: Widest map in pixels; a longer line is squeezed into it.
-        rng: Given in training only: varies the angle left, the crop, the scale and the contrast a little.
+        image: the line, of any mode and size; transparent parts count as white paper.
+        max_width: widest map in pixels; a wider line is squeezed.
+        rng: for training only: varies the remaining angle, the crop, the scale and the contrast a little.
 
     Returns:
         ``(32, width)`` float32 in 0 to 1, background 0. Blank paper gives a map of zeros, 32 px wide.
@@ -46,37 +46,37 @@ def normalise_line(image: Image.Image, *, max_width: int = 1600, rng: np.random.
     if min(grey.shape) < 2:
         return np.zeros((HEIGHT, HEIGHT), np.float32)
     ink = _ink(grey)
-    floor, grain = _floor(ink)
+    floor, grain = _paper_level(ink)
     ink -= floor
     peak = float(ink.max())
-    if peak < LEAST_CONTRAST:
+    if peak < MIN_CONTRAST:
         return np.zeros((HEIGHT, HEIGHT), np.float32)
-    # As 8 bits, with room below the paper's level, so that the mean over noise stays where the paper is.
-    drawn = Image.fromarray(np.clip(ink * ((255.0 - PAPER) / peak) + PAPER, 0, 255).astype(np.uint8))
-    soft = _soft(drawn) * (peak / (255.0 - PAPER))
-    # The first estimate counts grain that clots too, but also dense letters; the others see less of those.
-    noise = min(_floor(soft)[1], 0.8 * grain, 0.8 * _grain(ink))
+    # In 8 bits, with room below the paper's level, so that clipping does not shift the mean of the noise.
+    drawn = Image.fromarray(np.clip(ink * ((255.0 - PAPER_LEVEL) / peak) + PAPER_LEVEL, 0, 255).astype(np.uint8))
+    soft = _smoothed(drawn) * (peak / (255.0 - PAPER_LEVEL))
+    # The first estimate includes clustered grain but also dense letters; the others include less of those.
+    noise = min(_paper_level(soft)[1], 0.8 * grain, 0.8 * _grain(ink))
     strongest = float(soft.max())
     threshold = max(0.22 * strongest, min(4.5 * noise, 0.45 * strongest))
-    few = float((soft > 4.5 * noise).mean()) < 0.005  # grain alone stands out in few places, and little
-    if strongest < max(LEAST_CONTRAST / 2, (9.0 if few else 5.5) * noise):
+    few = float((soft > 4.5 * noise).mean()) < 0.005  # grain alone exceeds the noise level rarely and by little
+    if strongest < max(MIN_CONTRAST / 2, (9.0 if few else 5.5) * noise):
         return np.zeros((HEIGHT, HEIGHT), np.float32)
 
     slope = _slope(np.clip(soft, 0.0, 0.7 * strongest), threshold)
     if rng is not None:
         slope += math.tan(math.radians(rng.normal(0.0, 0.2)))
     drawn = _levelled(drawn, slope)
-    mask = _soft(drawn) > threshold / peak * (255.0 - PAPER)
-    if (part := _lone_line(mask, ink.shape, slope)) is not None:
+    mask = _smoothed(drawn) > threshold / peak * (255.0 - PAPER_LEVEL)
+    if (box := _distant_line(mask, ink.shape, slope)) is not None:
         along, down = image.width / ink.shape[1], image.height / ink.shape[0]
-        left, top, right, bottom = part
-        cut = (math.floor(left * along), math.floor(top * down), math.ceil(right * along), math.ceil(bottom * down))
-        return normalise_line(image.crop(cut), max_width=max_width, rng=rng)
+        left, top, right, bottom = box
+        cropped = (math.floor(left * along), math.floor(top * down), math.ceil(right * along), math.ceil(bottom * down))
+        return normalise_line(image.crop(cropped), max_width=max_width, rng=rng)
     return _fitted(drawn, _ink_box(mask, ink.shape[0]), max_width, rng)
 
 
 def _grey(image: Image.Image) -> Floats:
-    """The picture as ``(H, W)`` grey levels, along the direction in which its colours differ most."""
+    """The image as ``(H, W)`` grey levels, projected on the direction in which its colours vary most."""
     if image.width < 1 or image.height < 1:
         return np.zeros((1, 1), np.float32)
     if image.mode.startswith("I") or image.mode == "F":
@@ -94,7 +94,7 @@ def _grey(image: Image.Image) -> Floats:
     elif image.mode not in ("L", "RGB"):
         image = image.convert("L" if image.mode == "1" else "RGB")
     down = max(1, round(image.height / WORK_HEIGHT))
-    along = max(min(down, image.width // 2), math.ceil(image.width / WORK_WIDTH), 1)
+    along = max(min(down, image.width // 2), math.ceil(image.width / MAX_WORK_WIDTH), 1)
     if down > 1 or along > 1:
         image = image.reduce((along, down))
     values = np.asarray(image, np.float32)
@@ -108,7 +108,7 @@ def _grey(image: Image.Image) -> Floats:
 
 
 def _ink(grey: Floats) -> Floats:
-    """``(H, W)`` how much each pixel differs from the paper around it, in grey levels, ink positive."""
+    """``(H, W)`` difference of each pixel from the paper around it in grey levels; ink is positive."""
     height, width = grey.shape
     count = max(1, round(width / max(0.75 * height, 16.0)))
     size = math.ceil(width / count)
@@ -129,7 +129,7 @@ def _ink(grey: Floats) -> Floats:
     light_paper = lean + 0.7 * border >= 0
 
     paper = ordered[..., round((0.8 if light_paper else 0.2) * last)]  # (2, N)
-    # Light that falls off goes on doing so beyond the centres of the outer blocks.
+    # Extrapolate uneven light beyond the centres of the outer blocks.
     if count > 1:
         beside = np.pad(paper, ((0, 0), (1, 1)), mode="reflect", reflect_type="odd")  # (2, N + 2)
     else:
@@ -142,26 +142,26 @@ def _ink(grey: Floats) -> Floats:
     return ink if light_paper else -ink
 
 
-def _floor(values: Floats) -> tuple[float, float]:
-    """Level of the paper and its noise; only noise is lighter than paper, so the lower tail measures it."""
+def _paper_level(values: Floats) -> tuple[float, float]:
+    """Level of the paper and its noise, measured on the lower tail: only noise is lighter than the paper."""
     ordered = np.sort(values[:, :: max(1, values.shape[1] // 512)], axis=None)
     low, middle = float(ordered[len(ordered) // 10]), float(ordered[len(ordered) * 2 // 5])
     return middle, (middle - low) / 1.15
 
 
 def _grain(ink: Floats) -> float:
-    """Noise from the smaller differences between neighbours, of which edges of letters are not."""
+    """Noise, from the lower quartile of differences between neighbours, which edges of letters do not reach."""
     steps = np.abs(ink[:, 2:] - ink[:, :-2])[:, :: max(1, ink.shape[1] // 512)].ravel()
     return float(np.partition(steps, steps.size // 4)[steps.size // 4]) / 0.45 if steps.size else 0.0
 
 
-def _soft(drawn: Image.Image) -> Floats:
-    """``(H, W)`` mean over 3 x 3 pixels, paper at 0."""
-    return np.asarray(drawn.filter(ImageFilter.BoxBlur(1)), np.float32) - PAPER
+def _smoothed(drawn: Image.Image) -> Floats:
+    """``(H, W)`` mean over 3 x 3 pixels, with the paper at 0."""
+    return np.asarray(drawn.filter(ImageFilter.BoxBlur(1)), np.float32) - PAPER_LEVEL
 
 
 def _slope(soft: Floats, threshold: float) -> float:
-    """Rise of the line a pixel, from the angle at which the rows' sums are most sharply divided."""
+    """Rise of the line per pixel, from the angle at which the sums of neighbouring rows differ most."""
     columns = np.flatnonzero(soft.max(axis=0) > threshold)
     if len(columns) < 2:
         return 0.0
@@ -174,9 +174,9 @@ def _slope(soft: Floats, threshold: float) -> float:
     strips = soft[:, : count * strip].reshape(height, count, strip).sum(axis=2)
     pad = math.ceil(width / 2 * math.tan(math.radians(MAX_ANGLE))) + 2
     strips = np.pad(strips, ((pad, pad), (0, 0)))
-    strips[1:-1] = (strips[:-2] + 2 * strips[1:-1] + strips[2:]) / 4  # else shifts by half a pixel would lose
+    strips[1:-1] = (strips[:-2] + 2 * strips[1:-1] + strips[2:]) / 4  # else shifts by half a pixel would score less
     rows = len(strips)
-    flat = np.concatenate([strips.T.ravel(), np.zeros(1, np.float32)])  # strip after strip
+    flat = np.concatenate([strips.T.ravel(), np.zeros(1, np.float32)])  # one strip after the other
     centres = (np.arange(count) + 0.5 - count / 2) * strip
     angles = np.arange(-MAX_ANGLE, MAX_ANGLE + 1e-6, 0.25)
     shifts = np.tan(np.radians(angles))[:, None] * centres  # (A, N)
@@ -186,34 +186,36 @@ def _slope(soft: Floats, threshold: float) -> float:
     index = (np.arange(count) * rows)[None, :, None] + inner[None, None, :] + whole[:, :, None]
     sums = (flat[index] * (1 - part) + flat[index + 1] * part).sum(axis=1)  # (A, H)
     scores = np.square(np.diff(sums, axis=1, prepend=0, append=0)).sum(axis=1)
-    scores = scores * (1 - 0.015 * np.abs(angles))  # a short word says little: then rather no turn
+    scores = scores * (1 - 0.015 * np.abs(angles))  # a short word is weak evidence: prefer no rotation
     best = int(scores.argmax())
     angle = float(angles[best])
     if 0 < best < len(angles) - 1:
-        left, here, right = (float(scores[best + step]) for step in (-1, 0, 1))
-        bend = left - 2 * here + right
-        angle += 0.25 * 0.5 * (left - right) / bend if bend < 0 else 0.0
+        left, middle, right = (float(scores[best + step]) for step in (-1, 0, 1))
+        curvature = left - 2 * middle + right
+        angle += 0.25 * 0.5 * (left - right) / curvature if curvature < 0 else 0.0
     return math.tan(math.radians(angle)) if abs(angle) > 0.12 else 0.0
 
 
 def _levelled(drawn: Image.Image, slope: float) -> Image.Image:
-    """The line laid level, on a canvas with an empty margin all around."""
+    """The line with its slope removed, on a canvas with an empty margin on all sides."""
     width, height = drawn.size
     pad = height // 2 + 8 + math.ceil(abs(slope) * width / 2)
-    canvas = Image.new("L", (width + 2 * pad, height + 2 * pad), PAPER)
+    canvas = Image.new("L", (width + 2 * pad, height + 2 * pad), PAPER_LEVEL)
     canvas.paste(drawn, (pad, pad))
     if slope == 0.0:
         return canvas
-    # At two degrees a shear along the height is a turn to within a thousandth, and costs half of it.
+    # At two degrees a vertical shear equals a rotation to within a thousandth, at half the cost.
     matrix = (1.0, 0.0, 0.0, slope, 1.0, -slope * canvas.width / 2)
-    return canvas.transform(canvas.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=PAPER)
+    return canvas.transform(
+        canvas.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=PAPER_LEVEL
+    )
 
 
-def _lone_line(mask: Mask, size: tuple[int, ...], slope: float) -> tuple[float, float, float, float] | None:
-    """Left, top, right, bottom of the part of a picture (H, W) worth keeping where its line lies far from the edges.
+def _distant_line(mask: Mask, size: tuple[int, ...], slope: float) -> tuple[float, float, float, float] | None:
+    """Left, top, right, bottom of the crop of an image (H, W) whose line lies far from the edges.
 
-    None for an ordinary picture, and for ink that may be low because it is a dash or dots: those are known by
-    their place in the picture. ``mask`` is the ink of the levelled picture.
+    None for an ordinary image, and for ink that may be a dash or dots: their height within the image identifies them.
+    ``mask`` is the ink of the levelled image.
     """
     height, width = size
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
@@ -223,28 +225,29 @@ def _lone_line(mask: Mask, size: tuple[int, ...], slope: float) -> tuple[float, 
     left, right = int(columns[0]) - pad_x, int(columns[-1]) + 1 - pad_x
     top, bottom = int(rows[0]) - pad_y, int(rows[-1]) + 1 - pad_y
     high, wide = bottom - top, right - left
-    beside = min(left, top, width - right, height - bottom)
-    far = beside > 4 * high  # no dash or dot of an ordinary picture is
+    margin = min(left, top, width - right, height - bottom)
+    far = margin > 4 * high  # further than a dash or dot of an ordinary image
     if 4 * high > height or high < (3 if far else 7):
         return None
     ink = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    tops = ink.argmax(axis=0)[ink.any(axis=0)]  # of letters these rise and fall, of a row of dashes or dots hardly
+    tops = ink.argmax(axis=0)[ink.any(axis=0)]  # uneven for letters, level for a row of dashes or dots
     uneven = float(tops.std()) > max(0.05 * high, 0.7)
     if wide >= 6 * high:
         letters = uneven
     else:
-        margin = min(top, height - bottom) if uneven and wide > 1.2 * high else beside
+        if uneven and wide > 1.2 * high:
+            margin = min(top, height - bottom)
         letters = margin > 1.7 * high and (far or high > 0.08 * height) and float(ink.mean()) < 0.8
     around = 0.4 * high
-    upright = around + abs(slope) * max(width / 2 - left, right - width / 2)  # the picture itself is not level
-    upper, lower = max(top - upright, 0.0), min(bottom + upright, float(height))
+    vertical = around + abs(slope) * max(width / 2 - left, right - width / 2)  # the image itself is not level
+    upper, lower = max(top - vertical, 0.0), min(bottom + vertical, float(height))
     if not letters or not 0 < lower - upper < 0.75 * height:
         return None
     return max(left - around, 0.0), upper, min(right + around, float(width)), lower
 
 
 def _ink_box(mask: Mask, height: int) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom of the ink; a third of the picture high at least, so a dash stays a dash."""
+    """Left, top, right, bottom of the ink; at least a third of the image high, so that a dash stays a dash."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if not len(columns):
         return 0.0, 0.0, float(mask.shape[1]), float(mask.shape[0])
@@ -263,7 +266,7 @@ def _fitted(
     max_width: int,
     rng: np.random.Generator | None,
 ) -> Floats:
-    """The box with its margins scaled to the map's height, and its contrast stretched to 0 to 1."""
+    """The box and its margins, scaled to the map's height, with contrast stretched to 0 to 1."""
     left, top, right, bottom = box
     above = below = (HEIGHT - INK_HEIGHT) / 2
     before = after = SIDE_MARGIN
@@ -282,7 +285,7 @@ def _fitted(
     )
     width = min(max(round((wanted[2] - wanted[0]) * across), 8), max_width)
     resized = drawn.resize((width, HEIGHT), Image.Resampling.BICUBIC, box=wanted)
-    result = np.asarray(resized, np.float32) - PAPER
+    result = np.asarray(resized, np.float32) - PAPER_LEVEL
     strong = result[result > 0.35 * float(result.max())]
     full = float(np.partition(strong, len(strong) * 3 // 4)[len(strong) * 3 // 4]) if len(strong) else 1.0
     line: Floats = np.clip(result * (strength / max(full, 1.0)), 0.0, 1.0)
