@@ -1,4 +1,4 @@
-"""The encoder of printed lines: its contract, and that padding changes nothing at all."""
+"""The encoder of printed lines: its contract, and its independence of padding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vedcore_printed.encoder import PrintedColumnsConfig, PrintedColumnsEncoder
 
 @pytest.fixture(scope="module")
 def encoder() -> PrintedColumnsEncoder:
-    """Small, with statistics that make what leaks from padding visible."""
+    """A small encoder whose normalisation statistics make leaks from padding visible."""
     torch.manual_seed(0)
     built = PrintedColumnsEncoder(PrintedColumnsConfig(stem_width=16, channels=(16, 16, 24, 24)))
     for module in built.modules():
@@ -24,7 +24,7 @@ def encoder() -> PrintedColumnsEncoder:
 
 
 def lines(widths: list[int]) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Random lines alone, and the same as a padded batch with its sizes."""
+    """Random lines one by one, and as a padded batch with its sizes."""
     alone = [torch.rand(1, 1, 32, width).expand(-1, 3, -1, -1) for width in widths]
     batch = torch.cat([nn.functional.pad(line, (0, max(widths) - line.shape[3])) for line in alone])
     return alone, batch, torch.tensor([[32, width] for width in widths])

@@ -1,4 +1,4 @@
-"""The normaliser of printed lines: one map for every way that the same line can be pictured."""
+"""The normaliser of printed lines: all images of a line give the same map."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORDS = ("Hamburg", "quick brown fox", "plain paper 1984", "a-b, c; d")
 
 
 def drawn(text: str, size: int = 28, margin: int = 12) -> Image.Image:
-    """Black on white, in the font that Pillow brings."""
+    """Black text on white, in Pillow's own font."""
     font = ImageFont.load_default(size)
     left, top, right, bottom = (round(x) for x in font.getbbox(text))
     image = Image.new("L", (right - left + 2 * margin, bottom - top + 2 * margin), 255)

@@ -1,4 +1,4 @@
-"""The trained reader reads: lines in fonts and from texts that training never saw, and photographs of a real page."""
+"""The trained model reads lines in unseen fonts and from unseen texts, and photographs of a real page."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def edits(one: str, other: str) -> int:
 
 @pytest.mark.parametrize("condition", ["clean", "small", "dark", "photo"])
 def test_lines_of_each_condition(read: dict[str, vedcore.TextResult], condition: str) -> None:
-    """At most one character in twenty on so few lines; the error rates proper are in training/training.log."""
+    """At most one error in twenty characters: the lines are few. training/training.log has the error rates."""
     names = [name for name in TEXTS if name.startswith(condition)]
     assert len(names) == 12
     wrong = sum(edits(read[name].text, TEXTS[name]) for name in names)
@@ -83,7 +83,7 @@ def test_it_is_listed_and_small() -> None:
 
 
 def test_it_trains_on(reader: vedcore.VisionEncoderDecoder, tmp_path: Any) -> None:
-    """A user's fine-tune: a copy of it learns, is saved, and comes back bit for bit."""
+    """A fine-tuned copy trains, is saved, and loads bit for bit."""
     model = vedcore.load("printed-line").train()
     batch = model.processor(images=[DEMO], text=["Region-based segmentation"])
     loss = model(

@@ -1,4 +1,4 @@
-"""Judge a reader of lines: character error rates by condition, on fonts and texts that training never saw.
+"""Evaluate a reader of lines: character error rates by condition, on fonts and texts that training never saw.
 
 python evaluate.py [MODEL] [--lines 200] [--words 100] [--seed 7]
 """
@@ -16,7 +16,7 @@ import vedcore
 
 @dataclass(frozen=True)
 class Score:
-    """Errors in one condition: of lines, or of single words."""
+    """Errors on the lines, or on the single words, of one condition."""
 
     condition: str
     kind: str
@@ -31,7 +31,7 @@ class Score:
 
 
 def edits(read: str, text: str) -> int:
-    """Levenshtein distance: characters to insert, delete or replace."""
+    """Levenshtein distance in characters."""
     row = list(range(len(text) + 1))
     for i, a in enumerate(read, 1):
         corner, row[0] = row[0], i
@@ -41,7 +41,7 @@ def edits(read: str, text: str) -> int:
 
 
 def evaluate(model: vedcore.VisionEncoderDecoder, lines: int = 200, words: int = 100, seed: int = 7) -> list[Score]:
-    """A score for each condition, of lines and of words."""
+    """Two scores for each condition: one of lines, one of single words."""
     groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
     judged = sorted(judge_set(lines, words, seed), key=lambda line: line.image.width / line.image.height)
     results = model.generate_text([line.image for line in judged], batch_size=16)
@@ -63,7 +63,7 @@ def evaluate(model: vedcore.VisionEncoderDecoder, lines: int = 200, words: int =
 
 
 def table(scores: list[Score]) -> str:
-    """The scores as lines of text, the worst readings below each."""
+    """The scores as text, each with its worst readings below."""
     rows = []
     for score in scores:
         rows.append(f"{score.kind:6} {score.condition:6} {score.rate:7.2%} of {score.characters:6,} characters")
@@ -83,7 +83,7 @@ def main() -> None:
     scores = evaluate(model, chosen.lines, chosen.words, chosen.seed)
     count = 4 * (chosen.lines + chosen.words)
     print(table(scores))
-    print(f"{count} pictures in {time.perf_counter() - start:.1f} s, drawing included")
+    print(f"{count} images in {time.perf_counter() - start:.1f} s, rendering included")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Find the faces that lines are drawn with: those of listed Debian packages that draw all 95 glyphs readably.
+"""Find font faces to render lines with: faces of listed Debian packages that have all 95 glyphs, readably.
 
-``python fonts.py`` prints what is taken and what is refused, with the reason.
+``python fonts.py`` prints the accepted faces, and the refused ones with the reason.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from PIL import ImageFont
 HERE = Path(__file__).parent
 PRINTABLE = "".join(chr(code) for code in range(32, 127))
 
-HELD_OUT = re.compile(
+HELD_OUT_FAMILIES = re.compile(
     r"lato\b|carlito|\binter\b|vollkorn|roboto slab|jetbrains|mononoki|cabin|old ?standard|comic neue"
     r"|\bpt\b|\bpt[ _-]?(sans|serif|mono)|quicksand|libertine|libertinus|eb ?garamond",
     re.IGNORECASE,
 )
-"""Families kept for judging, and what is drawn after them."""
+"""Families reserved for evaluation, and families with the same design."""
 
-NOTO_LATIN = re.compile(r"noto (sans|serif)( display)?( condensed| mono)?|noto mono", re.IGNORECASE)
-WEIGHT = re.compile(r"\b(light|medium|(semi|demi|extra)? ?bold|black|heavy|(semi)? ?condensed|italic)\b", re.IGNORECASE)
-UNWANTED = re.compile(
+NOTO_LATIN_FAMILIES = re.compile(r"noto (sans|serif)( display)?( condensed| mono)?|noto mono", re.IGNORECASE)
+WEIGHTS = re.compile(
+    r"\b(light|medium|(semi|demi|extra)? ?bold|black|heavy|(semi)? ?condensed|italic)\b", re.IGNORECASE
+)
+UNWANTED_NAMES = re.compile(
     r"thin\b|hairline|ultra ?light|extra ?light|small ?caps|\bsc\b|caps\b|smcp|symbol|dingbat|initial"
     r"|ornament|math|swash|outline|inline|shadow|unicase|upright|dunhill|fibonacci|funny|alternate"
     r"|ultra ?condensed|extra ?condensed|chancery|z003|chorus|phon|unslanted|size[0-9]|nonunicode"
@@ -39,7 +41,7 @@ UNWANTED = re.compile(
 
 @dataclass(frozen=True)
 class Face:
-    """One font file and the names it gives itself."""
+    """One font file, with the family and style recorded in it."""
 
     path: str
     family: str
@@ -51,15 +53,15 @@ class Face:
 
 
 def packages(name: str) -> list[str]:
-    """The package names in a list beside this file."""
+    """Package names from a list beside this file."""
     return (HERE / name).read_text().split()
 
 
 def find_faces(listed: str, *, judging: bool = False) -> tuple[list[Face], dict[str, str]]:
-    """Faces of the packages in a list, and ``{path: why not}`` for the others."""
+    """Accepted faces of the packages in a list, and ``{path: reason}`` of the refused ones."""
     output = subprocess.run(["dpkg", "-L", *packages(listed)], capture_output=True, text=True, check=True).stdout
     files = sorted({line for line in output.splitlines() if re.search(r"\.(otf|ttf|ttc)$", line, re.IGNORECASE)})
-    likeness = _Likeness()
+    known_glyphs = _KnownGlyphs()
     taken: list[Face] = []
     refused: dict[str, str] = {}
     names: set[tuple[str, str]] = set()
@@ -70,10 +72,10 @@ def find_faces(listed: str, *, judging: bool = False) -> tuple[list[Face], dict[
             refused[path] = f"not readable: {error}"
             continue
         face = Face(path, family or Path(path).stem, style or "Regular")
-        why = _unwanted_name(face, judging) or ("seen before" if (face.family, face.style) in names else "")
-        why = why or likeness.objection(path)
-        if why:
-            refused[path] = f"{face.family} {face.style}: {why}"
+        reason = _unwanted_name(face, judging) or ("seen before" if (face.family, face.style) in names else "")
+        reason = reason or known_glyphs.objection(path)
+        if reason:
+            refused[path] = f"{face.family} {face.style}: {reason}"
         else:
             taken.append(face)
             names.add((face.family, face.style))
@@ -81,26 +83,26 @@ def find_faces(listed: str, *, judging: bool = False) -> tuple[list[Face], dict[
 
 
 def by_family(faces: list[Face]) -> dict[str, list[Face]]:
-    """Faces grouped by family, weights named in the family's name drawn together."""
+    """Faces grouped by family; weights that are part of a family's name do not split it."""
     groups: dict[str, list[Face]] = {}
     for face in faces:
-        plain = WEIGHT.sub("", face.family)
+        plain = WEIGHTS.sub("", face.family)
         groups.setdefault(" ".join(plain.split()), []).append(face)
     return groups
 
 
 def _unwanted_name(face: Face, judging: bool) -> str:
     full = f"{face.family} {face.style} {Path(face.path).stem}"
-    if bool(HELD_OUT.search(full)) != judging:
-        return "a family held out for judging" if not judging else "not a family to judge by"
-    if face.family.startswith("Noto") and not NOTO_LATIN.fullmatch(WEIGHT.sub("", face.family).strip()):
+    if bool(HELD_OUT_FAMILIES.search(full)) != judging:
+        return "a family reserved for evaluation" if not judging else "not a family reserved for evaluation"
+    if face.family.startswith("Noto") and not NOTO_LATIN_FAMILIES.fullmatch(WEIGHTS.sub("", face.family).strip()):
         return "Noto for another script"
-    found = UNWANTED.search(full)
+    found = UNWANTED_NAMES.search(full)
     return f"'{found.group()}' in its name" if found else ""
 
 
-class _Likeness:
-    """Compares glyphs, each scaled to a box of 24 x 24, with those of well-known faces."""
+class _KnownGlyphs:
+    """Compares glyphs, each scaled to 24 x 24 pixels, with those of well-known faces."""
 
     def __init__(self) -> None:
         known = [
@@ -134,7 +136,7 @@ class _Likeness:
         return {char: shape for char, shape in shapes.items() if shape is not None}
 
     def objection(self, path: str) -> str:
-        """Why the face is not readable print, or an empty string."""
+        """The reason why the face is not readable print; empty where it is."""
         font = ImageFont.truetype(path, 40, layout_engine=ImageFont.Layout.BASIC)
         missing = self._glyph(font, "\ue123")[0]
         raw: dict[str, bytes] = {}
@@ -167,8 +169,8 @@ class _Likeness:
 if __name__ == "__main__":
     judging = "judge" in sys.argv[1:]
     faces, refused = find_faces("judge_fonts.txt" if judging else "fonts.txt", judging=judging)
-    for path, why in refused.items():
-        print("refused", path, why)
+    for path, reason in refused.items():
+        print("refused", path, reason)
     for family, members in by_family(faces).items():
         print(family, len(members), "|", ", ".join(face.style for face in members)[:100])
     print(len(faces), "faces in", len(by_family(faces)), "families;", len(refused), "refused")

@@ -1,6 +1,6 @@
-"""Pictures of lines to judge the reader by: fonts, families and texts that training never sees.
+"""Rendered lines for evaluation, in font families and from texts that training never sees.
 
-The texts are licences and copyright notes that Debian ships, the families those held out in ``fonts.py``.
+The texts are licences and copyright notes of Debian; the families are those that ``fonts.py`` holds out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["JudgedLine", "judge_set"]
 
 @dataclass(frozen=True)
 class JudgedLine:
-    """One picture, what it says, and where it belongs: ``lines`` or ``words`` of a condition."""
+    """One image with its text; ``kind`` is ``lines`` or ``words``."""
 
     image: Image.Image
     text: str
@@ -36,7 +36,7 @@ def _source() -> list[str]:
     for path in paths:
         for line in path.read_text(errors="ignore").splitlines():
             line = re.sub(r"\s+", " ", line).strip(" *#")
-            # Sentences, not the lists of files that some of these notes are.
+            # Sentences only: some of these notes are lists of files.
             if len(line) >= 30 and line.count(" ") > len(line) / 10 and line.isascii() and line.isprintable():
                 lines.append(line)
     return sorted(set(lines))
@@ -60,7 +60,7 @@ def _word(rng: np.random.Generator) -> str:
 
 
 def judge_set(lines: int = 200, words: int = 100, seed: int = 7) -> list[JudgedLine]:
-    """``lines`` lines of 3 to 40 characters and ``words`` words for each condition; same seed, same set."""
+    """For each condition, ``lines`` lines of 3 to 40 characters and ``words`` single words; fixed by the seed."""
     rng = np.random.default_rng(seed)
     judged: list[JudgedLine] = []
     for condition in CONDITIONS:

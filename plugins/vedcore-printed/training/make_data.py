@@ -1,8 +1,8 @@
-"""Render and normalise the training lines beforehand, into shards on disk.
+"""Render and normalise the training lines in advance, into shards on disk.
 
-A shard is three files: ``shard-000.images.npy``, uint8 ``(32, all widths)``, the maps one after the other
-along the width; ``shard-000.offsets.npy``, int64 ``(lines + 1,)``, where each begins; ``shard-000.json`` with
-texts and conditions. Same seed, same fonts installed: same lines, whatever the number of processes.
+A shard is three files: ``shard-000.images.npy``, uint8 ``(32, sum of widths)``, has the maps side by side;
+``shard-000.offsets.npy``, int64 ``(lines + 1,)``, the column at which each begins; ``shard-000.json`` the texts and
+conditions. The same seed and fonts give the same lines, for any number of processes.
 
     python make_data.py /path/to/data --lines 190000 --processes 2
 """
@@ -29,8 +29,8 @@ from vedcore_printed.normalise import HEIGHT, normalise_line
 
 __all__ = ["Lines", "make_shard"]
 
-SHARE = (0.27, 0.24, 0.2, 0.29)  # of the conditions, in their order
-COLUMN = 4  # pixels of width that the encoder makes one column of
+CONDITION_SHARES = (0.27, 0.24, 0.2, 0.29)  # in the order of CONDITIONS
+COLUMN_WIDTH = 4  # pixels of width for each column of the encoder
 
 
 @cache
@@ -38,41 +38,41 @@ def _families() -> dict[str, list[Face]]:
     return by_family(find_faces("fonts.txt")[0])
 
 
-def _one(rng: np.random.Generator, texts: Texts) -> tuple[NDArray[np.uint8], str, str]:
-    """A map, its text and its condition; what nobody could read is drawn anew."""
+def _render_one(rng: np.random.Generator, texts: Texts) -> tuple[NDArray[np.uint8], str, str]:
+    """A map, its text and its condition; an unreadable line is rendered again with other random choices."""
     while True:
-        condition = CONDITIONS[int(rng.choice(len(CONDITIONS), p=SHARE))]
+        condition = CONDITIONS[int(rng.choice(len(CONDITIONS), p=CONDITION_SHARES))]
         text = texts.line()
         image = render(text, pick_style(rng, _families(), condition, wide=True), rng)
         drawn = np.round(normalise_line(image, rng=rng) * 255).astype(np.uint8)
-        # CTC needs a column a character and one between two alike.
+        # CTC needs one column for each character and one between two equal characters.
         needed = len(text) + sum(one == next_ for one, next_ in pairwise(text))
-        if drawn.any() and drawn.shape[1] >= COLUMN * needed:
+        if drawn.any() and drawn.shape[1] >= COLUMN_WIDTH * needed:
             return drawn, text, condition
 
 
 def make_shard(folder: Path, number: int, lines: int, seed: int) -> float:
-    """Write one shard, the texts' file last: with it the shard is whole. Returns the seconds it took."""
+    """Write one shard, and return the seconds it took. The JSON file comes last: it marks the shard as complete."""
     start = time.perf_counter()
     rng = np.random.default_rng([seed, number])
     texts = Texts(rng)
-    maps, said, conditions = zip(*(_one(rng, texts) for _ in range(lines)), strict=True)
+    maps, lines_of_text, conditions = zip(*(_render_one(rng, texts) for _ in range(lines)), strict=True)
     offsets = np.cumsum([0, *(drawn.shape[1] for drawn in maps)], dtype=np.int64)
     name = folder / f"shard-{number:03}"
     np.save(f"{name}.images.npy", np.concatenate(maps, axis=1))
     np.save(f"{name}.offsets.npy", offsets)
     partial = Path(f"{name}.json.partial")
-    partial.write_text(json.dumps({"texts": said, "conditions": conditions}))
+    partial.write_text(json.dumps({"texts": lines_of_text, "conditions": conditions}))
     partial.replace(f"{name}.json")
     return time.perf_counter() - start
 
 
 class Lines:
-    """The lines of all whole shards in a folder, maps read from disk when asked for.
+    """The lines of all complete shards in a folder; a map is read from disk when it is indexed.
 
     Attributes:
-        texts: What each line says.
-        conditions: The condition each was drawn in.
+        texts: text of each line.
+        conditions: condition of each line.
         widths: ``(lines,)`` int64, width of each map in pixels.
     """
 
@@ -80,24 +80,24 @@ class Lines:
         self.texts: list[str] = []
         self.conditions: list[str] = []
         self._images: list[NDArray[np.uint8]] = []
-        self._places: list[tuple[int, int, int]] = []
+        self._spans: list[tuple[int, int, int]] = []
         for path in sorted(Path(folder).glob("shard-*.json")):
-            said = json.loads(path.read_text())
+            shard = json.loads(path.read_text())
             offsets = np.load(path.with_suffix(".offsets.npy")).tolist()
-            self._places += [(len(self._images), *span) for span in pairwise(offsets)]
+            self._spans += [(len(self._images), *span) for span in pairwise(offsets)]
             self._images.append(np.load(path.with_suffix(".images.npy"), mmap_mode="r"))
-            self.texts += said["texts"]
-            self.conditions += said["conditions"]
+            self.texts += shard["texts"]
+            self.conditions += shard["conditions"]
         if not self.texts:
             raise FileNotFoundError(f"no shards in {folder}; make them with: python make_data.py {folder}")
-        self.widths = np.array([end - start for _, start, end in self._places], np.int64)
+        self.widths = np.array([end - start for _, start, end in self._spans], np.int64)
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """Map of one line, uint8 ``(32, width)``, ink towards 255."""
-        shard, start, end = self._places[index]
+        """Map of one line, uint8 ``(32, width)``, with ink towards 255."""
+        shard, start, end = self._spans[index]
         return self._images[shard][:, start:end]
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:

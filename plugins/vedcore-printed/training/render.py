@@ -1,8 +1,8 @@
-"""Draw lines of text as cameras, screens and printers show them.
+"""Render lines of text as cameras, screens and printers show them.
 
 Four conditions: ``clean`` (24 to 35 px), ``small`` (13 to 18 px), ``dark`` (light on dark, and coloured) and
-``photo`` (turned, blurred, lit unevenly, noisy, JPEG). ``wide`` reaches somewhat beyond those ranges and adds
-defects that none of them names, so that the reader does not lean on their absence; judging keeps to them.
+``photo`` (rotated, blurred, unevenly lit, noisy, JPEG). ``wide``, for training, exceeds those ranges somewhat and adds
+other defects, so that the reader does not depend on their absence; evaluation does without it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 __all__ = ["CONDITIONS", "Style", "pick_style", "render"]
 
 CONDITIONS = ("clean", "small", "dark", "photo")
-PLAIN = ["-liga", "-clig", "-calt", "-dlig"]  # else code fonts draw one arrow for "->"
-CODE = re.compile(r"mono|code|hack|typewriter|cursor|agave|hermit|cousine|inconsolata|courier|3270", re.IGNORECASE)
+NO_LIGATURES = ["-liga", "-clig", "-calt", "-dlig"]  # else code fonts draw one arrow for "->"
+CODE_FONTS = re.compile(
+    r"mono|code|hack|typewriter|cursor|agave|hermit|cousine|inconsolata|courier|3270", re.IGNORECASE
+)
 
 
 @dataclass
 class Style:
-    """What lines drawn one after the other share: the font opened once at one size, and how it is set."""
+    """The font at its size, and the options to render lines with."""
 
     font: ImageFont.FreeTypeFont
     features: list[str] | None
@@ -35,7 +37,10 @@ class Style:
 
 
 def pick_style(rng: np.random.Generator, families: dict[str, list[Face]], condition: str, *, wide: bool) -> Style:
-    """A font at the condition's size: each family as often, upright faces five times as often as slanted."""
+    """A random font at the condition's size.
+
+    Families are equally likely; within one, an upright face is five times as likely as a slanted one.
+    """
     members = families[sorted(families)[int(rng.integers(len(families)))]]
     weights = np.array([0.2 if face.slanted else 1.0 for face in members])
     face = members[int(rng.choice(len(members), p=weights / weights.sum()))]
@@ -45,12 +50,12 @@ def pick_style(rng: np.random.Generator, families: dict[str, list[Face]], condit
     size = float(rng.uniform(low, high)) if wide else float(rng.integers(low, high + 1))
     basic = wide and rng.random() < 0.5
     font = ImageFont.truetype(face.path, size, layout_engine=ImageFont.Layout.BASIC if basic else ImageFont.Layout.RAQM)
-    plain = not basic and (bool(CODE.search(face.family)) and not (wide and rng.random() < 0.15))
-    return Style(font, PLAIN if plain else None, size, condition, wide)
+    plain = not basic and (bool(CODE_FONTS.search(face.family)) and not (wide and rng.random() < 0.15))
+    return Style(font, NO_LIGATURES if plain else None, size, condition, wide)
 
 
 def render(text: str, style: Style, rng: np.random.Generator) -> Image.Image:
-    """The picture of one line, ``L`` or ``RGB``."""
+    """The image of one line, ``L`` or ``RGB``."""
     wide = style.wide
     cover = _cover(text, style, rng)
     if wide:
@@ -69,20 +74,20 @@ def render(text: str, style: Style, rng: np.random.Generator) -> Image.Image:
 
 
 def _cover(text: str, style: Style, rng: np.random.Generator) -> Image.Image:
-    """How much of each pixel the letters cover, in 0 to 255, with margins."""
+    """Coverage of each pixel by letters, in 0 to 255, with margins."""
     wide, size, font = style.wide, style.size, style.font
     spaced = wide and rng.random() < 0.12
     left, top, right, bottom = font.getbbox(text, features=style.features)
     if spaced:
         extra, blank = rng.uniform(-0.03, 0.16) * size, rng.uniform(-0.05, 0.3) * size
         right += max(0.0, (extra + blank) * len(text)) + size * 0.3
-    if wide and rng.random() < 0.12:  # cut at the ink or a pixel into it
+    if wide and rng.random() < 0.12:  # cropped at the ink or a pixel into it
         margins = rng.uniform(-0.6, 1.5, 4)
     elif wide:
         margins = rng.uniform(0.05, 0.7, 4) * size * rng.choice([0.5, 1.0, 2.0], p=[0.4, 0.5, 0.1])
     else:
         margins = rng.uniform(0.15, 0.5, 4) * size
-    # Half of the pictures leave room for the font's whole height, as a layout's line boxes do.
+    # Half of the images leave room for the font's full height, as the line boxes of a layout do.
     if rng.random() < 0.5:
         ascent, descent = font.getmetrics()
         top, bottom = (
@@ -110,7 +115,7 @@ def _cover(text: str, style: Style, rng: np.random.Generator) -> Image.Image:
 
 
 def _printed(cover: Image.Image, size: float, rng: np.random.Generator) -> Image.Image:
-    """Now and then: ink bled or worn, drawn at another resolution, stretched, ruled under."""
+    """Sometimes: bleeding or worn ink, another resolution, stretching, blur."""
     kind = rng.random()
     if kind < 0.05 and size > 20:
         cover = cover.filter(ImageFilter.MaxFilter(3))
@@ -159,7 +164,7 @@ def _colours(condition: str, wide: bool, rng: np.random.Generator) -> tuple[NDAr
 
 
 def _photographed(pixels: NDArray[np.float32], wide: bool, rng: np.random.Generator) -> Image.Image:
-    """Blur, light falling off to one side or from a point, noise, JPEG."""
+    """Blur, light that falls off to one side or from a point, noise, JPEG."""
     image = _image(pixels).filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.25) if wide else rng.uniform(0.5, 1.1)))
     pixels = np.asarray(image, np.float32)
     pixels = pixels.reshape(*pixels.shape[:2], -1)
@@ -181,7 +186,7 @@ def _photographed(pixels: NDArray[np.float32], wide: bool, rng: np.random.Genera
 
 
 def _worn(pixels: NDArray[np.float32], rng: np.random.Generator) -> Image.Image:
-    """Now and then a little paper grain, a gradient, or JPEG."""
+    """Sometimes a little paper grain, a gradient, or JPEG."""
     kind = rng.random()
     if kind < 0.12:
         pixels = pixels + rng.standard_normal(pixels.shape, np.float32) * np.float32(rng.uniform(1, 7))

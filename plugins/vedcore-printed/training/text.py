@@ -1,4 +1,4 @@
-"""Draw the texts of lines: words, running text, code, numbers, addresses, and letters in no order at all."""
+"""Random texts of lines: words, running text, code, numbers, addresses, and random characters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Texts"]
 
 LETTERS = string.ascii_letters
 PRINTABLE = "".join(chr(code) for code in range(32, 127))
-COMMON = """
+COMMON_WORDS = """
 the of and a to in is you that it he was for on are as with his they I at be this have from or one had by
 word but not what all were we when your can said there use an each which she do how their if will up other
 about out many then them these so some her would make like him into time has look two more write go see
@@ -22,20 +22,20 @@ number no way could my than first been call who its now find long down day did g
 new after only little work
 """.split()  # noqa: SIM905
 WORD_LISTS = ("/usr/share/dict/american-english", "/usr/share/dict/british-english")
-ALIKE = "O0oQ Il1|i! S5 B8 Z2z '`\" .,:; -_~ (){}[] /\\| cC vV wW uU xX sS pP kK".split()  # noqa: SIM905
+LOOKALIKES = "O0oQ Il1|i! S5 B8 Z2z '`\" .,:; -_~ (){}[] /\\| cC vV wW uU xX sS pP kK".split()  # noqa: SIM905
 
 
 @cache
 def _words() -> list[str]:
     found = {word for path in WORD_LISTS for word in Path(path).read_text().split() if word.isascii()}
-    # Every noun stands there with its genitive: one in ten of those is as many as print has.
+    # The lists have a genitive of every noun: one in ten of those is as frequent as in print.
     chosen = sorted(word for word in found if len(word) <= 16)
-    return [word for place, word in enumerate(chosen) if "'" not in word or place % 10 == 0]
+    return [word for index, word in enumerate(chosen) if "'" not in word or index % 10 == 0]
 
 
 @cache
-def _running() -> list[str]:
-    """Lines of Python's own library, code and comments, blanks within them made single."""
+def _running_text() -> list[str]:
+    """Lines of Python's standard library, code and comments, with single spaces."""
     lines: list[str] = []
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         for line in path.read_text(errors="ignore").splitlines():
@@ -46,13 +46,13 @@ def _running() -> list[str]:
 
 
 class Texts:
-    """Texts of 1 to ``longest`` printable ASCII characters, no blank at the ends, no two blanks in a row."""
+    """Texts of 1 to ``longest`` printable ASCII characters, without spaces at the ends or two spaces in a row."""
 
     def __init__(self, rng: np.random.Generator, longest: int = 40) -> None:
         self.rng, self.longest = rng, longest
 
     def line(self) -> str:
-        """One line; a sixth are single words, a third of the others decorated."""
+        """One line. A sixth of them are single words, a sixth running text; 40 % of the others have many marks."""
         while True:
             text = re.sub(" +", " ", self._line()).strip()
             if 1 <= len(text) <= self.longest:
@@ -75,7 +75,7 @@ class Texts:
             return self._single()
         length = int(self.rng.integers(3 if self._chance(0.5) else self.longest // 2, self.longest + 1))
         if kind < 0.32:
-            line = self._pick(_running())
+            line = self._pick(_running_text())
             start = int(self.rng.integers(max(1, len(line) - length + 1)))
             if self._chance(0.8):
                 start = line.rfind(" ", 0, start + 1) + 1
@@ -109,7 +109,7 @@ class Texts:
         return self._from(PRINTABLE[1:], 1, 8)
 
     def _word(self) -> str:
-        word = self._pick(COMMON) if self._chance(0.3) else self._pick(_words())
+        word = self._pick(COMMON_WORDS) if self._chance(0.3) else self._pick(_words())
         kind = self.rng.random()
         if kind < 0.12:
             return word.capitalize()
@@ -158,7 +158,7 @@ class Texts:
             )
         if kind < 0.7:
             return part + self._pick("-/_.:=+&@|'~") + self._word()
-        if kind < 0.82:  # blanks where print seldom has them
+        if kind < 0.82:  # spaces that are rare in print
             return self._pick(
                 [
                     f"{part} {self._pick('-=+*/|&:;,.!?<>~')}",
@@ -171,7 +171,7 @@ class Texts:
         return part
 
     def _special(self) -> str:
-        """Something that is no word: a number, price, date, time, address, path, code or jumble."""
+        """Anything but a word: a number, price, date, time, address, path, code or random characters."""
         kinds = (
             self._number,
             self._price,
@@ -189,7 +189,7 @@ class Texts:
             self._measure,
             self._version,
             self._jumble,
-            self._alike,
+            self._lookalikes,
             self._marks,
         )
         return kinds[int(self.rng.integers(len(kinds)))]()
@@ -280,8 +280,10 @@ class Texts:
     def _jumble(self) -> str:
         return self._from(PRINTABLE, 2, 10)
 
-    def _alike(self) -> str:
-        return self._from(self._pick(ALIKE) + self._pick(ALIKE) + self._from(LETTERS + string.digits, 1, 3), 2, 7)
+    def _lookalikes(self) -> str:
+        return self._from(
+            self._pick(LOOKALIKES) + self._pick(LOOKALIKES) + self._from(LETTERS + string.digits, 1, 3), 2, 7
+        )
 
     def _marks(self) -> str:
         return self._from(string.punctuation, 1, 5)

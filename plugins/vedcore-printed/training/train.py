@@ -1,10 +1,10 @@
-"""Train `printed-line` on rendered lines, judge it on fonts and texts that it never saw, and save it.
+"""Train `printed-line` on rendered lines, evaluate it on fonts and texts that it never saw, and save it.
 
     python make_data.py DATA --processes 2
     python train.py DATA --minutes 40 --output ../vedcore_printed/printed-line
 
-The loss is cross entropy plus 0.3 of a CTC loss on the encoder's columns, without which attention hardly aligns in
-so short a time. The learning rate runs one cycle over the minutes given, whatever the machine does in them.
+The loss is cross entropy plus 0.3 times a CTC loss on the encoder's columns; without the latter, attention hardly
+aligns in so short a time. The learning rate runs one cycle over ``--minutes``, at any speed of the machine.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from torch.nn import functional as F
 
 import vedcore
 
-PIXELS = 14_000  # of width in a batch
-CTC_SHARE = 0.3
-NOISE = 0.05  # of the decoder's input, replaced at random: it must look, not guess
-SHORT = 12  # characters of a line at the start
-SHORT_SHARE = 0.05  # of the time, on short lines
-PEAK_RATE = 1.5e-3
-HELD_BACK = 1_000  # lines for validation, the last ones
+MAX_BATCH_WIDTH = 14_000  # pixels of width of all lines in a batch, with padding
+CTC_WEIGHT = 0.3
+REPLACED_INPUT_SHARE = 0.05  # decoder inputs replaced at random, so that the decoder attends to the image
+MAX_SHORT_CHARACTERS = 12  # length of lines in the first phase
+SHORT_PHASE_SHARE = 0.05  # share of the time for the first phase
+PEAK_LEARNING_RATE = 1.5e-3
+VALIDATION_LINES = 1_000  # the last lines of the data
 
 
 def new_model(seed: int) -> vedcore.VisionEncoderDecoder:
-    """The network, untrained."""
+    """The untrained model."""
     decoder = {
         "name": "mbart",
         "d_model": 192,
@@ -51,12 +51,12 @@ def new_model(seed: int) -> vedcore.VisionEncoderDecoder:
 
 
 class Batches:
-    """Batches of lines of similar width, filled to `PIXELS`; drawn anew at each round.
+    """Batches of lines of similar width, up to `MAX_BATCH_WIDTH`; composed anew in each epoch.
 
     Args:
         lines: all lines.
-        model: whose tokenizer turns texts into labels.
-        seed: of the order.
+        model: model with the tokenizer for the labels.
+        seed: seed of the order.
     """
 
     def __init__(self, lines: Lines, model: vedcore.VisionEncoderDecoder, seed: int) -> None:
@@ -66,9 +66,9 @@ class Batches:
         self.eos = model.token_ids.eos[0]
         self.lengths = np.array([len(text) for text in lines.texts])
 
-    def round(self, longest: int | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Pixels (N, 3, 32, W), mask (N, W / 4) and labels (N, T), through all lines once."""
-        chosen = np.arange(len(self.lines) - HELD_BACK)
+    def epoch(self, longest: int | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Pixels (N, 3, 32, W), mask (N, W / 4) and labels (N, T) of all lines, or of those up to ``longest``, once."""
+        chosen = np.arange(len(self.lines) - VALIDATION_LINES)
         if longest is not None:
             chosen = chosen[self.lengths[chosen] <= longest]
         self.rng.shuffle(chosen)
@@ -77,7 +77,7 @@ class Batches:
             groups, group, widest = [], [], 0
             for index in pool:
                 width = int(self.lines.widths[index])
-                if group and max(widest, width) * (len(group) + 1) > PIXELS:
+                if group and max(widest, width) * (len(group) + 1) > MAX_BATCH_WIDTH:
                     groups.append(group)
                     group, widest = [], 0
                 group.append(int(index))
@@ -87,7 +87,7 @@ class Batches:
             yield from map(self.batch, groups)
 
     def batch(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """The lines of these numbers as one batch."""
+        """The lines at these indices as one batch."""
         widths = self.lines.widths[indices]
         columns = -(-widths // 4)
         pixels = np.zeros((len(indices), 1, 32, 4 * int(columns.max())), np.uint8)
@@ -110,7 +110,7 @@ def loss_of(model: vedcore.VisionEncoderDecoder, batch: tuple[Tensor, Tensor, Te
     text = (labels != -100) & (labels != tokens.eos[0])
     with torch.autocast("cpu", torch.bfloat16):
         encoded = model.encode(pixels, mask, output_hidden_states=True)
-        noise = torch.rand(labels.shape) < NOISE
+        noise = torch.rand(labels.shape) < REPLACED_INPUT_SHARE
         inputs = torch.where(
             noise & text,
             torch.randint(first_character(model), model.decoder.vocab_size, labels.shape),
@@ -136,26 +136,26 @@ def loss_of(model: vedcore.VisionEncoderDecoder, batch: tuple[Tensor, Tensor, Te
 
 
 def first_character(model: vedcore.VisionEncoderDecoder) -> int:
-    """Id of the blank, the first printable character; the others follow."""
+    """Id of the space, the first printable character; ids of the others follow in order."""
     return int(model.processor.tokenizer.token_to_id(" "))
 
 
 def rate_at(progress: float) -> float:
-    """One cycle: up in the first fifth, down along a cosine."""
+    """Learning rate of one cycle: linear warm-up in the first fifth, then cosine decay."""
     if progress < 0.2:
-        return PEAK_RATE * (0.04 + 0.96 * progress / 0.2)
-    return PEAK_RATE * 0.5 * (1 + math.cos(math.pi * (progress - 0.2) / 0.8))
+        return PEAK_LEARNING_RATE * (0.04 + 0.96 * progress / 0.2)
+    return PEAK_LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * (progress - 0.2) / 0.8))
 
 
 def validate(model: vedcore.VisionEncoderDecoder, batches: Batches, count: int) -> float:
-    """Character error rate on lines held back, drawn like the training lines."""
+    """Character error rate on the first ``count`` validation lines."""
     total = errors = 0
     order = sorted(
-        range(len(batches.lines) - HELD_BACK, len(batches.lines) - HELD_BACK + count),
+        range(len(batches.lines) - VALIDATION_LINES, len(batches.lines) - VALIDATION_LINES + count),
         key=lambda i: batches.lines.widths[i],
     )
-    for at in range(0, len(order), 32):
-        chosen = order[at : at + 32]
+    for start in range(0, len(order), 32):
+        chosen = order[start : start + 32]
         pixels, mask, _ = batches.batch(chosen)
         ids = model.generate(pixels, encoder_attention_mask=mask, max_new_tokens=48)
         for read, index in zip(ids, chosen, strict=True):
@@ -198,15 +198,15 @@ def main() -> None:
     start, budget, step, seen, told = time.monotonic(), chosen.minutes * 60, 0, 0, 0.0
     means = [0.0, 0.0]
     while (progress := (time.monotonic() - start) / budget) < 1:
-        for batch in batches.round(SHORT if progress < SHORT_SHARE else None):
+        for batch in batches.epoch(MAX_SHORT_CHARACTERS if progress < SHORT_PHASE_SHARE else None):
             before, progress = progress, (time.monotonic() - start) / budget
-            if progress >= 1 or before < SHORT_SHARE <= progress:
+            if progress >= 1 or before < SHORT_PHASE_SHARE <= progress:
                 break
             for group in optimizer.param_groups:
                 group["lr"] = rate_at(progress)
             entropy, ctc = loss_of(model, batch)
             optimizer.zero_grad(set_to_none=True)
-            (entropy + CTC_SHARE * ctc).backward()
+            (entropy + CTC_WEIGHT * ctc).backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             step, seen = step + 1, seen + len(batch[0])
@@ -218,7 +218,7 @@ def main() -> None:
                     f"loss {means[0]:.4f}  ctc {means[1]:.4f}  validation {validate(model, batches, 128):.2%}"
                 )
     model.eval()
-    minutes, rate = (time.monotonic() - start) / 60, validate(model, batches, HELD_BACK)
+    minutes, rate = (time.monotonic() - start) / 60, validate(model, batches, VALIDATION_LINES)
     log(f"{minutes:6.1f} min  step {step:6}  lines {seen:8,}  validation {rate:.2%}")
     model.save_pretrained(chosen.output, weights_dtype="float16")
     log(table(evaluate(vedcore.load(chosen.output))))
