@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, did_you_mean
+from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, UsageError, did_you_mean
 
 __all__ = [
     "ComponentConfig",
@@ -277,6 +277,21 @@ class TokenIds(Config):
                         field=f"token_ids.{role}",
                         hint="set the id, or decoder.vocab_size",
                     )
+
+    def required(self, role: Literal["start", "pad"]) -> int:
+        """The id of a role.
+
+        Raises:
+            UsageError: the model has none.
+        """
+        value: int | None = getattr(self, role)
+        if value is None:
+            raise UsageError(
+                f"the model has no {role} token id",
+                field=f"token_ids.{role}",
+                hint=f"compose with a tokenizer, or with token_ids={{'{role}': …}}",
+            )
+        return value
 
 
 class ComponentConfig(Config):

@@ -1,4 +1,4 @@
-"""The composed model: images in; logits and a loss out. How it writes text stands in `vedcore.generation.mixin`.
+"""The composed model: images in; logits and a loss out. How it writes text stands in `vedcore.generation`.
 
 Shape letters: N images, B rows of text (N times the captions of an image), H x W pixels, S encoder tokens, S' tokens
 after the projector, T text tokens, D width of the decoder, E that of its cross-attention, V vocabulary size.
@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vedcore.components import Projector, TextDecoder, VisionEncoder
+from vedcore.components import Projector, TextDecoder, VisionEncoder, torch_dtype
 from vedcore.config import (
     MAX_VOCAB_SIZE,
     TOKEN_ID_FIELDS,
@@ -28,10 +28,10 @@ from vedcore.config import (
 )
 from vedcore.errors import IncompatibleError, UsageError
 from vedcore.generation.arguments import as_encoder_output, check_pixels, check_tensors
-from vedcore.generation.config import GenerationConfig
-from vedcore.generation.mixin import GenerationMixin
+from vedcore.generation.generate import generate, generate_text, stream
+from vedcore.generation.options.config import GenerationConfig
 from vedcore.layers.cache import DecoderCache
-from vedcore.layers.linear import use_seam
+from vedcore.layers.linear import pack, packed, unpacked, use_seam
 from vedcore.outputs import EncoderOutput, VisionEncoderDecoderOutput
 from vedcore.processing.processor import Processor, vocab_size_of
 
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["VisionEncoderDecoder", "shift_tokens_right"]
 
-Part = Literal["encoder", "projector", "decoder"]
-AT_ONCE = 8
+PartName = Literal["encoder", "projector", "decoder"]
+MAX_IMAGES_ENCODED = 8
 """Images that a CPU encodes at a time."""
 
 
@@ -73,7 +73,7 @@ def _joined(parts: Sequence[EncoderOutput]) -> EncoderOutput:
     return EncoderOutput(torch.cat(states), torch.cat(every))
 
 
-class VisionEncoderDecoder(GenerationMixin):
+class VisionEncoderDecoder(nn.Module):
     """A vision encoder, a projector and a text decoder in a row.
 
     `vedcore.compose` and `vedcore.load` build it.
@@ -109,7 +109,7 @@ class VisionEncoderDecoder(GenerationMixin):
         self.load_reports: Mapping[str, LoadReport] = {}
         """For each part that came from a checkpoint: what was loaded, what is fresh, what was left behind."""
         self._config = config
-        self._frozen: set[Part] = set()
+        self._frozen: set[PartName] = set()
         use_seam(self)
 
     @property
@@ -171,12 +171,24 @@ class VisionEncoderDecoder(GenerationMixin):
         """
         check_pixels(pixel_values)
         check_tensors(encoder_attention_mask=encoder_attention_mask)
+        return self.run_encoder(pixel_values, encoder_attention_mask, output_attentions, output_hidden_states)
+
+    def run_encoder(
+        self,
+        pixel_values: Tensor,
+        encoder_attention_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> EncoderOutput:
+        """`encode` for arguments that were checked."""
         no_graph = "encoder" in self._frozen and not any(p.requires_grad for p in self.encoder.parameters())
         with torch.no_grad() if no_graph else contextlib.nullcontext():
             pixel_values = pixel_values.to(self.dtype)
             more = encoder_attention_mask is not None or output_attentions or output_hidden_states
             if not more and self._pays_in_parts(pixel_values):
-                return _joined([self.encoder(part) for part in pixel_values.chunk(-(-len(pixel_values) // AT_ONCE))])
+                return _joined(
+                    [self.encoder(part) for part in pixel_values.chunk(-(-len(pixel_values) // MAX_IMAGES_ENCODED))]
+                )
             out: EncoderOutput = self.encoder(
                 pixel_values,
                 attention_mask=encoder_attention_mask,
@@ -188,7 +200,7 @@ class VisionEncoderDecoder(GenerationMixin):
     def _pays_in_parts(self, pixel_values: Tensor) -> bool:
         """Whether to encode a few images at a time: more would leave the cache, and nothing is drawn for them."""
         drawn = torch.is_grad_enabled() or self.encoder.training or torch.compiler.is_compiling()
-        return len(pixel_values) > AT_ONCE and pixel_values.is_cpu and not drawn
+        return len(pixel_values) > MAX_IMAGES_ENCODED and pixel_values.is_cpu and not drawn
 
     def forward(
         self,
@@ -248,7 +260,7 @@ class VisionEncoderDecoder(GenerationMixin):
         if labels is not None:
             self._check_labels(labels)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
-            start, pad = self._required("start", self.token_ids), self._required("pad", self.token_ids)
+            start, pad = self.token_ids.required("start"), self.token_ids.required("pad")
             decoder_input_ids = shift_tokens_right(labels, pad, start)
         if use_cache is None:
             use_cache = past_key_values is not None or (labels is None and not self.training)
@@ -261,7 +273,7 @@ class VisionEncoderDecoder(GenerationMixin):
         elif encoder_outputs is None and not cached:
             raise UsageError("give pixel_values, or encoder_outputs from model.encode", field="pixel_values")
         encoded = as_encoder_output(encoder_outputs)
-        states, mask = self._project(encoded, encoder_attention_mask) if encoded is not None else (None, None)
+        states, mask = self.project(encoded, encoder_attention_mask) if encoded is not None else (None, None)
 
         out = self.decoder(
             input_ids=decoder_input_ids,
@@ -287,11 +299,22 @@ class VisionEncoderDecoder(GenerationMixin):
         )
         return result.to_tuple() if return_dict is False else result
 
-    def _project(self, encoded: EncoderOutput, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Encoder states as the decoder takes them, (N, S', E), and their mask (N, S') or None."""
-        mask = encoded.attention_mask if mask is None else mask
+    def project(
+        self, encoded: EncoderOutput, encoder_attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Encoder states as the decoder takes them, (N, S', E), and their mask (N, S') or None.
+
+        Raises:
+            UsageError: states that are not the encoder's, or a mask that does not fit them.
+        """
+        mask = encoded.attention_mask if encoder_attention_mask is None else encoder_attention_mask
         states = encoded.last_hidden_state
-        self._check_states(states)
+        if states.ndim != 3 or states.shape[-1] != self.encoder.hidden_size:
+            raise UsageError(
+                f"states of shape {tuple(states.shape)} from an encoder of width {self.encoder.hidden_size}",
+                field="encoder_outputs",
+                hint="give what model.encode gave",
+            )
         if mask is not None and mask.shape != states.shape[:2]:
             raise UsageError(
                 f"a mask of shape {tuple(mask.shape)} for {states.shape[0]} images of {states.shape[1]} tokens",
@@ -299,14 +322,6 @@ class VisionEncoderDecoder(GenerationMixin):
                 hint=f"give {tuple(states.shape[:2])}",
             )
         return self.projector(states), None if mask is None else self.projector.project_mask(mask.bool())
-
-    def _check_states(self, states: Tensor) -> None:
-        if states.ndim != 3 or states.shape[-1] != self.encoder.hidden_size:
-            raise UsageError(
-                f"states of shape {tuple(states.shape)} from an encoder of width {self.encoder.hidden_size}",
-                field="encoder_outputs",
-                hint="give what model.encode gave",
-            )
 
     def _check_labels(self, labels: Tensor) -> None:
         if labels.ndim != 2 or 0 in labels.shape or labels.dtype != torch.long:
@@ -346,17 +361,7 @@ class VisionEncoderDecoder(GenerationMixin):
         )
         return loss if items is None else loss / items
 
-    def _required(self, role: Literal["start", "pad"], ids: TokenIds) -> int:
-        value: int | None = getattr(ids, role)
-        if value is None:
-            raise UsageError(
-                f"the model has no {role} token id",
-                field=f"token_ids.{role}",
-                hint=f"compose with a tokenizer, or with token_ids={{'{role}': …}}",
-            )
-        return value
-
-    def freeze(self, part: Part) -> Self:
+    def freeze(self, part: PartName) -> Self:
         """Train without ``"encoder"``, ``"projector"`` or ``"decoder"``: no gradients, no graph, eval mode for good.
 
         An encoder runs without a graph; a frozen decoder still passes gradients on to what stands before it.
@@ -365,7 +370,7 @@ class VisionEncoderDecoder(GenerationMixin):
         self._frozen.add(part)
         return self
 
-    def unfreeze(self, part: Part) -> Self:
+    def unfreeze(self, part: PartName) -> Self:
         """Train a frozen part again."""
         self._part(part).requires_grad_(True).train(self.training)
         self._frozen.discard(part)
@@ -412,6 +417,45 @@ class VisionEncoderDecoder(GenerationMixin):
         config = self.decoder.config
         outside = [f for f in TOKEN_ID_FIELDS if max(token_id_tuple(getattr(config, f)), default=0) >= vocab_size]
         self.decoder.config = config.changed(**dict.fromkeys(outside))  # the family's own ids, which token_ids replaced
+
+    # -- inference ----------------------------------------------------------------------------------------------
+
+    generate = generate
+    generate_text = generate_text
+    stream = stream
+
+    def optimize_for_inference(self, dtype: str | torch.dtype | None = None) -> Self:
+        """Put the model into eval mode and lay its weights out for speed, as the first `generate` does by itself.
+
+        On CPUs where it makes them faster, linear layers hold their weights in blocks, in place of the plain ones; only
+        weights that two modules share (an output layer tied to the embedding) are then in memory twice. Reading a
+        weight, and `train`, gives the plain one back.
+
+        Args:
+            dtype: the type to change the parameters to, such as ``"bfloat16"``; None leaves it.
+
+        Raises:
+            UsageError: not a type of weights.
+        """
+        if (type_ := torch_dtype(dtype)) not in (None, self.dtype):
+            self.to(type_)
+        self.eval()
+        pack(self)
+        return self
+
+    @contextlib.contextmanager
+    def ready_for_inference(self, compiled: bool = False) -> Iterator[None]:
+        """Eval mode for a while; a model that is in it anyway has its weights packed, or plain where ``compiled``."""
+        training = [module for module in self.modules() if module.training]
+        layout = contextlib.nullcontext() if self.training else unpacked(self) if compiled else packed(self)
+        for module in training:
+            module.training = False
+        try:
+            with layout:
+                yield
+        finally:
+            for module in training:
+                module.training = True
 
     # -- folders ------------------------------------------------------------------------------------------------
 

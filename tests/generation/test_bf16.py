@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,7 +75,7 @@ def write(made: TextDecoder, drafter: Any = None, **options: Any) -> GenerateOut
     """What is written about four images in bfloat16."""
     state, request = state_and_request(made, 4, **options)
     state.states = images(4).bfloat16()
-    return search(state, request, drafter=drafter)
+    return search(state, replace(request, drafter=drafter))
 
 
 def firm(logits: tuple[Tensor, ...], near: float) -> list[int]:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 import vedcore
 from tests.generation.tiny import FAMILIES, VOCABULARY, decoder, state_and_request, write
-from vedcore.generation.greedy import log_sum_exp
 from vedcore.generation.search import search
+from vedcore.generation.search.scoring import log_sum_exp
 from vedcore.generation.state import DecodingState
 
 EOS = list(range(4, VOCABULARY, 5))  # many, so that rows end at different steps
@@ -155,7 +155,7 @@ def test_encoder_states_live_no_longer_than_they_are_read(
 ) -> None:
     """With a cache they are gone before the first token is chosen, both the encoder's and the projector's."""
     model = small_model(projector)
-    encode, project = model.encode, model._project
+    encode, project = model.run_encoder, model.project
     born: list[Any] = []
 
     def encoding(*args: Any) -> Any:
@@ -168,8 +168,8 @@ def test_encoder_states_live_no_longer_than_they_are_read(
         born.append(weakref.ref(states))
         return states, mask
 
-    monkeypatch.setattr(model, "encode", encoding)
-    monkeypatch.setattr(model, "_project", projecting)
+    monkeypatch.setattr(model, "run_encoder", encoding)
+    monkeypatch.setattr(model, "project", projecting)
     alive: list[bool] = []
 
     def look(_: Tensor, scores: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from tokenizers import decoders, models
 
 import vedcore
 from vedcore.errors import GenerationError, TokenizerError, UsageError
-from vedcore.generation.stopping import WORDS
+from vedcore.generation.stopping import FINISH_REASONS
 
 EOS = [*range(4, 98, 7)]
 WORDPIECES = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "the", "cat", "##s", "##ing", ".", ",", "do", "n't", "'", "s", "!"]
@@ -263,4 +263,4 @@ def test_positions_run_out(pair: Any) -> None:
 
 
 def test_every_reason_has_a_word() -> None:
-    assert WORDS == ("length", "eos", "stop_string", "repetition", "criteria", "time")
+    assert FINISH_REASONS == ("length", "eos", "stop_string", "repetition", "criteria", "time")

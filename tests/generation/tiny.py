@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from vedcore.components import TextDecoder
 from vedcore.config import TokenIds
-from vedcore.generation.config import GenerationConfig
+from vedcore.generation.options.config import GenerationConfig
 from vedcore.generation.request import Request
 from vedcore.generation.search import search
 from vedcore.generation.state import DecodingState
@@ -119,4 +120,4 @@ def state_and_request(
 def write(made: TextDecoder, count: int = 1, drafter: Any = None, **options: Any) -> GenerateOutput:
     """A search over ``count`` images; see `state_and_request`."""
     state, request = state_and_request(made, count, **options)
-    return search(state, request, drafter=drafter)
+    return search(state, replace(request, drafter=drafter))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vedcore.config import TokenIds
 from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, UsageError
-from vedcore.generation.config import GenerationConfig
+from vedcore.generation.options.config import GenerationConfig
 from vedcore.generation.request import Request
 from vedcore.generation.search import search
 from vedcore.hf.generation import read_generation, within_positions, write_generation, write_ids

@@ -31,7 +31,7 @@ from vedcore.errors import (
     VedcoreError,
     printable,
 )
-from vedcore.generation.config import GenerationConfig
+from vedcore.generation.options.config import GenerationConfig
 from vedcore.hf.generation import read_generation
 from vedcore.hf.sections import WHOLE
 from vedcore.hub import expected_hashes

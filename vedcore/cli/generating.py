@@ -51,7 +51,7 @@ def _words_of(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 
 def _check_names(settings: dict[str, Any]) -> None:
     """Refuse what is no option before a model is loaded, and what the command itself passes on, such as images."""
-    from vedcore.generation.config import GenerationConfig
+    from vedcore.generation.options.config import GenerationConfig
 
     valid = ["prompt", *GenerationConfig.model_fields]
     for name in settings:

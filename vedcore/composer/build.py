@@ -14,7 +14,7 @@ from vedcore.composer.request import NOT_GIVEN, AnyModel, AnyPart, Request
 from vedcore.composer.resolve import Parts, resolve
 from vedcore.config import ModelConfig, Preprocessing, TokenIds
 from vedcore.errors import UsageError
-from vedcore.generation.config import GenerationConfig
+from vedcore.generation.options.config import GenerationConfig
 from vedcore.layers.drawing import LateDraws
 from vedcore.model import VisionEncoderDecoder
 from vedcore.processing.processor import Processor

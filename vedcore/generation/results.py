@@ -22,7 +22,7 @@ from vedcore.processing.tokenizers import encode_text
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from vedcore.generation.config import GenerationConfig
+    from vedcore.generation.options.config import GenerationConfig
     from vedcore.generation.state import DecodingState
 
 __all__ = ["constraint_of", "encode_prompt", "require_tokenizer", "text_results", "with_inner_states"]
