@@ -82,7 +82,7 @@ _HOMES = {
         "UsageError",
         "VedcoreError",
     ],
-    "generation.config": ["GenerationConfig"],
+    "generation.options.config": ["GenerationConfig"],
     "hookspecs": ["hookimpl"],
     "layers.cache": ["DecoderCache"],
     "model": ["VisionEncoderDecoder"],

@@ -30,7 +30,7 @@ __all__ = ["Component", "Projector", "TextDecoder", "VisionEncoder", "torch_dtyp
 
 
 class Component(nn.Module, abc.ABC):
-    """What all three kinds of parts have: a config class, variants, and a constructor that takes a config."""
+    """Base of all three kinds of parts: a config class, variants, and a constructor that takes a config."""
 
     config_class: ClassVar[type[Config]]
     config: Any
@@ -130,7 +130,7 @@ class VisionEncoder(Component):
 
 
 class Projector(Component):
-    """What stands between encoder and decoder: (N, S, D_encoder) to (N, S', D_decoder).
+    """Maps encoder states to the width of cross-attention: (N, S, D_encoder) to (N, S', D_decoder).
 
     Its constructor is called as ``cls(config, in_features, out_features)``.
     """
@@ -431,7 +431,7 @@ def torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
         return dtype
     if dtype in choices:
         return choices[dtype]
-    raise UsageError(f"{dtype!r} is no type of weights", field="dtype", hint=f"choose one of {', '.join(choices)}")
+    raise UsageError(f"{dtype!r} is not a type of weights", field="dtype", hint=f"choose one of {', '.join(choices)}")
 
 
 def _full_mask(mask: Tensor | None, cache: DecoderCache | None, rows: int, past: int, queries: int) -> Tensor | None:

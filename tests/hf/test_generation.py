@@ -27,7 +27,9 @@ GENERATION, CONFIG = "generation_config.json", "config.json"
 
 
 class State:
-    """Their model, all ids anew at each step."""
+    """transformers' model, all ids anew at each step."""
+
+    abilities = frozenset[Any]()
 
     def __init__(self, model: Any) -> None:
         self.model, self.states, self.ids = model, model.encoder(PIXELS).last_hidden_state, None

@@ -1,4 +1,4 @@
-"""What a model must have for `generate`, `generate_text` and `stream` to write with it.
+"""The protocol of a model that `generate`, `generate_text` and `stream` can write with.
 
 Shape letters: N images, H x W pixels, S encoder tokens, S' tokens after the projector, E width of the decoder's
 cross-attention.
@@ -22,7 +22,7 @@ __all__ = ["ImageToTextModel"]
 
 
 class ImageToTextModel(Protocol):
-    """A vision encoder and a text decoder behind one face; `vedcore.VisionEncoderDecoder` is one."""
+    """A vision encoder and a text decoder; `vedcore.VisionEncoderDecoder` fulfils it."""
 
     generation_config: GenerationConfig
     """Defaults of the options."""

@@ -27,7 +27,7 @@ class State(Protocol):
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        """What it can do beyond `prefill` and `step`; a strategy that needs more is refused."""
+        """Extras beyond `prefill` and `step`; a strategy that needs others is refused."""
 
     def prefill(self, input_ids: Tensor) -> Tensor:
         """Read the (N, T) prompts; return the (N, V) logits of the next tokens."""

@@ -1,7 +1,7 @@
-"""Classes of characters, as a regular expression has them, and the symbols that they leave.
+"""Character classes of a regular expression, and the symbols that tell their characters apart.
 
-Python's own ``re`` says which characters a class holds. It is asked about few of them: between two code points that
-any class names, and at which no category begins, all are alike.
+Python's own ``re`` decides which characters a class holds. Few characters are tested: between two code points that no
+class names, and where no category begins, all are alike.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 __all__ = ["CODE_POINTS", "CharacterClass", "class_of", "symbols_of"]
 
 CODE_POINTS = 0x110000
-Parts = tuple[tuple[Any, Any], ...]
-"""What a class holds, as Python's parser says it."""
-CharacterClass = tuple[Parts, int]
-"""With the flags that it is under."""
+ClassItems = tuple[tuple[Any, Any], ...]
+"""Contents of a class, in the form of Python's parser."""
+CharacterClass = tuple[ClassItems, int]
+"""A class and its flags."""
 _CATEGORIES = {
     sre.CATEGORY_DIGIT: r"\d",
     sre.CATEGORY_NOT_DIGIT: r"\D",
@@ -44,8 +44,8 @@ def symbols_of(
         cuts = np.union1d(cuts, _case_bounds())
     bounds = np.unique(np.append(np.searchsorted(code_points, cuts), 0))
     bounds = bounds[bounds < len(alphabet)]
-    few = "".join(map(alphabet.__getitem__, bounds.tolist()))  # the first of each run that no class tells apart
-    rows = [_holds(kept, flags, few, code_points[bounds]) for kept, flags in classes]
+    tested = "".join(map(alphabet.__getitem__, bounds.tolist()))  # the first of each run of like characters
+    rows = [_holds(kept, flags, tested, code_points[bounds]) for kept, flags in classes]
     rows += [code_points[bounds] == ord(c) for c in sorted(set(apart))]
     inside = np.array(rows, bool).reshape(len(rows), len(bounds))
     inside[: len(classes)] &= inside[limits].all(0)
@@ -57,26 +57,26 @@ def symbols_of(
     return symbol_of, [tuple(keys.tolist()) for keys in held]
 
 
-def _named(parts: Parts) -> Iterator[int]:
-    """First and last characters of what a class names."""
-    for kind, value in parts:
+def _named(items: ClassItems) -> Iterator[int]:
+    """Code points that a class names, and the ends of its ranges."""
+    for kind, value in items:
         if kind is sre.LITERAL:
             yield value
         elif kind is sre.RANGE:
             yield from value
 
 
-def _holds(parts: Parts, flags: int, few: str, code_points: NDArray[np.uint32]) -> NDArray[np.bool_]:
+def _holds(items: ClassItems, flags: int, tested: str, code_points: NDArray[np.uint32]) -> NDArray[np.bool_]:
     """Whether a class holds each of some characters."""
     if flags & re.IGNORECASE:
-        return _found(_class_text(parts), few, flags)
-    holds = np.isin(code_points, [value for kind, value in parts if kind is sre.LITERAL])
-    for kind, value in parts:
+        return _found(_class_text(items), tested, flags)
+    holds = np.isin(code_points, [value for kind, value in items if kind is sre.LITERAL])
+    for kind, value in items:
         if kind is sre.RANGE:
             holds |= (code_points >= value[0]) & (code_points <= value[1])
         elif kind is sre.CATEGORY:
-            holds |= _found(_CATEGORIES[value], few, flags)
-    return ~holds if (sre.NEGATE, None) in parts else holds
+            holds |= _found(_CATEGORIES[value], tested, flags)
+    return ~holds if (sre.NEGATE, None) in items else holds
 
 
 def _found(text: str, characters: str, flags: int) -> NDArray[np.bool_]:
@@ -88,15 +88,15 @@ def _found(text: str, characters: str, flags: int) -> NDArray[np.bool_]:
 
 @functools.cache
 def _category_bounds() -> list[int]:
-    """Code points at which characters of other categories begin."""
+    """Code points at which another category begins."""
     every = _every()
     spans = [match.span() for text in (r"\d+", r"\s+", r"\w+") for match in re.finditer(text, every)]
-    return sorted({*range(0x81), *(end for span in spans for end in span)})  # ASCII has its own
+    return sorted({*range(0x81), *(end for span in spans for end in span)})  # with re.ASCII they differ
 
 
 @functools.cache
 def _case_bounds() -> list[int]:
-    """Code points of characters that have, or are, another case of one, and those after them."""
+    """Code points of characters that have another case, and their successors."""
     every = _every()
     blocks = (every[at : at + 256] for at in range(0, CODE_POINTS, 256))
     some = [block for block in blocks if block.lower() != block or block.upper() != block]
@@ -113,8 +113,8 @@ def _escaped(code_point: int) -> str:
     return f"\\U{code_point:08x}"
 
 
-def class_of(op: Any, value: Any, flags: int) -> tuple[Parts, int]:
-    """What one character's part of an expression holds, and the flags that matter to it."""
+def class_of(op: Any, value: Any, flags: int) -> tuple[ClassItems, int]:
+    """The class of one character of an expression, and the flags that it is under."""
     if op is sre.ANY:
         return ((sre.NEGATE, None),) if flags & re.DOTALL else ((sre.NEGATE, None), (sre.LITERAL, ord("\n"))), 0
     if op is sre.NOT_LITERAL:
@@ -122,12 +122,12 @@ def class_of(op: Any, value: Any, flags: int) -> tuple[Parts, int]:
     return (tuple(value) if op is sre.IN else ((sre.LITERAL, value),)), flags
 
 
-def _class_text(parts: Parts) -> str:
-    """A class as text again."""
-    said = {
+def _class_text(items: ClassItems) -> str:
+    """A class as an expression."""
+    written = {
         sre.NEGATE: lambda _: "^",
         sre.LITERAL: _escaped,
         sre.RANGE: lambda ends: f"{_escaped(ends[0])}-{_escaped(ends[1])}",
         sre.CATEGORY: _CATEGORIES.__getitem__,
     }
-    return f"[{''.join(said[kind](value) for kind, value in parts)}]"
+    return f"[{''.join(written[kind](value) for kind, value in items)}]"

@@ -1,7 +1,4 @@
-"""Text that keeps to a rule: an alphabet, a regular expression, a list of words.
-
-Shape letters: B rows of text, L tokens so far, V vocabulary size.
-"""
+"""From an alphabet, a regular expression or a list of words to an automaton over tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from vedcore.generation.constraints.char_classes import CODE_POINTS
 from vedcore.generation.constraints.regex import CharacterAutomaton, before_replacement, compile_pattern
 from vedcore.generation.constraints.symbols import dense, of_characters, of_words
 from vedcore.generation.constraints.token_automaton import TokenAutomaton, over_tokens
-from vedcore.generation.constraints.token_text import Pieces, text_pieces
+from vedcore.generation.constraints.token_text import TokenTexts, token_texts
 
 __all__ = ["compile_constraint"]
 
@@ -36,18 +33,18 @@ def compile_constraint(
     """The automaton of the texts that keep to all the rules given.
 
     Args:
-        tokenizer: the one that decodes; the text is that of the new tokens without special ones.
-        vocab_size: the model's, at least the tokenizer's; ids that the tokenizer lacks are never allowed.
+        tokenizer: decodes the new tokens, without special ones, to the text.
+        vocab_size: of the model, at least that of the tokenizer; ids that the tokenizer lacks are never allowed.
         eos: ids that end a text.
         allowed_chars: the only characters that may occur; an empty text keeps to it.
-        pattern: what the whole text matches, as ``re.fullmatch`` of Python does, character classes included.
-        lexicon: words or phrases of which the whole text is one; those that break the other rules count for nothing.
+        pattern: regular expression that the whole text matches, as in Python's ``re.fullmatch``.
+        lexicon: words or phrases, of which the whole text is one; those that break the other rules are left out.
 
     Raises:
-        UsageError: no rule, no end id, not a regular expression, an empty list or entry, entries that the tokenizer
+        UsageError: no rule, no end id, a wrong regular expression, an empty list or entry, entries that the tokenizer
             cannot write, rules that no text of the tokenizer keeps to.
         ConfigLimitError: a rule that takes too many states.
-        TokenizerError: a tokenizer that does not join texts token by token.
+        TokenizerError: a tokenizer under which a token's text depends on its neighbours.
     """
     options = {"allowed_chars": allowed_chars, "pattern": pattern, "lexicon": lexicon}
     names = [name for name, value in options.items() if value is not None]
@@ -60,23 +57,23 @@ def compile_constraint(
         raise UsageError("no characters", field="allowed_chars", hint="give a str, as '0123456789-'")
     if lexicon is not None:
         lexicon = _checked_words(lexicon)
-    pieces = text_pieces(tokenizer, vocab_size)
-    fragments = pieces.has_fragments
-    apart = "".join(old for old, _ in pieces.replaced)
+    texts = token_texts(tokenizer, vocab_size)
+    fragments = texts.has_fragments
+    apart = "".join(old for old, _ in texts.replaced)
     if lexicon is None:
         everything = r"[\s\S]*"
-        alphabet = _alphabet(pieces, fragments)
+        alphabet = _alphabet(texts, fragments)
         characters = compile_pattern(
             everything if pattern is None else pattern, alphabet, allowed=allowed_chars, apart=apart
         )
-        rule = of_characters(_decoded(characters, pieces), fragments)
+        rule = of_characters(_decoded(characters, texts), fragments)
     else:
         lexicon = _filtered_words(lexicon, allowed_chars, pattern, name)
-        if pieces.replaced:
-            rule = of_characters(_decoded(dense(of_words(lexicon, False, apart)), pieces), fragments)
+        if texts.replaced:
+            rule = of_characters(_decoded(dense(of_words(lexicon, False, apart)), texts), fragments)
         else:
             rule = of_words(lexicon, fragments)
-    automaton = over_tokens(rule, pieces, eos, name)
+    automaton = over_tokens(rule, texts, eos, name)
     if lexicon is not None:
         _check_written(lexicon, rule.final[automaton.reachable()[: len(rule.final)]])
     if not automaton.writes:
@@ -90,7 +87,7 @@ def _checked_words(lexicon: Sequence[str]) -> list[str]:
         raise UsageError("not a list of words, or an empty word in it", field="lexicon", hint="give texts of 1 or more")
     for word in words:
         if not word.isascii() and re.search("[\ud800-\udfff]", word):
-            raise UsageError(f"the entry {word[:40]!r} is no text", field="lexicon", hint="decode it as UTF-8")
+            raise UsageError(f"the entry {word[:40]!r} is not text", field="lexicon", hint="decode it as UTF-8")
     return list(dict.fromkeys(words))
 
 
@@ -107,15 +104,15 @@ def _filtered_words(words: list[str], allowed_chars: str | None, pattern: str | 
     return words
 
 
-def _decoded(characters: CharacterAutomaton, pieces: Pieces) -> CharacterAutomaton:
-    """The joined texts that ``characters`` accepts once the decoder has replaced what it replaces."""
-    for old, new in reversed(pieces.replaced):
+def _decoded(characters: CharacterAutomaton, texts: TokenTexts) -> CharacterAutomaton:
+    """The joined texts that ``characters`` accepts after the decoder's replacements."""
+    for old, new in reversed(texts.replaced):
         characters = before_replacement(characters, old, new)
     return characters
 
 
 def _check_written(words: list[str], reached: Ints) -> None:
-    """Refuse words that no tokens give, rather than never write them."""
+    """Refuse words that no tokens make up, instead of never writing them."""
     lost = sorted(set(range(len(words))) - set(reached.tolist()))
     if lost:
         raise UsageError(
@@ -125,9 +122,9 @@ def _check_written(words: list[str], reached: Ints) -> None:
         )
 
 
-def _alphabet(pieces: Pieces, fragments: bool) -> str:
+def _alphabet(texts: TokenTexts, fragments: bool) -> str:
     """All characters that tokens make up, sorted."""
     if fragments:
-        every = np.concatenate([np.arange(0xD800), np.arange(0xE000, CODE_POINTS)])  # but surrogates
+        every = np.concatenate([np.arange(0xD800), np.arange(0xE000, CODE_POINTS)])  # except surrogates
         return every.astype("<u4").tobytes().decode("utf-32-le")
-    return "".join(sorted(set().union(*pieces.first, *pieces.later)))
+    return "".join(sorted(set().union(*texts.first, *texts.later)))

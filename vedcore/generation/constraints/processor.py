@@ -21,13 +21,13 @@ Ints = NDArray[np.int64]
 
 
 class ConstraintProcessor:
-    """Forbids the tokens after which a row's text would break the rule.
+    """Bars the tokens after which a row's text would break the constraint.
 
-    States are found by what a row holds after the prompt, so that rows may be reordered between steps as beams are.
+    States are looked up by the ids of a row after the prompt, so rows may be reordered between steps, as beams are.
 
     Args:
-        automaton: the rule.
-        prompt_length: tokens at the start of each row that are no part of the text, forced first tokens too.
+        automaton: the constraint.
+        prompt_length: tokens at the start of each row that are not part of the text, forced first tokens too.
         max_length: tokens at which a row is cut, prompt included; None cuts none.
 
     Raises:

@@ -1,10 +1,9 @@
 """A regular expression as an automaton over characters.
 
-Python's own parser reads the expression and Python's own ``re`` says which characters a class holds, so both mean
-exactly what they do there. Characters that no part of the expression tells apart are one symbol: ``\\d{4}`` knows two,
-digits and others.
+Python's own parser reads the expression, and Python's own ``re`` decides which characters a class holds, so both mean
+what they mean there. Characters that no class tells apart are one symbol: ``\\d{4}`` has two, digits and others.
 
-Shape letters: Q states, A symbols, the first of which is what no part accepts.
+Shape letters: Q states, A symbols, of which number 0 is accepted nowhere.
 """
 
 from __future__ import annotations
@@ -24,23 +23,24 @@ from vedcore.generation.constraints.char_classes import CharacterClass, class_of
 
 __all__ = ["CharacterAutomaton", "before_replacement", "compile_pattern"]
 
-MAX_PATTERN = 10_000
+MAX_PATTERN_LENGTH = 10_000
 """Characters of an expression."""
 MAX_STATES = 10_000
 MAX_CLASSES = 1_000
-MAX_WORK = 300_000
-"""Steps to make an automaton of an expression, about a tenth of a second."""
+MAX_STEPS = 300_000
+"""Steps to make an automaton of an expression; all of them take about a tenth of a second."""
 
-Sequence = Callable[[int], int]
+Build = Callable[[int], int]
+"""Builds a part of an automaton: from the state after it to the state it begins with."""
 
 
 class CharacterAutomaton(NamedTuple):
     """State 0 is the start, -1 none."""
 
     delta: NDArray[np.int32]
-    """(Q, A) next state; -1 throughout for symbol 0."""
+    """(Q, A) next state; -1 is none, as for symbol 0 everywhere."""
     final: NDArray[np.int64]
-    """(Q,) -1 where no text ends; of a lexicon, the number of the word that ends."""
+    """(Q,) -1 where no text ends; for a lexicon, the number of the word that ends."""
     symbol_of: NDArray[np.uint32]
     """(code points,) symbol of each character."""
 
@@ -61,10 +61,10 @@ def compile_pattern(pattern: str, alphabet: str, *, allowed: str | None = None, 
         pattern: an expression without lookaround, back references, atomic groups and word boundaries.
         alphabet: characters that can occur, sorted.
         allowed: the only characters that may occur; None means all.
-        apart: characters that are symbols of their own in any case.
+        apart: characters that are symbols by themselves in any case.
 
     Raises:
-        UsageError: no regular expression, or with a part that an automaton cannot follow.
+        UsageError: a wrong regular expression, or one with a construct that an automaton cannot follow.
         ConfigLimitError: an expression that takes too many states, or too long.
     """
     nfa = _Nfa()
@@ -76,9 +76,9 @@ def compile_pattern(pattern: str, alphabet: str, *, allowed: str | None = None, 
 
 
 class _Nfa:
-    """States with either one class of characters to go on by, or ways to go on without one; state 0 accepts.
+    """An automaton whose states have either one edge by a class of characters, or free edges; state 0 accepts.
 
-    Built from the end: each part is given the state that follows it and returns the one that it begins with.
+    Built from the end: each part gets the state after it, and returns the state that it begins with.
     """
 
     def __init__(self) -> None:
@@ -87,25 +87,25 @@ class _Nfa:
         self.target: list[int] = [0]
         self.classes: dict[CharacterClass, int] = {}
         self.read_items: dict[tuple[Any, int, int], int] = {}
-        self.work = 0
+        self.steps = 0
 
     def read(self, pattern: str) -> int:
         if not isinstance(pattern, str):
-            raise UsageError(f"no regular expression: {type(pattern).__name__}", field="pattern", hint="give a str")
-        if len(pattern) > MAX_PATTERN:
+            raise UsageError(f"not a regular expression: {type(pattern).__name__}", field="pattern", hint="give a str")
+        if len(pattern) > MAX_PATTERN_LENGTH:
             raise ConfigLimitError(
-                f"{len(pattern):,} characters are above the limit of {MAX_PATTERN:,}",
+                f"{len(pattern):,} characters are above the limit of {MAX_PATTERN_LENGTH:,}",
                 field="pattern",
                 hint="for many words use lexicon=",
             )
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what may mean something else in future
+                warnings.simplefilter("ignore")  # about syntax that a later Python may change
                 parsed = _parser.parse(pattern)
             return self._sequence(parsed, parsed.state.flags, 0, True, True)
         except re.error as error:
             raise UsageError(
-                f"no regular expression: {error.msg} at character {error.pos}",
+                f"not a regular expression: {error.msg} at character {error.pos}",
                 field="pattern",
                 hint="write it as for Python's re.fullmatch",
             ) from None
@@ -157,14 +157,14 @@ class _Nfa:
             or (value in (sre.AT_END, sre.AT_END_STRING) and last)
         ):
             return after  # the whole text is matched anyway
-        what = _PLACES.get(value) if op is sre.AT else _NAMES.get(op, str(op).lower())
+        what = _ANCHORS.get(value) if op is sre.AT else _CONSTRUCTS.get(op, str(op).lower())
         raise UsageError(
             f"{what} cannot be followed token by token",
             field="pattern",
             hint="write it with characters, classes, groups, | and repetitions only",
         )
 
-    def _repeat(self, body: Sequence, least: int, most: int, after: int) -> int:
+    def _repeat(self, body: Build, least: int, most: int, after: int) -> int:
         if most is sre.MAXREPEAT:
             loop = self._state()
             self.free[loop] = (body(loop), after)
@@ -181,14 +181,14 @@ class _Nfa:
         return begin
 
     def determinise(self, start: int, held: list[tuple[int, ...]]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Sets of states, as bits of a number, as the states of an automaton with one way for each symbol."""
+        """The automaton whose states are sets of these states, as bits of a number, with one edge a symbol."""
         reach = [self._closure(state) for state in range(len(self.free))]
         after = [reach[target] for target in self.target]
         by_class = [0] * len(self.classes)
         for state, key in enumerate(self.held):
             if key is not None:
                 by_class[key] |= 1 << state
-        moves = [_union(by_class[key] for key in keys) for keys in held]  # states that a symbol leads on from
+        moves = [_union(by_class[key] for key in keys) for keys in held]  # states with an edge by each symbol
         known, pending, rows = {reach[start]: 0}, [reach[start]], []
         for states in pending:
             row, done = [], {0: -1}
@@ -197,25 +197,25 @@ class _Nfa:
                 if moving not in done:
                     numbers = _bits(moving)
                     reached = _union(after[state] for state in numbers)
-                    self.work += len(numbers)
+                    self.steps += len(numbers)
                     if reached not in known:
                         known[reached] = len(known)
                         pending.append(reached)
                     done[moving] = known[reached]
                 row.append(done[moving])
             rows.append(row)
-            self.work += len(row)
-            if len(known) > MAX_STATES or self.work > MAX_WORK:
+            self.steps += len(row)
+            if len(known) > MAX_STATES or self.steps > MAX_STEPS:
                 raise _too_large()
         return np.array(rows, np.int32), np.array([bool(states & 1) for states in pending])
 
     def _closure(self, state: int) -> int:
-        """The states with a character to go on by, and the accepting one, that are reached without one."""
+        """The states that free edges lead to, if they accept or have an edge by a class."""
         pending, seen, found = [state], {state}, 0
         while pending:
             at = pending.pop()
-            self.work += 1
-            if self.work > MAX_WORK:
+            self.steps += 1
+            if self.steps > MAX_STEPS:
                 raise _too_large()
             if not self.free[at]:
                 found |= 1 << at
@@ -234,15 +234,15 @@ def _union(numbers: Iterable[int]) -> int:
 
 
 def _bits(number: int) -> list[int]:
-    """Places of the bits that are set, in any order."""
+    """Indices of the bits that are set, in any order."""
     if number.bit_count() > 8:
         octets = np.frombuffer(number.to_bytes(number.bit_length() // 8 + 1, "little"), np.uint8)
         return np.unpackbits(octets, bitorder="little").nonzero()[0].tolist()
-    places = []
+    indices = []
     while number:
-        places.append(number.bit_length() - 1)
-        number ^= 1 << places[-1]
-    return places
+        indices.append(number.bit_length() - 1)
+        number ^= 1 << indices[-1]
+    return indices
 
 
 def _too_large() -> ConfigLimitError:
@@ -252,10 +252,10 @@ def _too_large() -> ConfigLimitError:
 
 
 def before_replacement(characters: CharacterAutomaton, old: str, new: str) -> CharacterAutomaton:
-    """The texts that are accepted once each ``old`` in them, from the left, is replaced by ``new``.
+    """The texts that are accepted after each ``old`` in them, from the left, is replaced by ``new``.
 
-    A state is one of ``characters`` and how much of ``old`` is held back, for it may have to be replaced. Characters of
-    ``old`` are symbols of their own.
+    A state is a state of ``characters``, and the number of characters of ``old`` that are held back because they may
+    have to be replaced. Each character of ``old`` must be a symbol by itself.
     """
     delta, symbol_of = characters.delta, characters.symbol_of
     padded = np.vstack([delta, np.full_like(delta[:1], -1)])  # -1 leads to -1
@@ -287,7 +287,7 @@ def before_replacement(characters: CharacterAutomaton, old: str, new: str) -> Ch
 
 
 def _reachable(delta: NDArray[np.int32], final: NDArray[np.int64], symbol_of: NDArray[np.uint32]) -> CharacterAutomaton:
-    """The automaton less the states that no text leads to."""
+    """The automaton without the states that no text leads to."""
     seen = np.zeros(len(delta) + 1, bool)  # the last is for -1
     seen[-1] = True
     fresh = np.array([0])
@@ -301,7 +301,7 @@ def _reachable(delta: NDArray[np.int32], final: NDArray[np.int64], symbol_of: ND
     return CharacterAutomaton(renamed[delta[kept]], final[kept], symbol_of)
 
 
-_NAMES = {
+_CONSTRUCTS = {
     sre.ASSERT: "lookahead or lookbehind",
     sre.ASSERT_NOT: "negative lookahead or lookbehind",
     sre.FAILURE: "negative lookahead",
@@ -310,7 +310,7 @@ _NAMES = {
     sre.ATOMIC_GROUP: "an atomic group",
     sre.POSSESSIVE_REPEAT: "a possessive repetition",
 }
-_PLACES = {
+_ANCHORS = {
     sre.AT_BEGINNING: "^ inside the expression",
     sre.AT_BEGINNING_STRING: r"\A inside the expression",
     sre.AT_END: "$ inside the expression",

@@ -1,7 +1,7 @@
-"""An automaton over tokens: what may follow a text so far, and where it leads.
+"""An automaton over tokens: which tokens may follow a text so far, and to which state.
 
-It is a rule over symbols walked along the tree of all tokens, less the states from which no text can be completed. So
-a row never gets stuck; and as each state knows how many tokens the shortest completion takes, none is cut half-way.
+A rule over symbols is walked along the tree of all tokens; states from which no text can be completed are dropped, so
+a row never gets stuck. Each state knows the tokens of its shortest completion, so no text is cut half-way.
 
 Shape letters: B rows of text, V vocabulary size, S states of the rule, E edges, G nodes of a token tree.
 """
@@ -18,53 +18,54 @@ from torch import Tensor
 
 from vedcore.errors import ConfigLimitError
 from vedcore.generation.constraints.symbols import SymbolAutomaton
-from vedcore.generation.constraints.token_text import Pieces
+from vedcore.generation.constraints.token_text import TokenTexts
 
 __all__ = ["TokenAutomaton", "over_tokens"]
 
 Ints = NDArray[np.int64]
 MAX_EDGES = 12_000_000
-"""Ways of all tokens through all states."""
-SAMPLE, CHUNK = 64, 2048
+"""Edges of all tokens between all states."""
+SAMPLED_STATES, STATES_AT_ONCE = 64, 2048
 """States that are walked from at once, the first time and later."""
-GOLDEN = (5**0.5 - 1) / 2
-ROWS_BYTES = 256_000_000
-"""Memory of the rows of allowed tokens that are kept."""
-FAR = np.iinfo(np.int64).max
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+MAX_CACHED_BYTES = 256_000_000
+"""Memory of the cached rows of allowed tokens."""
+UNREACHABLE = np.iinfo(np.int64).max
+"""Distance from a state that leads to no complete text."""
 
 
-class _Ways(NamedTuple):
-    """Where symbols lead from states or nodes."""
+class _Edges(NamedTuple):
+    """Edges by symbols, from states or nodes."""
 
     keys: Ints
     """(E,) ascending: ``origin * symbols + symbol``."""
     target: Ints
     """(E,)."""
     begin: Ints
-    """(origins + 1,) where the ways of each origin begin."""
+    """(origins + 1,) index of the first edge of each origin."""
 
 
 class _Tree(NamedTuple):
     """The texts of tokens as paths from a root, node 0; a token is at the node that its text leads to."""
 
-    ways: _Ways
+    edges: _Edges
     """From each node to the next ones."""
     node_of: Ints
-    """(V,) -1 for tokens that are never allowed."""
+    """(V,) node of each token; -1 for tokens that are never allowed."""
     tokens: Ints
     """(tokens,) ordered by node."""
     begin: Ints
-    """(G + 1,) where the tokens of each node begin."""
+    """(G + 1,) index of the first token of each node."""
 
 
 class TokenAutomaton:
-    """What may follow, by states that are numbers; made by `compile_constraint`.
+    """The tokens that may follow, by states that are numbers; made by `compile_constraint`.
 
     Attributes:
         start: the state before the first token.
         end: the state after an end id, or after a token that is not allowed; only end ids follow it.
-        name: the options that it was compiled from.
-        vocab_size: tokens that masks are wide.
+        name: names of the options that it was compiled from.
+        vocab_size: width of the masks.
     """
 
     def __init__(
@@ -85,13 +86,13 @@ class TokenAutomaton:
         shift = len(later.begin) - 1
         self._tokens = np.concatenate([later.tokens, first.tokens])
         self._begin = np.concatenate([later.begin[:-1], first.begin + len(later.tokens)])
-        self._size = len(self._begin)  # one more than nodes, for tokens without any
+        self._size = len(self._begin)  # nodes, and one for tokens without a node
         nodes = np.stack([later.node_of, np.where(first.node_of < 0, -1, first.node_of + shift)])
         self._nodes = np.where(nodes < 0, self._size - 1, nodes)  # (2, V)
         source, node, target = edges
         node = np.where(source == self.start, node + shift, node)
         self.distance = _distances(source, target, self._accept)  # (S + 2,) tokens of the shortest completion
-        kept = self.distance[target] < FAR
+        kept = self.distance[target] < UNREACHABLE
         keys = (source * self._size + node)[kept]
         order = np.argsort(keys)
         self._keys, self._target = keys[order], target[kept][order]
@@ -122,7 +123,7 @@ class TokenAutomaton:
         return seen
 
     def step(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """The states (B,) after one more token (B,) each; special tokens that end nothing change none."""
+        """The states (B,) after one more token (B,) each; special tokens that are not end ids change no state."""
         return torch.from_numpy(self.advance(states.cpu().numpy(), tokens.cpu().numpy())).to(states.device)
 
     def advance(self, states: Ints, tokens: Ints) -> Ints:
@@ -137,8 +138,8 @@ class TokenAutomaton:
 
         Args:
             states: (B,) long.
-            remaining: tokens that may still be written; those after which the text could not be completed are left
-                out, unless no text can be completed any more. None is no limit.
+            remaining: tokens that may still be written; tokens after which the text could not be completed are barred,
+                unless no text can be completed any more. None sets no limit.
         """
         return torch.stack([self._row(state, remaining) for state in states.tolist()]).to(states.device)
 
@@ -147,11 +148,11 @@ class TokenAutomaton:
         if enough is None:
             targets = self._target[self._edges(state)]
             enough = self._enough[state] = 1 + int(self.distance[targets].max(initial=0))
-        # one more is left for the least: a row always has a token
+        # at least the shortest completion, so that a row always has a token
         room = enough if remaining is None else min(enough, max(remaining, int(self.distance[state]), 1))
         row = self._rows.get((state, room))
         if row is None:
-            if (len(self._rows) + 1) * self.vocab_size > ROWS_BYTES:
+            if (len(self._rows) + 1) * self.vocab_size > MAX_CACHED_BYTES:
                 self._rows.clear()
             row = self._rows[state, room] = torch.from_numpy(self._allowed(state, room))
         return row
@@ -170,28 +171,30 @@ class TokenAutomaton:
         return slice(first, last)
 
 
-def over_tokens(rule: SymbolAutomaton, pieces: Pieces, eos: tuple[int, ...], name: str) -> TokenAutomaton:
-    """The automaton over the tokens that say the ``pieces``, ended by ``eos``; ``name`` is for messages.
+def over_tokens(rule: SymbolAutomaton, token_texts: TokenTexts, eos: tuple[int, ...], name: str) -> TokenAutomaton:
+    """The automaton over tokens with ``token_texts``, ended by ``eos``; ``name`` is for messages.
 
     Raises:
-        ConfigLimitError: too many ways of the tokens through the rule.
+        ConfigLimitError: too many edges of tokens between the states.
     """
     symbols = 1 + max(int(rule.symbol_of.max()), int(rule.symbol.max(initial=0)))
-    useful = np.array([bool(text) and i not in eos for i, text in enumerate(pieces.later)])
-    later, first = (_tree(texts, useful, rule.symbol_of, symbols) for texts in (pieces.later, pieces.first))
+    useful = np.array([bool(text) and i not in eos for i, text in enumerate(token_texts.later)])
+    later, first = (_tree(texts, useful, rule.symbol_of, symbols) for texts in (token_texts.later, token_texts.first))
     begin = np.searchsorted(rule.source, np.arange(len(rule.final) + 1))
-    ways = _Ways(rule.source * symbols + rule.symbol, rule.target, begin)
-    found = list(_walk(ways, first, symbols, np.array([len(rule.final)]), np.array([0])))
-    edges = walked = 0
-    states = np.flatnonzero(np.diff(ways.begin))
-    states = states[np.argsort(-(states * GOLDEN % 1), kind="stable")]  # so that the first few are like the others
-    words = rule.final.max() > 0  # their beginnings have more ways than the rest, but no more than can be counted
-    for chunk in np.split(states, [SAMPLE, *range(CHUNK, len(states), CHUNK)]):
-        for some in _walk(ways, later, symbols, chunk, chunk):
+    rule_edges = _Edges(rule.source * symbols + rule.symbol, rule.target, begin)
+    found = list(_walk(rule_edges, first, symbols, np.array([len(rule.final)]), np.array([0])))
+    count = walked = 0
+    states = np.flatnonzero(np.diff(rule_edges.begin))
+    # in an order whose first states are typical
+    states = states[np.argsort(-(states * GOLDEN_RATIO % 1), kind="stable")]
+    # of words, the states of the first letters have more edges than the rest, but few enough to count
+    words = rule.final.max() > 0
+    for chunk in np.split(states, [SAMPLED_STATES, *range(STATES_AT_ONCE, len(states), STATES_AT_ONCE)]):
+        for some in _walk(rule_edges, later, symbols, chunk, chunk):
             found.append(some)
-            edges += len(some[0])
+            count += len(some[0])
         walked += len(chunk)
-        if edges * (walked if words else len(states)) > MAX_EDGES * walked:
+        if count * (walked if words else len(states)) > MAX_EDGES * walked:
             raise ConfigLimitError(
                 f"more than {MAX_EDGES:,} ways of tokens through it",
                 field=name,
@@ -206,7 +209,7 @@ def _tree(texts: list[str], useful: NDArray[np.bool_], symbol_of: NDArray[np.uin
     code_points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
     flat = symbol_of[code_points].astype(np.int64)
     begin = lengths.cumsum() - lengths
-    foreign = np.concatenate([[0], (flat == 0).cumsum()])  # symbols that no rule holds
+    foreign = np.concatenate([[0], (flat == 0).cumsum()])  # symbols that the rule does not have
     node_of = np.where(useful & (foreign[begin + lengths] == foreign[begin]), 0, -1)
     used = np.flatnonzero(node_of == 0)
     keys, nodes, depth = [np.zeros(0, np.int64)], 1, 0
@@ -221,46 +224,46 @@ def _tree(texts: list[str], useful: NDArray[np.bool_], symbol_of: NDArray[np.uin
     tokens = used[np.argsort(node_of[used], kind="stable")]
     begin_of = np.searchsorted(node_of[tokens], np.arange(nodes + 1)).astype(np.int64)
     every = np.concatenate(keys)
-    ways = _Ways(every, np.arange(1, nodes), np.searchsorted(every, np.arange(nodes + 1) * symbols))
-    return _Tree(ways, node_of, tokens, begin_of)
+    edges = _Edges(every, np.arange(1, nodes), np.searchsorted(every, np.arange(nodes + 1) * symbols))
+    return _Tree(edges, node_of, tokens, begin_of)
 
 
-def _walk(rule: _Ways, tree: _Tree, symbols: int, origin: Ints, at: Ints) -> Iterator[tuple[Ints, Ints, Ints]]:
-    """Origins, nodes of tokens, and the states that these lead to: the rule and the tree side by side."""
+def _walk(rule: _Edges, tree: _Tree, symbols: int, origin: Ints, at: Ints) -> Iterator[tuple[Ints, Ints, Ints]]:
+    """Origins, nodes of tokens, and the states they lead to: a walk along the rule and the tree side by side."""
     node = np.zeros(len(origin), np.int64)
     holds = np.diff(tree.begin) > 0
     while len(origin):
         ends = holds[node]
         yield origin[ends], node[ends], at[ends]
-        of_rule, of_tree = np.diff(rule.begin)[at], np.diff(tree.ways.begin)[node]
+        of_rule, of_tree = np.diff(rule.begin)[at], np.diff(tree.edges.begin)[node]
         fewer = of_rule < of_tree
         rule_first = np.flatnonzero(fewer)
         tree_first = np.flatnonzero(~fewer & (of_rule > 0) & (of_tree > 0))
-        row, now_at, now_node = _shared(rule, tree.ways, at[rule_first], node[rule_first], symbols)
-        other_row, other_node, other_at = _shared(tree.ways, rule, node[tree_first], at[tree_first], symbols)
+        row, now_at, now_node = _common_symbols(rule, tree.edges, at[rule_first], node[rule_first], symbols)
+        other_row, other_node, other_at = _common_symbols(tree.edges, rule, node[tree_first], at[tree_first], symbols)
         origin = np.concatenate([origin[rule_first[row]], origin[tree_first[other_row]]])
         node, at = np.concatenate([now_node, other_node]), np.concatenate([now_at, other_at])
 
 
-def _shared(few: _Ways, many: _Ways, at: Ints, other: Ints, symbols: int) -> tuple[Ints, Ints, Ints]:
-    """The symbols that lead on both from ``at`` by ``few`` and from ``other`` by ``many``: rows, and where to."""
+def _common_symbols(few: _Edges, many: _Edges, at: Ints, other: Ints, symbols: int) -> tuple[Ints, Ints, Ints]:
+    """Symbols with an edge both from ``at`` in ``few`` and from ``other`` in ``many``: rows, and the two targets."""
     first, last = few.begin[at], few.begin[at + 1]
-    ways = _ranges(first, last)
+    chosen = _ranges(first, last)
     row = np.repeat(np.arange(len(at)), last - first)
-    key = other[row] * symbols + few.keys[ways] % symbols
-    place = np.minimum(np.searchsorted(many.keys, key), len(many.keys) - 1)
-    hit = many.keys[place] == key
-    return row[hit], few.target[ways[hit]], many.target[place[hit]]
+    key = other[row] * symbols + few.keys[chosen] % symbols
+    index = np.minimum(np.searchsorted(many.keys, key), len(many.keys) - 1)
+    hit = many.keys[index] == key
+    return row[hit], few.target[chosen[hit]], many.target[index[hit]]
 
 
 def _ranges(first: Ints, last: Ints) -> Ints:
-    """All numbers from each ``first`` to before its ``last``, one range behind the other."""
+    """The concatenated ranges from each ``first`` to before its ``last``."""
     lengths = last - first
     return np.repeat(first - (lengths.cumsum() - lengths), lengths) + np.arange(lengths.sum())
 
 
 def _unique(numbers: Ints) -> Ints:
-    """What `numpy.unique` gives for numbers from 0 on; for many, several times faster."""
+    """`numpy.unique` for numbers from 0; several times faster for many."""
     numbers = np.sort(numbers)
     return numbers[np.diff(numbers, prepend=-1) > 0]
 
@@ -271,11 +274,11 @@ def _distances(source: Ints, target: Ints, accept: NDArray[np.bool_]) -> Ints:
     pairs = _unique(target * states + source)
     target, source = pairs // states, pairs % states
     begin = np.searchsorted(target, np.arange(states + 1))
-    distance = np.where(accept, 0, FAR)
+    distance = np.where(accept, 0, UNREACHABLE)
     fresh, steps = np.flatnonzero(accept), 0
     while len(fresh):
         steps += 1
         fresh = _unique(source[_ranges(begin[fresh], begin[fresh + 1])])
-        fresh = fresh[distance[fresh] == FAR]
+        fresh = fresh[distance[fresh] == UNREACHABLE]
         distance[fresh] = steps
     return distance

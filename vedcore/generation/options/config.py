@@ -85,7 +85,7 @@ class GenerationConfig(Config):
     min_p: Share = 0.0
     """Draw only among the tokens that have this share of the most probable one's probability; 0 is off."""
     typical_p: Annotated[Finite, Field(gt=0, le=1)] = 1.0
-    """Draw only among the tokens closest to the surprise to expect that together have this probability."""
+    """Draw only among the tokens closest to the expected surprise that together have this probability."""
     epsilon_cutoff: Cutoff = 0.0
     """Draw only among tokens of at least this probability; 0 is off."""
     eta_cutoff: Cutoff = 0.0
@@ -93,21 +93,21 @@ class GenerationConfig(Config):
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
     """Seed of the draws: the same stream as after ``torch.manual_seed``. None draws from torch's global generator."""
     num_beams: Annotated[int, Field(ge=1)] = 1
-    """Texts that are followed at once for each image; 1 is no beam search."""
+    """Hypotheses followed at once for each image; 1 is greedy search or sampling."""
     early_stopping: bool | Literal["never"] = False
-    """When an image's beam search ends: ``True`` once ``num_beams`` texts are complete, ``False`` once a better one is
-    unlikely, ``"never"`` only once a better one is impossible."""
+    """When the beam search of an image ends: ``True`` once ``num_beams`` texts are complete, ``False`` once a better one
+    is unlikely, ``"never"`` only once a better one is impossible."""
     length_penalty: Annotated[Finite, Field(ge=-20, le=20)] = 1.0
     """A beam's score is its log-probability over its new length to this power; above 0 favours long texts."""
     num_beam_groups: Annotated[int, Field(ge=1)] = 1
     """Groups, of ``num_beams / num_beam_groups`` beams each, that are to write different texts."""
     diversity_penalty: Annotated[Finite, Field(ge=0)] = 0.0
-    """Taken off a token's score for each time that an earlier group writes it at the same step."""
+    """Subtracted from a token's score for each earlier group's beam that writes it at the same step."""
     force_words_ids: tuple[Run | Annotated[tuple[Run, ...], Field(min_length=1)], ...] = ()
-    """Runs of tokens that a text must hold; of one given as several runs, one of them. Needs beams."""
+    """Runs of tokens that a text must hold; where an entry is several runs, one of them. Needs beams."""
     penalty_alpha: Share = 0.0
-    """Contrastive search among the ``top_k`` best tokens: the share that a token's likeness to the text so far takes
-    off its probability; 0 is off."""
+    """Contrastive search among the ``top_k`` best tokens: weight of a token's likeness to the text so far, against its
+    probability; 0 is off."""
     num_return_sequences: Annotated[int, Field(ge=1)] = 1
     """Texts to return for each image."""
     repetition_penalty: Annotated[Finite, Field(gt=0)] = 1.0
@@ -115,18 +115,18 @@ class GenerationConfig(Config):
     no_repeat_ngram_size: Annotated[int, Field(ge=0)] = 0
     """No run of that many tokens occurs twice in a row; 0 is off."""
     bad_words_ids: tuple[Run, ...] = ()
-    """Runs of tokens that are never written; one that is a single end id is passed over."""
+    """Runs of tokens that are never written; a single end id among them is ignored."""
     sequence_bias: tuple[tuple[Run, Finite], ...] = ()
-    """Runs of tokens, each with what is added to the score of its last token where it would complete the run. Taken as
+    """Runs of tokens, each with a number to add to the score of its last token where that would complete it. Written as
     ``{(1, 2): -3.0}`` or ``[[[1, 2], -3.0]]``; of equal runs the last counts."""
     suppress_tokens: tuple[TokenId, ...] = ()
     """Tokens that are never written."""
     begin_suppress_tokens: tuple[TokenId, ...] = ()
     """Tokens that are not written first, or, with ``forced_bos_token_id`` in force, second."""
     forced_bos_token_id: TokenId | None = None
-    """What is written right after a prompt of one token."""
+    """First token after a prompt of one token."""
     forced_eos_token_id: TokenId | tuple[TokenId, ...] | None = None
-    """What a row that reaches its greatest length ends with; greedy search takes the lowest of several."""
+    """Last token of a row that reaches its greatest length; greedy search takes the lowest of several."""
     exponential_decay_length_penalty: (
         tuple[Annotated[int, Field(ge=0)], Annotated[Finite, Field(gt=0, le=1000)]] | None
     ) = None
@@ -135,7 +135,7 @@ class GenerationConfig(Config):
     remove_invalid_values: bool = False
     """Put 0 for NaN scores and the greatest finite numbers for infinite ones instead of raising."""
     renormalize_logits: bool = False
-    """Make log-probabilities of the scores again after everything else has changed them."""
+    """Normalise the scores to log-probabilities after all other processors."""
     allowed_chars: Annotated[str, Field(min_length=1, max_length=MAX_VOCAB_SIZE)] | None = None
     """Characters that a text may consist of."""
     pattern: Text | None = None
@@ -155,7 +155,7 @@ class GenerationConfig(Config):
     decoder_start_token_id: TokenId | Run | None = None
     """In place of the model's start id; several are one for each image."""
     prompt_lookup_num_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Most tokens to guess at once from what the row has said before; the text stays the same."""
+    """Most tokens to guess at once from earlier parts of the row; the text stays the same."""
     max_matching_ngram_size: Annotated[int, Field(ge=1)] = 2
     """Most tokens at the end of a row to look up for ``prompt_lookup_num_tokens``."""
     num_assistant_tokens: Annotated[int, Field(ge=1)] = 20
@@ -166,7 +166,7 @@ class GenerationConfig(Config):
     assistant_confidence_threshold: Share = 0.4
     """A draft model stops guessing at a token less probable than this; 0 is off."""
     use_cache: bool = True
-    """Keep keys and values between the steps; off computes every token anew, which is slow and gives the same."""
+    """Keep keys and values between the steps; off computes all tokens anew: the same text, slower."""
     compile: bool = False
     """Run the decoder's step through ``torch.compile``: slow to begin with, and the same text."""
     return_dict_in_generate: bool = False
@@ -228,7 +228,7 @@ class GenerationConfig(Config):
         return self
 
     def _check_searches(self) -> None:
-        """Numbers that a way of searching needs in some proportion to each other."""
+        """Check numbers that a strategy needs in proportion to each other."""
         most = self.num_beams if self.num_beams > 1 or not self.do_sample else MAX_BEAMS
         if self.num_return_sequences > most:
             raise UsageError(
@@ -253,7 +253,7 @@ class GenerationConfig(Config):
         return getattr(self, name) not in (type(self).model_fields[name].default, NEUTRAL_VALUES.get(name))
 
     def with_options(self, **options: Any) -> Self:
-        """These options with some replaced, as a call does; the call wins over what it leaves no use for.
+        """These options with some replaced, as a call does; kept options that contradict those of the call are dropped.
 
         A kept ``max_length`` gives way to a given ``max_new_tokens``, kept sampling options to ``do_sample=False``,
         kept beam options to ``num_beams=1``, a kept ``penalty_alpha`` to ``num_beams=2``.
@@ -279,7 +279,7 @@ class GenerationConfig(Config):
 
     @property
     def forced_words(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
-        """``force_words_ids``, each of them as the runs of which a text must hold one."""
+        """``force_words_ids``, each entry as the runs of which a text must hold one."""
         return tuple(word if isinstance(word[0], tuple) else (word,) for word in self.force_words_ids)
 
     def start_ids(self, start: int, images: int) -> tuple[int, ...]:

@@ -54,18 +54,18 @@ def make_processors(
     rows: int | None = None,
     first: int = 0,
 ) -> list[LogitsProcessor]:
-    """The processors that ``options`` ask for, and the caller's.
+    """The processors that ``options`` ask for, and the caller's own.
 
     Args:
         options: of the call.
-        token_ids: those in force; only the end ids matter here.
-        limits: how long rows must and may get, prompt included.
+        token_ids: those in force.
+        limits: least and greatest length of a row, prompt included.
         prompt_length: tokens of the prompt.
         device: of the scores.
         attention_mask: (B, T) of the prompt, where it is padded at the left.
-        extra: the caller's own, which come after all but what narrows the distribution and renormalizes.
+        extra: the caller's own, which come after all others but the warpers and `Renormalize`.
         prefix_allowed_tokens_fn: ``(image, ids (L,)) -> ids that may follow``.
-        constraint: what ``allowed_chars``, ``pattern`` and ``lexicon`` allow.
+        constraint: the processor of ``allowed_chars``, ``pattern`` and ``lexicon``.
         rows: rows of each image; ``num_beams / num_beam_groups`` or ``num_return_sequences`` where it is not given.
         first: number of the first image.
     """

@@ -127,7 +127,7 @@ class MinLength:
 
 @dataclass(frozen=True)
 class Forced:
-    """Leaves rows of some length, prompt included, one of some tokens to go on with, all equally probable."""
+    """Leaves rows of one length, prompt included, only some tokens to choose from, all equally probable."""
 
     length: int
     tokens: Tensor
@@ -141,7 +141,7 @@ class Forced:
 
 @dataclass(frozen=True)
 class Suppressed:
-    """Forbids some tokens, in rows of some length, prompt included, or in all."""
+    """Forbids some tokens, in rows of one length, prompt included, or in all rows."""
 
     tokens: Tensor
     """(number of tokens,) long."""
@@ -154,9 +154,10 @@ class Suppressed:
 
 @dataclass(frozen=True)
 class PrefixAllowed:
-    """Forbids what a function of the caller's does not allow after a row.
+    """Forbids the tokens that the caller's function does not allow after a row.
 
-    Where all that it allows is forbidden already in all of a prompt's beams, it is allowed again, as in transformers.
+    If other processors forbid all allowed tokens in all beams of a prompt, the tokens are allowed again, as in
+    transformers.
 
     Raises:
         GenerationError: the function allows nothing, or an id that the vocabulary does not have.
@@ -166,7 +167,7 @@ class PrefixAllowed:
     rows: int
     """Rows of each prompt, which get its number."""
     beams: int
-    """How many rows side by side are beams of one text."""
+    """Rows side by side that are beams of one text."""
     first: int = 0
     """Number of the first prompt."""
 
@@ -227,7 +228,7 @@ class Renormalize:
 
 @dataclass(frozen=True)
 class Custom:
-    """A processor of the caller's, on scores of its own to change.
+    """A processor of the caller's, on a copy of the scores.
 
     Raises:
         UsageError: it does not return scores of the same shape.

@@ -1,4 +1,4 @@
-"""What every search keeps of its steps (tokens, log-probabilities, scores, logits, why rows end) and reports.
+"""The ledger of a search: tokens, log-probabilities, scores, logits and finish reasons of its steps, and its errors.
 
 Shape letters: N prompts, B rows of text (N times the rows of each), L tokens so far, V vocabulary size.
 """
@@ -60,12 +60,12 @@ class Ledger:
 
     @property
     def scores_so_far(self) -> Scores:
-        """What stopping criteria get."""
+        """The scores that stopping criteria get, and `GenerateOutput` returns."""
         return tuple(self.scores) or None
 
     @property
     def logits_so_far(self) -> tuple[Tensor, ...] | None:
-        """What ``output_logits`` returns."""
+        """The logits that `GenerateOutput` returns."""
         return tuple(self.logits) or None
 
     def raise_non_finite(self, logits: Tensor, unusable: Tensor, step: int) -> NoReturn:

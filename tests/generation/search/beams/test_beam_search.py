@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 from vedcore.config import TokenIds
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.generation.request import Request
-from vedcore.generation.search.beams.beam_search import beam_search
+from vedcore.generation.search.beams.beam_search import beam_steps
 from vedcore.generation.search.beams.candidates import top
 from vedcore.generation.streaming import TokenIterator
 
@@ -44,7 +45,7 @@ def _ours(
     ids = config.token_ids(TokenIds(), 40)
     limits = config.limits(prompt.shape[1], 64)
     request = Request(prompt, config, ids, limits, stopping_criteria=criteria, text_of=text_of)
-    return TokenIterator(beam_search(state, request, streaming))
+    return TokenIterator(beam_steps(state, replace(request, streaming=streaming)))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""Beams that must write some runs of tokens: constrained beam search with dynamic allocation of the beams.
+"""Forced words: constrained beam search with dynamic beam allocation (Post & Vilar 2018).
 
-Each step offers, next to the best continuations, those that bring a beam nearer to its forced words; beams are handed
-out in turn to texts that have come equally far, furthest first (Post & Vilar 2018, https://arxiv.org/abs/1804.06609).
-A text from which the words no longer fit into the length is dropped, so that all texts that are returned hold them.
+Beside the best continuations, each step offers those that bring a beam nearer to its words. Beams are allocated in turn
+to banks of texts with equal progress, the furthest bank first (https://arxiv.org/abs/1804.06609). A text in which the
+words no longer fit into the length is dropped, so all returned texts hold them.
 
 Shape letters: S prompts, each a search, W beams of each, B = S W rows, V vocabulary size, K candidates for each prompt.
 """
@@ -43,51 +43,51 @@ UNCONDITIONAL_REASONS = {FINISH_REASONS.index("criteria"), FINISH_REASONS.index(
 
 
 class Progress(NamedTuple):
-    """How far a text has come with its words."""
+    """Progress of a text with its words."""
 
     waiting: tuple[Word, ...]
-    """Words of which nothing has been said."""
+    """Words that are not begun."""
     begun: Word | None = None
-    """The word in the middle of which the text is."""
-    said: tuple[int, ...] = ()
-    """What it has said of that."""
+    """The word that the text is in the middle of."""
+    written: tuple[int, ...] = ()
+    """Its tokens so far."""
 
     @property
     def missing(self) -> int:
-        """Fewest tokens that are still to be said; 0 once the text holds all words."""
+        """Fewest tokens that are still missing; 0 once the text holds all words."""
         rest = 0 if self.begun is None else min(len(run) - done for run, done in self._runs)
         return rest + sum(min(map(len, word)) for word in self.waiting)
 
     @property
     def _runs(self) -> list[tuple[tuple[int, ...], int]]:
-        """The runs of the begun word, and how much of each the end of what was said is."""
-        return [(run, _overlap(self.said, run)) for run in self.begun or ()]
+        """The runs of the begun word, and how many of their tokens the text ends with."""
+        return [(run, _overlap(self.written, run)) for run in self.begun or ()]
 
     def next_tokens(self) -> list[int]:
-        """Tokens that bring the text nearer to its words; those of another run only where that is the nearer one."""
+        """Tokens that bring the text nearer to its words; those of another run only where that run is nearer."""
         if self.begun is not None:
             every = self._runs
-            nearest = min(len(run) - done for run, done in every if done == len(self.said))
-            runs = [(run, done) for run, done in every if done == len(self.said) or len(run) - done < nearest]
+            nearest = min(len(run) - done for run, done in every if done == len(self.written))
+            runs = [(run, done) for run, done in every if done == len(self.written) or len(run) - done < nearest]
         else:
             runs = [(run, 0) for word in self.waiting for run in word]
         return list(dict.fromkeys(run[done] for run, done in runs))
 
     def after(self, tokens: Iterable[int]) -> Progress:
-        """What ``tokens`` bring. One that breaks a word off puts it back, and may begin another."""
+        """Progress after ``tokens``. A token that breaks a word off puts it back, and may begin another."""
         now = self
         for token in tokens:
             now = now._after(token)
         return now
 
     def _after(self, token: int) -> Progress:
-        waiting, said = self.waiting, (*self.said, token)
+        waiting, written = self.waiting, (*self.written, token)
         if self.begun is not None:
-            if any(said[-len(run) :] == run for run in self.begun):
+            if any(written[-len(run) :] == run for run in self.begun):
                 return Progress(waiting)
-            kept = max(_overlap(said, run) for run in self.begun)
+            kept = max(_overlap(written, run) for run in self.begun)
             if kept:
-                return Progress(waiting, self.begun, said[-kept:])
+                return Progress(waiting, self.begun, written[-kept:])
             waiting = (*waiting, self.begun)
         for i, word in enumerate(waiting):
             if any(run[0] == token for run in word):
@@ -96,22 +96,22 @@ class Progress(NamedTuple):
         return Progress(waiting)
 
     def bank(self, words: int, longest: int) -> int:
-        """How far the text has come with its ``words``, of runs of at most ``longest`` tokens."""
+        """Bank of the text: progress with its ``words``, of runs of at most ``longest`` tokens."""
         if self.begun is None:
             return (words - len(self.waiting)) * longest
-        rest = max(map(len, self.begun)) - len(self.said)
+        rest = max(map(len, self.begun)) - len(self.written)
         return (words - len(self.waiting)) * longest - rest
 
 
-def _overlap(said: tuple[int, ...], run: tuple[int, ...]) -> int:
-    """Tokens at the end of ``said`` that are the beginning of ``run``, and not all of it."""
-    return next(n for n in range(min(len(said), len(run) - 1), -1, -1) if said[len(said) - n :] == run[:n])
+def _overlap(written: tuple[int, ...], run: tuple[int, ...]) -> int:
+    """Tokens at the end of ``written`` that begin ``run``; fewer than all of it."""
+    return next(n for n in range(min(len(written), len(run) - 1), -1, -1) if written[len(written) - n :] == run[:n])
 
 
 class _Open(NamedTuple):
     """A candidate that can go on."""
 
-    place: int
+    number: int
     """Among the candidates."""
     score: float
     progress: Progress
@@ -119,7 +119,7 @@ class _Open(NamedTuple):
 
 @dataclass
 class ForcedWords:
-    """Beams that come to hold ``force_words_ids``; tokens of the prompt count.
+    """Chooses beams that come to hold ``force_words_ids``; tokens of the prompt count.
 
     Raises:
         UsageError: words that do not fit into the length, or that hold an end id.
@@ -137,7 +137,7 @@ class ForcedWords:
         self.count = candidates_for(request) * self.width
         self.tied = tied(request, self.stopping)
         self.reserved = int(options.forced_eos_token_id is not None)
-        """Tokens at the end that are not ours to choose."""
+        """Tokens at the end that are forced."""
         if ends := {i for word in self.words for run in word for i in run} & set(request.token_ids.eos):
             raise UsageError(
                 f"holds end id {min(ends)}, at which the text is over",
@@ -161,7 +161,7 @@ class ForcedWords:
                 hint="raise max_new_tokens, or leave words out",
             )
         self.progress: list[Progress | None] = [p for start in starts for p in (start, *[None] * (self.width - 1))]
-        """Of each row; None where no text is, as in all but the first rows of a prompt before the first step."""
+        """Of each row; None where there is no text, as before the first step in all but the first row of a prompt."""
 
     def __call__(self, step: BeamStep) -> BeamChoice:
         vocab_size, device = step.logits.shape[1], step.logits.device
@@ -175,25 +175,25 @@ class ForcedWords:
         why = why_ended(self.stopping, found, step, self.ledger)
 
         texts = found.score.tolist(), found.cell.tolist(), why.tolist()
-        chosen: list[list[int]] = []  # (S, W) places among the candidates, -1 for none
+        chosen: list[list[int]] = []  # (S, W) indices of candidates, -1 for none
         complete: list[list[bool]] = []  # (S, K)
         after: list[Progress | None] = []
         for i, (score_row, cell_row, why_row) in enumerate(zip(*texts, strict=True)):
             before = self.progress[i * self.width : (i + 1) * self.width]
             beams, ends = self._choose(before, score_row, cell_row, why_row, vocab_size, step.left)
             none = self.width - len(beams)
-            chosen.append([one.place for one in beams] + [-1] * none)
+            chosen.append([one.number for one in beams] + [-1] * none)
             complete.append(ends)
             after += [*(one.progress for one in beams), *[None] * none]
         self.progress = after
-        places = torch.tensor(chosen, device=device)
-        live, ended = found.take(places.clamp(min=0)), torch.tensor(complete, device=device)
-        running = torch.where(places >= 0, live.score, -math.inf)
-        barred = (places < 0).all(1) & ~ended.any(1)
+        indices = torch.tensor(chosen, device=device)
+        live, ended = found.take(indices.clamp(min=0)), torch.tensor(complete, device=device)
+        running = torch.where(indices >= 0, live.score, -math.inf)
+        barred = (indices < 0).all(1) & ~ended.any(1)
         return BeamChoice(found, ended, why, running, live, torch.tensor(not step.left, device=device), barred)
 
     def _with_next_words(self, found: Candidates, step: BeamStep, scores: Tensor, total: Tensor | None) -> Candidates:
-        """Add the continuations that bring each beam nearer to its words, once each."""
+        """``found`` and the continuations that bring each beam nearer to its words, once each."""
         vocab_size, searches = step.logits.shape[1], len(step.running)
         more = [
             [
@@ -224,26 +224,26 @@ class ForcedWords:
         vocab_size: int,
         left: int,
     ) -> tuple[list[_Open], list[bool]]:
-        """The beams of a prompt that go on, at most W, and which candidates are texts that have ended."""
+        """The beams of a prompt that go on, at most W, and which candidates are ended texts."""
         usual: list[_Open] = []
         towards: list[_Open] = []
         ends = [False] * len(scores)
         seen: set[int] = set()
-        for place, (score, cell, why) in enumerate(zip(scores, cells, reasons, strict=True)):
+        for index, (score, cell, why) in enumerate(zip(scores, cells, reasons, strict=True)):
             before = befores[cell // vocab_size]
             if before is None or score == -math.inf or cell in seen:
                 continue
             seen.add(cell)
             now = before.after([cell % vocab_size])
             if why:
-                ends[place] = place < self.width and (not now.missing or why in UNCONDITIONAL_REASONS)
+                ends[index] = index < self.width and (not now.missing or why in UNCONDITIONAL_REASONS)
             elif now.missing <= max(left - self.reserved, 0):
-                (usual if place < self.count else towards).append(_Open(place, score, now))
+                (usual if index < self.count else towards).append(_Open(index, score, now))
         beams = self._in_turn(usual[: self.width] + towards)[: self.width]
         if left:
             return beams, ends
         for one in beams:
-            ends[one.place] = True
+            ends[one.number] = True
         return [], ends
 
     def _in_turn(self, texts: list[_Open]) -> list[_Open]:
