@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vedcore.components import Projector, TextDecoder, VisionEncoder, torch_dtype
 from vedcore.config import (
@@ -32,40 +31,22 @@ from vedcore.generation.generate import generate, generate_text, stream
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.layers.cache import DecoderCache
 from vedcore.layers.linear import pack, packed, unpacked, use_seam
+from vedcore.loss import check_labels, cross_entropy, shift_tokens_right
 from vedcore.outputs import EncoderOutput, VisionEncoderDecoderOutput
 from vedcore.processing.processor import Processor, vocab_size_of
 
 if TYPE_CHECKING:
     from vedcore.weights.loading import LoadReport
 
-__all__ = ["VisionEncoderDecoder", "shift_tokens_right"]
+__all__ = ["VisionEncoderDecoder"]
 
 PartName = Literal["encoder", "projector", "decoder"]
 MAX_IMAGES_ENCODED = 8
 """Images that a CPU encodes at a time."""
 
 
-def shift_tokens_right(labels: Tensor, pad_token_id: int, start_token_id: int) -> Tensor:
-    """The decoder's input for ``labels``: the start id, then the labels but the last; -100 becomes the pad id.
-
-    As transformers' ``VisionEncoderDecoderModel`` does it.
-
-    Args:
-        labels: (B, T).
-        pad_token_id: what stands for -100.
-        start_token_id: what stands first.
-
-    Returns:
-        (B, T).
-    """
-    shifted = torch.empty_like(labels)
-    shifted[:, 1:] = labels[:, :-1]
-    shifted[:, 0] = start_token_id
-    return shifted.masked_fill_(shifted == -100, pad_token_id)
-
-
 def _joined(parts: Sequence[EncoderOutput]) -> EncoderOutput:
-    """The states of some images and some more."""
+    """The outputs of several parts of a batch as one."""
     states, masks = [part.last_hidden_state for part in parts], [part.attention_mask for part in parts]
     if all(mask is None for mask in masks):
         return EncoderOutput(torch.cat(states))
@@ -80,11 +61,11 @@ class VisionEncoderDecoder(nn.Module):
 
     Args:
         config: the complete settings of the parts.
-        encoder: images to tokens.
-        projector: their width to that of the decoder's cross-attention.
-        decoder: tokens and text to logits.
-        processor: what turns images into pixels, and text into ids and back.
-        token_ids: what training, generation and saving read.
+        encoder: images to encoder states.
+        projector: encoder states to the width of the decoder's cross-attention.
+        decoder: projected states and text to logits.
+        processor: images to pixels, text to ids and back.
+        token_ids: for training, generation and saving.
         generation_config: defaults of `generate`.
     """
 
@@ -107,14 +88,14 @@ class VisionEncoderDecoder(nn.Module):
         self.token_ids = token_ids
         self.generation_config = generation_config or GenerationConfig()
         self.load_reports: Mapping[str, LoadReport] = {}
-        """For each part that came from a checkpoint: what was loaded, what is fresh, what was left behind."""
+        """For each part that came from a checkpoint: the tensors that were loaded, are fresh, or were left out."""
         self._config = config
         self._frozen: set[PartName] = set()
         use_seam(self)
 
     @property
     def config(self) -> ModelConfig:
-        """The settings that `vedcore.compose` makes this model of.
+        """The settings from which `vedcore.compose` makes this model.
 
         Token ids, vocabulary, preprocessing and type of the parameters are as they are now.
         """
@@ -198,9 +179,9 @@ class VisionEncoderDecoder(nn.Module):
         return out
 
     def _pays_in_parts(self, pixel_values: Tensor) -> bool:
-        """Whether to encode a few images at a time: more would leave the cache, and nothing is drawn for them."""
-        drawn = torch.is_grad_enabled() or self.encoder.training or torch.compiler.is_compiling()
-        return len(pixel_values) > MAX_IMAGES_ENCODED and pixel_values.is_cpu and not drawn
+        """Whether to encode few images at a time: more would leave the CPU's cache. Dropout would draw differently."""
+        whole = torch.is_grad_enabled() or self.encoder.training or torch.compiler.is_compiling()
+        return len(pixel_values) > MAX_IMAGES_ENCODED and pixel_values.is_cpu and not whole
 
     def forward(
         self,
@@ -228,16 +209,16 @@ class VisionEncoderDecoder(nn.Module):
             encoder_outputs: what `encode` gave, in place of ``pixel_values``; a tuple counts by position.
             past_key_values: the cache of an earlier call; then only the new tokens are given.
             decoder_inputs_embeds: (B, T, D) in place of ``decoder_input_ids``.
-            labels: (B, T) the text that is to come out, without the start id; -100 is ignored. Where no decoder
-                input is given, it is the labels shifted right behind the start id.
+            labels: (B, T) the target text, without the start id; -100 is ignored. The decoder's input is by default
+                the labels shifted right behind the start id.
             use_cache: return a cache; by default in eval mode without labels.
             output_attentions: return all attention weights.
             output_hidden_states: return all states between layers.
             return_dict: False returns the set fields as a tuple.
             encoder_attention_mask: (N, S) 0 or False marks tokens that show only padding of the image.
-            label_smoothing: share of the target spread over the vocabulary, in the loss.
-            num_items_in_batch: what the summed loss is divided by, in place of the number of labels that count;
-                for gradient accumulation.
+            label_smoothing: share of the target that the loss spreads over the vocabulary.
+            num_items_in_batch: divides the summed loss, in place of the number of labels that count; for gradient
+                accumulation.
 
         Raises:
             UsageError: arguments that contradict each other or are missing.
@@ -258,7 +239,7 @@ class VisionEncoderDecoder(nn.Module):
                 hint="give what an earlier call returned with use_cache=True",
             )
         if labels is not None:
-            self._check_labels(labels)
+            check_labels(labels, self.decoder.vocab_size)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             start, pad = self.token_ids.required("start"), self.token_ids.required("pad")
             decoder_input_ids = shift_tokens_right(labels, pad, start)
@@ -287,7 +268,7 @@ class VisionEncoderDecoder(nn.Module):
             output_hidden_states=hidden,
         )
         result = VisionEncoderDecoderOutput(
-            loss=None if labels is None else self._loss(out.logits, labels, label_smoothing, num_items_in_batch),
+            loss=None if labels is None else cross_entropy(out.logits, labels, label_smoothing, num_items_in_batch),
             logits=out.logits,
             past_key_values=out.past_key_values,
             decoder_hidden_states=out.hidden_states,
@@ -322,44 +303,6 @@ class VisionEncoderDecoder(nn.Module):
                 hint=f"give {tuple(states.shape[:2])}",
             )
         return self.projector(states), None if mask is None else self.projector.project_mask(mask.bool())
-
-    def _check_labels(self, labels: Tensor) -> None:
-        if labels.ndim != 2 or 0 in labels.shape or labels.dtype != torch.long:
-            raise UsageError(
-                f"labels of shape {tuple(labels.shape)} and type {labels.dtype}",
-                field="labels",
-                hint="give (B, T) of torch.long, at least one of each",
-            )
-        if labels.device.type != "cpu" or torch.compiler.is_compiling():  # a GPU would have to be waited for
-            return
-        counted = labels[labels != -100]
-        if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < self.decoder.vocab_size:
-            raise UsageError(
-                f"labels run from {int(counted.min())} to {int(counted.max())}, but the vocabulary has "
-                f"{self.decoder.vocab_size}",
-                field="labels",
-                hint="use -100 for what is to be ignored, the model's own tokenizer, or model.resize_vocabulary(n)",
-            )
-
-    def _loss(self, logits: Tensor, labels: Tensor, smoothing: float, items: int | Tensor | None) -> Tensor:
-        if labels.shape != logits.shape[:2]:
-            raise UsageError(
-                f"labels of shape {tuple(labels.shape)} for logits of {tuple(logits.shape[:2])}",
-                field="labels",
-                hint="give one label for each token of the decoder's input",
-            )
-        if not 0.0 <= smoothing <= 1.0:
-            raise UsageError(
-                f"{smoothing} is not from 0 to 1", field="label_smoothing", hint="0.1 is common, 0 is none"
-            )
-        loss = F.cross_entropy(
-            logits.float().flatten(0, 1),
-            labels.flatten().to(logits.device),  # (B, T, V) -> (B*T, V)
-            ignore_index=-100,
-            label_smoothing=smoothing,
-            reduction="mean" if items is None else "sum",
-        )
-        return loss if items is None else loss / items
 
     def freeze(self, part: PartName) -> Self:
         """Train without ``"encoder"``, ``"projector"`` or ``"decoder"``: no gradients, no graph, eval mode for good.
@@ -445,7 +388,7 @@ class VisionEncoderDecoder(nn.Module):
 
     @contextlib.contextmanager
     def ready_for_inference(self, compiled: bool = False) -> Iterator[None]:
-        """Eval mode for a while; a model that is in it anyway has its weights packed, or plain where ``compiled``."""
+        """Eval mode for a while; the weights of a model already in it are packed, or plain where ``compiled``."""
         training = [module for module in self.modules() if module.training]
         layout = contextlib.nullcontext() if self.training else unpacked(self) if compiled else packed(self)
         for module in training:
@@ -463,7 +406,7 @@ class VisionEncoderDecoder(nn.Module):
         """Write the model as a folder; `vedcore.load` reads it back bit for bit.
 
         Args:
-            folder: made, or exchanged as a whole for the new one; other files in it stay.
+            folder: created, or swapped as a whole for the new one; other files in it stay.
             format: a registered checkpoint format; ``"native"`` is vedcore's own, ``"transformers"`` that of its
                 VisionEncoderDecoderModel.
             options: of the format, such as ``max_shard_size="5GB"``, or ``part="decoder"`` of transformers'.
@@ -486,13 +429,13 @@ class VisionEncoderDecoder(nn.Module):
         token: str | None = None,
         **options: Any,
     ) -> str:
-        """Write the model to a repository of the hub, in one commit; it is made where it is not there.
+        """Write the model to a repository of the hub, in one commit; a missing repository is created.
 
         Args:
             repo: ``org/name``.
             revision: the branch; main by default.
-            private: whether a repository that is made is private.
-            commit_message: what the commit says.
+            private: whether a created repository is private.
+            commit_message: of the commit.
             create_pr: open a pull request instead.
             token: of the hub; by default the one that ``hf auth login`` or ``HF_TOKEN`` set.
             options: as `save_pretrained` takes them, ``format`` too.
@@ -501,7 +444,7 @@ class VisionEncoderDecoder(nn.Module):
             The address of the commit.
 
         Raises:
-            HubError: the hub does not take it.
+            HubError: the hub refuses it.
         """
         from vedcore.hub import push_folder
 

@@ -19,7 +19,7 @@ from vedcore.generation.options.config import GenerationConfig
 from vedcore.generation.request import Request
 from vedcore.generation.search import search
 from vedcore.hf.generation import read_generation, within_positions, write_generation, write_ids
-from vedcore.model import shift_tokens_right
+from vedcore.loss import shift_tokens_right
 
 VOCAB, POSITIONS = 40, 32
 PIXELS = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(3))

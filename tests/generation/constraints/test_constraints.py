@@ -467,7 +467,7 @@ def test_a_text_is_complete_where_it_is_cut() -> None:
         ({"lexicon": "abc"}, "lexicon: not a list"),
         ({"lexicon": ["a", ""]}, "lexicon: .* empty word"),
         ({"lexicon": ["a", 1]}, "lexicon: not a list"),
-        ({"lexicon": ["a", "\ud800"]}, "no text"),
+        ({"lexicon": ["a", "\ud800"]}, "not text"),
         ({"lexicon": ["a", "é", "aé"]}, "lexicon: 2 of 3 entries cannot be written .* 'é'"),
         ({"lexicon": ["a", "b"], "pattern": "c"}, "pattern and lexicon: no entry"),
     ],

@@ -95,8 +95,8 @@ class GenerationConfig(Config):
     num_beams: Annotated[int, Field(ge=1)] = 1
     """Hypotheses followed at once for each image; 1 is greedy search or sampling."""
     early_stopping: bool | Literal["never"] = False
-    """When the beam search of an image ends: ``True`` once ``num_beams`` texts are complete, ``False`` once a better one
-    is unlikely, ``"never"`` only once a better one is impossible."""
+    """When an image's beam search ends: ``True`` once ``num_beams`` texts are complete, ``False`` once a better one is
+    unlikely, ``"never"`` only once a better one is impossible."""
     length_penalty: Annotated[Finite, Field(ge=-20, le=20)] = 1.0
     """A beam's score is its log-probability over its new length to this power; above 0 favours long texts."""
     num_beam_groups: Annotated[int, Field(ge=1)] = 1
