@@ -204,7 +204,7 @@ def table_state() -> type[TableState]:
 
 @pytest.fixture(scope="session")
 def run() -> Callable[..., GenerateOutput]:
-    """Search as a model does it: options, token ids and limits from a call's keywords."""
+    """A search as a model runs it: options, token ids and limits from the keywords of a call."""
 
     def run(
         state: Any,
@@ -269,17 +269,17 @@ WHOLE: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class Pair(NamedTuple):
-    """One model as both libraries have it; neither has end ids or a pad id of its own."""
+    """One model in both libraries; neither has end ids or a pad id."""
 
     ours: Any
     theirs: Any
     tokenizer: Any
-    """Transformers' wrapping of the tokenizer that ours has."""
+    """The same tokenizer, wrapped by transformers."""
     pixels: Tensor
     """(4, 3, 16, 16)."""
 
     def generate(self, options: dict[str, Any], theirs: dict[str, Any] | None = None) -> tuple[Any, Any]:
-        """What both give for the same options, or for ``theirs``; transformers also gets what only it must be told."""
+        """Outputs of both for the same options, or for ``theirs``; transformers also gets the options it alone needs."""
         options = {**options, "return_dict_in_generate": True}
         ours = self.ours.generate(self.pixels, **options)
         told = {**(options if theirs is None else theirs), "return_dict_in_generate": True}

@@ -58,7 +58,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 class Whole(GPT2Decoder):
-    """Takes the number of tokens in the cache for the position of the next in every row."""
+    """Takes the number of tokens in the cache as the position of the next, in every row."""
 
     def forward(self, *args: Any, **kwargs: Any) -> DecoderOutput:
         cache = kwargs.get("past_key_values")
@@ -68,7 +68,7 @@ class Whole(GPT2Decoder):
 
 @functools.cache
 def decoder(family: str, seed: int = 0, scale: float = 0.4) -> TextDecoder:
-    """One of a family, with weights spread so widely that no argmax is a matter of rounding."""
+    """A decoder of a family, with weights spread so widely that no argmax depends on rounding."""
     entries = {entry.name: entry for entry in register_decoders()}
     cls: Any = Whole if family == "whole" else entries[family].load()
     made: TextDecoder = cls(cls.make_config(None, {**FAMILIES[family], "tie_word_embeddings": False})).eval()
@@ -88,7 +88,7 @@ def images(count: int, seed: int = 0) -> Tensor:
 
 
 def image_mask(count: int) -> Tensor:
-    """(N, 5), another padding for each."""
+    """(N, 5) a mask with another padding for each image."""
     return torch.arange(5) < 5 - torch.arange(count)[:, None] % 3
 
 
@@ -104,7 +104,7 @@ def state_and_request(
     fields: dict[str, Any] | None = None,
     **options: Any,
 ) -> tuple[DecodingState, Request]:
-    """A fresh state over ``count`` images, or over number ``at`` of them alone, and what is asked of it."""
+    """A fresh state over ``count`` images, or over image ``at`` alone, and the request."""
     states, shown = images(count, seed), image_mask(count)
     prompt = torch.full((count, 1), 3) if prompt is None else prompt
     if at is not None:

@@ -114,7 +114,7 @@ def compiled(tokenizer: Tokenizer, **rules: Any) -> TokenAutomaton:
 
 
 def walk(automaton: TokenAutomaton, tokenizer: Tokenizer, length: int, seed: int) -> tuple[str, bool]:
-    """A random text of at most so many tokens, and whether it was ended by an end id."""
+    """A random text of at most ``length`` tokens, and whether an end id ended it."""
     draw = random.Random(seed)
     eos = token_ids_of(tokenizer).eos
     processor = ConstraintProcessor(automaton, 1, 1 + length)
@@ -229,7 +229,7 @@ NESTED = st.recursive(
 def test_automata_agree_with_re(
     flags: str, pattern: str, texts: list[str], allowed: str | None, apart: str, alphabet: str
 ) -> None:
-    """Nested repetitions, alternatives and classes, under flags, over all characters and over few."""
+    """Nested repetitions, alternatives and classes, with flags, over large and small alphabets."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         due = re.compile(flags + pattern)
@@ -241,7 +241,7 @@ def test_automata_agree_with_re(
 
 @pytest.mark.parametrize("flags", FLAGS)
 def test_classes_hold_what_re_says(flags: str) -> None:
-    """Every character there is, one by one."""
+    """Every character of Unicode, one by one."""
     code_points = np.frombuffer(EVERY.encode("utf-32-le"), np.uint32)
     for text in CLASSES:
         automaton = compile_pattern(flags + text, EVERY)
@@ -253,7 +253,7 @@ def test_classes_hold_what_re_says(flags: str) -> None:
 
 
 def texts_of(rule: SymbolAutomaton) -> list[tuple[bytes, int]]:
-    """All texts of an automaton without loops, as often as there are ways to them, with their numbers."""
+    """All texts of an automaton without loops, once for each path, with their numbers."""
     meaning = {
         int(rule.symbol_of[code]): bytes([code - 0xDC00]) if 0xDC80 <= code < 0xDD00 else chr(code).encode()
         for code in np.flatnonzero(rule.symbol_of).tolist()
@@ -340,7 +340,7 @@ def small(kind: str) -> Tokenizer:
     ],
 )
 def test_exactly_the_texts_that_keep_to_the_rules(kind: str, rules: dict[str, Any]) -> None:
-    """All rows of up to four tokens, tried one by one: what may follow is what can still be completed."""
+    """All rows of up to four tokens, one by one: the tokens that may follow are those that can be completed."""
     tokenizer = small(kind)
     size, room = tokenizer.get_vocab_size(), 4
 
@@ -377,7 +377,7 @@ def test_exactly_the_texts_that_keep_to_the_rules(kind: str, rules: dict[str, An
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lexicons(kind: str) -> None:
-    """Each word that the tokenizer gives back is written, and nothing else is, also where words begin alike."""
+    """Each word that the tokenizer can decode is written, and nothing else, also where words begin alike."""
     tokenizer = made(kind)
     found = {word for text in TEXT for n in (1, 2) for word in map(" ".join, itertools.pairwise([*text.split(), ""]))}
     words = sorted({word.strip() for word in found} | {"a", "ab", "12", "12-"})
@@ -404,7 +404,7 @@ def test_allowed_characters(kind: str) -> None:
 
 
 def test_rows_that_beams_reorder() -> None:
-    """A processor that sees rows copied, dropped and reordered says what a new one says of each row alone."""
+    """A processor that sees rows copied, dropped and reordered masks each row as a new one does alone."""
     tokenizer = made("byte_level")
     automaton = compiled(tokenizer, pattern=r"[a-z]+( [a-z\d]+){0,2}\.")
     generator = torch.Generator().manual_seed(0)

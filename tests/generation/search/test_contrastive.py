@@ -34,7 +34,7 @@ def naive(
     near: float = 0.0,
     count: int = 4,
 ) -> Any:
-    """One text of image ``at`` of ``count``, of ``new`` tokens at most; no example where a choice is as ``near``."""
+    """One text of image ``at`` of ``count``, of ``new`` tokens at most; skips examples with a choice as ``near``."""
     generated: dict[str, Any] = {"prompt_length": len(prompt)} if made.positions_by_id else {}
 
     def read(ids: list[int]) -> tuple[Tensor, Tensor]:
@@ -169,7 +169,7 @@ def test_padding_is_no_text_so_far() -> None:
 
 
 def test_barred_tokens_are_not_written_whatever_they_are_like() -> None:
-    """Where fewer tokens are allowed than there are candidates."""
+    """Also with fewer allowed tokens than candidates."""
     made, few = decoder("gpt2", 1), [7, 11, 30]
     barred = [token for token in range(VOCABULARY) if token not in few]
     out = write(made, 4, penalty_alpha=0.9, top_k=10, suppress_tokens=barred, max_new_tokens=10)
@@ -201,7 +201,7 @@ def test_what_is_told_of_each_step() -> None:
 
 
 def test_the_last_token_needs_a_position() -> None:
-    """It is read before it is chosen, so a text may not be one token longer than the positions."""
+    """The last token is read before it is chosen, so a text may not be longer than the positions."""
     options: dict[str, Any] = {"penalty_alpha": 0.6, "top_k": 3}
     assert write(decoder("gpt2"), 1, **options).sequences.shape[1] == POSITIONS
     with pytest.raises(UsageError, match=f"max_new_tokens={POSITIONS - 1} or less"):
@@ -216,7 +216,7 @@ def test_it_is_streamed() -> None:
 
 @pytest.mark.parametrize("new", [1, 5])
 def test_what_is_useless_names_row_and_step(new: int) -> None:
-    """Of the last token too, which is read though none follows it."""
+    """NaN after the last token is an error too: that token is read although none follows."""
     state, request = state_and_request(decoder("gpt2"), 2, penalty_alpha=0.6, top_k=3, max_new_tokens=new)
     step, spoiled = state.step, torch.tensor([3, 4, 5])
 

@@ -98,7 +98,7 @@ def test_returned_sequences_of_an_image_stand_together(table_state: Any, run: An
 
 
 def test_fewer_texts_than_asked_for(table_state: Any, run: Any) -> None:
-    """Transformers fills the missing rows with the id -1, which no tokenizer has; here they are padding."""
+    """Missing rows are padding; transformers fills them with the id -1, which no tokenizer has."""
     out = run(
         table_state(_table(2, 9)),
         torch.tensor([[3]]),

@@ -31,12 +31,12 @@ MODES: list[dict[str, Any]] = [
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six rows at a time, so that a handful of images makes several batches."""
+    """Six rows at a time, so that a few images make several microbatches."""
     monkeypatch.setattr(microbatches, "MAX_ROWS", 6)
 
 
 def _counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The prompts of each batch that is written from now on."""
+    """The number of prompts of each microbatch from now on."""
     seen: list[int] = []
     prefill = DecodingState.prefill
 

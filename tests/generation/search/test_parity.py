@@ -44,7 +44,7 @@ BEAM: list[dict[str, Any]] = [
 
 
 def _theirs(model: Any, options: dict[str, Any], **inputs: Any) -> Any:
-    """What transformers gives: eos None must be told to its config, which would fill it in."""
+    """Output of transformers; an eos of None must be set in its config, which would fill it in."""
     options = {k: v for k, v in options.items() if k != "seed"}
     return model.generate(
         **inputs, **{"pad_token_id": None, **options}, return_dict_in_generate=True, output_scores=True, max_length=None
@@ -198,7 +198,7 @@ def test_token_logprobs_are_those_of_the_model(gpt2: Any, gpt2_state: Any, run: 
 
 
 def test_rows_end_at_different_steps(gpt2: Any, gpt2_state: Any, run: Any) -> None:
-    """The comparisons above would say little if they did not."""
+    """Otherwise the comparisons above would prove little."""
     out = run(gpt2_state(gpt2), PROMPT, eos_token_id=EOS, pad_token_id=4, max_new_tokens=8)
     lengths = (out.token_logprobs != 0).sum(1).tolist()
     assert len(set(lengths)) > 1

@@ -26,7 +26,7 @@ MASK = torch.tensor([[0, 0, 1], [1, 1, 1], [0, 1, 1], [1, 1, 1]])
 
 
 class Oracle:
-    """Guesses what is known to be right, cut and spoilt at random."""
+    """Guesses the right tokens, cut and spoilt at random."""
 
     def __init__(self, texts: Tensor, seed: int, wrong: float = 0.2) -> None:
         self.texts = texts.tolist()
@@ -63,7 +63,7 @@ def assert_same(made: Any, count: int, drafter: Any = None, seed: int = 0, **opt
 @pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize("count", [1, 4])
 def test_good_and_bad_guesses(family: str, use_cache: bool, count: int) -> None:
-    """Of several rows each takes its own number of guesses, up to the last position there is."""
+    """Each of several rows accepts its own number of guesses, up to the last position."""
     made = decoder(family, 1)
     for options in ({}, ENDS, {**ENDS, "prompt": PROMPT[:count], "mask": MASK[:count]}):
         if family == "whole" and "mask" in options:
@@ -113,7 +113,7 @@ def test_prompt_lookup_guesses_as_transformers() -> None:
 @pytest.mark.parametrize("family", ["gpt2", "roberta", "trocr", "whole"])
 @pytest.mark.parametrize("schedule", ["constant", "heuristic"])
 def test_draft_model(family: str, schedule: str) -> None:
-    """One that is the model itself is always right; one of another family hardly ever."""
+    """The model itself as assistant is always right; one of another family hardly ever."""
     made = decoder(family, 1)
     for small, cached in ((made, True), (decoder("gpt2", 7), True), (decoder("bart", 7), False)):
         for count, more in (
@@ -154,7 +154,7 @@ def test_the_number_of_tokens_is_learned() -> None:
 
 
 def test_a_draft_model_of_fewer_positions() -> None:
-    """Past its last position it guesses no more."""
+    """An assistant stops guessing at its last position."""
     small, made = decoder("gpt2", 7), decoder("trocr", 1)
     plain = write(made, 3)
     positions, small.max_positions = small.max_positions, 12
@@ -207,7 +207,7 @@ def test_scores_and_logits_of_each_step() -> None:
 
 
 def test_sampling_draws_from_the_same_distribution() -> None:
-    """Guesses change which numbers are drawn when, not how probable a text is: a chi-square test over pairs."""
+    """Guesses change the order of draws, not the probability of a text: a chi-square test over pairs."""
     made, counts = decoder("gpt2", 2), []
     options: dict[str, Any] = {"do_sample": True, "top_k": 4, "max_new_tokens": 2, "num_return_sequences": 700}
     for seed, drafter in ((1, None), (2, Sure())):

@@ -1,4 +1,4 @@
-"""What beam search gives next to the ids, what ends its texts, and what may be said of them before the end."""
+"""Beam search: results besides the ids, the ends of its texts, and the tokens that are certain before the end."""
 
 from __future__ import annotations
 

@@ -24,12 +24,12 @@ def _holds(text: list[int], run: list[int]) -> bool:
 
 
 def _said(text: list[int], run: list[int]) -> int:
-    """How many tokens at the end of the text begin the run; all of them if it is there."""
+    """Number of tokens at the end of the text that begin the run; all of them if the text ends with it."""
     return max(n for n in range(len(run) + 1) if n <= len(text) and text[len(text) - n :] == run[:n])
 
 
 def _state(text: list[int], words: Words) -> tuple[Words, list[list[int]] | None, list[int]]:
-    """Words not begun, the one that is, and what was said of it."""
+    """Words not begun, the begun word, and its tokens so far."""
     waiting, begun, said = list(words), None, list[int]()
     for token in text:
         if begun is not None:
@@ -57,7 +57,7 @@ def _need(text: list[int], words: Words) -> int:
 
 
 def _nearer(text: list[int], words: Words) -> set[int]:
-    """Tokens to try next to the usual ones."""
+    """Tokens to try besides the best ones."""
     waiting, begun, said = _state(text, words)
     if begun is None:
         return {run[0] for word in waiting for run in word}
