@@ -279,7 +279,7 @@ class Pair(NamedTuple):
     """(4, 3, 16, 16)."""
 
     def generate(self, options: dict[str, Any], theirs: dict[str, Any] | None = None) -> tuple[Any, Any]:
-        """Outputs of both for the same options, or for ``theirs``; transformers also gets the options it alone needs."""
+        """Outputs of both for the same options, or for ``theirs``; transformers gets what it needs besides."""
         options = {**options, "return_dict_in_generate": True}
         ours = self.ours.generate(self.pixels, **options)
         told = {**(options if theirs is None else theirs), "return_dict_in_generate": True}

@@ -1,7 +1,7 @@
 """Writing text token by token.
 
 ``generate`` has the functions that a model fulfilling ``protocol`` has as methods. ``options`` are checked and name the
-search; ``arguments`` checks tensors; both become a ``request``. A ``search`` steps through a ``state``, changes scores by
-``processors`` (``constraints`` among them), and ends rows by ``stopping``. ``streaming`` hands tokens on as they come;
-``results`` turns ids into texts. docs/how-a-text-is-written.md follows an image through all of them.
+search; ``arguments`` checks tensors; both become a ``request``. A ``search`` steps through a ``state``, changes scores
+by ``processors`` (``constraints`` among them), and ends rows by ``stopping``. ``streaming`` hands tokens on as they
+come; ``results`` turns ids into texts. docs/how-a-text-is-written.md follows an image through all of them.
 """
