@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vedcore.config import ProjectorConfig as ProjectorConfig
     from vedcore.config import TokenIds as TokenIds
     from vedcore.errors import *  # noqa: F403
-    from vedcore.generation.config import GenerationConfig as GenerationConfig
+    from vedcore.generation.options.config import GenerationConfig as GenerationConfig
     from vedcore.hookspecs import hookimpl as hookimpl
     from vedcore.layers.cache import DecoderCache as DecoderCache
     from vedcore.model import VisionEncoderDecoder as VisionEncoderDecoder
@@ -82,7 +82,7 @@ _HOMES = {
         "UsageError",
         "VedcoreError",
     ],
-    "generation.config": ["GenerationConfig"],
+    "generation.options.config": ["GenerationConfig"],
     "hookspecs": ["hookimpl"],
     "layers.cache": ["DecoderCache"],
     "model": ["VisionEncoderDecoder"],

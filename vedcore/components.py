@@ -30,7 +30,7 @@ __all__ = ["Component", "Projector", "TextDecoder", "VisionEncoder", "torch_dtyp
 
 
 class Component(nn.Module, abc.ABC):
-    """What all three kinds of parts have: a config class, variants, and a constructor that takes a config."""
+    """Base of all three kinds of parts: a config class, variants, and a constructor that takes a config."""
 
     config_class: ClassVar[type[Config]]
     config: Any
@@ -130,7 +130,7 @@ class VisionEncoder(Component):
 
 
 class Projector(Component):
-    """What stands between encoder and decoder: (N, S, D_encoder) to (N, S', D_decoder).
+    """Maps encoder states to the width of cross-attention: (N, S, D_encoder) to (N, S', D_decoder).
 
     Its constructor is called as ``cls(config, in_features, out_features)``.
     """
@@ -160,6 +160,11 @@ class TextDecoder(Component):
     what is returned are here, once. A decoder of another make may override `forward` as a whole.
     """
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "forward" in cls.__dict__ and "uneven_rows" not in cls.__dict__:
+            cls.uneven_rows = False
+
     config_class: ClassVar[type[DecoderConfig]]
     config: DecoderConfig
     hub_repos: ClassVar[Mapping[str, str]] = {}
@@ -175,6 +180,11 @@ class TextDecoder(Component):
     """E, the width of encoder states that cross-attention takes."""
     layers: nn.ModuleList
     final_norm: nn.Module
+    positions_by_id: bool = False
+    """Whether `takes_position` reads the token ids; `forward` is then told ``prompt_length`` during generation."""
+    uneven_rows: ClassVar[bool] = True
+    """Whether rows that share a cache may have different lengths, as `DecoderCache.positions` counts them. False in a
+    subclass that overrides `forward`, unless it declares it."""
     layerdrop: float = 0.0
     """Share of the layers that a training step leaves out ("LayerDrop", Fan et al. 2019)."""
 
@@ -257,7 +267,7 @@ class TextDecoder(Component):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         last_logits_only: bool = False,
-        written_from: int | None = None,
+        prompt_length: int | None = None,
     ) -> DecoderOutput:
         """Scores of the token that follows each position.
 
@@ -273,8 +283,8 @@ class TextDecoder(Component):
             output_attentions: return the attention weights of every layer.
             output_hidden_states: return the states between the layers; the last is the final one, after its norm.
             last_logits_only: compute the logits of the last position alone, (B, 1, V).
-            written_from: the place, of the text so far, from which on tokens were written one by one. Where a family
-                gives the padding id no position, one that was written is still counted by those after it.
+            prompt_length: index of the first generated token. Where a family gives the padding id no position, one that
+                was generated still counts for the positions after it.
 
         Raises:
             UsageError: both or none of ids and embeddings, shapes that do not fit each other or the cache, an id
@@ -306,7 +316,7 @@ class TextDecoder(Component):
                 hint="cut the text, or compose with more positions",
             )
         padding = _full_mask(attention_mask, cache, embeddings.shape[0], past, queries)
-        positions = self._positions(input_ids, padding, cache, past, queries, embeddings.device, written_from)
+        positions = self._positions(input_ids, padding, cache, past, queries, embeddings.device, prompt_length)
         mask = causal_mask(queries, past + queries, padding, embeddings.device)
         encoder_mask = _encoder_mask(encoder_attention_mask, cache)
 
@@ -389,7 +399,7 @@ class TextDecoder(Component):
         past: int,
         queries: int,
         device: torch.device,
-        written_from: int | None,
+        prompt_length: int | None,
     ) -> Tensor:
         real = None if padding is None else padding[:, past:]  # (B, T)
         taken = self.takes_position(input_ids, real)
@@ -404,9 +414,9 @@ class TextDecoder(Component):
         if taken is None:
             return after - 1
         counted = start + taken.long().cumsum(1)
-        if written_from is not None:
-            places = torch.arange(past, past + queries, device=device)
-            counted = torch.where(places < written_from, counted, after)
+        if prompt_length is not None:
+            indices = torch.arange(past, past + queries, device=device)
+            counted = torch.where(indices < prompt_length, counted, after)
         return torch.where(taken, counted - 1, -1)
 
 
@@ -421,7 +431,7 @@ def torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
         return dtype
     if dtype in choices:
         return choices[dtype]
-    raise UsageError(f"{dtype!r} is no type of weights", field="dtype", hint=f"choose one of {', '.join(choices)}")
+    raise UsageError(f"{dtype!r} is not a type of weights", field="dtype", hint=f"choose one of {', '.join(choices)}")
 
 
 def _full_mask(mask: Tensor | None, cache: DecoderCache | None, rows: int, past: int, queries: int) -> Tensor | None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, did_you_mean
+from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, UsageError, did_you_mean
 
 __all__ = [
     "ComponentConfig",
@@ -39,7 +39,7 @@ TokenId = Annotated[int, Field(ge=0, lt=MAX_VOCAB_SIZE)]
 Spread = Annotated[float, Field(gt=0.0, le=10.0, allow_inf_nan=False)]
 """Standard deviation of fresh weights."""
 Epsilon = Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
-"""What is added to a variance before its root is taken."""
+"""Added to a variance before its root is taken."""
 TOKEN_ID_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 """The fields of a decoder's config that hold token ids."""
 Activation = Literal[
@@ -117,8 +117,8 @@ class Config(BaseModel):
         return self.parse({**self.model_dump(), **fields})
 
 
-REMEDIES = {"missing": "add it", "int_parsing_size": "make it smaller"}
-"""What to do about pydantic's errors that do not say it themselves."""
+_HINTS = {"missing": "add it", "int_parsing_size": "make it smaller"}
+"""Hints for those of pydantic's errors that have none."""
 
 
 def _shown(value: object) -> str:
@@ -129,9 +129,9 @@ def _shown(value: object) -> str:
 
 
 def schema_error(error: ValidationError, path: object, prefix: str) -> ConfigError:
-    """What pydantic found, as one of ours: a size past its limit, or a value that the schema does not have."""
+    """One of pydantic's errors as ours: a size past its limit, or a value that does not fit the schema."""
     cause = error.errors()[0].get("ctx", {}).get("error")
-    if isinstance(cause, ConfigError) and cause.field:  # a validator that says more than "bad value"
+    if isinstance(cause, ConfigError) and cause.field:  # a validator's own error says more
         return cause.at(path, prefix + cause.field)
     problems = [(prefix + ".".join(map(str, e["loc"])), e["msg"], e["input"]) for e in error.errors()]
     field, message, value = problems[0]
@@ -140,22 +140,22 @@ def schema_error(error: ValidationError, path: object, prefix: str) -> ConfigErr
     shown = "" if isinstance(value, Mapping) else f", got {_shown(value)}"
     # the upper bounds of whole numbers are limits of sanity; those of rates are open ("less_than")
     too_large = error.errors()[0]["type"] == "less_than_equal" and isinstance(value, int)
-    remedy = REMEDIES.get(error.errors()[0]["type"], "")
+    hint = _HINTS.get(error.errors()[0]["type"], "")
     more = f"and {len(problems) - 1} more" if len(problems) > 1 else ""
     return (ConfigLimitError if too_large else ConfigSchemaError)(
         message + shown,
         path=path,
         field=field.rstrip("."),
-        hint=", ".join(filter(None, (remedy, more))),
+        hint=", ".join(filter(None, (hint, more))),
         details="\n".join(f"{f}: {m}" for f, m, _ in problems[1:]),
     )
 
 
 class EncoderConfig(Config):
-    """Base of the encoders' configs: what every one has."""
+    """Base of the encoders' configs: the field that all have."""
 
     image_size: tuple[Size, Size] | None = None
-    """Height and width in pixels of what the encoder sees; None takes the variant's own. One number means a square."""
+    """Height and width in pixels of the encoder's input; None is the variant's own. One number means a square."""
 
     @field_validator("image_size", mode="before")
     @classmethod
@@ -164,7 +164,7 @@ class EncoderConfig(Config):
 
 
 class DecoderConfig(Config):
-    """Base of the decoders' configs: what every one has, whatever its family calls the rest."""
+    """Base of the decoders' configs: the fields that all have under one name."""
 
     vocab_size: VocabSize
     """Number of token ids; the tokenizer decides it unless it is given."""
@@ -246,7 +246,7 @@ class Preprocessing(Config):
                 )
         if self.resize_size and (self.resize_mode == "none" or not self.do_center_crop):
             raise ConfigSchemaError(
-                "without a resize before, and do_center_crop after it, there is no second size",
+                "without a resize before, and do_center_crop after it, there cannot be a second size",
                 field="resize_size",
                 hint="leave it out",
             )
@@ -257,11 +257,11 @@ class TokenIds(Config):
     """The token ids that training, generation and saving read: their one place is ``model.token_ids``."""
 
     start: TokenId | None = None
-    """What the decoder's input starts with."""
+    """First id of the decoder's input."""
     eos: tuple[TokenId, ...] = ()
-    """What ends a text, any of them."""
+    """Ids that end a text."""
     pad: TokenId | None = None
-    """What fills a row after its end."""
+    """Fills a row after its end."""
 
     def check(self, vocab_size: int) -> None:
         """Refuse ids that the vocabulary does not have.
@@ -277,6 +277,21 @@ class TokenIds(Config):
                         field=f"token_ids.{role}",
                         hint="set the id, or decoder.vocab_size",
                     )
+
+    def required(self, role: Literal["start", "pad"]) -> int:
+        """The id of a role.
+
+        Raises:
+            UsageError: the model has none.
+        """
+        value: int | None = getattr(self, role)
+        if value is None:
+            raise UsageError(
+                f"the model has no {role} token id",
+                field=f"token_ids.{role}",
+                hint=f"compose with a tokenizer, or with token_ids={{'{role}': …}}",
+            )
+        return value
 
 
 class ComponentConfig(Config):
@@ -303,7 +318,7 @@ class ModelConfig(Config):
     decoder: ComponentConfig
     """The text decoder."""
     projector: ComponentConfig = ComponentConfig(name="auto")
-    """What stands between them; ``auto`` is identity where widths agree and linear where they do not."""
+    """Maps encoder states to the decoder's width; ``auto`` is identity where widths agree, else linear."""
     tokenizer: str | None = None
     """``char``, ``byte``, a path to a tokenizer.json, or None."""
     preprocessing: Preprocessing | None = None
@@ -335,7 +350,7 @@ class ModelConfig(Config):
         return TokenIds.parse(value, prefix="token_ids.") if isinstance(value, Mapping) else value
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``config.json`` holds: what PEFT and the loggers of transformers' ``Trainer`` ask a config for."""
+        """The contents of ``config.json``, for PEFT and the loggers of transformers' ``Trainer``."""
         return self.model_dump(mode="json")
 
     def to_json_string(self) -> str:

@@ -1,4 +1,4 @@
-"""The composed model: images in; logits and a loss out. How it writes text stands in `vedcore.generation.mixin`.
+"""The composed model: images in; logits and a loss out. How it writes text stands in `vedcore.generation`.
 
 Shape letters: N images, B rows of text (N times the captions of an image), H x W pixels, S encoder tokens, S' tokens
 after the projector, T text tokens, D width of the decoder, E that of its cross-attention, V vocabulary size.
@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from vedcore.components import Projector, TextDecoder, VisionEncoder
+from vedcore.components import Projector, TextDecoder, VisionEncoder, torch_dtype
 from vedcore.config import (
     MAX_VOCAB_SIZE,
     TOKEN_ID_FIELDS,
@@ -28,44 +27,26 @@ from vedcore.config import (
 )
 from vedcore.errors import IncompatibleError, UsageError
 from vedcore.generation.arguments import as_encoder_output, check_pixels, check_tensors
-from vedcore.generation.config import GenerationConfig
-from vedcore.generation.mixin import GenerationMixin
+from vedcore.generation.generate import generate, generate_text, stream
+from vedcore.generation.options.config import GenerationConfig
 from vedcore.layers.cache import DecoderCache
-from vedcore.layers.linear import use_seam
+from vedcore.layers.linear import pack, packed, unpacked, use_seam
+from vedcore.loss import check_labels, cross_entropy, shift_tokens_right
 from vedcore.outputs import EncoderOutput, VisionEncoderDecoderOutput
 from vedcore.processing.processor import Processor, vocab_size_of
 
 if TYPE_CHECKING:
     from vedcore.weights.loading import LoadReport
 
-__all__ = ["VisionEncoderDecoder", "shift_tokens_right"]
+__all__ = ["VisionEncoderDecoder"]
 
-Part = Literal["encoder", "projector", "decoder"]
-AT_ONCE = 8
+PartName = Literal["encoder", "projector", "decoder"]
+MAX_IMAGES_ENCODED = 8
 """Images that a CPU encodes at a time."""
 
 
-def shift_tokens_right(labels: Tensor, pad_token_id: int, start_token_id: int) -> Tensor:
-    """The decoder's input for ``labels``: the start id, then the labels but the last; -100 becomes the pad id.
-
-    As transformers' ``VisionEncoderDecoderModel`` does it.
-
-    Args:
-        labels: (B, T).
-        pad_token_id: what stands for -100.
-        start_token_id: what stands first.
-
-    Returns:
-        (B, T).
-    """
-    shifted = torch.empty_like(labels)
-    shifted[:, 1:] = labels[:, :-1]
-    shifted[:, 0] = start_token_id
-    return shifted.masked_fill_(shifted == -100, pad_token_id)
-
-
 def _joined(parts: Sequence[EncoderOutput]) -> EncoderOutput:
-    """The states of some images and some more."""
+    """The outputs of several parts of a batch as one."""
     states, masks = [part.last_hidden_state for part in parts], [part.attention_mask for part in parts]
     if all(mask is None for mask in masks):
         return EncoderOutput(torch.cat(states))
@@ -73,18 +54,18 @@ def _joined(parts: Sequence[EncoderOutput]) -> EncoderOutput:
     return EncoderOutput(torch.cat(states), torch.cat(every))
 
 
-class VisionEncoderDecoder(GenerationMixin):
+class VisionEncoderDecoder(nn.Module):
     """A vision encoder, a projector and a text decoder in a row.
 
     `vedcore.compose` and `vedcore.load` build it.
 
     Args:
         config: the complete settings of the parts.
-        encoder: images to tokens.
-        projector: their width to that of the decoder's cross-attention.
-        decoder: tokens and text to logits.
-        processor: what turns images into pixels, and text into ids and back.
-        token_ids: what training, generation and saving read.
+        encoder: images to encoder states.
+        projector: encoder states to the width of the decoder's cross-attention.
+        decoder: projected states and text to logits.
+        processor: images to pixels, text to ids and back.
+        token_ids: for training, generation and saving.
         generation_config: defaults of `generate`.
     """
 
@@ -107,14 +88,14 @@ class VisionEncoderDecoder(GenerationMixin):
         self.token_ids = token_ids
         self.generation_config = generation_config or GenerationConfig()
         self.load_reports: Mapping[str, LoadReport] = {}
-        """For each part that came from a checkpoint: what was loaded, what is fresh, what was left behind."""
+        """For each part that came from a checkpoint: the tensors that were loaded, are fresh, or were left out."""
         self._config = config
-        self._frozen: set[Part] = set()
+        self._frozen: set[PartName] = set()
         use_seam(self)
 
     @property
     def config(self) -> ModelConfig:
-        """The settings that `vedcore.compose` makes this model of.
+        """The settings from which `vedcore.compose` makes this model.
 
         Token ids, vocabulary, preprocessing and type of the parameters are as they are now.
         """
@@ -171,12 +152,24 @@ class VisionEncoderDecoder(GenerationMixin):
         """
         check_pixels(pixel_values)
         check_tensors(encoder_attention_mask=encoder_attention_mask)
+        return self.run_encoder(pixel_values, encoder_attention_mask, output_attentions, output_hidden_states)
+
+    def run_encoder(
+        self,
+        pixel_values: Tensor,
+        encoder_attention_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> EncoderOutput:
+        """`encode` for arguments that were checked."""
         no_graph = "encoder" in self._frozen and not any(p.requires_grad for p in self.encoder.parameters())
         with torch.no_grad() if no_graph else contextlib.nullcontext():
             pixel_values = pixel_values.to(self.dtype)
             more = encoder_attention_mask is not None or output_attentions or output_hidden_states
             if not more and self._pays_in_parts(pixel_values):
-                return _joined([self.encoder(part) for part in pixel_values.chunk(-(-len(pixel_values) // AT_ONCE))])
+                return _joined(
+                    [self.encoder(part) for part in pixel_values.chunk(-(-len(pixel_values) // MAX_IMAGES_ENCODED))]
+                )
             out: EncoderOutput = self.encoder(
                 pixel_values,
                 attention_mask=encoder_attention_mask,
@@ -186,9 +179,9 @@ class VisionEncoderDecoder(GenerationMixin):
         return out
 
     def _pays_in_parts(self, pixel_values: Tensor) -> bool:
-        """Whether to encode a few images at a time: more would leave the cache, and nothing is drawn for them."""
-        drawn = torch.is_grad_enabled() or self.encoder.training or torch.compiler.is_compiling()
-        return len(pixel_values) > AT_ONCE and pixel_values.is_cpu and not drawn
+        """Whether to encode few images at a time: more would leave the CPU's cache. Dropout would draw differently."""
+        whole = torch.is_grad_enabled() or self.encoder.training or torch.compiler.is_compiling()
+        return len(pixel_values) > MAX_IMAGES_ENCODED and pixel_values.is_cpu and not whole
 
     def forward(
         self,
@@ -216,16 +209,16 @@ class VisionEncoderDecoder(GenerationMixin):
             encoder_outputs: what `encode` gave, in place of ``pixel_values``; a tuple counts by position.
             past_key_values: the cache of an earlier call; then only the new tokens are given.
             decoder_inputs_embeds: (B, T, D) in place of ``decoder_input_ids``.
-            labels: (B, T) the text that is to come out, without the start id; -100 is ignored. Where no decoder
-                input is given, it is the labels shifted right behind the start id.
+            labels: (B, T) the target text, without the start id; -100 is ignored. The decoder's input is by default
+                the labels shifted right behind the start id.
             use_cache: return a cache; by default in eval mode without labels.
             output_attentions: return all attention weights.
             output_hidden_states: return all states between layers.
             return_dict: False returns the set fields as a tuple.
             encoder_attention_mask: (N, S) 0 or False marks tokens that show only padding of the image.
-            label_smoothing: share of the target spread over the vocabulary, in the loss.
-            num_items_in_batch: what the summed loss is divided by, in place of the number of labels that count;
-                for gradient accumulation.
+            label_smoothing: share of the target that the loss spreads over the vocabulary.
+            num_items_in_batch: divides the summed loss, in place of the number of labels that count; for gradient
+                accumulation.
 
         Raises:
             UsageError: arguments that contradict each other or are missing.
@@ -246,9 +239,9 @@ class VisionEncoderDecoder(GenerationMixin):
                 hint="give what an earlier call returned with use_cache=True",
             )
         if labels is not None:
-            self._check_labels(labels)
+            check_labels(labels, self.decoder.vocab_size)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
-            start, pad = self._required("start", self.token_ids), self._required("pad", self.token_ids)
+            start, pad = self.token_ids.required("start"), self.token_ids.required("pad")
             decoder_input_ids = shift_tokens_right(labels, pad, start)
         if use_cache is None:
             use_cache = past_key_values is not None or (labels is None and not self.training)
@@ -261,7 +254,7 @@ class VisionEncoderDecoder(GenerationMixin):
         elif encoder_outputs is None and not cached:
             raise UsageError("give pixel_values, or encoder_outputs from model.encode", field="pixel_values")
         encoded = as_encoder_output(encoder_outputs)
-        states, mask = self._project(encoded, encoder_attention_mask) if encoded is not None else (None, None)
+        states, mask = self.project(encoded, encoder_attention_mask) if encoded is not None else (None, None)
 
         out = self.decoder(
             input_ids=decoder_input_ids,
@@ -275,7 +268,7 @@ class VisionEncoderDecoder(GenerationMixin):
             output_hidden_states=hidden,
         )
         result = VisionEncoderDecoderOutput(
-            loss=None if labels is None else self._loss(out.logits, labels, label_smoothing, num_items_in_batch),
+            loss=None if labels is None else cross_entropy(out.logits, labels, label_smoothing, num_items_in_batch),
             logits=out.logits,
             past_key_values=out.past_key_values,
             decoder_hidden_states=out.hidden_states,
@@ -287,11 +280,22 @@ class VisionEncoderDecoder(GenerationMixin):
         )
         return result.to_tuple() if return_dict is False else result
 
-    def _project(self, encoded: EncoderOutput, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Encoder states as the decoder takes them, (N, S', E), and their mask (N, S') or None."""
-        mask = encoded.attention_mask if mask is None else mask
+    def project(
+        self, encoded: EncoderOutput, encoder_attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Encoder states as the decoder takes them, (N, S', E), and their mask (N, S') or None.
+
+        Raises:
+            UsageError: states that are not the encoder's, or a mask that does not fit them.
+        """
+        mask = encoded.attention_mask if encoder_attention_mask is None else encoder_attention_mask
         states = encoded.last_hidden_state
-        self._check_states(states)
+        if states.ndim != 3 or states.shape[-1] != self.encoder.hidden_size:
+            raise UsageError(
+                f"states of shape {tuple(states.shape)} from an encoder of width {self.encoder.hidden_size}",
+                field="encoder_outputs",
+                hint="give what model.encode gave",
+            )
         if mask is not None and mask.shape != states.shape[:2]:
             raise UsageError(
                 f"a mask of shape {tuple(mask.shape)} for {states.shape[0]} images of {states.shape[1]} tokens",
@@ -300,63 +304,7 @@ class VisionEncoderDecoder(GenerationMixin):
             )
         return self.projector(states), None if mask is None else self.projector.project_mask(mask.bool())
 
-    def _check_states(self, states: Tensor) -> None:
-        if states.ndim != 3 or states.shape[-1] != self.encoder.hidden_size:
-            raise UsageError(
-                f"states of shape {tuple(states.shape)} from an encoder of width {self.encoder.hidden_size}",
-                field="encoder_outputs",
-                hint="give what model.encode gave",
-            )
-
-    def _check_labels(self, labels: Tensor) -> None:
-        if labels.ndim != 2 or 0 in labels.shape or labels.dtype != torch.long:
-            raise UsageError(
-                f"labels of shape {tuple(labels.shape)} and type {labels.dtype}",
-                field="labels",
-                hint="give (B, T) of torch.long, at least one of each",
-            )
-        if labels.device.type != "cpu" or torch.compiler.is_compiling():  # a GPU would have to be waited for
-            return
-        counted = labels[labels != -100]
-        if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < self.decoder.vocab_size:
-            raise UsageError(
-                f"labels run from {int(counted.min())} to {int(counted.max())}, but the vocabulary has "
-                f"{self.decoder.vocab_size}",
-                field="labels",
-                hint="use -100 for what is to be ignored, the model's own tokenizer, or model.resize_vocabulary(n)",
-            )
-
-    def _loss(self, logits: Tensor, labels: Tensor, smoothing: float, items: int | Tensor | None) -> Tensor:
-        if labels.shape != logits.shape[:2]:
-            raise UsageError(
-                f"labels of shape {tuple(labels.shape)} for logits of {tuple(logits.shape[:2])}",
-                field="labels",
-                hint="give one label for each token of the decoder's input",
-            )
-        if not 0.0 <= smoothing <= 1.0:
-            raise UsageError(
-                f"{smoothing} is not from 0 to 1", field="label_smoothing", hint="0.1 is common, 0 is none"
-            )
-        loss = F.cross_entropy(
-            logits.float().flatten(0, 1),
-            labels.flatten().to(logits.device),  # (B, T, V) -> (B*T, V)
-            ignore_index=-100,
-            label_smoothing=smoothing,
-            reduction="mean" if items is None else "sum",
-        )
-        return loss if items is None else loss / items
-
-    def _required(self, role: Literal["start", "pad"], ids: TokenIds) -> int:
-        value: int | None = getattr(ids, role)
-        if value is None:
-            raise UsageError(
-                f"the model has no {role} token id",
-                field=f"token_ids.{role}",
-                hint=f"compose with a tokenizer, or with token_ids={{'{role}': …}}",
-            )
-        return value
-
-    def freeze(self, part: Part) -> Self:
+    def freeze(self, part: PartName) -> Self:
         """Train without ``"encoder"``, ``"projector"`` or ``"decoder"``: no gradients, no graph, eval mode for good.
 
         An encoder runs without a graph; a frozen decoder still passes gradients on to what stands before it.
@@ -365,7 +313,7 @@ class VisionEncoderDecoder(GenerationMixin):
         self._frozen.add(part)
         return self
 
-    def unfreeze(self, part: Part) -> Self:
+    def unfreeze(self, part: PartName) -> Self:
         """Train a frozen part again."""
         self._part(part).requires_grad_(True).train(self.training)
         self._frozen.discard(part)
@@ -413,13 +361,52 @@ class VisionEncoderDecoder(GenerationMixin):
         outside = [f for f in TOKEN_ID_FIELDS if max(token_id_tuple(getattr(config, f)), default=0) >= vocab_size]
         self.decoder.config = config.changed(**dict.fromkeys(outside))  # the family's own ids, which token_ids replaced
 
+    # -- inference ----------------------------------------------------------------------------------------------
+
+    generate = generate
+    generate_text = generate_text
+    stream = stream
+
+    def optimize_for_inference(self, dtype: str | torch.dtype | None = None) -> Self:
+        """Put the model into eval mode and lay its weights out for speed, as the first `generate` does by itself.
+
+        On CPUs where it makes them faster, linear layers hold their weights in blocks, in place of the plain ones; only
+        weights that two modules share (an output layer tied to the embedding) are then in memory twice. Reading a
+        weight, and `train`, gives the plain one back.
+
+        Args:
+            dtype: the type to change the parameters to, such as ``"bfloat16"``; None leaves it.
+
+        Raises:
+            UsageError: not a type of weights.
+        """
+        if (type_ := torch_dtype(dtype)) not in (None, self.dtype):
+            self.to(type_)
+        self.eval()
+        pack(self)
+        return self
+
+    @contextlib.contextmanager
+    def ready_for_inference(self, compiled: bool = False) -> Iterator[None]:
+        """Eval mode for a while; the weights of a model already in it are packed, or plain where ``compiled``."""
+        training = [module for module in self.modules() if module.training]
+        layout = contextlib.nullcontext() if self.training else unpacked(self) if compiled else packed(self)
+        for module in training:
+            module.training = False
+        try:
+            with layout:
+                yield
+        finally:
+            for module in training:
+                module.training = True
+
     # -- folders ------------------------------------------------------------------------------------------------
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, format: str = "native", **options: Any) -> None:
         """Write the model as a folder; `vedcore.load` reads it back bit for bit.
 
         Args:
-            folder: made, or exchanged as a whole for the new one; other files in it stay.
+            folder: created, or swapped as a whole for the new one; other files in it stay.
             format: a registered checkpoint format; ``"native"`` is vedcore's own, ``"transformers"`` that of its
                 VisionEncoderDecoderModel.
             options: of the format, such as ``max_shard_size="5GB"``, or ``part="decoder"`` of transformers'.
@@ -442,13 +429,13 @@ class VisionEncoderDecoder(GenerationMixin):
         token: str | None = None,
         **options: Any,
     ) -> str:
-        """Write the model to a repository of the hub, in one commit; it is made where it is not there.
+        """Write the model to a repository of the hub, in one commit; a missing repository is created.
 
         Args:
             repo: ``org/name``.
             revision: the branch; main by default.
-            private: whether a repository that is made is private.
-            commit_message: what the commit says.
+            private: whether a created repository is private.
+            commit_message: of the commit.
             create_pr: open a pull request instead.
             token: of the hub; by default the one that ``hf auth login`` or ``HF_TOKEN`` set.
             options: as `save_pretrained` takes them, ``format`` too.
@@ -457,7 +444,7 @@ class VisionEncoderDecoder(GenerationMixin):
             The address of the commit.
 
         Raises:
-            HubError: the hub does not take it.
+            HubError: the hub refuses it.
         """
         from vedcore.hub import push_folder
 

@@ -261,6 +261,7 @@ class BartDecoder(BuiltInDecoder):
         self.config = config
         self.hidden_size, self.vocab_size = width, config.vocab_size
         self.max_positions = config.max_position_embeddings if learned else None
+        self.positions_by_id = not learned
         self.num_attention_heads = config.decoder_attention_heads
         self.cross_attention_size = config.cross_attention_hidden_size or width
         self.layerdrop = config.decoder_layerdrop

@@ -105,6 +105,7 @@ class RobertaDecoder(BertDecoder):
         "distilroberta-base": "distilbert/distilroberta-base",
     }
     transformers = (ROBERTA_MODEL,)
+    positions_by_id = True
 
     def __init__(self, config: RobertaConfig) -> None:
         super().__init__(config)

@@ -24,7 +24,7 @@ ROWS = [
     ["registry", "hookspecs", "projectors", "builtin", "plugins"],
     ["hub", "processing"],
     ["generation", "hf"],
-    ["model"],
+    ["loss", "model"],
     ["composer"],
     ["checkpoints"],
     ["__init__", "cli", "__main__"],

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers.models.vision_encoder_decoder.modeling_vision_encoder_decoder import shift_tokens_right as their_shift
 
 import vedcore
-from vedcore.model import shift_tokens_right
+from vedcore.loss import shift_tokens_right
 from vedcore.weights.keymap import to_ours
 
 VOCABULARY, START, EOS, PAD = 50, 2, 3, 1

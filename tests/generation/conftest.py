@@ -13,7 +13,7 @@ from torch import Tensor
 
 import vedcore
 from vedcore.config import TokenIds
-from vedcore.generation.config import GenerationConfig
+from vedcore.generation.options.config import GenerationConfig
 from vedcore.generation.request import Request
 from vedcore.generation.search import search
 from vedcore.outputs import GenerateOutput
@@ -33,6 +33,8 @@ def _spread(model: Any, scale: float) -> Any:
 
 class GPT2State:
     """A transformers GPT2 over its own cache, reordered by index; or without one, over all ids anew."""
+
+    abilities = frozenset[Any]()
 
     def __init__(self, model: Any, mask: Tensor | None = None, use_cache: bool = True) -> None:
         self.model, self.mask, self.use_cache, self.cache, self.ids = model, mask, use_cache, None, None
@@ -72,6 +74,8 @@ class GPT2State:
 class EncoderDecoderState:
     """A transformers encoder-decoder model, without a cache."""
 
+    abilities = frozenset[Any]()
+
     def __init__(self, model: Any, encoder_states: Tensor) -> None:
         self.model, self.states, self.ids = model, encoder_states, None
 
@@ -94,6 +98,8 @@ class EncoderDecoderState:
 
 class TableState:
     """A Markov chain: the logits (V, V) depend on the last token; those of ``faults`` (step, row) are replaced."""
+
+    abilities = frozenset[Any]()
 
     def __init__(self, table: Tensor, faults: dict[tuple[int, int], float] | None = None) -> None:
         self.table, self.faults, self.calls = table, faults or {}, 0
@@ -198,7 +204,7 @@ def table_state() -> type[TableState]:
 
 @pytest.fixture(scope="session")
 def run() -> Callable[..., GenerateOutput]:
-    """Search as a model does it: options, token ids and limits from a call's keywords."""
+    """A search as a model runs it: options, token ids and limits from the keywords of a call."""
 
     def run(
         state: Any,
@@ -263,17 +269,17 @@ WHOLE: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class Pair(NamedTuple):
-    """One model as both libraries have it; neither has end ids or a pad id of its own."""
+    """One model in both libraries; neither has end ids or a pad id."""
 
     ours: Any
     theirs: Any
     tokenizer: Any
-    """Transformers' wrapping of the tokenizer that ours has."""
+    """The same tokenizer, wrapped by transformers."""
     pixels: Tensor
     """(4, 3, 16, 16)."""
 
     def generate(self, options: dict[str, Any], theirs: dict[str, Any] | None = None) -> tuple[Any, Any]:
-        """What both give for the same options, or for ``theirs``; transformers also gets what only it must be told."""
+        """Outputs of both for the same options, or for ``theirs``; transformers gets what it needs besides."""
         options = {**options, "return_dict_in_generate": True}
         ours = self.ours.generate(self.pixels, **options)
         told = {**(options if theirs is None else theirs), "return_dict_in_generate": True}

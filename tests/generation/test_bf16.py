@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ PROMPT = torch.tensor([[1, 1, 3], [5, 6, 5], [1, 9, 7], [8, 8, 8]])
 MASK = torch.tensor([[0, 0, 1], [1, 1, 1], [0, 1, 1], [1, 1, 1]])
 PADDED: dict[str, Any] = {"prompt": PROMPT, "mask": MASK}
 SCALE = 0.15
-"""Of the weights: with more, some of these decoders blow a rounding up to the size of the logits."""
+"""Spread of the weights; with more, some of these decoders amplify a rounding to the size of the logits."""
 
 
 @functools.cache
@@ -40,7 +41,7 @@ def half(family: str, packed: bool) -> TextDecoder:
 
 @functools.cache
 def noise(family: str) -> float:
-    """How far the logits of bfloat16 are from those of float32, root mean square."""
+    """Root mean square of the difference between logits in bfloat16 and float32."""
     exact, made = decoder(family, 0, SCALE), half(family, False)
     ids, shown = torch.arange(32).reshape(4, 8), {"encoder_attention_mask": image_mask(4)}
     with torch.inference_mode():
@@ -56,7 +57,7 @@ def rms(numbers: Tensor) -> float:
 
 
 class Told:
-    """Guesses the next two tokens of texts that are known."""
+    """Guesses the next two tokens of known texts."""
 
     def __init__(self, texts: list[list[int]]) -> None:
         self.texts, self.right = texts, 0
@@ -71,20 +72,20 @@ class Told:
 
 
 def write(made: TextDecoder, drafter: Any = None, **options: Any) -> GenerateOutput:
-    """What is written about four images in bfloat16."""
+    """Output for four images in bfloat16."""
     state, request = state_and_request(made, 4, **options)
     state.states = images(4).bfloat16()
-    return search(state, request, drafter=drafter)
+    return search(state, replace(request, drafter=drafter))
 
 
 def firm(logits: tuple[Tensor, ...], near: float) -> list[int]:
-    """Of each row, the steps before the first at which the best token is not much better than the second."""
+    """For each row, the steps before the first close decision between the two best tokens."""
     best, second = torch.stack(logits, 1).topk(2).values.unbind(-1)
     return (best - second > near).int().cumprod(1).sum(1).tolist()
 
 
 def assert_same(ours: Any, other: Any, off: float, width: int = 1) -> None:
-    """The same ids as in ``other``, whose logits are recorded and ``off`` by so much, after ``width`` tokens."""
+    """The ids are those of ``other``, up to decisions closer than ``off``, after ``width`` tokens."""
     counts = firm(other.logits, 4 * off)
     assert sum(counts) >= 0.2 * len(counts) * len(other.logits), "too little is compared"
     for mine, theirs, count in zip(ours.sequences.tolist(), other.sequences.tolist(), counts, strict=True):
@@ -121,7 +122,7 @@ def test_packed_is_plain(family: str) -> None:
 
 @pytest.mark.parametrize("family", NAMES)
 def test_beams(family: str, packed: bool) -> None:
-    """Beams are texts of the scores that are told of them, and no worse for the cache."""
+    """Beams have the scores that their texts have, and the cache makes them no worse."""
     made: TextDecoder = half(family, packed)
     options: dict[str, Any] = {"num_beams": 3, "num_return_sequences": 3, "max_new_tokens": 6}
     options["suppress_tokens"] = [1]  # TrOCR's sinusoids have no position for a pad of the prompt
@@ -140,7 +141,7 @@ def test_beams(family: str, packed: bool) -> None:
 
 @pytest.mark.parametrize("family", NAMES)
 def test_everything_is_bfloat16(family: str, packed: bool) -> None:
-    """What every layer gives, what the cache holds, and the logits, at the first step and at later ones."""
+    """The output of every layer, the cache and the logits, at the first step and at later ones."""
     made = half(family, packed)
     state, _ = state_and_request(made, 4, prompt=PROMPT, mask=MASK, output_hidden_states=True)
     state.states = images(4).bfloat16()
@@ -188,7 +189,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 @pytest.mark.parametrize("family", THEIRS)
 def test_text_is_that_of_transformers(pair: Any, family: str) -> None:
-    """Both round as much, by what float32 gives, and write the same while that is small to what decides."""
+    """Both round as much against float32, and write the same text while no decision is as close as that."""
     whole = pair(family)
     exact, due = (copy.deepcopy(model) for model in (whole.ours, whole.theirs))
     with torch.no_grad():

@@ -20,7 +20,7 @@ PROMPT = torch.tensor([[0, 40, 51], [0, 7, 8], [0, 90, 3], [0, 22, 22]])
 
 
 class Bias:
-    """A processor of the user's own."""
+    """A user's logits processor."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -32,7 +32,7 @@ class Bias:
 
 
 class Counts:
-    """A criterion of the user's own: a row is done once its ids sum up to so much."""
+    """A user's stopping criterion: a row is done once its ids sum up to ``most``."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -84,7 +84,7 @@ BEAMS: list[dict[str, Any]] = [
 
 
 def _both(pair: Any, options: dict[str, Any]) -> tuple[Any, Any]:
-    """What ours and theirs give: rows of ids, and scores where there are some."""
+    """Rows of ids, and scores where there are any, of vedcore and of transformers."""
     theirs = {**options, "output_scores": True}  # without it they do not tell the scores of beams either
     if "logits_processor" in theirs:
         theirs["logits_processor"] = hf.LogitsProcessorList(theirs["logits_processor"])
@@ -118,7 +118,7 @@ def test_each_option_alone(pair: Any, family: str, beams: int) -> None:
 
 
 def _stop_strings(pair: Any, draw: random.Random) -> list[str]:
-    """Some that its texts have."""
+    """Strings that occur in its texts."""
     ids = pair.ours.generate(pair.pixels, max_new_tokens=9)
     texts = [pair.ours.processor.decode(row) for row in ids]
     cut = [text[at : at + draw.randint(1, 3)] for text in texts if text for at in [draw.randrange(len(text))]]
@@ -269,7 +269,7 @@ def test_cache_and_batch_change_nothing(pair: Any, family: str, options: dict[st
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("family", PLAIN)
 def test_padded_prompts_are_as_alone(pair: Any, family: str, beams: int) -> None:
-    """Transformers gives padded rows other positions than it gives them alone; here they are the same."""
+    """A padded row has the positions that it has alone; in transformers they differ."""
     model = pair(family)
     rows = [[0, 40, 51], [0, 7], [0], [0, 22, 22]]
     padded = torch.tensor([[2] * (3 - len(row)) + row for row in rows])
@@ -335,7 +335,7 @@ def test_scores_that_processors_make_nan(pair: Any, options: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("more", [{}, {"num_beam_groups": 2, "diversity_penalty": 1.0}], ids=str)
 def test_scores_that_are_all_nan_are_no_text(pair: Any, more: dict[str, Any]) -> None:
-    """Infinite scores that are put to the greatest number become so again, and NaN once they are normed."""
+    """Infinite scores are set to the greatest number, become infinite again, and NaN once normalised."""
     options = {
         "remove_invalid_values": True,
         "renormalize_logits": True,
@@ -351,7 +351,7 @@ def test_scores_that_are_all_nan_are_no_text(pair: Any, more: dict[str, Any]) ->
 
 
 def test_texts_that_must_lose_tie_as_in_transformers(pair: Any) -> None:
-    """A criterion may end all of a prompt's candidates; what is told of that prompt afterwards is the same too."""
+    """A criterion may end all candidates of a prompt; its later scores and logits are the same too."""
     told = {"output_scores": True, "output_logits": True, "early_stopping": "never", "max_new_tokens": 12}
     for seed, most in enumerate((150, 220, 300, 380)):
         for beams in (2, 4):

@@ -12,8 +12,8 @@ from torch import Tensor
 
 import vedcore
 from tests.generation.tiny import FAMILIES, VOCABULARY, decoder, state_and_request, write
-from vedcore.generation.greedy import log_sum_exp
 from vedcore.generation.search import search
+from vedcore.generation.search.scoring import log_sum_exp
 from vedcore.generation.state import DecodingState
 
 EOS = list(range(4, VOCABULARY, 5))  # many, so that rows end at different steps
@@ -27,7 +27,7 @@ ENDS: dict[str, Any] = {
 
 
 class Calls:
-    """Counts what goes through a decoder."""
+    """Counts the tokens that go through a decoder."""
 
     def __init__(self, made: Any) -> None:
         self.rows: list[int] = []
@@ -48,7 +48,7 @@ class Calls:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"use_cache": False}, {"num_beams": 2, "use_cache": False}])
 def test_ended_prompts_leave_and_nothing_changes(family: str, options: dict[str, Any]) -> None:
-    """Fewer and fewer rows are computed; each text is what it is alone."""
+    """Fewer and fewer rows are computed; each text is the same as alone."""
     made, count = decoder(family), 6
     with Calls(made) as calls:
         whole = write(made, count, **ENDS, **options)
@@ -66,7 +66,7 @@ def test_ended_prompts_leave_and_nothing_changes(family: str, options: dict[str,
 @pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize("seed", range(4))
 def test_any_prompts_leave_at_any_time(seed: int, use_cache: bool) -> None:
-    """Under any reordering, rows of prompts that go on are as in a state that nothing leaves; others are zeros."""
+    """Under any reordering, unfinished rows are as in a state that keeps all; the others are zeros."""
     draw, made, count, copies = random.Random(seed), decoder("roberta", seed), 5, 3
     prompt = torch.tensor([[1, 3], [3, 4], [1, 9], [7, 8], [5, 5]])
     mask = torch.tensor([[0, 1], [1, 1], [0, 1], [1, 1], [1, 1]])
@@ -153,9 +153,9 @@ def small_model(projector: str = "auto") -> Any:
 def test_encoder_states_live_no_longer_than_they_are_read(
     projector: str, options: dict[str, Any], use_cache: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a cache they are gone before the first token is chosen, both the encoder's and the projector's."""
+    """With a cache, the states of encoder and projector are freed before the first token is chosen."""
     model = small_model(projector)
-    encode, project = model.encode, model._project
+    encode, project = model.run_encoder, model.project
     born: list[Any] = []
 
     def encoding(*args: Any) -> Any:
@@ -168,8 +168,8 @@ def test_encoder_states_live_no_longer_than_they_are_read(
         born.append(weakref.ref(states))
         return states, mask
 
-    monkeypatch.setattr(model, "encode", encoding)
-    monkeypatch.setattr(model, "_project", projecting)
+    monkeypatch.setattr(model, "run_encoder", encoding)
+    monkeypatch.setattr(model, "project", projecting)
     alive: list[bool] = []
 
     def look(_: Tensor, scores: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ def test_encoder_states_live_no_longer_than_they_are_read(
     [{}, {"num_beams": 3}, {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0}, {"do_sample": True}],
 )
 def test_logits_go_before_the_next_come(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is as large as the vocabulary is there once."""
+    """Only one tensor of the size of the logits is alive at a time."""
     step, born, alive = DecodingState.step, list[Any](), list[bool]()
 
     def stepping(self: DecodingState, tokens: Tensor, reorder: Tensor | None) -> Tensor:
@@ -215,7 +215,7 @@ def test_logits_go_before_the_next_come(options: dict[str, Any], monkeypatch: py
 def test_the_cache_has_room_for_what_is_read(
     options: dict[str, Any], last: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A last token is read by contrastive search alone, which looks one ahead."""
+    """Only contrastive search, which looks one token ahead, reads the last token."""
     model = small_model()
     make, made = model.decoder.make_cache, list[Any]()
     monkeypatch.setattr(model.decoder, "make_cache", lambda capacity: made.append(make(capacity)) or made[-1])

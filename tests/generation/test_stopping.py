@@ -13,7 +13,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from vedcore.config import TokenIds
 from vedcore.errors import UsageError
-from vedcore.generation.config import GenerationConfig
+from vedcore.generation.options.config import GenerationConfig
 from vedcore.generation.request import Request
 from vedcore.generation.stopping import Stopping
 from vedcore.processing.tokenizers import decode_ids, make_tokenizer

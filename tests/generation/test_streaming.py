@@ -9,7 +9,7 @@ import torch
 
 from vedcore.config import TokenIds
 from vedcore.errors import NonFiniteError, UsageError
-from vedcore.generation.config import GenerationConfig
+from vedcore.generation.options.config import GenerationConfig
 from vedcore.generation.request import Request
 from vedcore.generation.search import stream
 

@@ -45,7 +45,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "metaspace": {"name": "bart", **BART},
     "byte": {"name": "trocr", **BART, "use_learned_position_embeddings": False},
 }
-"""Decoders by the tokenizer that they get."""
+"""Decoders by their tokenizer."""
 
 
 @functools.cache
@@ -61,7 +61,7 @@ def model(tokenizer: str) -> Any:
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """Files of images; the command line takes `model` by the name of its tokenizer meanwhile."""
+    """Image files; meanwhile the command line loads `model` by the name of its tokenizer."""
     folder = tmp_path_factory.mktemp("images")
     pixels = torch.rand(3, 40, 40, 3, generator=torch.Generator().manual_seed(0)).mul(255).byte().numpy()
     files = [folder / f"{i}.png" for i in range(3)]
@@ -77,7 +77,7 @@ Told = list[tuple[str, float, str]]
 
 
 def outcome(call: Callable[[], Any]) -> tuple[str, Any]:
-    """What it gives, or which of our errors; any other error is let through."""
+    """The result of a call, or our error; any other error is raised."""
     try:
         return "ok", call()
     except VedcoreError as error:
@@ -85,7 +85,7 @@ def outcome(call: Callable[[], Any]) -> tuple[str, Any]:
 
 
 def of_generate(made: Any, images: list[str], prompt: str | None, options: dict[str, Any]) -> Told:
-    """As `generate` has it, the text decoded from its ids here."""
+    """Result of `generate`, its ids decoded here."""
     if prompt is not None:
         start = options.get("decoder_start_token_id", made.token_ids.start)
         ids = [start, *encode_text(made.processor.tokenizer, prompt)]
@@ -115,7 +115,7 @@ def shell(*arguments: str) -> tuple[object, str, str]:
 
 
 def words(prompt: str | None, options: dict[str, Any], flags: bool) -> list[str]:
-    """The options for a shell, those that have a flag of their own by it."""
+    """The options for a shell, by their flags where they have one."""
     said = [] if prompt is None else [f"--prompt={prompt}"]
     for name, value in options.items():
         if flags and name in ("max_new_tokens", "num_beams", "pattern", "allowed_chars"):
@@ -128,7 +128,7 @@ def words(prompt: str | None, options: dict[str, Any], flags: bool) -> list[str]
 
 
 def check(name: str, images: list[str], prompt: str | None, options: dict[str, Any], flags: bool = False) -> None:
-    """All surfaces agree, in what they give or in what they say is wrong."""
+    """All surfaces give the same result, or the same error."""
     made = model(name)
     expected = outcome(lambda: of_generate(made, images, prompt, options))
     given_text = outcome(lambda: of_text(made, images, prompt, options))
@@ -284,7 +284,7 @@ CHAOS = st.lists(st.sampled_from(list(ANY)), min_size=2, max_size=4, unique=True
 @settings(max_examples=35, deadline=None)
 @given(name=st.sampled_from(list(MODELS)), options=CHAOS)
 def test_what_is_at_odds_is_named_on_every_surface(paths: list[str], name: str, options: dict[str, Any]) -> None:
-    """What an error names is at odds by itself, without the other options: nothing that matters is left unsaid."""
+    """The options that an error names contradict each other by themselves, so the error names all that matter."""
     check(name, paths[:1], None, options)
     pixels = model(name).processor(images=paths[:1])["pixel_values"]
     kind, said = outcome(lambda: model(name).generate(pixels, **options))
@@ -294,7 +294,7 @@ def test_what_is_at_odds_is_named_on_every_surface(paths: list[str], name: str, 
 
 
 def test_an_unknown_word_stands_behind_the_start_id() -> None:
-    """Its token is special, and yet no name of one that the prompt begins with."""
+    """The token of an unknown word is special, but the prompt does not begin with its name."""
     made = model("wordpiece")
     tokens = made.processor.tokenizer.token_to_id
     assert encode_prompt(made.processor, "zebra", 1).tolist() == [[1, tokens("[UNK]")]]

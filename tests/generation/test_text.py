@@ -13,7 +13,7 @@ from tokenizers import decoders, models
 
 import vedcore
 from vedcore.errors import GenerationError, TokenizerError, UsageError
-from vedcore.generation.stopping import WORDS
+from vedcore.generation.stopping import FINISH_REASONS
 
 EOS = [*range(4, 98, 7)]
 WORDPIECES = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "the", "cat", "##s", "##ing", ".", ",", "do", "n't", "'", "s", "!"]
@@ -52,7 +52,7 @@ PARTS = (
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
 def model(request: pytest.FixtureRequest) -> Any:
-    """One whose texts are drawn almost evenly from all tokens."""
+    """A model that draws almost evenly from all tokens."""
     return vedcore.compose(*PARTS, tokenizer=TOKENIZERS[request.param](), image_size=32, seed=0).eval()
 
 
@@ -202,7 +202,7 @@ def test_texts_that_keep_to_a_rule(pair: Any, options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_a_function_that_allows_tokens_knows_the_image(pair: Any, batch_size: int) -> None:
-    """By its number among all, whatever the batches."""
+    """The function gets the number of the image among all, whatever the batches."""
     model, images = pair("trocr").ours, [image.clamp(0, 1) for image in pair("trocr").pixels]
     tokenizer = model.processor.tokenizer
     texts = ["12", "34", "cat", "0"]
@@ -263,4 +263,4 @@ def test_positions_run_out(pair: Any) -> None:
 
 
 def test_every_reason_has_a_word() -> None:
-    assert WORDS == ("length", "eos", "stop_string", "repetition", "criteria", "time")
+    assert FINISH_REASONS == ("length", "eos", "stop_string", "repetition", "criteria", "time")

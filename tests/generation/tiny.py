@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from vedcore.components import TextDecoder
 from vedcore.config import TokenIds
-from vedcore.generation.config import GenerationConfig
+from vedcore.generation.options.config import GenerationConfig
 from vedcore.generation.request import Request
 from vedcore.generation.search import search
 from vedcore.generation.state import DecodingState
@@ -57,7 +58,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 class Whole(GPT2Decoder):
-    """Takes the number of tokens in the cache for the position of the next in every row."""
+    """Takes the number of tokens in the cache as the position of the next, in every row."""
 
     def forward(self, *args: Any, **kwargs: Any) -> DecoderOutput:
         cache = kwargs.get("past_key_values")
@@ -67,7 +68,7 @@ class Whole(GPT2Decoder):
 
 @functools.cache
 def decoder(family: str, seed: int = 0, scale: float = 0.4) -> TextDecoder:
-    """One of a family, with weights spread so widely that no argmax is a matter of rounding."""
+    """A decoder of a family, with weights spread so widely that no argmax depends on rounding."""
     entries = {entry.name: entry for entry in register_decoders()}
     cls: Any = Whole if family == "whole" else entries[family].load()
     made: TextDecoder = cls(cls.make_config(None, {**FAMILIES[family], "tie_word_embeddings": False})).eval()
@@ -87,7 +88,7 @@ def images(count: int, seed: int = 0) -> Tensor:
 
 
 def image_mask(count: int) -> Tensor:
-    """(N, 5), another padding for each."""
+    """(N, 5) a mask with another padding for each image."""
     return torch.arange(5) < 5 - torch.arange(count)[:, None] % 3
 
 
@@ -103,7 +104,7 @@ def state_and_request(
     fields: dict[str, Any] | None = None,
     **options: Any,
 ) -> tuple[DecodingState, Request]:
-    """A fresh state over ``count`` images, or over number ``at`` of them alone, and what is asked of it."""
+    """A fresh state over ``count`` images, or over image ``at`` alone, and the request."""
     states, shown = images(count, seed), image_mask(count)
     prompt = torch.full((count, 1), 3) if prompt is None else prompt
     if at is not None:
@@ -119,4 +120,4 @@ def state_and_request(
 def write(made: TextDecoder, count: int = 1, drafter: Any = None, **options: Any) -> GenerateOutput:
     """A search over ``count`` images; see `state_and_request`."""
     state, request = state_and_request(made, count, **options)
-    return search(state, request, drafter=drafter)
+    return search(state, replace(request, drafter=drafter))

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from vedcore.config import TokenIds
 from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, UsageError
-from vedcore.generation.config import GenerationConfig
+from vedcore.generation.options.config import GenerationConfig
 from vedcore.generation.request import Request
 from vedcore.generation.search import search
 from vedcore.hf.generation import read_generation, within_positions, write_generation, write_ids
-from vedcore.model import shift_tokens_right
+from vedcore.loss import shift_tokens_right
 
 VOCAB, POSITIONS = 40, 32
 PIXELS = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(3))
@@ -27,7 +27,9 @@ GENERATION, CONFIG = "generation_config.json", "config.json"
 
 
 class State:
-    """Their model, all ids anew at each step."""
+    """transformers' model, all ids anew at each step."""
+
+    abilities = frozenset[Any]()
 
     def __init__(self, model: Any) -> None:
         self.model, self.states, self.ids = model, model.encoder(PIXELS).last_hidden_state, None

@@ -30,7 +30,7 @@ from vedcore.errors import (
     UnknownComponentError,
     VedcoreError,
 )
-from vedcore.generation.config import GenerationConfig
+from vedcore.generation.options.config import GenerationConfig
 from vedcore.hf.generation import read_generation
 from vedcore.hf.sections import WHOLE
 from vedcore.hub import expected_hashes

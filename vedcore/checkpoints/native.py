@@ -23,7 +23,7 @@ from vedcore.components import torch_dtype
 from vedcore.composer.snapshot_files import MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES, read_json
 from vedcore.config import ModelConfig
 from vedcore.errors import ConfigError, ConfigSchemaError, TokenizerError, UsageError
-from vedcore.generation.config import GenerationConfig
+from vedcore.generation.options.config import GenerationConfig
 from vedcore.model import VisionEncoderDecoder
 from vedcore.model_files import CARD, CONFIG, GENERATION_CONFIG, MODEL_FILES, PREPROCESSOR_CONFIG, TOKENIZER
 from vedcore.processing.processor import Processor, make_tokenizer

@@ -51,7 +51,7 @@ def _read_lexicon(ctx: click.Context, param: click.Parameter, value: str | None)
 
 def _check_names(settings: dict[str, Any]) -> None:
     """Raise for unknown options before a model is loaded; arguments of the command, such as images, are not options."""
-    from vedcore.generation.config import GenerationConfig
+    from vedcore.generation.options.config import GenerationConfig
 
     valid = ["prompt", *GenerationConfig.model_fields]
     for name in settings:

@@ -14,7 +14,7 @@ from vedcore.composer.request import UNSET, AnyModel, AnyPart, ModelRequest
 from vedcore.composer.resolve import ResolvedRequest, resolve
 from vedcore.config import ModelConfig, Preprocessing, TokenIds
 from vedcore.errors import UsageError
-from vedcore.generation.config import GenerationConfig
+from vedcore.generation.options.config import GenerationConfig
 from vedcore.layers.drawing import LateDraws
 from vedcore.model import VisionEncoderDecoder
 from vedcore.processing.processor import Processor

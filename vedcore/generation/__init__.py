@@ -1,9 +1,7 @@
 """Writing text token by token.
 
-``mixin`` is what a model has of it, ``generate`` above all. A call is checked (``config`` with ``rules``,
-``arguments``), becomes a ``request``, and ``search`` picks who steps through it: ``greedy``, ``contrastive``,
-``assisted`` (with ``drafters`` and ``ragged``), or ``beams`` (with ``groups``, ``constrained``, ``candidates`` and
-``pool``). They see the model as a ``state``, change scores by ``logits`` and ``warpers``, and end by ``stopping``.
-``constraints`` hold a text to a rule (``regex``, ``symbols``, ``pieces``, ``token_automaton``); ``streaming`` hands
-tokens on as they come, and ``results`` turns them into texts.
+``generate`` has the functions that a model fulfilling ``protocol`` has as methods. ``options`` are checked and name the
+search; ``arguments`` checks tensors; both become a ``request``. A ``search`` steps through a ``state``, changes scores
+by ``processors`` (``constraints`` among them), and ends rows by ``stopping``. ``streaming`` hands tokens on as they
+come; ``results`` turns ids into texts. docs/how-a-text-is-written.md follows an image through all of them.
 """

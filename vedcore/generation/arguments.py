@@ -1,4 +1,4 @@
-"""What a model and its ``generate`` take besides options, checked and made uniform before work begins.
+"""Tensors and functions that a model and its ``generate`` take, checked and made uniform before work begins.
 
 Shape letters: N images, H x W pixels, T prompt tokens.
 """
@@ -20,7 +20,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def check_tensors(**arguments: object) -> None:
-    """Refuse whatever else than a tensor was given for an argument that takes one.
+    """Refuse arguments that are not tensors.
 
     Raises:
         UsageError: naming the argument.
@@ -32,10 +32,10 @@ def check_tensors(**arguments: object) -> None:
 
 
 def check_pixels(pixel_values: Tensor) -> None:
-    """Refuse what is no batch of images, (N, 3, H, W) of floats.
+    """Refuse a tensor that is not a batch of images, (N, 3, H, W) of floats.
 
     Raises:
-        UsageError: saying what it is.
+        UsageError: naming its shape and type.
     """
     check_tensors(pixel_values=pixel_values)
     shaped = pixel_values.ndim == 4 and pixel_values.shape[1] == 3 and len(pixel_values) > 0
@@ -59,26 +59,22 @@ def as_functions(name: str, given: Function | Sequence[Function] | None) -> tupl
             raise UsageError(
                 f"{type(function).__name__} cannot be called",
                 field=name,
-                hint="give a function of what generate says of it, or a list of such",
+                hint="give a function as generate describes it, or a list of them",
             )
     return functions
 
 
-def prompt_ids(given: Tensor | None, mask: Tensor | None, starts: Sequence[int] | None) -> tuple[Tensor, Tensor | None]:
+def prompt_ids(given: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """The prompts (N, T), long, and their mask (N, T) or None.
 
     Args:
-        given: (N, T) of any whole numbers; None for the start ids alone.
+        given: (N, T) of any whole numbers.
         mask: of ``given``.
-        starts: N start ids, needed where there are no prompts.
 
     Raises:
         UsageError: prompts of another shape or type, a mask that does not fit, padding behind a token.
     """
     check_tensors(decoder_input_ids=given, decoder_attention_mask=mask)
-    if given is None:
-        assert starts is not None
-        given = torch.tensor(starts)[:, None]  # (N, 1)
     whole = not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool)
     if given.ndim != 2 or 0 in given.shape or not whole:
         raise UsageError(

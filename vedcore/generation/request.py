@@ -1,36 +1,48 @@
-"""One call of ``generate`` as every search sees it, and what the searches say when it cannot go on.
+"""One call of ``generate`` as every search sees it.
 
-Shape letters: N prompts, B rows of text (N times the copies or beams of each), T prompt tokens, L tokens so far, V
-vocabulary size.
+Shape letters: N prompts, B rows of text (N times the rows of each), T prompt tokens, L tokens so far, V vocabulary
+size.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NoReturn
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from vedcore.config import TokenIds
-from vedcore.errors import GenerationError, NonFiniteError, UsageError
-from vedcore.generation.config import GenerationConfig, Limits
-from vedcore.generation.constraints import Constrained, TokenAutomaton
-from vedcore.generation.logits import PrefixFunction, Processor, make_processors
+from vedcore.errors import UsageError
+from vedcore.generation.constraints.processor import ConstraintProcessor
+from vedcore.generation.constraints.token_automaton import TokenAutomaton
+from vedcore.generation.options.config import GenerationConfig, Limits
+from vedcore.generation.options.strategies import Strategy
+from vedcore.generation.processors.chain import make_processors
+from vedcore.generation.processors.logits import LogitsProcessor, PrefixFunction
 
-__all__ = ["Request", "Scores", "StoppingCriterion", "apply", "barring"]
+__all__ = ["Drafter", "Request", "Scores", "StoppingCriterion"]
 
 Scores = tuple[Tensor, ...] | None
-"""(B, V) scores of each step so far where ``output_scores`` keeps them, else None: what transformers' criteria get."""
+"""(B, V) scores of each step so far where ``output_scores`` keeps them, else None: transformers' criteria get these."""
 StoppingCriterion = Callable[[Tensor, Scores], Tensor | bool]
 """``(input_ids (B, L), scores) -> (B,) bool``, True where a row is done, or one bool for all."""
 
 
+class Drafter(Protocol):
+    """Guesses how texts go on, for assisted decoding."""
+
+    def guess(self, texts: Sequence[Sequence[int]], room: int) -> list[list[int]]:
+        """Up to ``room`` tokens, or none, after each of B texts; none after an empty one."""
+
+    def learn(self, guessed: Sequence[int], accepted: Sequence[int]) -> None:
+        """Take in how many tokens were guessed for each row, and how many of them the model chose too."""
+
+
 @dataclass(frozen=True)
 class Request:
-    """What to write after, and how.
+    """Prompts, and how to continue them.
 
     Raises:
         UsageError: prompts of a wrong shape or type.
@@ -44,17 +56,21 @@ class Request:
     limits: Limits
     """``options.limits(...)``."""
     attention_mask: Tensor | None = None
-    """(N, T), 0 where a prompt is padded at the left; the state knows of it too."""
-    logits_processor: Sequence[Processor] = ()
-    """The caller's own, run after ours and before those that sample."""
+    """(N, T), 0 where a prompt is padded at the left; the state has it too."""
+    logits_processor: Sequence[LogitsProcessor] = ()
+    """The caller's own, run after those of the options and before those that sample."""
     stopping_criteria: Sequence[StoppingCriterion] = ()
     prefix_allowed_tokens_fn: PrefixFunction | None = None
     text_of: Callable[[Sequence[int]], str] | None = field(default=None, repr=False)
     """Ids to text, special tokens too; needed for ``stop_strings``."""
     constraint: TokenAutomaton | None = field(default=None, repr=False)
-    """What ``allowed_chars``, ``pattern`` and ``lexicon`` mean over the model's tokenizer."""
+    """``allowed_chars``, ``pattern`` and ``lexicon`` over the model's tokenizer."""
     first: int = 0
-    """Number of the first prompt, among those of the call that this is a part of."""
+    """Index of the first prompt among those of the whole call."""
+    drafter: Drafter | None = field(default=None, repr=False)
+    """Guesses tokens, in place of the prompt look-up that the options may ask for."""
+    streaming: bool = False
+    """Whether the caller takes tokens as they come."""
 
     def __post_init__(self) -> None:
         ids, mask = self.input_ids, self.attention_mask
@@ -93,8 +109,18 @@ class Request:
         return self.input_ids.device
 
     @property
+    def strategy(self) -> Strategy:
+        """The way of searching."""
+        return self.options.strategy(assisted=self.drafter is not None)
+
+    @property
+    def pads_ended(self) -> bool:
+        """Whether a row that has ended goes on with the pad id; as in transformers, only where there are end ids."""
+        return bool(self.token_ids.eos) and self.token_ids.pad is not None
+
+    @property
     def padding(self) -> int:
-        """What stands behind a text that has ended.
+        """Fills the rows behind their ends.
 
         transformers pads ended beams with the first end id where the pad id is 0, and so do we, to give the same ids.
         """
@@ -102,27 +128,27 @@ class Request:
         return self.token_ids.pad or (ends[0] if ends else 0)
 
     def part(self, first: int, last: int) -> Request:
-        """What is asked of prompts ``first`` to ``last - 1`` of these."""
+        """The same request for prompts ``first`` to ``last - 1`` alone."""
         mask = None if self.attention_mask is None else self.attention_mask[first:last]
         return replace(self, input_ids=self.input_ids[first:last], attention_mask=mask, first=self.first + first)
 
-    def rows(self, copies: int) -> Tensor:
-        """(B,) the prompt of each row, ``copies`` rows side by side for each."""
-        return torch.arange(self.prompts, device=self.device).repeat_interleave(copies)
+    def rows(self, rows_per_prompt: int) -> Tensor:
+        """(B,) the prompt of each row, the rows of a prompt side by side."""
+        return torch.arange(self.prompts, device=self.device).repeat_interleave(rows_per_prompt)
 
-    def buffer(self, copies: int) -> Tensor:
+    def buffer(self, rows_per_prompt: int) -> Tensor:
         """(B, max_length) ids that start with the prompts; untouched memory costs nothing."""
-        ids = self.input_ids.new_empty(self.prompts * copies, self.limits.max_length)
-        ids[:, : self.prompt_length] = self.input_ids.repeat_interleave(copies, 0)
+        ids = self.input_ids.new_empty(self.prompts * rows_per_prompt, self.limits.max_length)
+        ids[:, : self.prompt_length] = self.input_ids.repeat_interleave(rows_per_prompt, 0)
         return ids
 
-    def processors(self, copies: int) -> list[Processor]:
-        """What changes the scores of ``copies`` rows for each prompt, in order."""
-        mask = None if self.attention_mask is None else self.attention_mask.repeat_interleave(copies, 0)
+    def processors(self, rows_per_prompt: int) -> list[LogitsProcessor]:
+        """The logits processors of ``rows_per_prompt`` rows for each prompt, in order."""
+        mask = None if self.attention_mask is None else self.attention_mask.repeat_interleave(rows_per_prompt, 0)
         constraint = None
         if self.constraint is not None:
             forced = self.options.forced_bos_token_id is not None and self.prompt_length == 1
-            constraint = Constrained(self.constraint, self.prompt_length + forced, self.limits.max_length)
+            constraint = ConstraintProcessor(self.constraint, self.prompt_length + forced, self.limits.max_length)
         return make_processors(
             self.options,
             self.token_ids,
@@ -130,7 +156,7 @@ class Request:
             self.prompt_length,
             self.device,
             mask,
-            rows=copies,
+            rows=rows_per_prompt,
             extra=self.logits_processor,
             prefix_allowed_tokens_fn=self.prefix_allowed_tokens_fn,
             first=self.first,
@@ -141,45 +167,3 @@ class Request:
         """The source of the draws; None is torch's global one."""
         seed = self.options.seed
         return None if seed is None else torch.Generator(self.device).manual_seed(seed)
-
-    def raise_non_finite(self, logits: Tensor, unusable: Tensor, copies: int, step: int) -> NoReturn:
-        """Say which prompts got useless logits: ``unusable`` (B,) of ``copies`` rows a prompt."""
-        bad = logits[unusable]
-        what = "NaN" if bad.isnan().any() else "+Inf" if (bad == math.inf).any() else "nothing but -Inf"
-        raise NonFiniteError(
-            f"the logits of {self._named(unusable, copies)} hold {what} at {_where(step)}",
-            hint="check the weights and the images for NaN, or run in float32",
-        )
-
-    def raise_barred(self, chosen: Tensor, barred: Tensor, copies: int, step: int) -> NoReturn:
-        """Say which prompts have no token left: ``barred`` (B,) of ``copies`` rows a prompt, by scores (B, ...)."""
-        if chosen[barred].isnan().any():
-            raise NonFiniteError(
-                f"the scores of {self._named(barred, copies)} hold NaN after the processors at {_where(step)}",
-                hint="check logits_processor, or relax what bars tokens",
-            )
-        raise GenerationError(
-            f"the options leave {self._named(barred, copies)} no token to go on with at {_where(step)}",
-            hint="relax what bars tokens, as no_repeat_ngram_size or suppress_tokens, or pass a smaller max_new_tokens",
-        )
-
-    def _named(self, flags: Tensor, copies: int) -> str:
-        rows = sorted({self.first + row // copies for row in flags.nonzero()[:, 0].tolist()})
-        shown = ", ".join(map(str, rows[:8])) + (", …" if len(rows) > 8 else "")
-        return f"row {shown}" if len(rows) == 1 else f"rows {shown}"
-
-
-def apply(processors: Sequence[Processor], input_ids: Tensor, scores: Tensor) -> Tensor:
-    """(B, V) scores after all processors, for rows (B, L)."""
-    for processor in processors:
-        scores = processor(input_ids, scores)
-    return scores
-
-
-def _where(step: int) -> str:
-    return f"step {step}" if step else "prefill"
-
-
-def barring(chosen: Tensor, options: GenerationConfig) -> Tensor:
-    """Which scores of what was chosen, of any shape, say that there was nothing to choose."""
-    return chosen == -math.inf if options.remove_invalid_values else ~(chosen > -math.inf)

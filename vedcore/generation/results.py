@@ -1,4 +1,4 @@
-"""From ids and log-probabilities to texts, and from texts to ids that start one.
+"""From ids and log-probabilities to texts, and from a prompt to ids.
 
 Shape letters: N images, B rows of text, L new tokens.
 """
@@ -22,14 +22,14 @@ from vedcore.processing.tokenizers import encode_text
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from vedcore.generation.config import GenerationConfig
+    from vedcore.generation.options.config import GenerationConfig
     from vedcore.generation.state import DecodingState
 
 __all__ = ["constraint_of", "encode_prompt", "require_tokenizer", "text_results", "with_inner_states"]
 
 
 def require_tokenizer(processor: Processor) -> Tokenizer:
-    """The tokenizer, without which there is no text.
+    """The tokenizer.
 
     Raises:
         UsageError: there is none.
@@ -42,7 +42,7 @@ def require_tokenizer(processor: Processor) -> Tokenizer:
 
 
 def encode_prompt(processor: Processor, prompt: str, start: int | None) -> Tensor:
-    """(1, T) ids that a text starts with.
+    """(1, T) ids of a prompt.
 
     Args:
         processor: with the tokenizer.
@@ -52,7 +52,7 @@ def encode_prompt(processor: Processor, prompt: str, start: int | None) -> Tenso
 
     Raises:
         TokenizerError: a text that cannot be encoded.
-        UsageError: no tokenizer, no text, or a prompt of no tokens.
+        UsageError: no tokenizer, a prompt that is not text, or one of no tokens.
     """
     tokenizer = require_tokenizer(processor)
     if not isinstance(prompt, str):
@@ -61,7 +61,7 @@ def encode_prompt(processor: Processor, prompt: str, start: int | None) -> Tenso
     names = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
     parts = [part for part in (re.split(f"({names})", prompt) if names else [prompt]) if part]
     ids: list[int] = []
-    if start is not None and (not parts or parts[0] not in special):  # an unknown word's token is no name
+    if start is not None and (not parts or parts[0] not in special):  # an unknown word has a token, but is not a name
         ids.append(start)
     for part in parts:
         ids += [special[part]] if part in special else encode_text(tokenizer, part)
@@ -73,7 +73,7 @@ def encode_prompt(processor: Processor, prompt: str, start: int | None) -> Tenso
 def constraint_of(
     tokenizer: Tokenizer | None, options: GenerationConfig, eos: tuple[int, ...], vocab_size: int
 ) -> TokenAutomaton | None:
-    """What ``allowed_chars``, ``pattern`` and ``lexicon`` mean over the tokens; None where none of them is set.
+    """The automaton of ``allowed_chars``, ``pattern`` and ``lexicon``; None where none of them is set.
 
     Raises:
         UsageError: there is no tokenizer, or as `compile_constraint` says.
@@ -101,19 +101,19 @@ def _compiled(
     pattern: str | None,
     lexicon: tuple[str, ...] | None,
 ) -> TokenAutomaton:
-    """Once for all calls; ``tokens`` tells a tokenizer from itself with tokens added."""
+    """Compiled once for all calls; ``tokens`` tells a tokenizer from the same one with tokens added."""
     return compile_constraint(
         tokenizer, vocab_size, eos=eos, allowed_chars=allowed_chars, pattern=pattern, lexicon=lexicon
     )
 
 
 def text_results(out: GenerateOutput, processor: Processor, eos: tuple[int, ...]) -> list[TextResult]:
-    """The text of each row, with what the model made of it.
+    """The text of each row, with its confidence and tokens.
 
     Args:
-        out: of ``generate``.
+        out: the output of `generate`.
         processor: with the tokenizer.
-        eos: end ids in force, which are no part of a text.
+        eos: end ids in force, which are not part of a text.
     """
     assert out.token_logprobs is not None
     assert out.finish_reasons is not None
@@ -142,13 +142,13 @@ def text_results(out: GenerateOutput, processor: Processor, eos: tuple[int, ...]
 def with_inner_states(
     out: GenerateOutput, state: DecodingState, encoded: EncoderOutput, expand: Tensor
 ) -> GenerateOutput:
-    """``out`` with what the state and the encoder recorded, in transformers' shapes.
+    """``out`` with the hidden states and attentions of encoder and decoder, in transformers' shapes.
 
     Args:
-        out: of a search.
-        state: that it ran on.
-        encoded: what the encoder gave.
-        expand: (B,) the prompt of each row: the first step runs once for all rows of a prompt, and counts for each.
+        out: the output of a search.
+        state: the one that it ran on.
+        encoded: output of the encoder.
+        expand: (B,) the prompt of each row: the first step ran once for all rows of a prompt, and is repeated for each.
     """
 
     def whole(steps: list[tuple[Tensor, ...]]) -> tuple[tuple[Tensor, ...], ...] | None:

@@ -13,38 +13,46 @@ import torch
 from torch import Tensor
 
 from vedcore.components import TextDecoder
+from vedcore.generation.options.strategies import Ability
 from vedcore.outputs import DecoderOutput
 
 __all__ = ["DecodingState", "State"]
 
-STAYING = 0.75
-"""Share of the computed prompts up to which it pays to go on with those alone."""
+MAX_FRACTION_TO_COMPACT = 0.75
+"""Compact the batch when at most this fraction of its prompts is unfinished."""
 
 
 class State(Protocol):
-    """A model in the middle of writing: what it keeps (a cache, or the ids so far) is its own business."""
+    """A model in the middle of writing; whether it keeps a cache or the ids so far is not seen from outside."""
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """Extras beyond `prefill` and `step`; a strategy that needs others is refused."""
 
     def prefill(self, input_ids: Tensor) -> Tensor:
-        """Read the (N, T) prompts; return the (N, V) logits that follow."""
+        """Read the (N, T) prompts; return the (N, V) logits of the next tokens."""
 
     def step(self, tokens: Tensor, reorder: Tensor | None) -> Tensor:
-        """Read one more token in each row; return the (B, V) logits that follow.
+        """Read one more token in each row; return the (B, V) logits of the next.
 
         Args:
             tokens: (B, 1).
             reorder: (B,) the row so far that each row continues; None when each continues itself. The first one after
-                the prefill may have more rows than it: ``[0, 0, 1, 1]`` makes two rows of each prompt.
+                the prefill may have more rows than the prefill: ``[0, 0, 1, 1]`` makes two rows of each prompt.
         """
 
+    def part(self, first: int, last: int) -> State:
+        """A fresh state over prompts ``first`` to ``last - 1`` of this fresh one, if its abilities have ``parts``."""
+
     def keep(self, going_on: Sequence[bool]) -> None:
-        """Say which of the N prompts still go on: nobody looks at the logits of the others again."""
+        """Say which of the N prompts still go on; the logits of the others are not read again."""
 
 
 class DecodingState:
     """The decoder over a batch of texts that grow: what a search steps through.
 
-    Prompts that have ended leave the batch, unless something is recorded: the decoder then runs on fewer rows, while
-    what goes in and comes out still has all B, with zeros for those that left.
+    Prompts that have ended leave the batch, unless attentions or hidden states are recorded. The decoder then runs on
+    fewer rows, while tokens and logits still have all B, with zeros for those that left.
 
     Args:
         decoder: the decoder, in eval mode.
@@ -57,6 +65,8 @@ class DecodingState:
         output_hidden_states: record its states between the layers.
         compiled: run the decoder through ``torch.compile``.
     """
+
+    abilities: frozenset[Ability] = frozenset({"parts", "hidden_states", "uneven_rows"})
 
     def __init__(
         self,
@@ -87,15 +97,16 @@ class DecodingState:
         self.hidden_states: list[tuple[Tensor, ...]] = []
         """For each call of the decoder, (B, T, D) of the embeddings and of each layer."""
         self.keeps_last_hidden_state = False
-        """Whether `last_hidden_state` is wanted; to be set before the prefill."""
+        """Whether `last_hidden_state` is kept; to be set before the prefill."""
         self.last_hidden_state: Tensor | None = None
-        """(B, T, D) what the decoder's last layer made, after its norm, of the tokens of the last call."""
+        """(B, T, D) the decoder's states of the tokens of the last call, after its last layer and norm."""
         self.prompts = len(states)
         self.total = self.prompts
         """B, rows of the last call, those that left among them."""
         self.live = list(range(self.prompts))
         """Prompts that are still computed."""
-        self._rows: dict[int, Tensor] = {}
+        self.prompt_length = 0
+        self._computed: dict[int, Tensor] = {}
 
     def part(self, first: int, last: int) -> DecodingState:
         """A fresh one over images ``first`` to ``last - 1``, which records nothing and is not compiled."""
@@ -106,7 +117,7 @@ class DecodingState:
 
     def prefill(self, input_ids: Tensor) -> Tensor:
         """The prompts, (N, T), to the logits of the next token, (N, V)."""
-        self.written_from = input_ids.shape[1]
+        self.prompt_length = input_ids.shape[1]
         if self.cache is None:
             self.ids = input_ids
         return self.call(input_ids, self.attention_mask)[:, -1]
@@ -120,7 +131,7 @@ class DecodingState:
         """
         if reorder is not None:
             self.reorder(reorder)
-        if (rows := self.rows) is not None:
+        if (rows := self.computed_rows) is not None:
             tokens = tokens.index_select(0, rows)
         if self.cache is not None:
             return self.call(tokens, None)[:, -1]
@@ -131,42 +142,46 @@ class DecodingState:
         return self.call(self.ids, self.attention_mask)[:, -1]
 
     def keep(self, going_on: Sequence[bool]) -> None:
-        """Let prompts that have ended leave the batch, once enough of them have for the copy to pay.
+        """Let prompts that have ended leave the batch, once so many have that the copy pays.
 
         Args:
             going_on: of each of the N prompts.
         """
-        staying = [place for place, prompt in enumerate(self.live) if going_on[prompt]]
-        if self.output_attentions or self.output_hidden_states or not 0 < len(staying) <= STAYING * len(self.live):
+        staying = [i for i, prompt in enumerate(self.live) if going_on[prompt]]
+        if (
+            self.output_attentions
+            or self.output_hidden_states
+            or not 0 < len(staying) <= MAX_FRACTION_TO_COMPACT * len(self.live)
+        ):
             return
         each = self.total // self.prompts
-        self._select(self._index([place * each + i for place in staying for i in range(each)]), self._index(staying))
-        self.live = [self.live[place] for place in staying]
-        self._rows.clear()
+        self._select(self._index([i * each + j for i in staying for j in range(each)]), self._index(staying))
+        self.live = [self.live[i] for i in staying]
+        self._computed.clear()
 
     @property
-    def rows(self) -> Tensor | None:
-        """(B',) those of the ``total`` rows that are computed; None for all."""
+    def computed_rows(self) -> Tensor | None:
+        """(B',) indices of the ``total`` rows that are computed; None for all."""
         if len(self.live) == self.prompts:
             return None
-        if self.total not in self._rows:
+        if self.total not in self._computed:
             each = self.total // self.prompts
-            self._rows[self.total] = self._index([prompt * each + i for prompt in self.live for i in range(each)])
-        return self._rows[self.total]
+            self._computed[self.total] = self._index([prompt * each + i for prompt in self.live for i in range(each)])
+        return self._computed[self.total]
 
     def reorder(self, index: Tensor, last: bool = False) -> None:
         """Make each row ``i`` of B continue what row ``index[i]`` was.
 
         Args:
             index: (B,) of the rows so far, which may be fewer.
-            last: the rows of a prompt differ in their last token alone, so that nothing else need move.
+            last: the rows of a prompt differ in their last token alone, so only that is moved.
         """
-        before = self.rows
-        place = None if before is None else torch.zeros(self.total, dtype=torch.long, device=index.device)
+        before = self.computed_rows
+        computed_index = None if before is None else torch.zeros(self.total, dtype=torch.long, device=index.device)
         self.total = len(index)
-        if before is not None and place is not None and self.rows is not None:
-            place[before] = torch.arange(len(before), device=index.device)
-            index = place[index.index_select(0, self.rows)]
+        if before is not None and computed_index is not None and self.computed_rows is not None:
+            computed_index[before] = torch.arange(len(before), device=index.device)
+            index = computed_index[index.index_select(0, self.computed_rows)]
         if self.cache is not None:
             self.cache.reorder(index, self.cache.length - 1 if last else 0)
             return
@@ -187,7 +202,6 @@ class DecodingState:
             (B, T or 1, V) logits, zeros for rows that left.
         """
         first = self.cache is None or self.cache.length == 0
-        by_id = type(self.decoder).takes_position is not TextDecoder.takes_position
         out = self.run(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -197,9 +211,9 @@ class DecodingState:
             output_attentions=self.output_attentions,
             output_hidden_states=self.output_hidden_states or self.keeps_last_hidden_state,
             last_logits_only=last_only,
-            **({"written_from": self.written_from} if by_id else {}),
+            **({"prompt_length": self.prompt_length} if self.decoder.positions_by_id else {}),
         )
-        if self.cache is not None:  # it has the keys and values that were made of them
+        if self.cache is not None:  # it holds their keys and values
             self.states, self.mask = self.states.new_empty(0), None
         if self.output_attentions:
             self.attentions.append(out.attentions or ())
@@ -213,7 +227,7 @@ class DecodingState:
 
     def _spread(self, computed: Tensor) -> Tensor:
         """(B', ...) to (B, ...)."""
-        rows = self.rows
+        rows = self.computed_rows
         if rows is None:
             return computed
         return computed.new_zeros(self.total, *computed.shape[1:]).index_copy_(0, rows, computed)
@@ -229,6 +243,6 @@ class DecodingState:
         if self.attention_mask is not None:
             self.attention_mask = self.attention_mask.index_select(0, rows)
 
-    def _index(self, places: Sequence[int]) -> Tensor:
-        """``places`` on the device, without waiting for it."""
-        return torch.tensor(places).to(self.states.device, non_blocking=True)
+    def _index(self, numbers: Sequence[int]) -> Tensor:
+        """``numbers`` on the device, without waiting for it."""
+        return torch.tensor(numbers).to(self.states.device, non_blocking=True)

@@ -15,14 +15,14 @@ from vedcore.errors import UsageError
 from vedcore.generation.request import Request, Scores
 from vedcore.generation.streaming import shared_length
 
-__all__ = ["WORDS", "Stopping"]
+__all__ = ["FINISH_REASONS", "Stopping"]
 
-WORDS = ("length", "eos", "stop_string", "repetition", "criteria", "time")
-"""What a row's number means; 0 is a row that goes on, and at its greatest length one that was cut."""
+FINISH_REASONS = ("length", "eos", "stop_string", "repetition", "criteria", "time")
+"""Names of why a row ended, by index; 0 is a row that goes on, or was cut at its greatest length."""
 
 
 class Stopping:
-    """The rules of one call; the clock runs from here.
+    """Tells which rows end; the clock of ``max_time`` runs from here.
 
     Args:
         request: of the call.
@@ -51,11 +51,11 @@ class Stopping:
 
     @property
     def only_eos(self) -> bool:
-        """Whether nothing but an end id, or the greatest length, ends a row: nobody then reads the rows so far."""
+        """Whether nothing but an end id, or the greatest length, ends a row, so that the rows so far are not read."""
         return not (self.strings or self.times or self.criteria or self.deadline)
 
     def reasons(self, tokens: Tensor, input_ids: Tensor, scores: Scores = None) -> Tensor:
-        """(B,) why each row ends, as a place in `WORDS`, the first that holds; 0 where it goes on.
+        """(B,) why each row ends, as an index of `FINISH_REASONS`, the first that holds; 0 where it goes on.
 
         Under beams the rows are candidates, as many as there are.
 
@@ -69,12 +69,12 @@ class Stopping:
         """
         why = self.is_end(tokens).long()
         for word, done in self._others(input_ids, scores):
-            why = torch.where(done & (why == 0), WORDS.index(word), why)
+            why = torch.where(done & (why == 0), FINISH_REASONS.index(word), why)
         return why
 
     def words(self, reasons: Tensor) -> tuple[str, ...]:
-        """What the (B,) numbers say."""
-        return tuple(WORDS[i] for i in reasons.tolist())
+        """The names of the (B,) reasons."""
+        return tuple(FINISH_REASONS[i] for i in reasons.tolist())
 
     def _others(self, input_ids: Tensor, scores: Scores) -> Iterator[tuple[str, Tensor]]:
         if self.strings:
@@ -90,25 +90,25 @@ class Stopping:
 
     @property
     def _tail(self) -> int:
-        """Tokens that a stop string may span: a character has at most four of them, and what is cut is no text."""
+        """Tokens to decode for a stop string: a character has at most four, and four more may be cut."""
         return 4 * max(map(len, self.strings)) + 4
 
     def _ends_in_a_string(self, ids: list[int]) -> bool:
         """Whether a stop string ends inside what the last token adds to the text."""
         assert self.text_of is not None
         text = self.text_of(ids)
-        known = shared_length(text, self.text_of(ids[:-1]))  # less than all where a character was cut
+        known = shared_length(text, self.text_of(ids[:-1]))  # shorter where a character was cut
         return any(text.find(string, max(0, known - len(string) + 1)) >= 0 for string in self.strings)
 
 
 def _repeats(ids: Tensor, times: int) -> Tensor:
-    """(B,) whether the (B, M) rows end in a run of tokens that stands there ``times`` times."""
+    """(B,) whether the (B, M) rows end in ``times`` repetitions of one run of tokens."""
     longest = ids.shape[1] // times  # run
     if not longest:
         return torch.zeros_like(ids[:, 0], dtype=torch.bool) if ids.shape[1] else ids.new_zeros(len(ids)).bool()
     back = ids.flip(1)[:, : longest * times]
     reach = longest * (times - 1)
-    shifted = back[:, 1:].unfold(1, reach, 1)  # (B, longest, reach): row p - 1 is what stands p tokens before
+    shifted = back[:, 1:].unfold(1, reach, 1)  # (B, longest, reach): row p - 1 holds the tokens p earlier
     lengths = torch.arange(1, longest + 1, device=ids.device)[:, None]
     beyond = torch.arange(reach, device=ids.device) >= lengths * (times - 1)
     same: Tensor = (back[:, None, :reach] == shifted) | beyond
@@ -116,7 +116,7 @@ def _repeats(ids: Tensor, times: int) -> Tensor:
 
 
 def _verdict(verdict: object, input_ids: Tensor) -> Tensor:
-    """(B,) bool from what a criterion gave."""
+    """(B,) bool of a criterion's answer."""
     if isinstance(verdict, Tensor) and verdict.shape == input_ids.shape[:1]:
         return verdict.to(input_ids.device, torch.bool)
     if isinstance(verdict, bool) or (isinstance(verdict, Tensor) and verdict.ndim == 0):

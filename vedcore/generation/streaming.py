@@ -1,6 +1,6 @@
 """Tokens as they are written: pushed to a streamer, or pulled from an iterator, as ids or as text.
 
-All stand on the same generator of steps (``vedcore.generation.search.steps``), so no thread is involved.
+All use the generator of steps that a search is, so no thread is involved.
 
 Shape letters: B rows of text, T prompt tokens.
 """
@@ -21,13 +21,13 @@ Steps = Generator[Tensor, None, GenerateOutput]
 """Yields the (B,) tokens of each step and returns the whole. Beams of one prompt yield (1,) tokens, once all beams that
 may still win agree on them; beams of several yield nothing."""
 
-HALF = "\ufffd"
-"""What a tokenizer gives for the bytes of a character that is not whole."""
+REPLACEMENT_CHARACTER = "\ufffd"
+"""A tokenizer decodes the bytes of an incomplete character to this."""
 
 
 @runtime_checkable
 class Streamer(Protocol):
-    """Takes tokens as they come; transformers' ``TextStreamer`` and ``TextIteratorStreamer`` are such."""
+    """Takes tokens as they come, as transformers' ``TextStreamer`` and ``TextIteratorStreamer`` do."""
 
     def put(self, value: Tensor) -> None:
         """First the prompt (B, T), then the (B,) tokens of each step, on the CPU; ended rows get the pad id."""
@@ -37,7 +37,7 @@ class Streamer(Protocol):
 
 
 def check_streamer(streamer: object) -> None:
-    """Refuse what is no streamer, before work begins.
+    """Refuse an object that is not a streamer, before work begins.
 
     Raises:
         UsageError: one without ``put`` or ``end``.
@@ -69,7 +69,7 @@ class TokenIterator:
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
         self.output: GenerateOutput | None = None
-        """The whole, once the last token has been taken."""
+        """The whole output, once the last token has been taken."""
 
     def __iter__(self) -> Self:
         return self
@@ -95,27 +95,26 @@ class TokenIterator:
 
 
 def text_pieces(
-    tokens: TokenIterator, prompt: Sequence[int], text_of: Callable[[Sequence[int]], str], spoiler: int | None = None
+    tokens: TokenIterator, prompt: Sequence[int], text_of: Callable[[Sequence[int]], str], probe_id: int | None = None
 ) -> Generator[str, None, GenerateOutput | None]:
-    """The text of one row as it grows, in pieces that make up the whole.
+    """The text of one row as it grows, in pieces that join to the whole.
 
-    The text so far is decoded anew at each step, for what a token adds depends on those before it; a character of which
-    bytes are missing waits for them. Nothing is taken back.
+    The text so far is decoded anew at each step, because the text of a token depends on the tokens before it. A
+    character that lacks bytes waits for them. Nothing is taken back.
 
     Args:
         tokens: of one row.
         prompt: its ids before the first step, the text of which comes first.
         text_of: ids to text.
-        spoiler: an id behind which bytes, if they stand right before it, are no longer a character; None where the
-            tokenizer has no such id.
+        probe_id: probe id that makes an incomplete UTF-8 tail visible; None where the tokenizer has none.
     """
     ids, shown = list(prompt), ""
     try:
         for new in tokens:
             ids += new.tolist()
-            text = text_of(ids).rstrip(HALF)
-            if spoiler is not None:
-                text = text[: shared_length(text, text_of([*ids, spoiler]))]
+            text = text_of(ids).rstrip(REPLACEMENT_CHARACTER)
+            if probe_id is not None:
+                text = text[: shared_length(text, text_of([*ids, probe_id]))]
             if len(text) > len(shown) and text.startswith(shown):
                 yield text[len(shown) :]
                 shown = text
@@ -128,6 +127,6 @@ def text_pieces(
     return tokens.output
 
 
-def shared_length(one: str, other: str) -> int:
-    """Characters at the start of two texts that are the same."""
+def shared_length(one: Sequence[object], other: Sequence[object]) -> int:
+    """Length of the longest common prefix of two texts, or of two rows of ids."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

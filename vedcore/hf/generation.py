@@ -16,8 +16,8 @@ from typing import Any
 from vedcore.config import MAX_VOCAB_SIZE, TOKEN_ID_FIELDS, Config, TokenId, TokenIds, token_id_tuple
 from vedcore.config_files.plain import short
 from vedcore.errors import ConfigError, ConfigSchemaError
-from vedcore.generation.config import MAX_LENGTH, UNBOUNDED_LENGTH, GenerationConfig
-from vedcore.generation.rules import EITHER, without_idle
+from vedcore.generation.options.config import DEFAULT_MAX_LENGTH, MAX_LENGTH, GenerationConfig
+from vedcore.generation.options.option_rules import SYNONYMS, without_idle
 
 __all__ = ["read_generation", "within_positions", "write_generation", "write_ids"]
 
@@ -170,7 +170,7 @@ def read_generation(
 
 def within_positions(config: GenerationConfig, max_positions: int | None) -> GenerationConfig:
     """The options with lengths that the positions of a decoder allow; None is a decoder that has no last one."""
-    lengths = {name: value for pair in EITHER for name in pair if (value := getattr(config, name)) is not None}
+    lengths = {name: value for pair in SYNONYMS for name in pair if (value := getattr(config, name)) is not None}
     if max_positions is None or not lengths:
         return config
     # the last token is not read again; without a word on it a row fills the positions
@@ -199,7 +199,7 @@ def write_generation(config: GenerationConfig, ids: TokenIds, *, max_positions: 
     theirs = {name: value for name, value in kept.items() if value not in (None, [])}
     if not {"max_length", "max_new_tokens"} & theirs.keys():
         # a row of one position is the start id alone, and ours writes one token after it
-        theirs |= {"max_length": max(max_positions, 2)} if max_positions else {"max_new_tokens": UNBOUNDED_LENGTH}
+        theirs |= {"max_length": max(max_positions, 2)} if max_positions else {"max_new_tokens": DEFAULT_MAX_LENGTH}
     theirs |= write_ids(config.token_ids(ids, MAX_VOCAB_SIZE))
     if isinstance(config.decoder_start_token_id, tuple):
         theirs["decoder_start_token_id"] = list(config.decoder_start_token_id)
@@ -223,10 +223,10 @@ def _with_effect(options: Mapping[str, Any]) -> dict[str, Any]:
     """Without those that others leave no use for, and with lengths that fit each other."""
     forced = {name: options[name] for name in ("force_words_ids",) if name in options}  # not to be lost unsaid
     kept = {**without_idle(options, forced), **forced}
-    for new, whole in EITHER:
+    for new, whole in SYNONYMS:
         if new in kept:
             kept.pop(whole, None)
-    lengths = {name: _length(name, kept[name]) for pair in EITHER for name in pair if name in kept}
+    lengths = {name: _length(name, kept[name]) for pair in SYNONYMS for name in pair if name in kept}
     longest = lengths.get("max_length", lengths.get("max_new_tokens", MAX_LENGTH) + 1)
     for name in lengths:  # transformers, too, goes on until a row is cut if it may not end before
         kept[name] = min(lengths[name], longest - name.endswith("_new_tokens"))

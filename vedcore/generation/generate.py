@@ -1,0 +1,427 @@
+"""`generate`, `generate_text` and `stream`: from images to ids, to texts, and to a text piece by piece.
+
+Shape letters: N images, B rows of text (N times the captions or beams of an image), H x W pixels, S encoder tokens, T
+prompt tokens, L tokens of a text so far, V vocabulary size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vedcore.config import TokenIds
+from vedcore.errors import IncompatibleError, UsageError
+from vedcore.generation.arguments import as_encoder_output, as_functions, check_pixels, check_tensors, prompt_ids
+from vedcore.generation.constraints.token_automaton import TokenAutomaton
+from vedcore.generation.options.config import GenerationConfig
+from vedcore.generation.options.strategies import check_assisted
+from vedcore.generation.processors.logits import LogitsProcessor, PrefixFunction
+from vedcore.generation.protocol import ImageToTextModel
+from vedcore.generation.request import Request, StoppingCriterion
+from vedcore.generation.results import constraint_of, encode_prompt, require_tokenizer, text_results, with_inner_states
+from vedcore.generation.search.assisted.drafters import DraftModel
+from vedcore.generation.search.dispatch import search
+from vedcore.generation.search.dispatch import stream as stream_tokens
+from vedcore.generation.state import DecodingState
+from vedcore.generation.streaming import Streamer, check_streamer, text_pieces
+from vedcore.outputs import EncoderOutput, GenerateOutput, TextResult
+from vedcore.processing.processor import Batch
+
+__all__ = ["generate", "generate_text", "stream"]
+
+
+def generate(
+    model: ImageToTextModel,
+    pixel_values: Tensor | None = None,
+    generation_config: GenerationConfig | None = None,
+    *,
+    decoder_input_ids: Tensor | None = None,
+    decoder_attention_mask: Tensor | None = None,
+    encoder_outputs: EncoderOutput | Sequence[Any] | None = None,
+    encoder_attention_mask: Tensor | None = None,
+    logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
+    stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
+    prefix_allowed_tokens_fn: PrefixFunction | None = None,
+    assistant_model: ImageToTextModel | None = None,
+    streamer: Streamer | None = None,
+    **options: Any,
+) -> Tensor | GenerateOutput:
+    """Token ids of a text for each image.
+
+    Dropout is off meanwhile, whatever mode the model is in.
+
+    Args:
+        model: writes the text.
+        pixel_values: (N, 3, H, W), prepared as ``model.processor`` does.
+        generation_config: settings in place of ``model.generation_config``.
+        decoder_input_ids: (N, T) the start of each text; the start id by default.
+        decoder_attention_mask: (N, T) 0 or False where that start is padded at the left.
+        encoder_outputs: the output of ``model.encode``, in place of ``pixel_values``.
+        encoder_attention_mask: (N, S) 0 or False marks tokens that show only padding of the image.
+        logits_processor: one or several of ``(input_ids (B, L), scores (B, V)) -> scores (B, V)``, called after
+            those of the options, and before those that sampling adds.
+        stopping_criteria: one or several of ``(input_ids (B, L), scores) -> (B,) bool``, True where a row is done;
+            ``scores`` is a tuple of those so far with ``output_scores=True``, else None. In assisted decoding it gets
+            one row at a time, and so do processors.
+        prefix_allowed_tokens_fn: ``(number of the image, ids (L,) of a row so far) -> ids that may follow``.
+        assistant_model: a smaller model with the same vocabulary, which guesses the next tokens for this one to
+            check; the texts stay the same. It encodes the images itself; given ``encoder_outputs``, it takes them.
+        streamer: gets the ids as they come; of one image under beams or in assisted decoding.
+        options: fields of `GenerationConfig`, by transformers' names, for this call.
+
+    Returns:
+        (N * num_return_sequences, L) ids with the start id first, padded behind their ends; with
+        ``return_dict_in_generate=True`` a `GenerateOutput`.
+
+    Raises:
+        UsageError: an unknown option, or options that contradict each other.
+        GenerationError: a prompt that leaves no position; `NonFiniteError` for NaN in the logits.
+    """
+    check_streamer(streamer)
+    call = _Call.of(
+        model,
+        generation_config,
+        options,
+        logits_processor=logits_processor,
+        stopping_criteria=stopping_criteria,
+        prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+        assistant_model=assistant_model,
+    )
+    out = call.write(
+        pixel_values,
+        encoder_attention_mask,
+        encoder_outputs=encoder_outputs,
+        decoder_input_ids=decoder_input_ids,
+        decoder_attention_mask=decoder_attention_mask,
+        streamer=streamer,
+    )
+    return out if call.options.return_dict_in_generate else out.sequences
+
+
+def stream(
+    model: ImageToTextModel,
+    image: Any,
+    *,
+    prompt: str | None = None,
+    generation_config: GenerationConfig | None = None,
+    logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
+    stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
+    prefix_allowed_tokens_fn: PrefixFunction | None = None,
+    assistant_model: ImageToTextModel | None = None,
+    **options: Any,
+) -> Iterator[str]:
+    """The text in, or about, one image, piece by piece as it is written: ``for piece in model.stream(image)``.
+
+    The pieces join to exactly the text of `generate_text`. A character comes once it is whole; under beams, once all
+    hypotheses that may still win agree on it. Nothing runs ahead of the caller; the model is in eval mode meanwhile.
+
+    Args:
+        model: writes the text.
+        image: a path, bytes, PIL image, array or tensor, or pixels (1, 3, H, W) as ``model.processor`` makes them.
+        prompt: as `generate_text` takes it.
+        generation_config: as `generate` takes it, like all that follows.
+        logits_processor: see `generate`.
+        stopping_criteria: see `generate`.
+        prefix_allowed_tokens_fn: see `generate`.
+        assistant_model: see `generate`.
+        options: see `generate`.
+
+    Raises:
+        ImageError: not an image.
+        UsageError: options as in `generate`; more than one text; the model has no tokenizer.
+    """
+    call = _Call.of(
+        model,
+        generation_config,
+        options,
+        logits_processor=logits_processor,
+        stopping_criteria=stopping_criteria,
+        prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+        assistant_model=assistant_model,
+    )
+    if call.options.num_return_sequences > 1:
+        raise UsageError(
+            f"{call.options.num_return_sequences} texts cannot be one stream",
+            field="num_return_sequences",
+            hint="pass 1, or call generate with streamer=",
+        )
+    probe_id = require_tokenizer(model.processor).token_to_id("<0xFF>")  # no character has this byte
+    batch = _batch(model, image if isinstance(image, Tensor) and image.ndim == 4 else [image])
+    if (count := len(batch["pixel_values"])) > 1:
+        raise UsageError(f"{count} images cannot be one stream", field="image", hint="call stream for each")
+    with torch.no_grad(), call.inference():
+        state, request, _ = call.begin(
+            batch["pixel_values"], batch.get("encoder_attention_mask"), decoder_input_ids=call.prompts(prompt, 1)
+        )
+    tokens = stream_tokens(state, request)
+
+    def pieces() -> Iterator[str]:
+        with call.inference():
+            yield from text_pieces(tokens, request.input_ids[0].tolist(), model.processor.decode, probe_id)
+
+    return pieces()
+
+
+def generate_text(
+    model: ImageToTextModel,
+    images: Any,
+    *,
+    batch_size: int = 8,
+    prompt: str | None = None,
+    generation_config: GenerationConfig | None = None,
+    logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
+    stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
+    prefix_allowed_tokens_fn: PrefixFunction | None = None,
+    assistant_model: ImageToTextModel | None = None,
+    **options: Any,
+) -> list[TextResult]:
+    """The text in, or about, each image.
+
+    Args:
+        model: writes the text.
+        images: a path, bytes, PIL image, array or tensor, or a list of them; see `vedcore.processing`.
+        batch_size: images that go through the model together.
+        prompt: the start of every text. Names of special tokens in it are those tokens; one that does not begin with
+            such a name stands behind the start id.
+        generation_config: as `generate` takes it, like all that follows.
+        logits_processor: see `generate`.
+        stopping_criteria: see `generate`.
+        prefix_allowed_tokens_fn: see `generate`; gets the number of the image among all of them.
+        assistant_model: see `generate`.
+        options: see `generate`.
+
+    Returns:
+        One result an image, or ``num_return_sequences`` of them side by side.
+
+    Raises:
+        ImageError: naming the image that cannot be read.
+        UsageError: the model has no tokenizer.
+    """
+    require_tokenizer(model.processor)
+    call = _Call.of(
+        model,
+        generation_config,
+        options,
+        logits_processor=logits_processor,
+        stopping_criteria=stopping_criteria,
+        prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+        assistant_model=assistant_model,
+    )
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise UsageError(f"batches of {batch_size!r}", field="batch_size", hint="give 1 or more")
+    sources = list(images) if isinstance(images, (list, tuple)) else [images]
+    prompts = call.prompts(prompt, len(sources))
+    results: list[TextResult] = []
+    for first in range(0, len(sources), batch_size):
+        batch = _batch(model, sources[first : first + batch_size])
+        out = call.write(
+            batch["pixel_values"],
+            batch.get("encoder_attention_mask"),
+            decoder_input_ids=prompts[first : first + batch_size],
+            first=first,
+        )
+        results.extend(text_results(out, model.processor, call.token_ids.eos))
+    return results
+
+
+def _batch(model: ImageToTextModel, images: Any) -> Batch:
+    """Pixels and mask on the model's device."""
+    batch = Batch(pixel_values=images) if isinstance(images, Tensor) else model.processor(images=images)
+    return batch.to(model.device)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The options of one call, checked and resolved once for all of its batches."""
+
+    model: ImageToTextModel
+    assistant: ImageToTextModel | None
+    options: GenerationConfig
+    token_ids: TokenIds
+    constraint: TokenAutomaton | None
+    logits_processor: tuple[LogitsProcessor, ...]
+    stopping_criteria: tuple[StoppingCriterion, ...]
+    prefix_allowed_tokens_fn: PrefixFunction | None
+
+    @property
+    def text_of(self) -> Callable[[Sequence[int]], str] | None:
+        """Ids to text, special tokens too; None without a tokenizer."""
+        processor = self.model.processor
+        return None if processor.tokenizer is None else partial(processor.decode, skip_special_tokens=False)
+
+    @classmethod
+    def of(
+        cls,
+        model: ImageToTextModel,
+        generation_config: GenerationConfig | None,
+        options: dict[str, Any],
+        *,
+        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None,
+        stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None,
+        prefix_allowed_tokens_fn: PrefixFunction | None,
+        assistant_model: ImageToTextModel | None,
+    ) -> _Call:
+        """The call that the arguments mean, before any work."""
+        if generation_config is not None and not isinstance(generation_config, GenerationConfig):
+            raise UsageError(
+                f"GenerationConfig expected, got {type(generation_config).__name__}",
+                field="generation_config",
+                hint="give its fields as keywords: num_beams=4",
+            )
+        config = (generation_config or model.generation_config).with_options(**options)
+        _check_assistant(model, assistant_model, config)
+        vocab_size = model.decoder.vocab_size
+        token_ids = config.token_ids(model.token_ids, vocab_size)
+        as_functions("prefix_allowed_tokens_fn", prefix_allowed_tokens_fn)
+        return cls(
+            model,
+            assistant_model,
+            config,
+            token_ids,
+            constraint_of(model.processor.tokenizer, config, token_ids.eos, vocab_size),
+            as_functions("logits_processor", logits_processor),
+            as_functions("stopping_criteria", stopping_criteria),
+            prefix_allowed_tokens_fn,
+        )
+
+    @contextlib.contextmanager
+    def inference(self) -> Iterator[None]:
+        """Both models ready for inference for a while."""
+        models = [self.model] if self.assistant in (None, self.model) else [self.model, self.assistant]
+        with contextlib.ExitStack() as stack:
+            for model in filter(None, models):
+                stack.enter_context(model.ready_for_inference(compiled=self.options.compile))
+            yield
+
+    def prompts(self, prompt: str | None, images: int) -> Tensor:
+        """(N, T) ids of the prompt, or the start id, for each image."""
+        if prompt is not None:
+            return encode_prompt(self.model.processor, prompt, self.token_ids.start).expand(images, -1)
+        return torch.tensor(self.options.start_ids(self.token_ids.required("start"), images))[:, None]
+
+    @torch.no_grad()
+    def write(
+        self,
+        pixel_values: Tensor | None,
+        encoder_attention_mask: Tensor | None,
+        streamer: Streamer | None = None,
+        **begin: Any,
+    ) -> GenerateOutput:
+        """The texts of some images; ``begin`` as the method of that name takes it."""
+        with self.inference():
+            state, request, encoded = self.begin(pixel_values, encoder_attention_mask, **begin)
+            out = search(state, request, streamer)
+        return with_inner_states(out, state, encoded, request.rows(self.options.rows_per_prompt))
+
+    def begin(
+        self,
+        pixel_values: Tensor | None,
+        encoder_attention_mask: Tensor | None,
+        *,
+        encoder_outputs: EncoderOutput | Sequence[Any] | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        first: int = 0,
+    ) -> tuple[DecodingState, Request, EncoderOutput]:
+        """All that a search needs of some images, number ``first`` the first; checked before the encoder runs.
+
+        Returns:
+            A fresh state, the request, and what the encoder recorded, without its last states.
+        """
+        model, options = self.model, self.options
+        check_tensors(encoder_attention_mask=encoder_attention_mask)
+        if (pixel_values is None) == (encoder_outputs is None):
+            raise UsageError(
+                "give either pixel_values or encoder_outputs, and not both",
+                field="pixel_values",
+                hint="encoder_outputs come from model.encode",
+            )
+        encoded = as_encoder_output(encoder_outputs)
+        projected = None if encoded is None else model.project(encoded, encoder_attention_mask)
+        if pixel_values is not None:
+            check_pixels(pixel_values)
+        images = len(pixel_values if projected is None else projected[0])  # type: ignore[arg-type]
+        if decoder_input_ids is None:
+            decoder_input_ids = self.prompts(None, images)
+        prompts, prompt_mask = prompt_ids(decoder_input_ids, decoder_attention_mask)
+        if len(prompts) != images:
+            raise UsageError(
+                f"{len(prompts)} prompts for {images} images", field="decoder_input_ids", hint="give one for each image"
+            )
+        limits = options.limits(prompts.shape[1], model.decoder.max_positions)
+        request = Request(
+            prompts.to(model.device),
+            options,
+            self.token_ids,
+            limits,
+            None if prompt_mask is None else prompt_mask.to(model.device),
+            logits_processor=self.logits_processor,
+            stopping_criteria=self.stopping_criteria,
+            prefix_allowed_tokens_fn=self.prefix_allowed_tokens_fn,
+            text_of=None
+            if model.processor.tokenizer is None
+            else partial(model.processor.decode, skip_special_tokens=False),
+            constraint=self.constraint,
+            first=first,
+        )
+        attentions, hidden = options.output_attentions, options.output_hidden_states
+        if encoded is None:
+            assert pixel_values is not None
+            encoded = model.run_encoder(pixel_values, encoder_attention_mask, attentions, hidden)
+            projected = model.project(encoded, encoder_attention_mask)
+        assert projected is not None
+        state = DecodingState(
+            model.decoder,
+            *projected,
+            request.attention_mask,
+            limits.max_length - (not request.strategy.reads_last_token),
+            options.use_cache,
+            output_attentions=attentions,
+            output_hidden_states=hidden,
+            compiled=options.compile,
+        )
+        if self.assistant is not None:
+            own = encoded if pixel_values is None else self.assistant.run_encoder(pixel_values, encoder_attention_mask)
+            request = replace(request, drafter=self._drafter(request, own, encoder_attention_mask))
+        return state, request, replace(encoded, last_hidden_state=encoded.last_hidden_state.new_empty(0))
+
+    def _drafter(self, request: Request, encoded: EncoderOutput, mask: Tensor | None) -> DraftModel:
+        """The assistant over its own encoder states of the images."""
+        assert self.assistant is not None
+        decoder, options = self.assistant.decoder, self.options
+        projected = self.assistant.project(encoded, mask)
+        state = DecodingState(decoder, *projected, request.attention_mask, request.limits.max_length, options.use_cache)
+        return DraftModel(state, request)
+
+
+def _check_assistant(model: ImageToTextModel, assistant: object, config: GenerationConfig) -> None:
+    if assistant is None:
+        if config.prompt_lookup_num_tokens is not None:
+            check_assisted(dict(config), "prompt_lookup_num_tokens")
+        return
+    decoder = getattr(assistant, "decoder", None)
+    if decoder is None or not hasattr(assistant, "run_encoder"):
+        raise UsageError(
+            f"a model expected, got {type(assistant).__name__}",
+            field="assistant_model",
+            hint="give what vedcore.load or vedcore.compose gave",
+        )
+    check_assisted(dict(config), "assistant_model")
+    if config.prompt_lookup_num_tokens is not None:
+        raise UsageError(
+            f"contradicts prompt_lookup_num_tokens={config.prompt_lookup_num_tokens}",
+            field="assistant_model",
+            hint="leave out one of them",
+        )
+    if decoder.vocab_size != model.decoder.vocab_size:
+        raise IncompatibleError(
+            f"its vocabulary has {decoder.vocab_size} tokens, this model's {model.decoder.vocab_size}",
+            field="assistant_model",
+            hint="give a model with the same tokenizer",
+        )

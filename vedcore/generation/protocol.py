@@ -1,0 +1,58 @@
+"""The protocol of a model that `generate`, `generate_text` and `stream` can write with.
+
+Shape letters: N images, H x W pixels, S encoder tokens, S' tokens after the projector, E width of the decoder's
+cross-attention.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from vedcore.components import TextDecoder
+from vedcore.config import TokenIds
+from vedcore.generation.options.config import GenerationConfig
+from vedcore.outputs import EncoderOutput
+from vedcore.processing.processor import Processor
+
+__all__ = ["ImageToTextModel"]
+
+
+class ImageToTextModel(Protocol):
+    """A vision encoder and a text decoder; `vedcore.VisionEncoderDecoder` fulfils it."""
+
+    generation_config: GenerationConfig
+    """Defaults of the options."""
+    processor: Processor
+
+    @property
+    def decoder(self) -> TextDecoder:
+        """The text decoder."""
+
+    @property
+    def token_ids(self) -> TokenIds:
+        """Start, end and pad ids."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+
+    def run_encoder(
+        self,
+        pixel_values: Tensor,
+        encoder_attention_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> EncoderOutput:
+        """Images (N, 3, H, W) that `check_pixels` has passed to encoder states (N, S, D_encoder)."""
+
+    def project(
+        self, encoded: EncoderOutput, encoder_attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Encoder states as the decoder takes them, (N, S', E), and their mask (N, S') or None."""
+
+    def ready_for_inference(self, compiled: bool = False) -> AbstractContextManager[None]:
+        """Eval mode for a while, with the weights laid out for speed, or left plain for ``torch.compile``."""

@@ -1,0 +1,86 @@
+"""The loss of a text: labels checked, shifted into the decoder's input, and compared with the logits.
+
+Shape letters: B rows of text, T text tokens, V vocabulary size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vedcore.errors import UsageError
+
+__all__ = ["check_labels", "cross_entropy", "shift_tokens_right"]
+
+
+def shift_tokens_right(labels: Tensor, pad_token_id: int, start_token_id: int) -> Tensor:
+    """The decoder's input for ``labels``: the start id, then the labels but the last; -100 becomes the pad id.
+
+    As transformers' ``VisionEncoderDecoderModel`` does it.
+
+    Args:
+        labels: (B, T).
+        pad_token_id: replaces -100.
+        start_token_id: comes first.
+
+    Returns:
+        (B, T).
+    """
+    shifted = torch.empty_like(labels)
+    shifted[:, 1:] = labels[:, :-1]
+    shifted[:, 0] = start_token_id
+    return shifted.masked_fill_(shifted == -100, pad_token_id)
+
+
+def check_labels(labels: Tensor, vocab_size: int) -> None:
+    """Refuse labels that are not (B, T) ids of the vocabulary, or -100.
+
+    Raises:
+        UsageError: saying what they are.
+    """
+    if labels.ndim != 2 or 0 in labels.shape or labels.dtype != torch.long:
+        raise UsageError(
+            f"labels of shape {tuple(labels.shape)} and type {labels.dtype}",
+            field="labels",
+            hint="give (B, T) of torch.long, at least one of each",
+        )
+    if labels.device.type != "cpu" or torch.compiler.is_compiling():  # a GPU would have to be waited for
+        return
+    counted = labels[labels != -100]
+    if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < vocab_size:
+        raise UsageError(
+            f"labels run from {int(counted.min())} to {int(counted.max())}, but the vocabulary has {vocab_size}",
+            field="labels",
+            hint="use -100 for what is to be ignored, the model's own tokenizer, or model.resize_vocabulary(n)",
+        )
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0, items: int | Tensor | None = None) -> Tensor:
+    """The mean cross entropy of the labels that count, in float32.
+
+    Args:
+        logits: (B, T, V).
+        labels: (B, T); -100 does not count.
+        smoothing: share of the target that is spread over the vocabulary.
+        items: divides the sum, in place of the number of labels that count.
+
+    Raises:
+        UsageError: labels of another shape than the logits, or smoothing outside 0 to 1.
+    """
+    if labels.shape != logits.shape[:2]:
+        raise UsageError(
+            f"labels of shape {tuple(labels.shape)} for logits of {tuple(logits.shape[:2])}",
+            field="labels",
+            hint="give one label for each token of the decoder's input",
+        )
+    if not 0.0 <= smoothing <= 1.0:
+        raise UsageError(f"{smoothing} is not from 0 to 1", field="label_smoothing", hint="0.1 is common, 0 is none")
+    loss = F.cross_entropy(
+        logits.float().flatten(0, 1),  # (B, T, V) -> (B*T, V)
+        labels.flatten().to(logits.device),
+        ignore_index=-100,
+        label_smoothing=smoothing,
+        reduction="mean" if items is None else "sum",
+    )
+    return loss if items is None else loss / items
