@@ -245,7 +245,7 @@ def test_defaults_are_those_of_transformers(model_type: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert row.read(config) == row.read({})
-    known = {word.theirs for word in row.words}
+    known = {field.name for field in row.fields}
     fields = set(type(transformers.AutoConfig.for_model(model_type)).__annotations__)
     assert {name.lstrip("_") for name in fields} - {"model_type", "attribute_map"} <= known
 
