@@ -106,7 +106,7 @@ def open_part(kind: Kind, snapshot: Snapshot) -> PartCheckpoint:
         return PartCheckpoint(kind, snapshot, ours["name"], fields, select=_below(f"{kind}."))
     whole = data["model_type"] == WHOLE
     section = read_section(kind, data.get(kind) if whole else data, path=path, whole=whole)
-    theirs, base = section.theirs, section.theirs.base_prefix
+    theirs, base = section.transformers_class, section.transformers_class.base_prefix
     select = _below(f"{kind}.") if whole else _below(f"{base}.", or_all=True) if base else None
     return PartCheckpoint(kind, snapshot, section.name, section.fields, theirs.model_type, theirs.key_map, select)
 
