@@ -50,7 +50,7 @@ MAX_TEXT = 200_000
 """Characters of one text."""
 MAX_LENGTH = 100_000
 """Tokens that a file may pad or cut to."""
-MAX_ID = (1 << 24) - 1
+MAX_TOKEN_ID = (1 << 24) - 1
 
 START_TOKENS = ("[CLS]", "<s>", "<bos>", "[BOS]", "<|startoftext|>", "<|begin_of_text|>", "<|endoftext|>")
 EOS_TOKENS = ("[SEP]", "</s>", "<eos>", "[EOS]", "<|end_of_text|>", "<|endoftext|>")
@@ -189,18 +189,21 @@ def _check_ids(plain: Mapping[str, Any], tokenizer: Tokenizer, path: object) -> 
                 field="model.vocab",
                 hint="give each its own",
             )
-        if vocab and (highest := max(vocab.values())) > MAX_ID:
+        if vocab and (highest := max(vocab.values())) > MAX_TOKEN_ID:
             raise IncompatibleError(
-                f"id {highest:,} is above the limit of {MAX_ID:,}", path=path, field="model.vocab", hint="number from 0"
+                f"id {highest:,} is above the limit of {MAX_TOKEN_ID:,}",
+                path=path,
+                field="model.vocab",
+                hint="number from 0",
             )
     for added in plain.get("added_tokens") or ():
         token, stated = added["content"], added["id"]
         if (actual := tokenizer.token_to_id(token)) != stated:
             raise IncompatibleError(
-                f"{token[:40]!r} says id {stated}, but gets {actual} in a vocabulary of {tokenizer.get_vocab_size()}",
+                f"{token[:40]!r} is declared with id {stated}, but gets {actual} in a vocabulary of {tokenizer.get_vocab_size()}",
                 path=path,
                 field="added_tokens",
-                hint="number added tokens on from the vocabulary",
+                hint="number added tokens from the end of the vocabulary",
             )
 
 
