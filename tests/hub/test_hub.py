@@ -236,7 +236,7 @@ def test_faults_that_pass(hub: Hub, fault: Fault) -> None:
         (Fault("status", "/api/models", times=1), "500"),
         (Fault("hang", "/api/models", times=1), "no answer"),
         (Fault("status", "model.safetensors", "GET", times=1), "500"),
-        (Fault("short", "model.safetensors", "GET", times=1), "came short"),
+        (Fault("short", "model.safetensors", "GET", times=1), "fewer bytes"),
     ],
     ids=lambda value: f"{value.kind}-{value.match.strip('/')}" if isinstance(value, Fault) else None,
 )
