@@ -3,13 +3,16 @@
 A family lists the fields of a class's config in a table, one row a field::
 
     VIT_MODEL = TransformersClass(
-        model_type="vit", name="ViTModel", key_map=KEY_MAP, base_prefix="vit",
+        model_type="vit",
+        name="ViTModel",
         fields=(
             ConfigField("hidden_size",       768),
             ConfigField("n_positions",       1024, "max_positions"),
             restricted_field("num_channels", 3),
             *unused_fields("encoder_stride"),
         ),
+        key_map=KEY_MAP,
+        base_prefix="vit",
     )
 
 Every field that changes the arithmetic has a row. transformers does not read a field without a row either, so
@@ -170,8 +173,8 @@ class TransformersClass:
             written.
         attribute_map: other names that transformers accepts for fields, to the fields' names.
         fixed: settings of vedcore's config that its checkpoints always have, such as ``{"final_norm": False}``.
-        extra: given the part, tensors that the class has and the part lacks (a pooler): names to shapes and a value
-            to fill them with, or to the tensors themselves. Written, so that no tensor is missing.
+        extra: given the part, the tensors that the class has and the part lacks (a pooler): names to shapes and a
+            value to fill them with, or to the tensors themselves. They are written, as transformers misses them else.
         flags: fields that must be true in the decoder's section of a whole model: without them transformers' class
             has no cross-attention, or sees later tokens. A decoder saved alone may have any values.
         refuses: given the part, the reason why this class cannot hold it, or an empty string.
@@ -286,5 +289,5 @@ class TransformersClass:
 
 
 def class_for(classes: Iterable[TransformersClass], model_type: str) -> TransformersClass | None:
-    """The class of that ``model_type``; None where none of them has it."""
+    """The class of that ``model_type``; None if there is none."""
     return next((each for each in classes if each.model_type == model_type), None)

@@ -220,20 +220,20 @@ _LEARNED = {"use_learned_position_embeddings": True, "layernorm_embedding": True
 BART_MODEL = TransformersClass(
     model_type="bart",
     name="BartForCausalLM",
+    fields=FIELDS,
     key_map=KEY_MAP,
-    refuses=cross_attention_or_padding_mismatch,
     attribute_map={"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"},
     fixed={"normalize_before": False, **_LEARNED},
-    fields=FIELDS,
+    refuses=cross_attention_or_padding_mismatch,
 )
 MBART_MODEL = TransformersClass(
     model_type="mbart",
     name="MBartForCausalLM",
+    fields=MBART_FIELDS,
     key_map=KEY_MAP,
-    refuses=cross_attention_or_padding_mismatch,
     attribute_map=BART_MODEL.attribute_map,
     fixed={"normalize_before": True, **_LEARNED},
-    fields=MBART_FIELDS,
+    refuses=cross_attention_or_padding_mismatch,
 )
 
 
@@ -245,11 +245,11 @@ def _trocr_mismatch(decoder: Any) -> str:
 TROCR_MODEL = TransformersClass(
     model_type="trocr",
     name="TrOCRForCausalLM",
+    fields=TROCR_FIELDS,
     key_map=TROCR_KEY_MAP,
-    refuses=_trocr_mismatch,
     attribute_map=BartConfig.attribute_map,
     fixed={"normalize_before": False},
-    fields=TROCR_FIELDS,
+    refuses=_trocr_mismatch,
 )
 
 

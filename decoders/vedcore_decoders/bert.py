@@ -108,7 +108,7 @@ class MaskedLMHead(nn.Module):
         return out
 
 
-_BODY = (
+_BODY_ROWS = (
     ("embeddings.word_embeddings",                       "embedding"),
     ("embeddings.position_embeddings",                   "position_embedding"),
     ("embeddings.token_type_embeddings",                 "token_type_embedding"),
@@ -132,7 +132,7 @@ _BODY = (
 def body_rows(prefix: str) -> tuple[Row, ...]:
     """The rows of everything but the head; ``prefix`` is what transformers' names begin with."""
     return (
-        *(Row(f"[{prefix}.]{theirs}", ours, optional=".cross_attention" in ours) for theirs, ours in _BODY),
+        *(Row(f"[{prefix}.]{name}", ours, optional=".cross_attention" in ours) for name, ours in _BODY_ROWS),
         ignored(f"[{prefix}.]embeddings.position_ids"),
         ignored(f"[{prefix}.]embeddings.token_type_ids"),
         ignored(f"[{prefix}.]pooler.*"),
@@ -171,10 +171,10 @@ FIELDS = (ConfigField("vocab_size", 30522), *BODY_FIELDS, *shared_fields(pad=0))
 BERT_MODEL = TransformersClass(
     model_type="bert",
     name="BertLMHeadModel",
+    fields=FIELDS,
     key_map=KEY_MAP,
     flags=("is_decoder", "add_cross_attention"),
     refuses=cross_attention_or_padding_mismatch,
-    fields=FIELDS,
 )
 
 _IDS = {"bos_token_id": 101, "eos_token_id": 102}

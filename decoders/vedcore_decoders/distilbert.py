@@ -144,10 +144,10 @@ FIELDS = (
 DISTILBERT_MODEL = TransformersClass(
     model_type="distilbert",
     name="DistilBertForMaskedLM",
-    key_map=KEY_MAP,
-    refuses=lambda decoder: "transformers' DistilBERT has no cross-attention",
-    attribute_map=DistilBertConfig.attribute_map,
     fields=FIELDS,
+    key_map=KEY_MAP,
+    attribute_map=DistilBertConfig.attribute_map,
+    refuses=lambda decoder: "transformers' DistilBERT has no cross-attention",
 )
 
 _IDS = {"bos_token_id": 101, "eos_token_id": 102}

@@ -153,11 +153,11 @@ FIELDS = (
 GPT2_MODEL = TransformersClass(
     model_type="gpt2",
     name="GPT2LMHeadModel",
+    fields=FIELDS,
     key_map=KEY_MAP,
+    attribute_map=GPT2Config.attribute_map,
     flags=("add_cross_attention",),
     refuses=cross_attention_mismatch,
-    attribute_map=GPT2Config.attribute_map,
-    fields=FIELDS,
 )
 
 

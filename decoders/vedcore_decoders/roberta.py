@@ -74,10 +74,10 @@ FIELDS = (ConfigField("vocab_size", 50265), *BODY_FIELDS, *shared_fields(bos=0, 
 ROBERTA_MODEL = TransformersClass(
     model_type="roberta",
     name="RobertaForCausalLM",
+    fields=FIELDS,
     key_map=KEY_MAP,
     flags=("is_decoder", "add_cross_attention"),
     refuses=cross_attention_or_padding_mismatch,
-    fields=FIELDS,
 )
 
 _BASE = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}

@@ -123,9 +123,9 @@ def refuses(part: Any) -> str:
 BEIT_MODEL = TransformersClass(
     model_type="beit",
     name="BeitModel",
-    base_prefix="beit",
-    key_map=KEY_MAP,
     fields=FIELDS,
+    key_map=KEY_MAP,
+    base_prefix="beit",
     fixed={"qkv_bias": True},
     extra=extra_tensors,
     refuses=refuses,

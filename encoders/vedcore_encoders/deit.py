@@ -39,9 +39,9 @@ FIELDS = (model_type_field("deit", "deit_base_distilled_patch16_224"), *BODY_FIE
 DEIT_MODEL = TransformersClass(
     model_type="deit",
     name="DeiTModel",
-    base_prefix="deit",
-    key_map=KEY_MAP,
     fields=FIELDS,
+    key_map=KEY_MAP,
+    base_prefix="deit",
     fixed={"drop_path_rate": 0.0},
     extra=extra_tensors,
     refuses=partial(refuses, prefix_tokens=2),

@@ -62,7 +62,7 @@ HEAD_ROWS: tuple[Row, ...] = (
     ignored("decoder.0"),  # pixels of masked patches
     ignored("embeddings.mask_token"),
 )
-"""Tensors of heads, which transformers' larger classes of every family have beside the encoder."""
+"""Tensors of heads, which transformers' larger classes of every family add to the encoder."""
 
 _VERSION_5_NAMES = (
     ("encoder.layer.", "layers."),

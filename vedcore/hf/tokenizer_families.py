@@ -158,7 +158,7 @@ def _sentencepiece(folder: TokenizerFolder) -> SentencePieceModel | None:
 def _fairseq_unigram(
     folder: TokenizerFolder, first: list[str], skip: int, last: list[str], unk_id: int = 3
 ) -> tuple[Tokenizer, bytes]:
-    """A unigram tokenizer with the ids of fairseq, and the compiled normaliser of its file.
+    """A unigram tokenizer with the ids of fairseq, which trained these models, and the compiled normaliser of its file.
 
     Args:
         folder: the files.
