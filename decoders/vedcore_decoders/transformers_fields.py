@@ -44,17 +44,17 @@ def shared_fields(
 
 
 def cross_attention_mismatch(decoder: Any) -> str:
-    """The reason for classes whose cross-attention takes encoder states of the decoder's own width only."""
+    """The reason against cross-attention that takes another width than the decoder's; empty where it takes that."""
     taken, width = decoder.cross_attention_size, decoder.hidden_size
     return "" if taken == width else f"its cross-attention takes width {taken}, and must take the decoder's {width}"
 
 
 def padding_mismatch(decoder: Any) -> str:
-    """The reason for classes whose embedding must have a row for the padding id."""
+    """The reason against a padding id without a row of the embedding; empty where it has one."""
     pad, rows = decoder.config.pad_token_id, decoder.vocab_size
     return "" if pad is None or pad < rows else f"pad_token_id {pad} is not among its {rows} tokens"
 
 
 def cross_attention_or_padding_mismatch(decoder: Any) -> str:
-    """The first of the two reasons."""
+    """The first of the two reasons that holds; empty where neither does."""
     return cross_attention_mismatch(decoder) or padding_mismatch(decoder)

@@ -129,10 +129,10 @@ class _Fetch:
         return self.from_cache(commit)
 
     def from_cache(self, commit: str) -> Path:
-        """The snapshot of a commit, if it has all files of the model.
+        """The snapshot of a commit, without the network.
 
         Raises:
-            HubError: it has not.
+            HubError: a file of the model is missing or damaged.
         """
         folder = self._snapshot(commit)
         names = os.listdir(folder) if os.access(folder, os.R_OK) else []
