@@ -1,19 +1,22 @@
-"""The classes of transformers that a part of ours stands for: their settings in our words, and back, as data.
+"""The classes of transformers whose checkpoints a part opens and writes: their config fields, as data.
 
-A family writes its settings as a table, one row a word of theirs::
+A family lists the fields of a class's config in a table, one row a field::
 
     VIT_MODEL = TransformersClass(
-        model_type="vit", name="ViTModel", key_map=KEY_MAP, base_prefix="vit",
-        words=(
-            Word("hidden_size",    768),
-            Word("n_positions",    1024, "max_positions"),
-            only("num_channels",   3),
-            unused("encoder_stride"),
+        model_type="vit",
+        name="ViTModel",
+        fields=(
+            ConfigField("hidden_size",       768),
+            ConfigField("n_positions",       1024, "max_positions"),
+            restricted_field("num_channels", 3),
+            *unused_fields("encoder_stride"),
         ),
+        key_map=KEY_MAP,
+        base_prefix="vit",
     )
 
-Every word of theirs that changes the arithmetic has a row. A word that no row has is one that transformers does not
-read either, so it is passed over, and named in a warning.
+Every field that changes the arithmetic has a row. transformers does not read a field without a row either, so
+`TransformersClass.read` skips it, and names it in a warning.
 """
 
 from __future__ import annotations
@@ -30,57 +33,56 @@ from vedcore.config_files.plain import short
 from vedcore.errors import ConfigSchemaError, IncompatibleError
 from vedcore.weights.keymap import Row
 
-__all__ = ["TransformersClass", "Word", "only", "unused"]
+__all__ = ["ConfigField", "TransformersClass", "class_for", "restricted_field", "unused_fields"]
 
 
 @dataclass(frozen=True)
-class Word:
-    """One setting of theirs.
+class ConfigField:
+    """One field of a config of transformers.
 
     Args:
-        theirs: its name.
-        default: transformers' own value, where a file does not say.
-        ours: our name of it; None where it is the same.
-        read: their value to ours.
-        write: our value to theirs.
+        name: transformers' name of it.
+        default: transformers' default, for a file that leaves it out.
+        vedcore_name: the name in vedcore's config; None where it is the same.
+        read: transformers' value to vedcore's.
+        write: vedcore's value to transformers'.
     """
 
-    theirs: str
+    name: str
     default: Any = None
-    ours: str | None = None
+    vedcore_name: str | None = None
     read: Callable[[Any], Any] = field(default=copy.copy, repr=False)
     write: Callable[[Any], Any] = field(default=copy.copy, repr=False)
 
 
 @dataclass(frozen=True)
-class _Only(Word):
-    """A setting of theirs that may have some values only; the first is what ours is."""
+class _RestrictedField(ConfigField):
+    """A field that vedcore's config lacks, and of which only some values can be read; the first is written."""
 
     values: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
-class _Unused(Word):
-    """A setting of theirs that has no part in the arithmetic."""
+class _UnusedField(ConfigField):
+    """A field that has no part in the arithmetic."""
 
 
-def only(theirs: str, *values: Any) -> Word:
-    """A setting that must have one of ``values``, as ours has no such thing.
+def restricted_field(name: str, *values: Any) -> ConfigField:
+    """A field that vedcore's config lacks, and that must have one of ``values``.
 
     Args:
-        theirs: its name.
-        values: those that are the same arithmetic as ours; the first is transformers' own value, and what is written.
+        name: transformers' name of it.
+        values: those with vedcore's arithmetic; the first is transformers' default, and is written.
     """
-    return _Only(theirs, values[0], values=values)
+    return _RestrictedField(name, values[0], values=values)
 
 
-def unused(theirs: str) -> Word:
-    """A setting that has no part in the arithmetic of what we take: read over, never written."""
-    return _Unused(theirs)
+def unused_fields(*names: str) -> tuple[ConfigField, ...]:
+    """Fields that have no part in the arithmetic of encoders and decoders: skipped when read, never written."""
+    return tuple(_UnusedField(name) for name in names)
 
 
-# What every config of transformers may hold, and what has no part in a forward pass
-COMMON = frozenset(
+COMMON_FIELDS = frozenset(
     {
         "_attn_implementation",
         "_attn_implementation_autoset",
@@ -143,7 +145,8 @@ COMMON = frozenset(
         "use_cache",
     }
 )
-_ANYWHERE = frozenset(
+"""Fields that any config of transformers may hold, and that have no part in a forward pass."""
+_DECODER_FIELDS = frozenset(
     {
         "bos_token_id",
         "eos_token_id",
@@ -154,32 +157,33 @@ _ANYWHERE = frozenset(
         "tie_encoder_decoder",
     }
 )
-"""Settings of a decoder that 4.x wrote into every section."""
+"""Fields of a decoder that transformers 4 wrote into every section."""
 
 
 @dataclass(frozen=True)
 class TransformersClass:
-    """A class of transformers whose checkpoints a part of ours opens and writes.
+    """A class of transformers whose checkpoints a part of vedcore opens and writes.
 
     Args:
-        model_type: what ``config.json`` calls it.
-        name: the class, as ``architectures`` names it for a part saved alone.
-        words: its settings.
+        model_type: its name in ``config.json``.
+        name: its name in ``architectures``, where the part is saved alone.
+        fields: the fields of its config.
         key_map: its tensors; see `vedcore.weights.keymap`.
-        base_prefix: what larger classes of theirs (with a classifier) put before its names; read, never written.
-        attribute_map: second words of theirs for settings, second to first.
-        fixed: settings of ours that such a checkpoint always has, such as ``{"final_norm": False}``.
-        extra: tensors that the class has and ours has no use for (a pooler): names, shapes and what they are filled
-            with, or the tensors themselves, given our part; written so that nothing is missing.
-        flags: settings that must be true in a decoder's section of a whole model, as without them transformers' class
-            has no cross-attention, or sees the words to come; in a part of its own they may be anything.
-        refuses: why a part of ours cannot be one of these, or an empty string.
-        unlike: of the fields of our config, those whose values are other arithmetic in transformers, to why.
+        base_prefix: the prefix of its tensors in transformers' larger classes (with a classifier); read, never
+            written.
+        attribute_map: other names that transformers accepts for fields, to the fields' names.
+        fixed: settings of vedcore's config that its checkpoints always have, such as ``{"final_norm": False}``.
+        extra: given the part, the tensors that the class has and the part lacks (a pooler): names to shapes and a
+            value to fill them with, or to the tensors themselves. They are written, as transformers misses them else.
+        flags: fields that must be true in the decoder's section of a whole model: without them transformers' class
+            has no cross-attention, or sees later tokens. A decoder saved alone may have any values.
+        refuses: given the part, the reason why this class cannot hold it, or an empty string.
+        unlike: given the settings, the names of those with which transformers computes something else, to the reason.
     """
 
     model_type: str
     name: str
-    words: tuple[Word, ...]
+    fields: tuple[ConfigField, ...]
     key_map: tuple[Row, ...]
     base_prefix: str = ""
     attribute_map: Mapping[str, str] = field(default_factory=dict)
@@ -189,97 +193,101 @@ class TransformersClass:
     )
     flags: tuple[str, ...] = ()
     refuses: Callable[[Any], str] = field(default=lambda part: "", repr=False)
-    unlike: Callable[[Mapping[str, Any]], Mapping[str, str]] = field(default=lambda fields: {}, repr=False)
+    unlike: Callable[[Mapping[str, Any]], Mapping[str, str]] = field(default=lambda settings: {}, repr=False)
 
-    def read(self, theirs: Mapping[str, Any], *, path: object = None, prefix: str = "") -> dict[str, Any]:
-        """The fields of our config for a config of theirs.
+    def read(self, section: Mapping[str, Any], *, path: object = None, prefix: str = "") -> dict[str, Any]:
+        """The settings of vedcore's config for a section of transformers' ``config.json``.
 
         Args:
-            theirs: the section of ``config.json``.
-            path: that file, for messages.
-            prefix: what to put before a word in messages, such as ``"encoder."``.
+            section: the section.
+            path: the file, for messages.
+            prefix: prepended to a field's name in messages, such as ``"encoder."``.
 
         Raises:
-            ConfigSchemaError: a setting that cannot be honoured.
+            ConfigSchemaError: a value that vedcore cannot honour.
+
+        Warns:
+            UserWarning: fields that the class does not have.
         """
-        given = {self.attribute_map.get(key, key): value for key, value in theirs.items()}
-        fields: dict[str, Any] = dict(self.fixed)
-        for word in self.words:
-            value = given.pop(word.theirs, word.default)
-            if isinstance(word, _Only):
-                if not any(value == allowed and type(value) is type(allowed) for allowed in word.values):
+        given = {self.attribute_map.get(key, key): value for key, value in section.items()}
+        settings: dict[str, Any] = dict(self.fixed)
+        for each in self.fields:
+            value = given.pop(each.name, each.default)
+            if isinstance(each, _RestrictedField):
+                if not any(value == allowed and type(value) is type(allowed) for allowed in each.values):
                     raise ConfigSchemaError(
-                        f"{short(value)} cannot be honoured: vedcore's {self.model_type} has {short(word.values[0])}",
+                        f"{short(value)} cannot be honoured: vedcore's {self.model_type} has {short(each.values[0])}",
                         path=path,
-                        field=prefix + word.theirs,
-                        hint="open it with another checkpoint",
+                        field=prefix + each.name,
+                        hint="open another checkpoint",
                     )
-            elif not isinstance(word, _Unused):
+            elif not isinstance(each, _UnusedField):
                 try:
-                    fields[word.ours or word.theirs] = word.read(value)
+                    settings[each.vedcore_name or each.name] = each.read(value)
                 except (TypeError, ValueError, KeyError, IndexError):
                     raise ConfigSchemaError(
-                        f"{short(value)} is no value for it",
+                        f"{short(value)} is not a value for it",
                         path=path,
-                        field=prefix + word.theirs,
-                        hint=f"transformers' default is {short(word.default)}",
+                        field=prefix + each.name,
+                        hint=f"transformers' default is {short(each.default)}",
                     ) from None
         if given.get("pruned_heads"):
             raise ConfigSchemaError(
                 "pruned heads cannot be honoured", path=path, field=f"{prefix}pruned_heads", hint="save it unpruned"
             )
         try:
-            unlike = self.unlike(fields)
-        except (TypeError, ValueError, ArithmeticError):  # no such values; our config says what they should be
+            unlike = self.unlike(settings)
+        except (TypeError, ValueError, ArithmeticError):  # values of wrong types, which vedcore's config refuses later
             unlike = {}
         for name, reason in unlike.items():
             raise ConfigSchemaError(
-                f"{short(fields[name])} cannot be honoured: {reason}",
+                f"{short(settings[name])} cannot be honoured: {reason}",
                 path=path,
                 field=prefix + name,
-                hint="open it with another checkpoint",
+                hint="open another checkpoint",
             )
-        strange = sorted(given.keys() - COMMON - _ANYWHERE - {"pruned_heads", "is_decoder", "add_cross_attention"})
-        if strange:
-            names = ", ".join(short(prefix + name) for name in strange[:8])
+        known = {*COMMON_FIELDS, *_DECODER_FIELDS, "pruned_heads", "is_decoder", "add_cross_attention"}
+        unknown = sorted(given.keys() - known)
+        if unknown:
+            names = ", ".join(short(prefix + name) for name in unknown[:8])
             warnings.warn(
-                f"{path}: settings that {self.name} does not have are passed over: {names}", UserWarning, stacklevel=3
+                f"{path}: fields that {self.name} does not have are skipped: {names}", UserWarning, stacklevel=3
             )
-        return fields
+        return settings
 
-    def write(self, part: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The config of theirs for our part.
+    def write(self, part: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The section of transformers' ``config.json`` for a part of vedcore.
 
         Args:
             part: the encoder or decoder.
-            fields: all of its settings, none of them left to a variant.
+            settings: all of its settings, none of them left to a variant.
 
         Raises:
-            IncompatibleError: transformers has no such thing; says what and why.
+            IncompatibleError: this class cannot hold the part; the message has the reason.
         """
         reason = self.refusal(part)
         if reason:
             raise IncompatibleError(
-                f"{type(part).__name__} is not to be written as transformers' {self.name}: {reason}",
+                f"{type(part).__name__} cannot be written as transformers' {self.name}: {reason}",
                 hint='save it with format="native"',
             )
-        theirs = {"model_type": self.model_type, "architectures": [self.name]}
-        for word in self.words:
-            if isinstance(word, _Only):
-                theirs[word.theirs] = word.values[0]
-            elif not isinstance(word, _Unused):
-                theirs[word.theirs] = word.write(fields[word.ours or word.theirs])
-        return theirs
+        section = {"model_type": self.model_type, "architectures": [self.name]}
+        for each in self.fields:
+            if isinstance(each, _RestrictedField):
+                section[each.name] = each.values[0]
+            elif not isinstance(each, _UnusedField):
+                section[each.name] = each.write(settings[each.vedcore_name or each.name])
+        return section
 
     def refusal(self, part: Any) -> str:
-        """Why our part cannot be one of these; an empty string where it can."""
+        """The reason why this class cannot hold the part; an empty string where it can."""
         settings = part.settings()
-        odd = [name for name, value in self.fixed.items() if name in settings and settings[name] != value]
-        if odd:
-            return f"it always has {odd[0]} {short(self.fixed[odd[0]])}"
+        others = [name for name, value in self.fixed.items() if name in settings and settings[name] != value]
+        if others:
+            return f"it always has {others[0]} {short(self.fixed[others[0]])}"
         return next(iter(self.unlike(settings).values()), "") or self.refuses(part)
 
 
 def class_for(classes: Iterable[TransformersClass], model_type: str) -> TransformersClass | None:
-    """The class of that ``model_type``."""
+    """The class of that ``model_type``; None if there is none."""
     return next((each for each in classes if each.model_type == model_type), None)

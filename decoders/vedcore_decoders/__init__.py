@@ -1,4 +1,4 @@
-"""The built-in text decoders, in plain torch: a module a family, imported when it is first used."""
+"""The built-in text decoders, in plain torch: one module for each family, imported when it is first used."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The decoder of BART (Lewis et al. 2019), and as settings of it those of mBART (Liu et al. 2020) and TrOCR
+"""The decoder of BART (Lewis et al. 2019), and with other settings those of mBART (Liu et al. 2020) and TrOCR
 (Li et al. 2021).
 
-======  =====================  ==========================================================================
-bart    norms after residuals  learned positions; embeddings normed
+======  =====================  ==================================================================================
+bart    norms after residuals  learned positions; a norm of the embeddings
 mbart   norms first            the same, and a norm after the last layer
-trocr   norms after residuals  learned or sinusoidal positions; embeddings normed or not; untied in places
-======  =====================  ==========================================================================
+trocr   norms after residuals  learned or sinusoidal positions; embeddings normed or not, and tied or not
+======  =====================  ==================================================================================
 
 Arithmetic and names of fields as in transformers' ``BartForCausalLM``, ``MBartForCausalLM``, ``TrOCRForCausalLM``.
 
@@ -28,16 +28,17 @@ from vedcore.layers.block import DecoderLayer
 from vedcore.layers.embeddings import sinusoid
 from vedcore.layers.linear import Embedding, output_layer
 from vedcore.layers.mlp import MLP
-from vedcore.transformers_class import TransformersClass, Word, unused
+from vedcore.transformers_class import ConfigField, TransformersClass, unused_fields
 from vedcore.weights.keymap import Row, ignored
 from vedcore_decoders.built_in import BuiltInDecoder
-from vedcore_decoders.transformers_words import id_words, narrow_or_unpadded, unpadded
+from vedcore_decoders.transformers_fields import cross_attention_or_padding_mismatch, padding_mismatch, shared_fields
 
 __all__ = ["BartConfig", "BartDecoder", "MBartConfig", "MBartDecoder", "TrOCRConfig", "TrOCRDecoder"]
 
 NORM_EPS = 1e-5
-OFFSET = 2
-"""Rows of the learned table before that of the first position."""
+"""Added to the variance in the layer norms; not a setting."""
+FIRST_POSITION_ROW = 2
+"""Row of the learned position table that the first token takes."""
 
 
 class BartConfig(DecoderConfig):
@@ -62,15 +63,15 @@ class BartConfig(DecoderConfig):
     activation_function: Activation = "gelu"
     """Activation inside the feed-forward blocks."""
     max_position_embeddings: Size = 1024
-    """Tokens a text may have, where positions are learned; sinusoids have no end."""
+    """The most tokens of a text, where positions are learned; sinusoids have no limit."""
     use_learned_position_embeddings: bool = True
-    """Whether positions are learned; else they are sinusoids, counted over tokens that are not ``pad_token_id``."""
+    """Whether positions are learned, or sinusoids that count only tokens other than ``pad_token_id``."""
     scale_embedding: bool = False
     """Whether token embeddings are multiplied by the root of ``d_model``."""
     layernorm_embedding: bool = True
-    """Whether the sum of token and position is normed."""
+    """Whether a norm follows the sum of token and position embeddings."""
     normalize_before: bool = False
-    """Whether norms stand before each part, with one more after the last layer, or after each residual."""
+    """Whether a norm precedes each part, with one more after the last layer, or follows each residual."""
     dropout: Rate = 0.1
     """Dropout of the embeddings and of the outputs of attention and feed-forward blocks, in training."""
     attention_dropout: Rate = 0.0
@@ -84,20 +85,24 @@ class BartConfig(DecoderConfig):
     bos_token_id: TokenId | None = 0
     """Id that starts a text."""
     pad_token_id: TokenId | None = 1
-    """Id that fills rows after their end."""
+    """Id that fills rows after the end of a text."""
     eos_token_id: TokenId | tuple[TokenId, ...] | None = 2
     """Id or ids that end a text."""
     decoder_start_token_id: TokenId | None = 2
     """Id that generation starts with."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_heads(self) -> Self:
         if self.d_model % self.decoder_attention_heads:
             raise IncompatibleError(
                 f"{self.decoder_attention_heads} heads do not divide d_model {self.d_model}",
                 field="decoder_attention_heads",
                 hint="change one of the two",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_padding(self) -> Self:
         if not self.use_learned_position_embeddings and self.pad_token_id is None:
             raise IncompatibleError(
                 "sinusoidal positions are counted from pad_token_id, which is not set",
@@ -111,16 +116,16 @@ class MBartConfig(BartConfig):
     """Settings of an mBART decoder; the defaults are transformers'."""
 
     normalize_before: bool = True
-    """Whether norms stand before each part, with one more after the last layer, or after each residual."""
+    """Whether a norm precedes each part, with one more after the last layer, or follows each residual."""
     decoder_start_token_id: TokenId | None = None
-    """Id that generation starts with; mBART starts with that of the language."""
+    """Id that generation starts with; for mBART that of the language."""
 
 
 class TrOCRConfig(BartConfig):
     """Settings of a TrOCR decoder; the defaults are transformers'."""
 
     max_position_embeddings: Size = 512
-    """Tokens a text may have, where positions are learned; sinusoids have no end."""
+    """The most tokens of a text, where positions are learned; sinusoids have no limit."""
 
 
 def _layer(config: BartConfig) -> DecoderLayer:
@@ -164,7 +169,7 @@ def _key_map(head: str) -> tuple[Row, ...]:
         Row("[model.]decoder.layers.{}.final_layer_norm",         "layers.{}.mlp_norm"),
         Row("[model.]decoder.layer_norm",                         "final_norm",                        optional=True),
         Row(head,                                                 "output",                            optional=True),
-        ignored("[model.]decoder.embed_positions._float_tensor"),  # of TrOCR's sinusoids, in files of old
+        ignored("[model.]decoder.embed_positions._float_tensor"),  # TrOCR's sinusoids, in old files
         ignored("[model.]decoder.embed_positions.weights"),
         ignored("[model.]encoder.*"),
         ignored("final_logits_bias"),  # zeros, of the sequence-to-sequence classes
@@ -172,71 +177,84 @@ def _key_map(head: str) -> tuple[Row, ...]:
 
 
 KEY_MAP = _key_map("lm_head")
-"""``BartForCausalLM``'s and ``MBartForCausalLM``'s names."""
+"""Names of tensors in ``BartForCausalLM`` and ``MBartForCausalLM``."""
 TROCR_KEY_MAP = _key_map("output_projection")
-"""``TrOCRForCausalLM``'s names."""
+"""Names of tensors in ``TrOCRForCausalLM``."""
 
-WORDS = (
-    Word("vocab_size",              50265),
-    Word("d_model",                 1024),
-    Word("decoder_layers",          12),
-    Word("decoder_attention_heads", 16),
-    Word("decoder_ffn_dim",         4096),
-    Word("activation_function",     "gelu"),
-    Word("dropout",                 0.1),
-    Word("attention_dropout",       0.0),
-    Word("activation_dropout",      0.0),
-    Word("decoder_layerdrop",       0.0),
-    Word("init_std",                0.02),
-    Word("scale_embedding",         False),
-    *map(unused, ("classifier_dropout", "classif_dropout", "encoder_attention_heads", "encoder_ffn_dim",
-                  "encoder_layerdrop", "encoder_layers", "num_hidden_layers")),
-    # switches of the first releases: their values are those of the family, and the library stopped reading them
-    *map(unused, ("add_bias_logits", "add_final_layer_norm", "do_blenderbot_90_layernorm", "extra_pos_embeddings",
-                  "force_bos_token_to_be_generated", "normalize_before", "normalize_embedding", "save_step",
-                  "static_position_embeddings")),
+BODY_FIELDS = (
+    ConfigField("vocab_size",              50265),
+    ConfigField("d_model",                 1024),
+    ConfigField("decoder_layers",          12),
+    ConfigField("decoder_attention_heads", 16),
+    ConfigField("decoder_ffn_dim",         4096),
+    ConfigField("activation_function",     "gelu"),
+    ConfigField("dropout",                 0.1),
+    ConfigField("attention_dropout",       0.0),
+    ConfigField("activation_dropout",      0.0),
+    ConfigField("decoder_layerdrop",       0.0),
+    ConfigField("init_std",                0.02),
+    ConfigField("scale_embedding",         False),
+    *unused_fields("classifier_dropout", "classif_dropout", "encoder_attention_heads", "encoder_ffn_dim",
+                   "encoder_layerdrop", "encoder_layers", "num_hidden_layers"),
+    # of the first releases; transformers no longer reads them, and each family has one value of each
+    *unused_fields("add_bias_logits", "add_final_layer_norm", "do_blenderbot_90_layernorm", "extra_pos_embeddings",
+                   "force_bos_token_to_be_generated", "normalize_before", "normalize_embedding", "save_step",
+                   "static_position_embeddings"),
 )  # fmt: skip
+"""Config fields that transformers' BART, mBART and TrOCR share."""
+FIELDS = (
+    *BODY_FIELDS,
+    ConfigField("max_position_embeddings", 1024),
+    *shared_fields(bos=0, eos=2, pad=1, start=2),
+)
+MBART_FIELDS = (*BODY_FIELDS, ConfigField("max_position_embeddings", 1024), *shared_fields(bos=0, eos=2, pad=1))
+TROCR_FIELDS = (
+    *BODY_FIELDS,
+    ConfigField("max_position_embeddings",         512),
+    ConfigField("use_learned_position_embeddings", True),
+    ConfigField("layernorm_embedding",             True),
+    *shared_fields(bos=0, eos=2, pad=1, start=2),
+)  # fmt: skip
+
 _LEARNED = {"use_learned_position_embeddings": True, "layernorm_embedding": True}
 BART_MODEL = TransformersClass(
     model_type="bart",
     name="BartForCausalLM",
+    fields=FIELDS,
     key_map=KEY_MAP,
-    refuses=narrow_or_unpadded,
     attribute_map={"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"},
     fixed={"normalize_before": False, **_LEARNED},
-    words=(*WORDS, Word("max_position_embeddings", 1024), *id_words(bos=0, eos=2, pad=1, start=2)),
+    refuses=cross_attention_or_padding_mismatch,
 )
 MBART_MODEL = TransformersClass(
     model_type="mbart",
     name="MBartForCausalLM",
+    fields=MBART_FIELDS,
     key_map=KEY_MAP,
-    refuses=narrow_or_unpadded,
     attribute_map=BART_MODEL.attribute_map,
     fixed={"normalize_before": True, **_LEARNED},
-    words=(*WORDS, Word("max_position_embeddings", 1024), *id_words(bos=0, eos=2, pad=1)),
+    refuses=cross_attention_or_padding_mismatch,
 )
 
 
-def _unlike_trocr(decoder: Any) -> str:
+def _trocr_mismatch(decoder: Any) -> str:
     start = decoder.config.decoder_start_token_id
-    return unpadded(decoder) or ("it has no decoder_start_token_id, and theirs must have one" if start is None else "")
+    return padding_mismatch(decoder) or ("it has no decoder_start_token_id" if start is None else "")
 
 
 TROCR_MODEL = TransformersClass(
-    model_type="trocr", name="TrOCRForCausalLM", key_map=TROCR_KEY_MAP, refuses=_unlike_trocr,
-    attribute_map=BartConfig.attribute_map, fixed={"normalize_before": False},
-    words=(
-        *WORDS,
-        Word("max_position_embeddings",         512),
-        Word("use_learned_position_embeddings", True),
-        Word("layernorm_embedding",             True),
-        *id_words(bos=0, eos=2, pad=1, start=2),
-    ),
-)  # fmt: skip
+    model_type="trocr",
+    name="TrOCRForCausalLM",
+    fields=TROCR_FIELDS,
+    key_map=TROCR_KEY_MAP,
+    attribute_map=BartConfig.attribute_map,
+    fixed={"normalize_before": False},
+    refuses=_trocr_mismatch,
+)
 
 
 class BartDecoder(BuiltInDecoder):
-    """BART's decoder on images; ``decoder(input_ids, encoder_hidden_states=...)``, see `TextDecoder.forward`."""
+    """BART's decoder: ``decoder(input_ids, encoder_hidden_states=...)``, see `TextDecoder.forward`."""
 
     config_class: ClassVar[type[BartConfig]] = BartConfig
     config: BartConfig
@@ -267,7 +285,7 @@ class BartDecoder(BuiltInDecoder):
         self.layerdrop = config.decoder_layerdrop
 
         self.embedding = Embedding(config.vocab_size, width, std=std)
-        rows = config.max_position_embeddings + OFFSET
+        rows = config.max_position_embeddings + FIRST_POSITION_ROW
         self.position_embedding = Embedding(rows, width, std=std) if learned else None
         self.embedding_norm = nn.LayerNorm(width, NORM_EPS) if config.layernorm_embedding else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
@@ -276,34 +294,35 @@ class BartDecoder(BuiltInDecoder):
         self.output = output_layer(self.embedding, tied=config.tie_word_embeddings, std=std)
 
     def embed_tokens(self, input_ids: Tensor) -> Tensor:
-        """(B, T) to (B, T, D), times the root of D where embeddings are scaled."""
+        """(B, T) to (B, T, D); multiplied by the root of D where ``scale_embedding`` is set."""
         embeddings = super().embed_tokens(input_ids)
         return embeddings * math.sqrt(self.hidden_size) if self.config.scale_embedding else embeddings
 
     def takes_position(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
-        """(B, T) bool: tokens that are not masked, and for sinusoids not the padding id either."""
+        """(B, T) bool: True for tokens that are not masked, and with sinusoids are not the padding id either."""
         if self.position_embedding is not None or input_ids is None:
             return attention_mask
-        real = input_ids.ne(self._padding_idx())
+        real = input_ids.ne(self._pad_token_id())
         return real if attention_mask is None else real & attention_mask
 
     def embed(self, embeddings: Tensor, positions: Tensor) -> Tensor:
         """(B, T, D) and (1 or B, T) to (B, T, D)."""
         if self.position_embedding is not None:
-            where = self.position_embedding(positions + OFFSET)  # padding takes the row before the first position's
+            # padding, at -1, takes the row before that of the first position
+            added = self.position_embedding(positions + FIRST_POSITION_ROW)  # (1 or B, T, D)
         else:
-            where = sinusoid(positions + self._padding_idx() + 1, self.hidden_size)
-            where = where.masked_fill((positions < 0)[..., None], 0.0).to(embeddings.dtype)
-        out: Tensor = self.dropout(self.embedding_norm(embeddings + where))
+            added = sinusoid(positions + self._pad_token_id() + 1, self.hidden_size)
+            added = added.masked_fill((positions < 0)[..., None], 0.0).to(embeddings.dtype)
+        out: Tensor = self.dropout(self.embedding_norm(embeddings + added))
         return out
 
-    def _padding_idx(self) -> int:
-        assert self.config.pad_token_id is not None  # the config has seen to that
+    def _pad_token_id(self) -> int:
+        assert self.config.pad_token_id is not None  # BartConfig checks it
         return self.config.pad_token_id
 
 
 class MBartDecoder(BartDecoder):
-    """mBART's decoder on images."""
+    """mBART's decoder."""
 
     config_class: ClassVar[type[MBartConfig]] = MBartConfig
     config: MBartConfig
@@ -330,7 +349,7 @@ _SIZES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
 }
-_FAIRSEQ: dict[str, Any] = {
+_NOT_FROM_ROBERTA: dict[str, Any] = {
     "activation_function": "relu",
     "max_position_embeddings": 1024,
     "scale_embedding": True,
@@ -338,21 +357,21 @@ _FAIRSEQ: dict[str, Any] = {
     "layernorm_embedding": False,
     "tie_word_embeddings": False,
 }
-"""What the checkpoints have whose decoder did not start from RoBERTa."""
+"""Settings of the checkpoints whose decoder was not initialised from RoBERTa."""
 
 
 class TrOCRDecoder(BartDecoder):
-    """TrOCR's decoder on images."""
+    """TrOCR's decoder."""
 
     config_class: ClassVar[type[TrOCRConfig]] = TrOCRConfig
     config: TrOCRConfig
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "trocr-base-handwritten": _SIZES["base"],
         "trocr-base-printed": _SIZES["base"],
-        "trocr-base-stage1": {**_SIZES["base"], **_FAIRSEQ},
+        "trocr-base-stage1": {**_SIZES["base"], **_NOT_FROM_ROBERTA},
         "trocr-large-handwritten": _SIZES["large"],
-        "trocr-large-printed": {**_SIZES["large"], **_FAIRSEQ},
-        "trocr-large-stage1": {**_SIZES["large"], **_FAIRSEQ},
+        "trocr-large-printed": {**_SIZES["large"], **_NOT_FROM_ROBERTA},
+        "trocr-large-stage1": {**_SIZES["large"], **_NOT_FROM_ROBERTA},
         "trocr-small-handwritten": _SIZES["small"],
         "trocr-small-printed": _SIZES["small"],
         "trocr-small-stage1": _SIZES["small"],

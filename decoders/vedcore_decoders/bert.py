@@ -1,8 +1,8 @@
 """BERT (Devlin et al. 2018) as a decoder: causal, with cross-attention.
 
-Norms stand after each residual; positions are learned; every token is of the first type; the head is that of the
-masked language model. Arithmetic and names of fields as in transformers' ``BertLMHeadModel`` with ``is_decoder``
-and ``add_cross_attention``.
+A norm follows each residual; positions are learned; every token has the first type; the head is that of the masked
+language model. Arithmetic and names of fields as in transformers' ``BertLMHeadModel`` with ``is_decoder`` and
+``add_cross_attention``.
 
 Shape letters: B rows of text, T tokens, D width, V vocabulary size.
 """
@@ -21,10 +21,10 @@ from vedcore.layers.attention import CrossAttention, SelfAttention
 from vedcore.layers.block import DecoderLayer
 from vedcore.layers.linear import Embedding, Linear, output_layer
 from vedcore.layers.mlp import MLP, activation
-from vedcore.transformers_class import TransformersClass, Word, only, unused
+from vedcore.transformers_class import ConfigField, TransformersClass, restricted_field, unused_fields
 from vedcore.weights.keymap import Row, ignored
 from vedcore_decoders.built_in import BuiltInDecoder
-from vedcore_decoders.transformers_words import id_words, narrow_or_unpadded
+from vedcore_decoders.transformers_fields import cross_attention_or_padding_mismatch, shared_fields
 
 __all__ = ["BertConfig", "BertDecoder", "MaskedLMHead"]
 
@@ -49,15 +49,15 @@ class BertConfig(DecoderConfig):
     attention_probs_dropout_prob: Rate = 0.1
     """Dropout of the attention weights, in training."""
     max_position_embeddings: Size = 512
-    """Rows of the table of positions: the tokens a text may have."""
+    """Rows of the position table: the most tokens of a text."""
     type_vocab_size: Size = 2
-    """Kinds of tokens that the checkpoint tells apart; a decoder's tokens are all of the first."""
+    """Number of token types in the checkpoint; all tokens of a decoder have the first."""
     initializer_range: Spread = 0.02
     """Standard deviation of fresh weights."""
     layer_norm_eps: Epsilon = 1e-12
     """Added to the variance in the layer norms."""
     pad_token_id: TokenId | None = 0
-    """Id that fills rows after their end."""
+    """Id that fills rows after the end of a text."""
 
     @model_validator(mode="after")
     def _check_heads(self) -> Self:
@@ -85,14 +85,14 @@ def _layer(config: BertConfig) -> DecoderLayer:
 
 
 class MaskedLMHead(nn.Module):
-    """A linear layer, an activation and a norm, then the scores: (B, T, D) to (B, T, V).
+    """A linear layer, an activation, a norm and the output layer: (B, T, D) to (B, T, V) logits.
 
     Args:
         embedding: the input embedding, (V, D).
         hidden_act: name of the activation.
-        norm_eps: of the norm.
-        tied: whether the last layer's weight is the embedding's.
-        std: spread of fresh weights.
+        norm_eps: added to the variance in the norm.
+        tied: whether the output layer's weight is the embedding's.
+        std: standard deviation of fresh weights.
     """
 
     def __init__(self, embedding: nn.Embedding, hidden_act: str, norm_eps: float, *, tied: bool, std: float) -> None:
@@ -108,7 +108,7 @@ class MaskedLMHead(nn.Module):
         return out
 
 
-_BODY = (
+_BODY_ROWS = (
     ("embeddings.word_embeddings",                       "embedding"),
     ("embeddings.position_embeddings",                   "position_embedding"),
     ("embeddings.token_type_embeddings",                 "token_type_embedding"),
@@ -130,9 +130,9 @@ _BODY = (
 
 
 def body_rows(prefix: str) -> tuple[Row, ...]:
-    """The rows of everything but the head, whose names begin with ``prefix``."""
+    """The rows of everything but the head; ``prefix`` is what transformers' names begin with."""
     return (
-        *(Row(f"[{prefix}.]{theirs}", ours, optional=".cross_attention" in ours) for theirs, ours in _BODY),
+        *(Row(f"[{prefix}.]{name}", ours, optional=".cross_attention" in ours) for name, ours in _BODY_ROWS),
         ignored(f"[{prefix}.]embeddings.position_ids"),
         ignored(f"[{prefix}.]embeddings.token_type_ids"),
         ignored(f"[{prefix}.]pooler.*"),
@@ -144,45 +144,46 @@ KEY_MAP = (
     Row("cls.predictions.transform.dense",      "lm_head.transform"),
     Row("cls.predictions.transform.LayerNorm",  "lm_head.norm"),
     Row("cls.predictions.decoder",              "lm_head.output",       optional=True),
-    Row("cls.predictions.bias",                 "lm_head.output.bias",  optional=True),  # the same again
+    Row("cls.predictions.bias",                 "lm_head.output.bias",  optional=True),  # a second copy
     ignored("cls.seq_relationship.*"),
 )  # fmt: skip
-"""``BertLMHeadModel``'s names, and what ``BertForPreTraining`` has besides."""
+"""Names of tensors in ``BertLMHeadModel``, and in ``BertForPreTraining``."""
 
-SIZE_WORDS = (
-    Word("hidden_size",                  768),
-    Word("num_hidden_layers",            12),
-    Word("num_attention_heads",          12),
-    Word("intermediate_size",            3072),
-    Word("hidden_act",                   "gelu"),
-    Word("hidden_dropout_prob",          0.1),
-    Word("attention_probs_dropout_prob", 0.1),
-    Word("max_position_embeddings",      512),
-    Word("type_vocab_size",              2),
-    Word("initializer_range",            0.02),
-    Word("layer_norm_eps",               1e-12),
-    only("position_embedding_type",      "absolute"),
-    unused("classifier_dropout"),
-    *map(unused, ("directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
-                  "pooler_size_per_head", "pooler_type")),
+BODY_FIELDS = (
+    ConfigField("hidden_size",                  768),
+    ConfigField("num_hidden_layers",            12),
+    ConfigField("num_attention_heads",          12),
+    ConfigField("intermediate_size",            3072),
+    ConfigField("hidden_act",                   "gelu"),
+    ConfigField("hidden_dropout_prob",          0.1),
+    ConfigField("attention_probs_dropout_prob", 0.1),
+    ConfigField("max_position_embeddings",      512),
+    ConfigField("type_vocab_size",              2),
+    ConfigField("initializer_range",            0.02),
+    ConfigField("layer_norm_eps",               1e-12),
+    restricted_field("position_embedding_type", "absolute"),
+    *unused_fields("classifier_dropout", "directionality", "pooler_fc_size", "pooler_num_attention_heads",
+                   "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type"),
 )  # fmt: skip
-"""What transformers' BERT and RoBERTa have in common."""
+"""Config fields that transformers' BERT and RoBERTa share."""
+FIELDS = (ConfigField("vocab_size", 30522), *BODY_FIELDS, *shared_fields(pad=0))
+
 BERT_MODEL = TransformersClass(
     model_type="bert",
     name="BertLMHeadModel",
+    fields=FIELDS,
     key_map=KEY_MAP,
     flags=("is_decoder", "add_cross_attention"),
-    refuses=narrow_or_unpadded,
-    words=(Word("vocab_size", 30522), *SIZE_WORDS, *id_words(pad=0)),
+    refuses=cross_attention_or_padding_mismatch,
 )
 
 _IDS = {"bos_token_id": 101, "eos_token_id": 102}
-"""[CLS] and [SEP]."""
+"""Ids of [CLS] and [SEP]."""
 _LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 
 
 class BertDecoder(BuiltInDecoder):
-    """BERT as a decoder of images; ``decoder(input_ids, encoder_hidden_states=...)``, see `TextDecoder.forward`."""
+    """BERT as a decoder: ``decoder(input_ids, encoder_hidden_states=...)``, see `TextDecoder.forward`."""
 
     config_class: ClassVar[type[BertConfig]] = BertConfig
     config: BertConfig
@@ -218,7 +219,7 @@ class BertDecoder(BuiltInDecoder):
         )
 
     def head_act(self) -> str:
-        """Name of the activation in the head."""
+        """Name of the head's activation."""
         return self.config.hidden_act
 
     def embed(self, embeddings: Tensor, positions: Tensor) -> Tensor:
@@ -228,14 +229,14 @@ class BertDecoder(BuiltInDecoder):
         return out
 
     def position_rows(self, positions: Tensor) -> Tensor:
-        """Rows of the table for positions; padding takes the first, and nothing looks at it."""
+        """Rows of the position table; padding takes the first, since no token attends to it."""
         return positions.clamp(min=0)
 
     def head(self, hidden_states: Tensor) -> Tensor:
-        """(B, T, D) to (B, T, V)."""
+        """(B, T, D) to (B, T, V) logits."""
         out: Tensor = self.lm_head(hidden_states)
         return out
 
     def get_output_embeddings(self) -> nn.Linear:
-        """D to V."""
+        """The linear layer from D to V."""
         return self.lm_head.output

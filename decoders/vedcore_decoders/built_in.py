@@ -1,4 +1,4 @@
-"""What the built-in decoders share: where their embedding and their output layer stand.
+"""The base of the built-in decoders: the names of their input embedding and output layer.
 
 Shape letters: B rows of text, T tokens, D width, V vocabulary size.
 """
@@ -13,22 +13,22 @@ __all__ = ["BuiltInDecoder"]
 
 
 class BuiltInDecoder(TextDecoder):
-    """A decoder with one embedding of tokens, and one linear layer to the vocabulary."""
+    """A decoder with one token embedding, and one linear layer to the vocabulary."""
 
     embedding: nn.Embedding
-    """Tokens, (V, D)."""
+    """Token embedding, (V, D)."""
     output: nn.Linear
-    """D to V, the whole of the head unless a family says otherwise."""
+    """Linear layer from D to V; the whole head, unless a family overrides `head`."""
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """(V, D)."""
+        """The token embedding, (V, D)."""
         return self.embedding
 
     def get_output_embeddings(self) -> nn.Linear:
-        """D to V."""
+        """The linear layer from D to V."""
         return self.output
 
     def head(self, hidden_states: Tensor) -> Tensor:
-        """(B, T, D) to (B, T, V)."""
+        """(B, T, D) to (B, T, V) logits."""
         out: Tensor = self.output(hidden_states)
         return out

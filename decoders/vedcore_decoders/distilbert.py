@@ -1,8 +1,8 @@
 """DistilBERT (Sanh et al. 2019) as a decoder: causal, with cross-attention.
 
-Norms stand after each residual; positions are learned, or sinusoids with sines and cosines in turn; tokens have no
-types; attention outputs have no dropout. Arithmetic and names of fields as in transformers'
-``DistilBertForMaskedLM``; the causal mask and cross-attention, which it lacks, are BERT's.
+A norm follows each residual; positions are learned, or sinusoids with sines and cosines in turn; tokens have no types;
+attention outputs have no dropout. Arithmetic and names of fields as in transformers' ``DistilBertForMaskedLM``, which
+has no causal mask and no cross-attention: these are BERT's.
 
 Shape letters: B rows of text, T tokens, P positions, D width, V vocabulary size.
 """
@@ -22,15 +22,16 @@ from vedcore.layers.attention import CrossAttention, SelfAttention
 from vedcore.layers.block import DecoderLayer
 from vedcore.layers.linear import Embedding
 from vedcore.layers.mlp import MLP
-from vedcore.transformers_class import TransformersClass, Word, unused
+from vedcore.transformers_class import ConfigField, TransformersClass, unused_fields
 from vedcore.weights.keymap import Row, ignored
 from vedcore_decoders.bert import MaskedLMHead
 from vedcore_decoders.built_in import BuiltInDecoder
-from vedcore_decoders.transformers_words import id_words
+from vedcore_decoders.transformers_fields import shared_fields
 
 __all__ = ["DistilBertConfig", "DistilBertDecoder"]
 
 NORM_EPS = 1e-12
+"""Added to the variance in the layer norms; not a setting."""
 
 
 class DistilBertConfig(DecoderConfig):
@@ -45,9 +46,9 @@ class DistilBertConfig(DecoderConfig):
     vocab_size: VocabSize = 30522
     """Number of token ids; the tokenizer decides it unless it is given."""
     max_position_embeddings: Size = 512
-    """Tokens a text may have."""
+    """Rows of the position table: the most tokens of a text."""
     sinusoidal_pos_embds: bool = False
-    """Whether positions are sinusoids, which training leaves alone, instead of learned."""
+    """Whether positions are sinusoids, which training does not change, instead of learned."""
     n_layers: Layers = 6
     """Number of layers."""
     n_heads: Size = 12
@@ -65,7 +66,7 @@ class DistilBertConfig(DecoderConfig):
     initializer_range: Spread = 0.02
     """Standard deviation of fresh weights."""
     pad_token_id: TokenId | None = 0
-    """Id that fills rows after their end."""
+    """Id that fills rows after the end of a text."""
 
     @model_validator(mode="after")
     def _check_heads(self) -> Self:
@@ -122,35 +123,39 @@ KEY_MAP = (
     Row("vocab_projector",                                          "lm_head.output"),
     ignored("[distilbert.]embeddings.position_ids"),
 )  # fmt: skip
-"""``DistilBertForMaskedLM``'s names; those of cross-attention are ours, in its style."""
+"""Names of tensors in ``DistilBertForMaskedLM``; those of cross-attention are vedcore's, in the same style."""
 
-DISTILBERT_MODEL = TransformersClass(
-    model_type="distilbert", name="DistilBertForMaskedLM", key_map=KEY_MAP,
-    attribute_map=DistilBertConfig.attribute_map,
-    refuses=lambda decoder: "transformers' DistilBERT has no cross-attention",
-    words=(
-        Word("vocab_size",              30522),
-        Word("max_position_embeddings", 512),
-        Word("sinusoidal_pos_embds",    False),
-        Word("n_layers",                6),
-        Word("n_heads",                 12),
-        Word("dim",                     768),
-        Word("hidden_dim",              3072),
-        Word("dropout",                 0.1),
-        Word("attention_dropout",       0.1),
-        Word("activation",              "gelu"),
-        Word("initializer_range",       0.02),
-        *id_words(pad=0),
-        *map(unused, ("qa_dropout", "seq_classif_dropout", "tie_weights_")),
-    ),
+FIELDS = (
+    ConfigField("vocab_size",              30522),
+    ConfigField("max_position_embeddings", 512),
+    ConfigField("sinusoidal_pos_embds",    False),
+    ConfigField("n_layers",                6),
+    ConfigField("n_heads",                 12),
+    ConfigField("dim",                     768),
+    ConfigField("hidden_dim",              3072),
+    ConfigField("dropout",                 0.1),
+    ConfigField("attention_dropout",       0.1),
+    ConfigField("activation",              "gelu"),
+    ConfigField("initializer_range",       0.02),
+    *shared_fields(pad=0),
+    *unused_fields("qa_dropout", "seq_classif_dropout", "tie_weights_"),
 )  # fmt: skip
 
+DISTILBERT_MODEL = TransformersClass(
+    model_type="distilbert",
+    name="DistilBertForMaskedLM",
+    fields=FIELDS,
+    key_map=KEY_MAP,
+    attribute_map=DistilBertConfig.attribute_map,
+    refuses=lambda decoder: "transformers' DistilBERT has no cross-attention",
+)
+
 _IDS = {"bos_token_id": 101, "eos_token_id": 102}
-"""[CLS] and [SEP]."""
+"""Ids of [CLS] and [SEP]."""
 
 
 class DistilBertDecoder(BuiltInDecoder):
-    """DistilBERT as a decoder of images; see `TextDecoder.forward`."""
+    """DistilBERT as a decoder: ``decoder(input_ids, encoder_hidden_states=...)``, see `TextDecoder.forward`."""
 
     config_class = DistilBertConfig
     config: DistilBertConfig
@@ -184,16 +189,16 @@ class DistilBertDecoder(BuiltInDecoder):
         )
 
     def embed(self, embeddings: Tensor, positions: Tensor) -> Tensor:
-        """(B, T, D) and (1 or B, T) to (B, T, D); padding takes the first position, and nothing looks at it."""
+        """(B, T, D) and (1 or B, T) to (B, T, D); padding takes the first position, since no token attends to it."""
         x = embeddings + self.position_embedding(positions.clamp(min=0))
         out: Tensor = self.dropout(self.embedding_norm(x))
         return out
 
     def head(self, hidden_states: Tensor) -> Tensor:
-        """(B, T, D) to (B, T, V)."""
+        """(B, T, D) to (B, T, V) logits."""
         out: Tensor = self.lm_head(hidden_states)
         return out
 
     def get_output_embeddings(self) -> nn.Linear:
-        """D to V."""
+        """The linear layer from D to V."""
         return self.lm_head.output

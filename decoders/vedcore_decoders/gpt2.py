@@ -1,6 +1,6 @@
 """GPT2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners") with cross-attention.
 
-Norms stand before each part and once after the last layer; positions are learned; the output layer is the input
+A norm precedes each part, and one follows the last layer; positions are learned; the output layer is the input
 embedding. Arithmetic and names of fields as in transformers' ``GPT2LMHeadModel``.
 
 Shape letters: B rows of text, T tokens, D width, V vocabulary size.
@@ -21,10 +21,10 @@ from vedcore.layers.attention import CrossAttention, SelfAttention
 from vedcore.layers.block import DecoderLayer
 from vedcore.layers.linear import Embedding, output_layer
 from vedcore.layers.mlp import MLP
-from vedcore.transformers_class import TransformersClass, Word, unused
+from vedcore.transformers_class import ConfigField, TransformersClass, unused_fields
 from vedcore.weights.keymap import SAME, TRANSPOSED, Row, ignored
 from vedcore_decoders.built_in import BuiltInDecoder
-from vedcore_decoders.transformers_words import id_words, narrow
+from vedcore_decoders.transformers_fields import cross_attention_mismatch, shared_fields
 
 __all__ = ["GPT2Config", "GPT2Decoder"]
 
@@ -42,7 +42,7 @@ class GPT2Config(DecoderConfig):
     vocab_size: VocabSize = 50257
     """Number of token ids; the tokenizer decides it unless it is given."""
     n_positions: Size = 1024
-    """Tokens a text may have."""
+    """Rows of the position table: the most tokens of a text."""
     n_embd: Size = 768
     """Width of the decoder, D."""
     n_layer: Layers = 12
@@ -62,13 +62,13 @@ class GPT2Config(DecoderConfig):
     layer_norm_epsilon: Epsilon = 1e-5
     """Added to the variance in the layer norms."""
     initializer_range: Spread = 0.02
-    """Standard deviation of fresh weights; for those that write into the residual, over the root of 2 ``n_layer``."""
+    """Standard deviation of fresh weights; divided by the root of 2 ``n_layer`` for those that add to the residual."""
     scale_attn_weights: bool = True
     """Whether query-key products are divided by the root of the head size."""
     scale_attn_by_inverse_layer_idx: bool = False
-    """Whether they are divided by the layer's number, counted from 1, too."""
+    """Whether query-key products are also divided by the layer's number, counted from 1."""
     reorder_and_upcast_attn: bool = False
-    """Whether attention scores are computed in float32 whatever the model's type."""
+    """Whether attention scores are computed in float32, whatever the model's dtype."""
     bos_token_id: TokenId | None = 50256
     """Id that starts a text."""
     eos_token_id: TokenId | tuple[TokenId, ...] | None = 50256
@@ -122,41 +122,47 @@ KEY_MAP = (
     Row("[transformer.]h.{}.mlp.c_proj",             "layers.{}.mlp.output",               TRANSPOSED),
     Row("[transformer.]ln_f",                        "final_norm"),
     Row("lm_head",                                   "output",                             SAME,       optional=True),
-    ignored("[transformer.]h.{}.attn.bias"),  # the causal mask, in files of old
+    ignored("[transformer.]h.{}.attn.bias"),  # the causal mask, in old files
     ignored("[transformer.]h.{}.attn.masked_bias"),
     ignored("[transformer.]h.{}.crossattention.bias"),
     ignored("[transformer.]h.{}.crossattention.masked_bias"),
 )  # fmt: skip
-"""``GPT2LMHeadModel``'s names."""
+"""Names of tensors in ``GPT2LMHeadModel``."""
+
+FIELDS = (
+    ConfigField("vocab_size",                      50257),
+    ConfigField("n_positions",                     1024),
+    ConfigField("n_embd",                          768),
+    ConfigField("n_layer",                         12),
+    ConfigField("n_head",                          12),
+    ConfigField("n_inner",                         None),
+    ConfigField("activation_function",             "gelu_new"),
+    ConfigField("resid_pdrop",                     0.1),
+    ConfigField("embd_pdrop",                      0.1),
+    ConfigField("attn_pdrop",                      0.1),
+    ConfigField("layer_norm_epsilon",              1e-5),
+    ConfigField("initializer_range",               0.02),
+    ConfigField("scale_attn_weights",              True),
+    ConfigField("scale_attn_by_inverse_layer_idx", False),
+    ConfigField("reorder_and_upcast_attn",         False),
+    *shared_fields(bos=50256, eos=50256),
+    *unused_fields("n_ctx", "n_special", "predict_special_tokens", "summary_activation", "summary_first_dropout",
+                   "summary_proj_to_labels", "summary_type", "summary_use_proj"),
+)  # fmt: skip
 
 GPT2_MODEL = TransformersClass(
-    model_type="gpt2", name="GPT2LMHeadModel", key_map=KEY_MAP, flags=("add_cross_attention",), refuses=narrow,
+    model_type="gpt2",
+    name="GPT2LMHeadModel",
+    fields=FIELDS,
+    key_map=KEY_MAP,
     attribute_map=GPT2Config.attribute_map,
-    words=(
-        Word("vocab_size",                      50257),
-        Word("n_positions",                     1024),
-        Word("n_embd",                          768),
-        Word("n_layer",                         12),
-        Word("n_head",                          12),
-        Word("n_inner",                         None),
-        Word("activation_function",             "gelu_new"),
-        Word("resid_pdrop",                     0.1),
-        Word("embd_pdrop",                      0.1),
-        Word("attn_pdrop",                      0.1),
-        Word("layer_norm_epsilon",              1e-5),
-        Word("initializer_range",               0.02),
-        Word("scale_attn_weights",              True),
-        Word("scale_attn_by_inverse_layer_idx", False),
-        Word("reorder_and_upcast_attn",         False),
-        *id_words(bos=50256, eos=50256),
-        *map(unused, ("n_ctx", "n_special", "predict_special_tokens", "summary_activation", "summary_first_dropout",
-                      "summary_proj_to_labels", "summary_type", "summary_use_proj")),
-    ),
-)  # fmt: skip
+    flags=("add_cross_attention",),
+    refuses=cross_attention_mismatch,
+)
 
 
 class GPT2Decoder(BuiltInDecoder):
-    """GPT2 as a decoder of images; ``decoder(input_ids, encoder_hidden_states=...)``, see `TextDecoder.forward`."""
+    """GPT2 as a decoder: ``decoder(input_ids, encoder_hidden_states=...)``, see `TextDecoder.forward`."""
 
     config_class = GPT2Config
     config: GPT2Config
@@ -192,6 +198,6 @@ class GPT2Decoder(BuiltInDecoder):
         self.output = output_layer(self.embedding, tied=config.tie_word_embeddings, std=std)
 
     def embed(self, embeddings: Tensor, positions: Tensor) -> Tensor:
-        """(B, T, D) and (1 or B, T) to (B, T, D); padding takes the first position, and nothing looks at it."""
+        """(B, T, D) and (1 or B, T) to (B, T, D); padding takes the first position, since no token attends to it."""
         out: Tensor = self.dropout(embeddings + self.position_embedding(positions.clamp(min=0)))
         return out

@@ -1,8 +1,7 @@
-"""RoBERTa (Liu et al. 2019) as a decoder: BERT, but for its positions, its head and its sizes.
+"""RoBERTa (Liu et al. 2019) as a decoder: BERT with other positions, another head and other sizes.
 
-The table of positions begins with rows for ids up to the padding id, so that the first token has row
-``pad_token_id + 1``; tokens that are the padding id take no position. The head's activation is always GELU.
-Arithmetic and names of fields as in transformers' ``RobertaForCausalLM``.
+The first token has row ``pad_token_id + 1`` of the position table, and tokens with the padding id have no position.
+The head's activation is always GELU. Arithmetic and names of fields as in transformers' ``RobertaForCausalLM``.
 
 Shape letters: B rows of text, T tokens.
 """
@@ -17,25 +16,25 @@ from torch import Tensor
 
 from vedcore.config import Size, TokenId, VocabSize
 from vedcore.errors import ConfigSchemaError, IncompatibleError
-from vedcore.transformers_class import TransformersClass, Word
+from vedcore.transformers_class import ConfigField, TransformersClass
 from vedcore.weights.keymap import Row
-from vedcore_decoders.bert import SIZE_WORDS, BertConfig, BertDecoder, body_rows
-from vedcore_decoders.transformers_words import id_words, narrow_or_unpadded
+from vedcore_decoders.bert import BODY_FIELDS, BertConfig, BertDecoder, body_rows
+from vedcore_decoders.transformers_fields import cross_attention_or_padding_mismatch, shared_fields
 
 __all__ = ["RobertaConfig", "RobertaDecoder"]
 
 
 class RobertaConfig(BertConfig):
-    """Settings of a RoBERTa decoder; the defaults are transformers', which no published variant has."""
+    """Settings of a RoBERTa decoder; the defaults are transformers', and published variants have others."""
 
     vocab_size: VocabSize = 50265
     """Number of token ids; the tokenizer decides it unless it is given."""
     max_position_embeddings: Size = 512
-    """Rows of the table of positions; a text may have ``pad_token_id + 1`` tokens fewer."""
+    """Rows of the position table; a text may have ``pad_token_id + 1`` tokens fewer."""
     bos_token_id: TokenId | None = 0
     """Id that starts a text."""
     pad_token_id: TokenId = 1
-    """Id that fills rows after their end, and after whose row of the table the positions begin."""
+    """Id that fills rows after the end of a text; positions begin after its row of the position table."""
     eos_token_id: TokenId | tuple[TokenId, ...] | None = 2
     """Id or ids that end a text."""
 
@@ -44,7 +43,7 @@ class RobertaConfig(BertConfig):
     def _check_padding(cls, value: Any) -> Any:
         if value is None:
             raise ConfigSchemaError(
-                "RoBERTa counts positions from pad_token_id, which is not set (transformers fails at its first token)",
+                "RoBERTa counts positions from pad_token_id, which is not set",
                 field="pad_token_id",
                 hint="set it to the id of <pad>, 1 in published models",
             )
@@ -66,25 +65,26 @@ KEY_MAP = (
     Row("lm_head.dense",       "lm_head.transform"),
     Row("lm_head.layer_norm",  "lm_head.norm"),
     Row("lm_head.decoder",     "lm_head.output",       optional=True),
-    Row("lm_head.bias",        "lm_head.output.bias",  optional=True),  # the same again
+    Row("lm_head.bias",        "lm_head.output.bias",  optional=True),  # a second copy
 )  # fmt: skip
-"""``RobertaForCausalLM``'s names."""
+"""Names of tensors in ``RobertaForCausalLM``."""
 
+FIELDS = (ConfigField("vocab_size", 50265), *BODY_FIELDS, *shared_fields(bos=0, eos=2, pad=1))
 
 ROBERTA_MODEL = TransformersClass(
     model_type="roberta",
     name="RobertaForCausalLM",
+    fields=FIELDS,
     key_map=KEY_MAP,
     flags=("is_decoder", "add_cross_attention"),
-    refuses=narrow_or_unpadded,
-    words=(Word("vocab_size", 50265), *SIZE_WORDS, *id_words(bos=0, eos=2, pad=1)),
+    refuses=cross_attention_or_padding_mismatch,
 )
 
 _BASE = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 
 
 class RobertaDecoder(BertDecoder):
-    """RoBERTa as a decoder of images."""
+    """RoBERTa as a decoder."""
 
     config_class: ClassVar[type[RobertaConfig]] = RobertaConfig
     config: RobertaConfig
@@ -112,16 +112,16 @@ class RobertaDecoder(BertDecoder):
         self.max_positions = config.max_position_embeddings - config.pad_token_id - 1
 
     def head_act(self) -> str:
-        """Always GELU, whatever ``hidden_act``."""
+        """GELU, whatever ``hidden_act`` is."""
         return "gelu"
 
     def takes_position(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
-        """(B, T) bool: tokens that are neither masked nor the padding id."""
+        """(B, T) bool: True for tokens that are neither masked nor the padding id."""
         if input_ids is None:
             return attention_mask
         real = input_ids != self.config.pad_token_id
         return real if attention_mask is None else real & attention_mask
 
     def position_rows(self, positions: Tensor) -> Tensor:
-        """Rows of the table for positions; that of the padding id for padding."""
+        """Rows of the position table; padding takes that of the padding id."""
         return positions + self.config.pad_token_id + 1

@@ -1,6 +1,6 @@
 """The built-in vision encoders, all on timm.
 
-This module only says what there is: it imports neither torch nor timm, and each encoder is imported when first used.
+This module registers them, and imports neither torch nor timm: an encoder's module is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from vedcore.registry import Entry
 
 @hookimpl
 def register_encoders() -> list[Entry]:
-    """The four families, and any other timm model by ``timm/<name>``."""
+    """ViT, DeiT, BEiT, Swin, and any other timm model as ``timm/<name>``."""
     return [
         Entry(
             name="vit",

@@ -1,6 +1,6 @@
 """Any timm model that has ``forward_features``: ``timm/<name>``.
 
-What a model gives is found out by sending shapes through it on the meta device, so no list of models is kept here.
+The shape of a model's features is found by a forward pass on the meta device, so there is no list of models here.
 
 Shape letters: N images, H x W pixels, S tokens, D width, Y rows and X columns of a map.
 """
@@ -42,25 +42,25 @@ class AnyTimmConfig(TimmConfig):
     drop_path_rate: Rate | None = None
     """Probability that the last block is skipped in training."""
     positions: Literal["auto", "none", "sinusoidal"] = "auto"
-    """What tells cross-attention where a token is: ``sinusoidal`` adds sines along height and width to a map;
-    ``auto`` does so for maps, and leaves the sequences of transformers, which have positions, as they are."""
+    """Positions added to the features, for cross-attention: ``sinusoidal`` adds sines along height and width to a map;
+    ``auto`` does so for maps, and leaves sequences, which have positions, as they are."""
 
 
-class Look(NamedTuple):
-    """What images of a size become."""
+class FeatureShape(NamedTuple):
+    """Shape of the features that a model gives for images of a size."""
 
     layout: Literal["NLC", "NCHW", "NHWC"]
     tokens: int
     width: int
     unused: tuple[str, ...]
-    """Direct children of the model that ``forward_features`` does not call: what only a classifier needs."""
+    """Direct children of the model that ``forward_features`` does not call: modules of the classifier."""
 
 
 class AnyTimm(TimmEncoder):
-    """A timm model as an encoder; ``last_hidden_state`` is what ``forward_features`` gives, as a sequence.
+    """A timm model as an encoder; ``last_hidden_state`` is the output of ``forward_features``, as a sequence.
 
-    A map (N, D, Y, X) becomes (N, Y * X, D), row by row. Models without fixed positions take images of any size
-    that is not smaller than their stride.
+    A map (N, D, Y, X) becomes (N, Y * X, D), row by row. Models without fixed positions take images of any size that is
+    not smaller than their stride.
     """
 
     config_class: ClassVar[type[AnyTimmConfig]] = AnyTimmConfig
@@ -69,7 +69,7 @@ class AnyTimm(TimmEncoder):
 
     def __init__(self, config: AnyTimmConfig, pretrained: bool = False) -> None:
         super().__init__(config, pretrained)
-        found = look(config.variant, *_looked_at(config))
+        found = feature_shape(config.variant, *_shape_arguments(config))
         self.layout, self.hidden_size = found.layout, found.width
         for child in found.unused:
             setattr(self.model, child, nn.Identity())
@@ -89,8 +89,8 @@ class AnyTimm(TimmEncoder):
 
     @classmethod
     def check(cls, config: Any, prefix: str = "encoder.") -> None:
-        """The model takes the image, and gives what the config asks for."""
-        found = look(config.variant, *_looked_at(config))
+        """Refuse image sizes that the model does not take, and sinusoidal positions for a sequence."""
+        found = feature_shape(config.variant, *_shape_arguments(config))
         if config.positions == "sinusoidal" and found.layout == "NLC":
             raise IncompatibleError(
                 f"{config.variant} gives a sequence, not a map", field=f"{prefix}positions", hint="leave positions out"
@@ -98,12 +98,12 @@ class AnyTimm(TimmEncoder):
 
     @classmethod
     def timm_arguments(cls, config: Any) -> dict[str, Any]:
-        size, drop_rate, drop_path_rate = _looked_at(config)
+        size, drop_rate, drop_path_rate = _shape_arguments(config)
         return _arguments(config.variant, size, drop_rate, drop_path_rate)
 
     @property
     def gradient_checkpointing(self) -> bool:
-        """Whether activations are computed again in the backward pass instead of kept; timm says where."""
+        """Whether activations are computed again in the backward pass instead of kept; timm decides which."""
         return bool(self.__dict__.get("_checkpointing", False))
 
     @gradient_checkpointing.setter
@@ -112,18 +112,18 @@ class AnyTimm(TimmEncoder):
         self.model.set_grad_checkpointing(enable)
 
     def num_tokens(self, image_size: tuple[int, int] | None = None) -> int:
-        """S for images of that height and width, found out with shapes alone.
+        """S for images of that height and width, computed without weights.
 
         Raises:
             IncompatibleError: a size that the model does not take.
         """
         size = image_size or self.image_size
         self.check_size(size)
-        return look(self.config.variant, size, *_looked_at(self.config)[1:]).tokens
+        return feature_shape(self.config.variant, size, *_shape_arguments(self.config)[1:]).tokens
 
     def check_size(self, image_size: tuple[int, int]) -> None:
         if image_size != self.image_size and not timm.get_pretrained_cfg(self.config.variant).fixed_input_size:
-            look(self.config.variant, image_size, *_looked_at(self.config)[1:])
+            feature_shape(self.config.variant, image_size, *_shape_arguments(self.config)[1:])
         else:
             super().check_size(image_size)
 
@@ -136,10 +136,10 @@ class AnyTimm(TimmEncoder):
     ) -> EncoderOutput:
         """Encode images, as `TimmEncoder.forward` says.
 
-        ``output_hidden_states`` gives the output of each stage, or block, without class tokens and positions.
+        ``output_hidden_states`` gives the output of each stage or block, without class tokens and positions.
 
         Raises:
-            UsageError: attention weights or hidden states of a model that has none.
+            UsageError: attention weights or hidden states are asked for, and the model has none.
         """
         if output_attentions and self.gradient_checkpointing and self.training:
             raise UsageError(
@@ -174,7 +174,7 @@ class AnyTimm(TimmEncoder):
 
 
 def _positions(features: Tensor) -> Tensor:
-    """Sines of rows and columns for a map (N, Y, X, D), as large as each image's features are: those have any scale."""
+    """Sines of rows and columns for a map (N, Y, X, D), scaled to the size of each image's features."""
     _, height, width, channels = features.shape
     size = features.detach().float().pow(2).mean((1, 2, 3), keepdim=True).sqrt()  # (N, 1, 1, 1)
     sines = sinusoid_2d(height, width, channels, features.device).reshape(height, width, channels)  # (Y, X, D)
@@ -182,7 +182,7 @@ def _positions(features: Tensor) -> Tensor:
     return out.to(features.dtype)
 
 
-def _looked_at(config: Any) -> tuple[tuple[int, int], float | None, float | None]:
+def _shape_arguments(config: Any) -> tuple[tuple[int, int], float | None, float | None]:
     size = config.image_size or tuple(timm.get_pretrained_cfg(config.variant).input_size[1:])
     return size, config.drop_rate, config.drop_path_rate
 
@@ -190,21 +190,21 @@ def _looked_at(config: Any) -> tuple[tuple[int, int], float | None, float | None
 def _arguments(
     variant: str, image_size: tuple[int, int], drop_rate: float | None, drop_path_rate: float | None
 ) -> dict[str, Any]:
-    """What to give timm's constructor; only models of a fixed size are told the size, where it is not their own."""
+    """Arguments of timm's constructor; only models of a fixed size take a size, and only where it is not their own."""
     own = timm.get_pretrained_cfg(variant)
-    told = own.fixed_input_size and image_size != tuple(own.input_size[1:])
-    return {"img_size": image_size if told else None, "drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    resized = own.fixed_input_size and image_size != tuple(own.input_size[1:])
+    return {"img_size": image_size if resized else None, "drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
 
 
 @functools.lru_cache(maxsize=256)
-def look(
+def feature_shape(
     variant: str, image_size: tuple[int, int], drop_rate: float | None = None, drop_path_rate: float | None = None
-) -> Look:
-    """Build the model on the meta device and send images of that size through it: shapes only, nothing is computed.
+) -> FeatureShape:
+    """The shape of the features of images of that size, from a forward pass on the meta device: nothing is computed.
 
     Raises:
-        ConfigSchemaError: a setting that this model does not have.
-        IncompatibleError: a size that it does not take; a model that gives neither a sequence nor a map.
+        ConfigSchemaError: a setting that the model does not have.
+        IncompatibleError: a size that the model does not take, or features that are neither a sequence nor a map.
     """
     own = timm.get_pretrained_cfg(variant)
     if own.input_size[0] != 3:
@@ -216,7 +216,7 @@ def look(
         with torch.device("meta"), torch.no_grad():
             arguments = _arguments(variant, image_size, drop_rate, drop_path_rate)
             model: Any = build(variant, **arguments).eval()
-            _check_size(variant, model, image_size, told=arguments["img_size"] is not None)
+            _check_size(variant, model, image_size, resized=arguments["img_size"] is not None)
             for name, child in model.named_children():
                 for module in child.modules():
                     module.register_forward_pre_hook(lambda *_, name=name: called.add(name))
@@ -229,7 +229,7 @@ def look(
             raise ConfigSchemaError(
                 f"{variant} has no such setting", field=f"encoder.{unknown[1]}", hint="leave it out"
             ) from error
-        if image_size == tuple(own.input_size[1:]):  # its own, so the size is not what is wrong
+        if image_size == tuple(own.input_size[1:]):  # the model's own size, so another error
             message, hint = f"{variant} does not run as an encoder: {described(error)}", "choose another model"
             raise IncompatibleError(message, field="encoder.variant", hint=hint) from error
         raise IncompatibleError(
@@ -244,8 +244,8 @@ def look(
         )
     layout, width, tokens = _layout(model, features)
     check_tokens(tokens, "encoder.")
-    weighty = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
-    return Look(layout, tokens, width, tuple(name for name in weighty if name not in called))
+    weighted = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
+    return FeatureShape(layout, tokens, width, tuple(name for name in weighted if name not in called))
 
 
 def _layout(model: Any, features: Tensor) -> tuple[Literal["NLC", "NCHW", "NHWC"], int, int]:
@@ -256,10 +256,10 @@ def _layout(model: Any, features: Tensor) -> tuple[Literal["NLC", "NCHW", "NHWC"
     return "NHWC" if last else "NCHW", width, features[0].numel() // width
 
 
-def _check_size(variant: str, model: Any, image_size: tuple[int, int], told: bool) -> None:
-    """timm cuts what patches do not cover, and pads what is smaller than a model's stride: refuse both."""
+def _check_size(variant: str, model: Any, image_size: tuple[int, int], resized: bool) -> None:
+    """Refuse a rest that patches do not cover, which timm cuts off, and a size below the stride, which timm pads."""
     patches: Any = getattr(model, "patch_embed", None)
-    if told and hasattr(patches, "grid_size"):
+    if resized and hasattr(patches, "grid_size"):
         check_patches(image_size, tuple(patches.patch_size), "encoder.")
     stride = max((info["reduction"] for info in getattr(model, "feature_info", [])), default=1)
     if min(image_size) < stride:

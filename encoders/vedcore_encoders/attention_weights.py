@@ -15,14 +15,14 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ["AttentionWeights"]
 
-_SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
+_SOFTMAX_FUNCTIONS = (F.softmax, torch.softmax, Tensor.softmax)
 
 
 class AttentionWeights(TorchFunctionMode):
-    """While active, collects the weights of every attention that this thread computes, in ``weights``.
+    """While active, collects the weights of each attention that this thread computes, in ``weights``.
 
-    The fused kernel keeps no weights, so it is replaced by the two products and the softmax that it stands for;
-    elsewhere the softmax's output is taken. The model is not touched: other threads run as before.
+    The fused kernel keeps no weights, so two products and a softmax are computed in its place. Elsewhere the output of
+    the softmax is taken. The model is not changed: other threads run as before.
     """
 
     def __init__(self) -> None:
@@ -40,8 +40,8 @@ class AttentionWeights(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             return self._attend(*args, **kwargs)
         out = func(*args, **kwargs)
-        # a softmax over the last of four axes is attention, one over another axis mixes branches of a convolution
-        if func in _SOFTMAX and out.ndim == 4 and (kwargs["dim"] if "dim" in kwargs else args[1]) in (-1, 3):
+        # a softmax over the last of four axes is attention; over another axis it mixes branches of a convolution
+        if func in _SOFTMAX_FUNCTIONS and out.ndim == 4 and (kwargs["dim"] if "dim" in kwargs else args[1]) in (-1, 3):
             self.weights.append(out)
         return out
 

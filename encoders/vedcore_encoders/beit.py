@@ -1,8 +1,8 @@
-"""BEiT: a ViT whose attention knows relative positions, and whose layers are scaled.
+"""BEiT: a ViT with relative positions in its attention, and with scaled layers.
 
-"BEiT: BERT Pre-Training of Image Transformers", Bao et al. 2021. Only the difference from ViT is here: positions
-are biases of the attention scores (one table a block, or one for all), absolute ones are optional, keys have no
-bias, and the final norm is part of the pooling that published models are fine-tuned with.
+"BEiT: BERT Pre-Training of Image Transformers", Bao et al. 2021. Only the difference from ViT is here: relative
+positions are biases of the attention scores (a table for each block, or one for all), absolute positions are optional,
+keys have no bias, and the final norm is part of the pooling that published models were fine-tuned with.
 
 Shape letters: N images, S tokens, D width.
 """
@@ -17,13 +17,14 @@ from pydantic import Field
 from timm.models.beit import Attention, Block
 from torch import Tensor, nn
 
-from vedcore.transformers_class import TransformersClass, Word, unused
+from vedcore.transformers_class import ConfigField, TransformersClass, unused_fields
 from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.timm_building import as_square, pair
 from vedcore_encoders.timm_encoder import Run
-from vedcore_encoders.timm_transformers import misfit, odd_layers, of_both_eras, stands_for
+from vedcore_encoders.timm_transformers import key_map_mismatch, layer_mismatch, model_type_field, with_version_5_names
+from vedcore_encoders.vit import BODY_FIELDS as VIT_BODY_FIELDS
 from vedcore_encoders.vit import KEY_MAP as VIT_KEY_MAP
-from vedcore_encoders.vit import VIT_WORDS, ViTConfig, ViTEncoder
+from vedcore_encoders.vit import ViTConfig, ViTEncoder
 
 __all__ = ["KEY_MAP", "BeitConfig", "BeitEncoder"]
 
@@ -34,24 +35,23 @@ class BeitConfig(ViTConfig):
     variant: str = "beit_base_patch16_224"
     """timm's name of the model, with or without the tag of its published weights."""
     qkv_bias: bool | None = None
-    """Whether query and value have a bias; keys never have."""
+    """Whether query and value have a bias; keys never have one."""
     use_absolute_position_embeddings: bool | None = None
     """Whether positions are added to the embeddings."""
     use_relative_position_bias: bool | None = None
-    """Whether every block has a table of relative positions."""
+    """Whether each block has its own table of relative positions."""
     use_shared_relative_position_bias: bool | None = None
     """Whether all blocks share one table of relative positions."""
     layer_scale_init_value: Annotated[float, Field(ge=0, le=10)] | None = None
-    """What the factors of each layer's output start from; 0 means no factors."""
+    """Initial value of the factors that scale each layer's output; 0 means no factors."""
     use_mean_pooling: bool | None = None
-    """Whether the classifier averages tokens and norms afterwards. It has no part here, so True, as published, means
-    that ``last_hidden_state`` is not normed, and False that a final norm stands there, as in transformers."""
+    """Whether the last norm belongs to the classifier's mean pooling, as in published models. The classifier is left
+    out here, so ``last_hidden_state`` is not normed; with False it is. Both as in transformers."""
 
 
-# rows of ViT that read the same are taken from there
 _RELATIVE = "relative_position_bias.relative_position_bias_table"
 _OPTIONAL = ("embeddings.position_embeddings", "layernorm")
-KEY_MAP: tuple[Row, ...] = of_both_eras((
+KEY_MAP: tuple[Row, ...] = with_version_5_names((
     Row("encoder.layer.{}.attention.attention.query.bias",        "model.blocks.{}.attn.q_bias", optional=True),
     Row("encoder.layer.{}.attention.attention.value.bias",        "model.blocks.{}.attn.v_bias", optional=True),
     Row("encoder.layer.{}.lambda_1",                              "model.blocks.{}.gamma_1", optional=True),
@@ -64,67 +64,70 @@ KEY_MAP: tuple[Row, ...] = of_both_eras((
     ignored("encoder.relative_position_bias.relative_position_index"),
     *(ignored(head) for head in ("lm_head", "decode_head.*", "auxiliary_head.*", "fpn1.*", "fpn2.*", "fpn.*")),
     *(Row(row.theirs, row.ours, optional=True) if row.theirs in _OPTIONAL else row for row in VIT_KEY_MAP
-      if not row.theirs.startswith("layers.")),
+      if not row.theirs.startswith("layers.")),  # version 5's names, made anew from these rows
 ))  # fmt: skip
-_BASE = ("qkv_bias", "pooler_output_size", "pooler_act")
-BEIT_WORDS: tuple[Word, ...] = (
-    *(word for word in VIT_WORDS if word.theirs not in _BASE),
-    Word("use_absolute_position_embeddings",  False),
-    Word("use_relative_position_bias",        False),
-    Word("use_shared_relative_position_bias", False),
-    Word("layer_scale_init_value",            0.1, read=lambda value: max(0.0, value or 0.0)),
-    Word("drop_path_rate",                    0.1),
-    Word("use_mean_pooling",                  True),
-    *map(unused, (
+"""Names of tensors in ``BeitModel``."""
+
+_VIT_ONLY = ("qkv_bias", "pooler_output_size", "pooler_act")
+FIELDS: tuple[ConfigField, ...] = (
+    model_type_field("beit", "beit_base_patch16_224"),
+    *(field for field in VIT_BODY_FIELDS if field.name not in _VIT_ONLY),
+    ConfigField("use_absolute_position_embeddings",  False),
+    ConfigField("use_relative_position_bias",        False),
+    ConfigField("use_shared_relative_position_bias", False),
+    ConfigField("layer_scale_init_value",            0.1, read=lambda value: max(0.0, value or 0.0)),
+    ConfigField("drop_path_rate",                    0.1),
+    ConfigField("use_mean_pooling",                  True),
+    *unused_fields(
         "vocab_size", "use_mask_token", "pool_scales", "use_auxiliary_head", "auxiliary_loss_weight",
         "auxiliary_channels", "auxiliary_num_convs", "auxiliary_concat_input", "semantic_loss_ignore_index",
         "out_features", "out_indices", "stage_names", "segmentation_indices", "add_fpn", "reshape_hidden_states",
-    )),
+    ),
 )  # fmt: skip
 
 
-def pooler(part: Any) -> dict[str, tuple[tuple[int, ...], float]]:
-    """The norm that transformers puts behind the mean of the tokens, which a model with a decoder does not read."""
+def extra_tensors(part: Any) -> dict[str, tuple[tuple[int, ...], float]]:
+    """The norm behind transformers' mean of the tokens, which a model with a decoder does not read."""
     if not part.settings()["use_mean_pooling"]:
         return {}
     return {"pooler.layernorm.weight": ((part.hidden_size,), 1.0), "pooler.layernorm.bias": ((part.hidden_size,), 0.0)}
 
 
-def unlike(fields: Mapping[str, Any]) -> dict[str, str]:
-    """Images whose positions transformers mixes up."""
-    height, width = pair(fields["image_size"])  # type: ignore[misc]
-    down, across = pair(fields["patch_size"])  # type: ignore[misc]
-    relative = fields["use_relative_position_bias"] or fields["use_shared_relative_position_bias"]
+def unlike(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Image sizes whose positions transformers computes otherwise."""
+    height, width = pair(settings["image_size"])  # type: ignore[misc]
+    down, across = pair(settings["patch_size"])  # type: ignore[misc]
+    relative = settings["use_relative_position_bias"] or settings["use_shared_relative_position_bias"]
     if relative and height // down != width // across:
-        return {"image_size": "relative positions there need as many rows of patches as columns"}
-    if fields["use_absolute_position_embeddings"] and height != width:
-        return {"image_size": "absolute positions there need a square image"}
+        return {"image_size": "transformers' relative positions need as many rows of patches as columns"}
+    if settings["use_absolute_position_embeddings"] and height != width:
+        return {"image_size": "transformers' absolute positions need a square image"}
     return {}
 
 
 def refuses(part: Any) -> str:
-    """Why an encoder is not transformers' BEiT; an empty string where it is."""
+    """The reason why an encoder is not transformers' BEiT, or an empty string."""
     model, settings = part.model, part.settings()
     relative = settings["use_relative_position_bias"] or settings["use_shared_relative_position_bias"]
     reasons = {
-        "relative positions there need square patches": relative
+        "transformers' relative positions need square patches": relative
         and not isinstance(as_square(settings["patch_size"]), int),
         "its blocks are of another kind": any(
             type(block) is not Block or type(block.attn) is not Attention for block in model.blocks
         ),
     }
     reason = next((reason for reason, found in reasons.items() if found), "")
-    return reason or odd_layers(model, model.blocks) or misfit(part, part.key_map)
+    return reason or layer_mismatch(model, model.blocks) or key_map_mismatch(part, part.key_map)
 
 
 BEIT_MODEL = TransformersClass(
     model_type="beit",
     name="BeitModel",
-    base_prefix="beit",
+    fields=FIELDS,
     key_map=KEY_MAP,
-    words=(stands_for("beit", "beit_base_patch16_224"), *BEIT_WORDS),
+    base_prefix="beit",
     fixed={"qkv_bias": True},
-    extra=pooler,
+    extra=extra_tensors,
     refuses=refuses,
     unlike=unlike,
 )
@@ -134,6 +137,7 @@ class BeitEncoder(ViTEncoder):
     """A timm ``Beit`` as an encoder."""
 
     config_class: ClassVar[type[BeitConfig]] = BeitConfig
+    config: BeitConfig
     timm_modules: ClassVar[tuple[str, ...]] = ("beit",)
     key_map = KEY_MAP
     transformers = (BEIT_MODEL,)
@@ -150,10 +154,10 @@ class BeitEncoder(ViTEncoder):
             "global_pool": pooling[config.use_mean_pooling],
         }
 
-    def built(self) -> dict[str, Any]:
+    def model_settings(self) -> dict[str, Any]:
         model, block = self.model, self.model.blocks[0]
         return {
-            **super().built(),
+            **super().model_settings(),
             "qkv_bias": block.attn.q_bias is not None,
             "use_absolute_position_embeddings": model.pos_embed is not None,
             "use_relative_position_bias": block.attn.relative_position_bias_table is not None,

@@ -1,6 +1,6 @@
 """Swin: attention within windows, which shift from block to block, on maps that shrink from stage to stage.
 
-"Swin Transformer", Liu et al. 2021. There is no class token: S is the number of places of the last map.
+"Swin Transformer", Liu et al. 2021. There is no class token: S is the number of cells of the last map.
 
 Shape letters: N images, H x W pixels, Y rows and X columns of a map, D width, P tokens of a window.
 """
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from vedcore.config import Activation, Epsilon, Layers, Rate, check_limit
 from vedcore.errors import IncompatibleError
 from vedcore.layers.drawing import LateDraws
-from vedcore.transformers_class import TransformersClass, Word, only, unused
+from vedcore.transformers_class import ConfigField, TransformersClass, restricted_field, unused_fields
 from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.timm_building import (
     as_square,
@@ -35,18 +35,21 @@ from vedcore_encoders.timm_building import (
 )
 from vedcore_encoders.timm_encoder import BlockEncoder, Heads, PatchSide, Run, TimmConfig
 from vedcore_encoders.timm_transformers import (
-    HEADS,
-    LAYER_WORDS,
+    HEAD_ROWS,
+    LAYER_FIELDS,
     activation_name,
-    first,
-    image_words,
-    misfit,
-    odd_layers,
-    of_both_eras,
-    stands_for,
+    first_attribute,
+    image_fields,
+    key_map_mismatch,
+    layer_mismatch,
+    model_type_field,
+    with_version_5_names,
 )
 
 __all__ = ["KEY_MAP", "SwinConfig", "SwinEncoder"]
+
+MAX_BLOCKS = 1024
+"""Limit of blocks, all stages together."""
 
 
 class SwinConfig(TimmConfig):
@@ -55,37 +58,37 @@ class SwinConfig(TimmConfig):
     variant: str = "swin_base_patch4_window7_224"
     """timm's name of the model, with or without the tag of its published weights."""
     patch_size: PatchSide | tuple[PatchSide, PatchSide] | None = None
-    """Height and width in pixels of a patch; one number means a square."""
+    """Height and width of a patch in pixels; a single number means a square."""
     embed_dim: Annotated[int, Field(ge=1, le=8192)] | None = None
     """Width of the first stage; it doubles from stage to stage."""
     depths: Annotated[tuple[Layers, ...], Field(min_length=1, max_length=8)] | None = None
     """Number of blocks of each stage."""
     num_heads: Annotated[tuple[Heads, ...], Field(min_length=1, max_length=8)] | None = None
-    """Attention heads of each stage; they divide its width."""
+    """Attention heads of each stage; must divide its width."""
     window_size: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Height and width of a window, in places of a map; a map that is smaller is one window."""
+    """Height and width of a window, in cells of a map; a smaller map is a single window."""
     mlp_ratio: Annotated[float, Field(ge=0.125, le=64)] | None = None
-    """Width inside the feed-forward layers over the stage's width."""
+    """Width inside the feed-forward layers, as a multiple of the stage's width."""
     qkv_bias: bool | None = None
     """Whether query, key and value have a bias."""
     hidden_act: Activation | None = None
     """Activation of the feed-forward layers."""
     layer_norm_eps: Epsilon | None = None
-    """Added to the variance in the norms of blocks and in the final one; those between stages keep 1e-5."""
+    """Added to the variance in the norms of blocks and in the final norm; norms between stages keep 1e-5."""
     use_absolute_embeddings: bool = False
     """Whether positions are added to the embeddings; published models have none."""
     final_norm: bool = True
-    """Whether a norm follows the last stage; Donut has none there."""
+    """Whether a norm follows the last stage; Donut has none."""
     hidden_dropout_prob: Rate | None = None
-    """Share dropped, in training, from the embeddings and from what each layer adds."""
+    """Dropout of the embeddings and of the outputs of attention and feed-forward layers, in training."""
     attention_probs_dropout_prob: Rate | None = None
-    """Share of the attention weights dropped in training."""
+    """Dropout of the attention weights, in training."""
     drop_path_rate: Rate | None = None
     """Probability that the last block is skipped in training; it grows from 0 with depth."""
 
 
 class Published(NamedTuple):
-    """What the checks need of a variant, as published."""
+    """Sizes of a published variant, for the checks."""
 
     embed_dim: int
     heads: tuple[int, ...]
@@ -93,15 +96,11 @@ class Published(NamedTuple):
     patch_size: tuple[int, int]
 
 
-MAX_BLOCKS = 1024
-"""Blocks of all stages together."""
-
-
 @functools.cache
 def published(variant: str) -> Published:
-    """Look at one block a stage of the variant on the meta device; takes milliseconds."""
+    """The variant's sizes, from a model of one block a stage on the meta device: takes milliseconds."""
     with torch.device("meta"), LateDraws():
-        model: Any = build(variant, depths=(1, 1, 1, 1))  # every published one has four stages
+        model: Any = build(variant, depths=(1, 1, 1, 1))  # every published variant has four stages
     return Published(
         embed_dim=model.embed_dim,
         heads=tuple(stage.blocks[0].attn.num_heads for stage in model.layers),
@@ -111,52 +110,57 @@ def published(variant: str) -> Published:
 
 
 # transformers merges patches at the end of a stage, timm at the start of the next
-_THEIRS, _OURS = "encoder.layers.{}.blocks.{}", "model.layers.{}.blocks.{}"
+_BLOCK, _TIMM_BLOCK = "encoder.layers.{}.blocks.{}", "model.layers.{}.blocks.{}"
 _TABLE, _INDEX = "relative_position_bias_table", "relative_position_index"
 _NORM = Row("layernorm", "model.norm", optional=True)
-KEY_MAP: tuple[Row, ...] = of_both_eras((
+KEY_MAP: tuple[Row, ...] = with_version_5_names((
     Row("embeddings.patch_embeddings.projection",       "model.patch_embed.proj"),
     Row("embeddings.norm",                              "model.patch_embed.norm"),
     Row("embeddings.position_embeddings",               "position_embeddings", optional=True),
-    Row(f"{_THEIRS}.layernorm_before",                  f"{_OURS}.norm1"),
-    Row(f"{_THEIRS}.attention.self.query+key+value",    f"{_OURS}.attn.qkv", optional=True),  # or by the new name
-    Row(f"{_THEIRS}.attention.self.{_TABLE}",           f"{_OURS}.attn.{_TABLE}", optional=True),
-    Row(f"{_THEIRS}.attention.output.dense",            f"{_OURS}.attn.proj", optional=True),
-    Row(f"{_THEIRS}.layernorm_after",                   f"{_OURS}.norm2"),
-    Row(f"{_THEIRS}.intermediate.dense",                f"{_OURS}.mlp.fc1", optional=True),
-    Row(f"{_THEIRS}.output.dense",                      f"{_OURS}.mlp.fc2", optional=True),
+    Row(f"{_BLOCK}.layernorm_before",                   f"{_TIMM_BLOCK}.norm1"),
+    Row(f"{_BLOCK}.attention.self.query+key+value",     f"{_TIMM_BLOCK}.attn.qkv", optional=True),  # or version 5's
+    Row(f"{_BLOCK}.attention.self.{_TABLE}",            f"{_TIMM_BLOCK}.attn.{_TABLE}", optional=True),
+    Row(f"{_BLOCK}.attention.output.dense",             f"{_TIMM_BLOCK}.attn.proj", optional=True),
+    Row(f"{_BLOCK}.layernorm_after",                    f"{_TIMM_BLOCK}.norm2"),
+    Row(f"{_BLOCK}.intermediate.dense",                 f"{_TIMM_BLOCK}.mlp.fc1", optional=True),
+    Row(f"{_BLOCK}.output.dense",                       f"{_TIMM_BLOCK}.mlp.fc2", optional=True),
     Row("encoder.layers.{}.downsample.norm",            "model.layers.{+1}.downsample.norm", optional=True),
     Row("encoder.layers.{}.downsample.reduction",       "model.layers.{+1}.downsample.reduction", optional=True),
-    ignored(f"{_THEIRS}.attention.self.{_INDEX}"),
+    ignored(f"{_BLOCK}.attention.self.{_INDEX}"),
     _NORM,
-    *HEADS,
+    *HEAD_ROWS,
 ))  # fmt: skip
-SWIN_WORDS: tuple[Word, ...] = (
-    Word("embed_dim",               96),
-    Word("depths",                  (2, 2, 6, 2), read=tuple, write=list),
-    Word("num_heads",               (3, 6, 12, 24), read=tuple, write=list),
-    Word("window_size",             7),
-    Word("mlp_ratio",               4.0, write=float),
-    Word("qkv_bias",                True),
-    Word("layer_norm_eps",          1e-5),
-    Word("use_absolute_embeddings", False),
-    Word("drop_path_rate",          0.1),
-    *image_words(4),
-    *LAYER_WORDS,
-    *map(unused, ("hidden_size", "num_layers", "stage_names", "out_features", "out_indices", "path_norm")),
+"""Names of tensors in ``SwinModel``."""
+
+_ABSOLUTE = "use_absolute_embeddings"
+BODY_FIELDS: tuple[ConfigField, ...] = (
+    ConfigField("embed_dim",        96),
+    ConfigField("depths",           (2, 2, 6, 2), read=tuple, write=list),
+    ConfigField("num_heads",        (3, 6, 12, 24), read=tuple, write=list),
+    ConfigField("window_size",      7),
+    ConfigField("mlp_ratio",        4.0, write=float),
+    ConfigField("qkv_bias",         True),
+    ConfigField("layer_norm_eps",   1e-5),
+    ConfigField("drop_path_rate",   0.1),
+    *image_fields(4),
+    *LAYER_FIELDS,
+    *unused_fields("hidden_size", "num_layers", "stage_names", "out_features", "out_indices", "path_norm"),
 )  # fmt: skip
+"""Config fields that transformers' Swin and Donut share."""
+FIELDS = (
+    model_type_field("swin", "swin_base_patch4_window7_224"),
+    ConfigField(_ABSOLUTE, False),
+    *BODY_FIELDS,
+)
+DONUT_FIELDS = (
+    model_type_field("donut-swin", "swin_base_patch4_window7_224"),
+    restricted_field(_ABSOLUTE, False),  # with True transformers has a position too many, and cannot run
+    *BODY_FIELDS,
+)
 
 
-def refuses(part: Any) -> str:
-    """Why an encoder is not transformers' Swin; an empty string where it is."""
-    window = part.settings()["window_size"]
-    if any(block.window_size != (window, window) for stage in part.model.layers for block in stage.blocks):
-        return "not all of its windows are of the same size, or a map is smaller than one"
-    return odd_layers(part.model, part.model.layers) or misfit(part, part.key_map)
-
-
-def indices(part: Any) -> dict[str, Tensor]:
-    """Where in its table each pair of a window's places looks, which transformers' Donut keeps in its files."""
+def extra_tensors(part: Any) -> dict[str, Tensor]:
+    """Row of the position table for each pair of cells of a window, which transformers' Donut keeps in its files."""
     return {
         f"encoder.layers.{i}.blocks.{j}.attention.self.{_INDEX}": block.attn.relative_position_index.clone()
         for i, stage in enumerate(part.model.layers)
@@ -164,37 +168,40 @@ def indices(part: Any) -> dict[str, Tensor]:
     }
 
 
-_ABSOLUTE = "use_absolute_embeddings"
-_COMPUTED = {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
+def refuses(part: Any) -> str:
+    """The reason why an encoder is not transformers' Swin, or an empty string."""
+    window = part.settings()["window_size"]
+    if any(block.window_size != (window, window) for stage in part.model.layers for block in stage.blocks):
+        return "not all of its windows have the same size, or a map is smaller than a window"
+    return layer_mismatch(part.model, part.model.layers) or key_map_mismatch(part, part.key_map)
+
+
+_ATTRIBUTE_MAP = {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
 SWIN_MODEL = TransformersClass(
     model_type="swin",
     name="SwinModel",
-    base_prefix="swin",
+    fields=FIELDS,
     key_map=KEY_MAP,
-    words=(stands_for("swin", "swin_base_patch4_window7_224"), *SWIN_WORDS),
-    attribute_map=_COMPUTED,
+    base_prefix="swin",
+    attribute_map=_ATTRIBUTE_MAP,
     fixed={"final_norm": True},
     refuses=refuses,
 )
 DONUT_MODEL = TransformersClass(
     model_type="donut-swin",
     name="DonutSwinModel",
-    base_prefix="donut",
+    fields=DONUT_FIELDS,
     key_map=tuple(row for row in KEY_MAP if row is not _NORM),
-    words=(
-        stands_for("donut-swin", "swin_base_patch4_window7_224"),
-        only(_ABSOLUTE, False),  # transformers makes room for one patch too many, and cannot run
-        *(word for word in SWIN_WORDS if word.theirs != _ABSOLUTE),
-    ),
-    attribute_map=_COMPUTED,
+    base_prefix="donut",
+    attribute_map=_ATTRIBUTE_MAP,
     fixed={"final_norm": False, _ABSOLUTE: False},
-    extra=indices,
+    extra=extra_tensors,
     refuses=refuses,
 )
 
 
 class SwinEncoder(BlockEncoder):
-    """A timm ``SwinTransformer`` as an encoder; ``last_hidden_state`` is after the final norm, where there is one."""
+    """A timm ``SwinTransformer`` as an encoder; ``last_hidden_state`` is after the final norm, if there is one."""
 
     config_class: ClassVar[type[SwinConfig]] = SwinConfig
     config: SwinConfig
@@ -215,7 +222,7 @@ class SwinEncoder(BlockEncoder):
         set_activation(self.model.layers, config.hidden_act)
         for stage in self.model.layers:
             set_layer_norm_eps(stage.blocks, config.layer_norm_eps)
-            _keep_still(stage.blocks)
+            _disable_shift(stage.blocks)
         set_layer_norm_eps(self.model.norm, config.layer_norm_eps)
         if not config.final_norm:
             self.model.norm = nn.Identity()
@@ -225,10 +232,10 @@ class SwinEncoder(BlockEncoder):
 
     @classmethod
     def check(cls, config: Any, prefix: str = "encoder.") -> None:
-        """Every stage has heads, they divide its width, and patches divide the image."""
-        own = published(config.variant)
-        heads, width = config.num_heads or own.heads, config.embed_dim or own.embed_dim
-        stages = len(config.depths) if config.depths else len(own.heads)
+        """Refuse stages without heads, heads that do not divide the width, and patches that do not divide the image."""
+        sizes = published(config.variant)
+        heads, width = config.num_heads or sizes.heads, config.embed_dim or sizes.embed_dim
+        stages = len(config.depths) if config.depths else len(sizes.heads)
         check_limit(sum(config.depths or ()), MAX_BLOCKS, f"{prefix}depths", "number of blocks")
         if len(heads) != stages:
             raise IncompatibleError(
@@ -245,8 +252,8 @@ class SwinEncoder(BlockEncoder):
                 f"{prefix}num_heads",
                 "change num_heads or embed_dim",
             )
-        image = config.image_size or own.image_size
-        patch = pair(config.patch_size) or own.patch_size
+        image = config.image_size or sizes.image_size
+        patch = pair(config.patch_size) or sizes.patch_size
         check_patches(image, patch, prefix)
         last = [-(-side // (p * 2 ** (stages - 1))) for side, p in zip(image, patch, strict=True)]
         check_tokens(last[0] * last[1], prefix)
@@ -267,36 +274,36 @@ class SwinEncoder(BlockEncoder):
             "drop_path_rate": config.drop_path_rate,
         }
 
-    def built(self) -> dict[str, Any]:
+    def model_settings(self) -> dict[str, Any]:
         stages = [stage.blocks for stage in self.model.layers]
         block = stages[0][0]
         width, window = block.mlp.fc1.in_features, block.window_size[0]
-        as_one = all(  # or cut to a map that is smaller
+        one_size = all(  # but for blocks whose map is smaller than a window
             tuple(b.window_size) == tuple(min(window, side) for side in b.input_resolution)
             for blocks in stages
             for b in blocks
         )
         return {
-            **super().built(),
+            **super().model_settings(),
             "patch_size": as_square(tuple(self.model.patch_embed.patch_size)),
             "embed_dim": self.model.embed_dim,
             "depths": tuple(len(blocks) for blocks in stages),
             "num_heads": tuple(blocks[0].attn.num_heads for blocks in stages),
-            "window_size": window if as_one else None,
+            "window_size": window if one_size else None,
             "mlp_ratio": block.mlp.fc1.out_features / width,
             "qkv_bias": block.attn.qkv.bias is not None,
             "hidden_act": activation_name(self.model.layers),
             "layer_norm_eps": block.norm1.eps,
             "hidden_dropout_prob": block.attn.proj_drop.p,
             "attention_probs_dropout_prob": block.attn.attn_drop.p,
-            "drop_path_rate": first(stages[-1][-1], "drop_prob") or 0.0,
+            "drop_path_rate": first_attribute(stages[-1][-1], "drop_prob") or 0.0,
         }
 
     def num_tokens(self, image_size: tuple[int, int] | None = None) -> int:
-        """S: the places of the last map.
+        """S: the cells of the last map.
 
         Raises:
-            IncompatibleError: another size than the encoder takes.
+            IncompatibleError: a size that the encoder does not take.
         """
         self.check_size(image_size or self.image_size)
         height, width = self.model.layers[-1].output_resolution
@@ -322,10 +329,10 @@ class SwinEncoder(BlockEncoder):
 
 
 def windowed_block(block: Any, x: Tensor) -> Tensor:
-    """A block of timm's on a map (N, Y, X, D), padded to whole windows before it is shifted.
+    """A timm block on a map (N, Y, X, D), which is padded to whole windows before it is shifted.
 
-    timm shifts first, so that where windows do not divide the map, places that its mask means to keep apart see each
-    other; transformers and the original segmentation code pad first. On maps of whole windows both are the same.
+    timm shifts first: where windows do not divide the map, cells attend to each other that its mask should separate.
+    transformers and the original segmentation code pad first. On maps of whole windows both give the same.
     """
     height, width = x.shape[1:3]
     window, shift = block.window_size, block.shift_size
@@ -343,8 +350,8 @@ def windowed_block(block: Any, x: Tensor) -> Tensor:
     return out
 
 
-def _keep_still(blocks: Any) -> None:
-    """Shift along neither side where one side is exactly a window, as transformers does; timm shifts the other."""
+def _disable_shift(blocks: Any) -> None:
+    """Shift along neither axis where one axis is exactly a window, as transformers does; timm shifts the other axis."""
     for block in blocks:
         if min(block.input_resolution) == max(block.window_size):
             block.shift_size = (0, 0)

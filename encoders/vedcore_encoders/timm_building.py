@@ -1,4 +1,4 @@
-"""Asking timm for a model, refusing sizes that cannot work, and setting what its constructors do not take."""
+"""Building of timm models: checks of sizes, and settings that timm's constructors do not take."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 MAX_TOKENS = 65_536
-"""Tokens an image may give."""
+"""Limit of tokens for an image."""
 
 
 def build(variant: str, pretrained: bool = False, **arguments: Any) -> nn.Module:
@@ -33,11 +33,11 @@ def build(variant: str, pretrained: bool = False, **arguments: Any) -> nn.Module
     Args:
         variant: a name that `check_timm_name` has passed.
         pretrained: take the published weights.
-        arguments: what timm's constructor takes; None is left out.
+        arguments: those of timm's constructor; None leaves an argument out.
 
     Raises:
-        IncompatibleError: weights are not published, or do not fit the arguments.
-        HubError: the weights cannot be had.
+        IncompatibleError: the model has no published weights, or they do not fit the arguments.
+        HubError: the weights cannot be fetched.
     """
     if not pretrained:
         return timm.create_model(variant, num_classes=0, **arguments)  # type: ignore[no-any-return]
@@ -46,7 +46,7 @@ def build(variant: str, pretrained: bool = False, **arguments: Any) -> nn.Module
             f"{variant} has no published weights", field="pretrained", hint="compose without pretrained=True"
         )
     try:
-        # with its classifier, since timm is lenient about all weights where the classifier differs from the published
+        # with its classifier: timm tolerates any missing weights if the classifier differs from the published one
         model: Any = timm.create_model(variant, pretrained=True, **arguments)
     except MemoryError:
         raise
@@ -60,7 +60,7 @@ def build(variant: str, pretrained: bool = False, **arguments: Any) -> nn.Module
                 details=printable(error),
             ) from error
         raise HubError(
-            f"the weights of {variant} cannot be had: {type(error).__name__}",
+            f"the weights of {variant} cannot be fetched: {type(error).__name__}",
             details=printable(error),
             hint="check the connection, or compose without pretrained=True",
         ) from error
@@ -69,49 +69,56 @@ def build(variant: str, pretrained: bool = False, **arguments: Any) -> nn.Module
 
 
 def pair(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    """Height and width; one number means a square, and None stays None."""
+    """Height and width; a single number means a square, and None stays None."""
     return (size, size) if isinstance(size, int) else size
 
 
 def as_square(size: int | tuple[int, int]) -> int | tuple[int, int]:
-    """One number where height and width are the same."""
+    """Height and width; a single number where they are equal."""
     return size if isinstance(size, int) or size[0] != size[1] else size[0]
 
 
-def check_division(whole: int, part: int, what: str, by: str, field: str, hint: str) -> None:
+def check_division(size: int, divisor: int, size_name: str, divisor_name: str, field: str, hint: str) -> None:
     """Refuse a size that another does not divide.
 
     Raises:
-        IncompatibleError: naming both numbers and the field to change.
+        IncompatibleError: with both numbers and the field to change.
     """
-    if part <= 0 or whole % part:
-        raise IncompatibleError(f"{what} {whole} is not divisible by {by} {part}", field=field, hint=hint)
+    if divisor <= 0 or size % divisor:
+        raise IncompatibleError(
+            f"{size_name} {size} is not divisible by {divisor_name} {divisor}", field=field, hint=hint
+        )
 
 
 def check_patches(image_size: tuple[int, int], patch_size: tuple[int, int], prefix: str) -> None:
-    """Refuse an image that patches do not divide.
+    """Refuse an image size that the patch size does not divide.
 
     Raises:
-        IncompatibleError: naming both numbers and the nearest size that works.
+        IncompatibleError: with both numbers and the nearest size that works.
     """
     for side, patch, name in zip(image_size, patch_size, ("height", "width"), strict=True):
-        near = max(1, round(side / patch)) * patch
+        nearest = max(1, round(side / patch)) * patch
         check_division(
-            side, patch, f"image {name}", "patch size", f"{prefix}image_size", f"make it {near}, or change patch_size"
+            side,
+            patch,
+            f"image {name}",
+            "patch size",
+            f"{prefix}image_size",
+            f"make it {nearest}, or change patch_size",
         )
 
 
 def check_tokens(tokens: int, prefix: str) -> None:
-    """Refuse an absurd number of tokens.
+    """Refuse more than ``MAX_TOKENS`` tokens.
 
     Raises:
-        ConfigLimitError: naming the number and the limit.
+        ConfigLimitError: with the number and the limit.
     """
     check_limit(tokens, MAX_TOKENS, f"{prefix}image_size", "number of image tokens")
 
 
 class Activation(nn.Module):
-    """An activation by transformers' name, as a module in place of timm's."""
+    """The activation with transformers' name ``name``, as a module that replaces timm's."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -126,7 +133,7 @@ class Activation(nn.Module):
 
 
 def set_activation(blocks: nn.Module, name: str | None) -> None:
-    """Give every feed-forward layer in ``blocks`` the activation ``name``; timm's constructors do not all take one."""
+    """Give each feed-forward layer in ``blocks`` the activation ``name``, which not all of timm's constructors take."""
     if name is None:
         return
     layers = [m for m in blocks.modules() if isinstance(getattr(m, "act", None), nn.Module)]
@@ -139,7 +146,7 @@ def set_activation(blocks: nn.Module, name: str | None) -> None:
 
 
 def set_layer_norm_eps(modules: nn.Module, eps: float | None) -> None:
-    """Give every layer norm in ``modules`` the epsilon ``eps``."""
+    """Give each layer norm in ``modules`` the epsilon ``eps``; None changes nothing."""
     if eps is None:
         return
     norms = [m for m in modules.modules() if isinstance(m, nn.LayerNorm)]
@@ -152,7 +159,7 @@ def set_layer_norm_eps(modules: nn.Module, eps: float | None) -> None:
 
 
 def drop_once(blocks: nn.Module) -> None:
-    """Drop after the second layer of feed-forward blocks only, as transformers does; timm drops after both."""
+    """Keep only the dropout after the second linear layer of feed-forward blocks, as transformers; timm has two."""
     for module in blocks.modules():
         if isinstance(getattr(module, "drop1", None), nn.Dropout):
             module.drop1 = nn.Dropout(0.0)

@@ -1,4 +1,4 @@
-"""What all encoders on timm share: building, image sizes, checks, and what is returned.
+"""The base of all encoders on timm: building, checks of image sizes, and the forward pass.
 
 Shape letters: N images, H x W pixels, S tokens, D width, Y rows and X columns of a map.
 """
@@ -32,10 +32,10 @@ __all__ = ["BlockEncoder", "Heads", "PatchSide", "Run", "TimmConfig", "TimmEncod
 
 Run = Callable[..., Any]
 """Calls a block: ``run(block, *arguments)``, with or without gradient checkpointing."""
-Side = Annotated[int, Field(ge=1, le=16_384)]
-"""Pixels a side of an image may have."""
+ImageSide = Annotated[int, Field(ge=1, le=16_384)]
+"""Height or width of an image in pixels."""
 PatchSide = Annotated[int, Field(ge=1, le=1024)]
-"""Pixels a side of a patch may have."""
+"""Height or width of a patch in pixels."""
 Width = Annotated[int, Field(ge=1, le=32_768)]
 """Width of a token."""
 Heads = Annotated[int, Field(ge=1, le=2048)]
@@ -43,26 +43,26 @@ Heads = Annotated[int, Field(ge=1, le=2048)]
 
 
 class TimmConfig(EncoderConfig):
-    """What every encoder on timm has; a field that is None is as the variant has it."""
+    """Settings of any encoder on timm; a field that is None is as the variant has it."""
 
     variant: str
     """timm's name of the model, with or without the tag of its published weights."""
-    image_size: tuple[Side, Side] | None = None
-    """Height and width in pixels of what the encoder sees; None takes the variant's own. One number means a square."""
+    image_size: tuple[ImageSide, ImageSide] | None = None
+    """Height and width of images in pixels; None takes the variant's. A single number means a square."""
 
 
 class TimmEncoder(VisionEncoder):
-    """A timm model as a vision encoder. What a kind of model adds is abstract here."""
+    """A timm model as a vision encoder; subclasses add checks, timm's arguments and `encode`."""
 
     config_class: ClassVar[type[TimmConfig]]
     config: TimmConfig
     key_map: ClassVar[tuple[Row, ...]] = ()
     timm_modules: ClassVar[tuple[str, ...]] = ()
-    """The modules of timm that the family's models live in; empty for any."""
+    """timm's modules with the models of the family; empty for any."""
     model: nn.Module
-    """timm's model, less what only a classifier needs."""
+    """timm's model, without the modules that only a classifier needs."""
     image_size: tuple[int, int]
-    """Height and width in pixels of the images it takes."""
+    """Height and width in pixels of the images that it takes."""
 
     def __init__(self, config: TimmConfig, pretrained: bool = False) -> None:
         """Build the model.
@@ -73,7 +73,7 @@ class TimmEncoder(VisionEncoder):
 
         Raises:
             IncompatibleError: sizes that do not fit together; published weights that do not fit the config.
-            HubError: the published weights cannot be had.
+            HubError: the published weights cannot be fetched.
         """
         super().__init__()
         check_timm_name(config.variant, self.timm_modules)
@@ -83,10 +83,12 @@ class TimmEncoder(VisionEncoder):
         part: Any
         for part in self.model.modules():
             if getattr(part, "qkv_bias_separate", None) is False:
-                part.qkv_bias_separate = True  # BEiT, EVA: q, k, v through their layer, which knows the fastest product
+                part.qkv_bias_separate = True  # BEiT, EVA: q, k, v through their layer, whose product is the fastest
             if type(part) is Mlp:
-                part.__class__ = _Mlp
-        self._fused: list[Any] = [part for part in self.model.modules() if getattr(part, "fused_attn", False)]
+                part.__class__ = _FusedMlp
+        self._fused_attentions: list[Any] = [
+            part for part in self.model.modules() if getattr(part, "fused_attn", False)
+        ]
         published = timm.get_pretrained_cfg(config.variant)
         self.image_size = config.image_size or tuple(published.input_size[1:])
         self.preprocessing = _preprocessing(published, self.image_size)
@@ -98,14 +100,14 @@ class TimmEncoder(VisionEncoder):
         """The config of a timm model with ``fields`` on top.
 
         Args:
-            variant: timm's name of the model; None for the family's own.
+            variant: timm's name of the model; None for the family's default.
             fields: what the user set.
             path: the file that it came from, for messages.
-            prefix: what to put before a field's name in messages, such as ``"encoder."``.
+            prefix: prepended to a field's name in messages, such as ``"encoder."``.
 
         Raises:
             UnknownComponentError: timm has no such model, or the family does not.
-            ConfigLimitError: an absurd size.
+            ConfigLimitError: a size above its limit.
             ConfigSchemaError: a field that the family does not have, or a bad value.
             IncompatibleError: sizes that do not fit together.
         """
@@ -121,26 +123,26 @@ class TimmEncoder(VisionEncoder):
         """Refuse sizes that do not fit together, before anything is built.
 
         Raises:
-            IncompatibleError: naming both numbers and the field to change.
+            IncompatibleError: with both numbers and the field to change.
         """
 
     @classmethod
     @abc.abstractmethod
     def timm_arguments(cls, config: Any) -> dict[str, Any]:
-        """The config in the words of timm's constructor; None for what is as the variant has it."""
+        """The config as arguments of timm's constructor; None for those that are as the variant has them."""
 
-    def built(self) -> dict[str, Any]:
-        """The settings that the built model shows; what it has no number for is left out, or None."""
+    def model_settings(self) -> dict[str, Any]:
+        """Settings read from the built model; those that it does not have are left out, or None."""
         return {"image_size": self.image_size}
 
     def settings(self) -> dict[str, Any]:
-        """All fields of the config: as they were set, and where they were not, as the model has them."""
-        shown = self.built()
-        return {name: shown.get(name) if value is None else value for name, value in self.config.model_dump().items()}
+        """All fields of the config: as they were set, else as the built model has them."""
+        found = self.model_settings()
+        return {name: found.get(name) if value is None else value for name, value in self.config.model_dump().items()}
 
     @abc.abstractmethod
     def encode(self, pixel_values: Tensor, run: Run, output_hidden_states: bool) -> tuple[Tensor, list[Tensor]]:
-        """Images to the last state (N, S, D), and the states before it where they are asked for."""
+        """Images to the last state (N, S, D), and, if they are asked for, the hidden states before it."""
 
     def forward(
         self,
@@ -153,16 +155,16 @@ class TimmEncoder(VisionEncoder):
 
         Args:
             pixel_values: (N, 3, H, W) float, prepared as ``preprocessing`` says.
-            attention_mask: (N, S), 0 or False where a token shows padding. It is passed on, so that cross-attention
-                does not look there; the encoder itself sees the padding.
+            attention_mask: (N, S), 0 or False where a token shows padding. It is returned for cross-attention, which
+                ignores these tokens; the encoder itself does not.
             output_attentions: return the attention weights of each block, (N, heads, S, S), in Swin
                 (N * windows, heads, tokens of a window, tokens of a window).
             output_hidden_states: return the embeddings and the output of each block, in Swin of each stage; the last
                 is before the final norm.
 
         Raises:
-            UsageError: something else than a batch of RGB images, a mask of a wrong shape.
-            IncompatibleError: images of another size than the encoder takes.
+            UsageError: not a batch of RGB images, or a mask of a wrong shape.
+            IncompatibleError: images of a size that the encoder does not take.
         """
         pixels = self._checked(pixel_values)
         run: Run = _run
@@ -170,7 +172,7 @@ class TimmEncoder(VisionEncoder):
             run = functools.partial(checkpoint, use_reentrant=False)
         # on CPUs plain products are twice as fast as the fused attention in bfloat16, and slower in float32
         plain = pixels.dtype == torch.bfloat16 and pixels.device.type == "cpu" and not torch.is_grad_enabled()
-        for part in self._fused:
+        for part in self._fused_attentions:
             part.fused_attn = output_attentions or not plain
         with AttentionWeights() if output_attentions else nullcontext() as attention:
             last, hidden_states = self.encode(pixels, run, output_hidden_states)
@@ -178,7 +180,7 @@ class TimmEncoder(VisionEncoder):
             raise UsageError(
                 f"a mask of shape {tuple(attention_mask.shape)}",
                 field="encoder_attention_mask",
-                hint=f"give {tuple(last.shape[:2])}, a value a token",
+                hint=f"give {tuple(last.shape[:2])}, one value for each token",
             )
         return EncoderOutput(
             last_hidden_state=last,
@@ -188,7 +190,7 @@ class TimmEncoder(VisionEncoder):
         )
 
     def _checked(self, pixel_values: Tensor) -> Tensor:
-        """(N, 3, H, W) in the type of the parameters."""
+        """The images, (N, 3, H, W), in the dtype of the parameters."""
         if not isinstance(pixel_values, Tensor):
             raise UsageError(
                 f"tensor expected, got {type(pixel_values).__name__}", field="pixel_values", hint="use model.processor"
@@ -202,10 +204,10 @@ class TimmEncoder(VisionEncoder):
         return pixel_values.to(next(self.parameters()).dtype)
 
     def check_size(self, image_size: tuple[int, int]) -> None:
-        """Refuse images that cannot go in.
+        """Refuse images of a size that the encoder does not take.
 
         Raises:
-            IncompatibleError: naming both sizes.
+            IncompatibleError: with both sizes.
         """
         if image_size != self.image_size:
             raise IncompatibleError(
@@ -217,7 +219,7 @@ class TimmEncoder(VisionEncoder):
 
 
 class BlockEncoder(TimmEncoder):
-    """An encoder of known blocks: a family gives `states` and `final_norm`."""
+    """An encoder whose blocks are run one by one: a family gives `states` and `final_norm`."""
 
     @abc.abstractmethod
     def states(self, pixel_values: Tensor, run: Run) -> Iterator[Tensor]:
@@ -225,7 +227,7 @@ class BlockEncoder(TimmEncoder):
 
     @abc.abstractmethod
     def final_norm(self, hidden_states: Tensor) -> Tensor:
-        """The last of `states` to what the encoder gives, of the same shape."""
+        """The last of `states` to the encoder's output, of the same shape."""
 
     def encode(self, pixel_values: Tensor, run: Run, output_hidden_states: bool) -> tuple[Tensor, list[Tensor]]:
         kept = []
@@ -236,12 +238,12 @@ class BlockEncoder(TimmEncoder):
 
 
 def as_sequence(state: Tensor) -> Tensor:
-    """(N, Y, X, D) row by row as (N, Y * X, D); a sequence as it is."""
+    """A map (N, Y, X, D) as a sequence (N, Y * X, D), row by row; a sequence is returned as it is."""
     return state.flatten(1, 2) if state.ndim == 4 else state
 
 
-class _Mlp(Mlp):  # type: ignore[misc]
-    """timm's, its activation computed along with the product before it where that can be done."""
+class _FusedMlp(Mlp):  # type: ignore[misc]
+    """timm's feed-forward layer, with its activation fused into the product before it where possible."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.drop1(activated(x, self.fc1, self.act)))
@@ -254,7 +256,7 @@ def _run(block: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _preprocessing(published: Any, image_size: tuple[int, int]) -> Preprocessing:
-    """How the published weights saw images; these are stretched to the size, as transformers' processors do."""
+    """The preprocessing of the published weights; images are stretched to the size, as by transformers' processors."""
     known = ("nearest", "bilinear", "bicubic", "lanczos")
     return Preprocessing(
         image_size=image_size,

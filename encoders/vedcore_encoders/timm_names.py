@@ -1,4 +1,4 @@
-"""Which names timm knows: every name is looked up here before timm is asked to make anything of it."""
+"""Names of timm models: each is checked here before it is given to timm."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ __all__ = ["check_timm_name"]
 
 
 def check_timm_name(name: str, modules: tuple[str, ...] = (), *, path: object = None) -> None:
-    """Refuse what is not a plain registered name, such as ``resnet18`` or ``vit_base_patch16_224.augreg_in21k``.
+    """Refuse names that are not registered in timm, as ``resnet18`` and ``vit_base_patch16_224.augreg_in21k`` are.
 
-    A name that passes is a key of timm's registry, so no folder, hub id or attribute can be meant by it.
+    A name that passes is a key of timm's registry, so it cannot mean a folder, a hub id or an attribute.
 
     Args:
-        name: architecture, or architecture and ``.tag`` of its published weights.
-        modules: the modules of timm that a family's models live in; empty for any.
+        name: an architecture, or an architecture and the ``.tag`` of its published weights.
+        modules: timm's modules with the models of a family; empty for any.
         path: the file that the name came from, for messages.
 
     Raises:
-        UnknownComponentError: offering the nearest names.
+        UnknownComponentError: with the nearest names.
     """
     architecture, dot, _ = name.partition(".")
     shown = printable(name)[:60]
     renamed = timm.models.get_deprecated_models()
     if architecture in renamed:
-        hint = f"write {renamed[architecture]}" if renamed[architecture] else "it is gone from timm"
-        raise UnknownComponentError(f"timm has renamed {shown!r}", path=path, hint=hint)
+        hint = f"write {renamed[architecture]}" if renamed[architecture] else "choose another model"
+        what = "renamed" if renamed[architecture] else "removed"
+        raise UnknownComponentError(f"timm has {what} {shown!r}", path=path, hint=hint)
     if not timm.is_model(architecture):
         known = timm.list_models()
         near = close_matches(architecture, [n for n in known if n.startswith(architecture[:3])] or known)
@@ -37,6 +38,4 @@ def check_timm_name(name: str, modules: tuple[str, ...] = (), *, path: object = 
         hint = did_you_mean(name, tagged) or f"leave the tag out, or choose one of {', '.join(tagged[:3])}"
         raise UnknownComponentError(f"timm has no weights {shown!r}", path=path, hint=hint)
     if modules and not timm.models.is_model_in_modules(architecture, modules):
-        raise UnknownComponentError(
-            f"{shown!r} is not built as the models of this family are", path=path, hint=f"write 'timm/{shown}'"
-        )
+        raise UnknownComponentError(f"{shown!r} is not a model of this family", path=path, hint=f"write 'timm/{shown}'")

@@ -1,4 +1,4 @@
-"""What encoders on timm share on the way to transformers' classes and back: words, names, and what does not fit."""
+"""Config fields and key map rows that transformers' encoders share, and reasons why its classes cannot hold one."""
 
 from __future__ import annotations
 
@@ -12,61 +12,59 @@ from timm.layers import activations
 from torch import Tensor, nn
 
 from vedcore.errors import CheckpointMismatchError
-from vedcore.transformers_class import Word, only, unused
+from vedcore.transformers_class import ConfigField, restricted_field, unused_fields
 from vedcore.weights.keymap import Row, ignored, to_theirs
 from vedcore_encoders.timm_building import Activation, as_square
 
 __all__ = [
-    "HEADS",
-    "LAYER_WORDS",
+    "HEAD_ROWS",
+    "LAYER_FIELDS",
     "activation_name",
-    "first",
-    "image_words",
-    "misfit",
-    "odd_layers",
-    "of_both_eras",
-    "size",
-    "stands_for",
+    "first_attribute",
+    "image_fields",
+    "key_map_mismatch",
+    "layer_mismatch",
+    "model_type_field",
+    "with_version_5_names",
 ]
 
 
-def stands_for(model_type: str, variant: str) -> Word:
-    """The row that opens a ``model_type`` as ``variant``, of which the other rows set everything else."""
-    return Word("model_type", model_type, "variant", read=lambda _: variant, write=lambda _: model_type)
+def model_type_field(model_type: str, variant: str) -> ConfigField:
+    """The field ``model_type``, read as timm's ``variant``, of which the other fields set everything else."""
+    return ConfigField("model_type", model_type, "variant", read=lambda _: variant, write=lambda _: model_type)
 
 
-def size(value: tuple[int, int] | int) -> list[int] | int:
-    """A height and a width in transformers' words: one number for a square."""
+def _write_size(value: tuple[int, int] | int) -> list[int] | int:
+    """A height and width as transformers writes them: one number for a square."""
     square = as_square(value)
     return square if isinstance(square, int) else list(square)
 
 
-def image_words(patch_size: int) -> tuple[Word, ...]:
-    """What every class takes of an image; ``patch_size`` is its default."""
+def image_fields(patch_size: int) -> tuple[ConfigField, ...]:
+    """Fields of images that every class has; ``patch_size`` is the class's default."""
     return (
-        Word("image_size", 224, write=size),
-        Word("patch_size", patch_size, write=size),
-        only("num_channels", 3),
+        ConfigField("image_size", 224, write=_write_size),
+        ConfigField("patch_size", patch_size, write=_write_size),
+        restricted_field("num_channels", 3),
     )
 
 
-LAYER_WORDS: tuple[Word, ...] = (
-    Word("hidden_act", "gelu"),
-    Word("hidden_dropout_prob", 0.0),
-    Word("attention_probs_dropout_prob", 0.0),
-    unused("initializer_range"),
-    unused("encoder_stride"),
+LAYER_FIELDS: tuple[ConfigField, ...] = (
+    ConfigField("hidden_act", "gelu"),
+    ConfigField("hidden_dropout_prob", 0.0),
+    ConfigField("attention_probs_dropout_prob", 0.0),
+    *unused_fields("initializer_range", "encoder_stride"),  # of fresh weights and of heads
 )
-"""What every class takes of its layers, and what is only read by heads or when weights are drawn."""
+"""Fields of layers that every class has."""
 
-HEADS: tuple[Row, ...] = (
+HEAD_ROWS: tuple[Row, ...] = (
     ignored("classifier"),
     ignored("decoder.0"),  # pixels of masked patches
     ignored("embeddings.mask_token"),
 )
-"""What larger classes of every family have beside the encoder."""
+"""Tensors of heads, which transformers' larger classes of every family add to the encoder."""
 
-_NEW_NAMES = (
+_VERSION_5_NAMES = (
     ("encoder.layer.", "layers."),
     ("encoder.relative_position_bias.", "shared_position_bias."),
     ("attention.attention.relative_position_bias.", "relative_position_bias."),
@@ -81,25 +79,28 @@ _NEW_NAMES = (
 )
 
 
-def of_both_eras(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """``rows`` of names as files have them, and for reading those that transformers 5 has in memory, and may save."""
-    old = tuple(rows)
-    new = []
-    for row in old:
+def with_version_5_names(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """``rows``, and read-only rows for the names that transformers 5 gives the same tensors in memory.
+
+    transformers 5 writes the older names unless ``save_pretrained(save_original_format=False)`` is called.
+    """
+    older = tuple(rows)
+    newer = []
+    for row in older:
         name = row.theirs
-        for before, after in _NEW_NAMES:
+        for before, after in _VERSION_5_NAMES:
             name = name.replace(before, after)
         if name != row.theirs:
-            new.append(replace(row, theirs=name, read_only=True))
-    return (*old, *new)
+            newer.append(replace(row, theirs=name, read_only=True))
+    return (*older, *newer)
 
 
-def first(module: nn.Module, name: str) -> Any:
-    """The attribute ``name`` of the first module in ``module`` that has one, or None."""
+def first_attribute(module: nn.Module, name: str) -> Any:
+    """The attribute ``name`` of the first submodule of ``module`` where it is not None; None where there is none."""
     return next((getattr(m, name) for m in module.modules() if getattr(m, name, None) is not None), None)
 
 
-_NAMES: Mapping[type[nn.Module], str] = {
+_ACTIVATION_NAMES: Mapping[type[nn.Module], str] = {
     nn.GELU: "gelu",
     layers.GELU: "gelu",
     layers.GELUTanh: "gelu_pytorch_tanh",
@@ -113,25 +114,24 @@ _NAMES: Mapping[type[nn.Module], str] = {
 
 
 def activation_name(blocks: nn.Module) -> str | None:
-    """transformers' name of the activation in ``blocks``; None where it has none."""
-    act = first(blocks, "act")
+    """transformers' name of the activation in ``blocks``; None where transformers lacks it."""
+    act = first_attribute(blocks, "act")
     if isinstance(act, Activation):
         return act.name
     if isinstance(act, nn.GELU) and act.approximate == "tanh":
         return "gelu_pytorch_tanh"
-    return _NAMES.get(type(act))
+    return _ACTIVATION_NAMES.get(type(act))
 
 
-def odd_layers(model: Any, blocks: nn.Module) -> str:
-    """What all of transformers' classes lack that timm's patches, feed-forward layers, norms or biases have."""
+def layer_mismatch(model: Any, blocks: nn.Module) -> str:
+    """The reason why none of transformers' classes can hold timm's layers; an empty string where one can."""
     outputs = [m for name, m in blocks.named_modules() if name.endswith("attn.proj") and isinstance(m, nn.Linear)]
-    # of query, key and value the settings say whether they have a bias
-    projections = [m for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d) and _has_bias(name)]
+    projections = [m for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d) and _needs_bias(name)]
     norms = [m for m in model.modules() if "norm" in type(m).__name__.lower()]
     reasons = {
         "its patches come from a convolutional network": type(model.patch_embed) is not layers.PatchEmbed,
         "its feed-forward layers are gated": any(not isinstance(m.mlp, layers.Mlp) for m in _with_mlp(blocks)),
-        "its activation has no name there": activation_name(blocks) is None,
+        "transformers lacks its activation": activation_name(blocks) is None,
         "its heads are not as wide as hidden_size / num_attention_heads": any(
             m.in_features != m.out_features for m in outputs
         ),
@@ -147,15 +147,16 @@ def _with_mlp(blocks: nn.Module) -> list[Any]:
     return [m for m in blocks.modules() if isinstance(getattr(m, "mlp", None), nn.Module)]
 
 
-def _has_bias(name: str) -> bool:
+def _needs_bias(name: str) -> bool:
+    # of query, key and value a config field says whether they have one; Swin's reduction has none
     return not name.endswith((".qkv", ".reduction"))
 
 
-def misfit(part: nn.Module, rows: Iterable[Row]) -> str:
-    """Which tensors of ``part`` a key map has no place for, or misses; an empty string where it fits."""
+def key_map_mismatch(part: nn.Module, rows: Iterable[Row]) -> str:
+    """The reason why a key map does not cover the tensors of ``part``; an empty string where it does."""
     state: dict[str, Tensor] = {name: torch.empty_like(t, device="meta") for name, t in part.state_dict().items()}
     try:
         to_theirs(state, rows)
     except CheckpointMismatchError as error:
-        return f"its tensors are others: {error.message}"
+        return f"its tensors differ: {error.message}"
     return ""

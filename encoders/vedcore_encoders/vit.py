@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vedcore.config import Activation, Epsilon, Layers, Rate, Size
 from vedcore.errors import IncompatibleError
 from vedcore.layers.drawing import LateDraws
-from vedcore.transformers_class import TransformersClass, Word, unused
+from vedcore.transformers_class import ConfigField, TransformersClass, unused_fields
 from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.timm_building import (
     as_square,
@@ -34,18 +34,18 @@ from vedcore_encoders.timm_building import (
 )
 from vedcore_encoders.timm_encoder import BlockEncoder, Heads, PatchSide, Run, TimmConfig, Width
 from vedcore_encoders.timm_transformers import (
-    HEADS,
-    LAYER_WORDS,
+    HEAD_ROWS,
+    LAYER_FIELDS,
     activation_name,
-    first,
-    image_words,
-    misfit,
-    odd_layers,
-    of_both_eras,
-    stands_for,
+    first_attribute,
+    image_fields,
+    key_map_mismatch,
+    layer_mismatch,
+    model_type_field,
+    with_version_5_names,
 )
 
-__all__ = ["KEY_MAP", "VIT_MODEL", "VIT_WORDS", "ViTConfig", "ViTEncoder", "pooler", "refuses"]
+__all__ = ["BODY_FIELDS", "KEY_MAP", "VIT_MODEL", "ViTConfig", "ViTEncoder", "extra_tensors", "refuses"]
 
 
 class ViTConfig(TimmConfig):
@@ -58,27 +58,27 @@ class ViTConfig(TimmConfig):
     num_hidden_layers: Layers | None = None
     """Number of blocks."""
     num_attention_heads: Heads | None = None
-    """Heads of a block's attention; they divide ``hidden_size``."""
+    """Attention heads of a block; must divide ``hidden_size``."""
     intermediate_size: Size | None = None
-    """Width inside the feed-forward layers; None keeps the variant's ratio to ``hidden_size``, mostly 4."""
+    """Width inside the feed-forward layers; None keeps the variant's ratio to ``hidden_size``, which is mostly 4."""
     hidden_act: Activation | None = None
     """Activation of the feed-forward layers."""
     layer_norm_eps: Epsilon | None = None
-    """Added to the variance in layer norms."""
+    """Added to the variance in the layer norms."""
     qkv_bias: bool | None = None
     """Whether query, key and value have a bias."""
     patch_size: PatchSide | tuple[PatchSide, PatchSide] | None = None
-    """Height and width in pixels of a patch; one number means a square."""
+    """Height and width of a patch in pixels; a single number means a square."""
     hidden_dropout_prob: Rate | None = None
-    """Share dropped, in training, from the embeddings and from what each layer adds."""
+    """Dropout of the embeddings and of the outputs of attention and feed-forward layers, in training."""
     attention_probs_dropout_prob: Rate | None = None
-    """Share of the attention weights dropped in training."""
+    """Dropout of the attention weights, in training."""
     drop_path_rate: Rate | None = None
     """Probability that the last block is skipped in training; it grows from 0 with depth."""
 
 
 class Published(NamedTuple):
-    """What the checks need of a variant, as published."""
+    """Sizes of a published variant, for the checks."""
 
     hidden_size: int
     heads: int
@@ -86,12 +86,12 @@ class Published(NamedTuple):
     patch_size: tuple[int, int]
     extra_tokens: int
     hybrid: bool
-    """Whether patches come from a convolutional network, which decides their size."""
+    """Whether patches come from a convolutional network, which fixes their size."""
 
 
 @functools.cache
 def published(variant: str) -> Published:
-    """Look at one block of the variant on the meta device; takes milliseconds."""
+    """The variant's sizes, from a model of one block on the meta device: takes milliseconds."""
     with torch.device("meta"), LateDraws():
         model: Any = build(variant, depth=1)
     return Published(
@@ -104,7 +104,7 @@ def published(variant: str) -> Published:
     )
 
 
-KEY_MAP: tuple[Row, ...] = of_both_eras((
+KEY_MAP: tuple[Row, ...] = with_version_5_names((
     Row("embeddings.cls_token",                            "model.cls_token"),
     Row("embeddings.position_embeddings",                  "model.pos_embed"),
     Row("embeddings.patch_embeddings.projection",          "model.patch_embed.proj"),
@@ -116,29 +116,32 @@ KEY_MAP: tuple[Row, ...] = of_both_eras((
     Row("encoder.layer.{}.output.dense",                   "model.blocks.{}.mlp.fc2"),
     Row("layernorm",                                       "model.norm"),
     ignored("pooler.*"),
-    *HEADS,
+    *HEAD_ROWS,
 ))  # fmt: skip
-VIT_WORDS: tuple[Word, ...] = (
-    Word("hidden_size",         768),
-    Word("num_hidden_layers",   12),
-    Word("num_attention_heads", 12),
-    Word("intermediate_size",   3072),
-    Word("layer_norm_eps",      1e-12),
-    Word("qkv_bias",            True),
-    *image_words(16),
-    *LAYER_WORDS,
-    unused("pooler_output_size"),
-    unused("pooler_act"),
+"""Names of tensors in ``ViTModel``."""
+
+BODY_FIELDS: tuple[ConfigField, ...] = (
+    ConfigField("hidden_size",         768),
+    ConfigField("num_hidden_layers",   12),
+    ConfigField("num_attention_heads", 12),
+    ConfigField("intermediate_size",   3072),
+    ConfigField("layer_norm_eps",      1e-12),
+    ConfigField("qkv_bias",            True),
+    *image_fields(16),
+    *LAYER_FIELDS,
+    *unused_fields("pooler_output_size", "pooler_act"),
 )  # fmt: skip
+"""Config fields that transformers' ViT and DeiT share, and BEiT but for a few."""
+FIELDS = (model_type_field("vit", "vit_base_patch16_224"), *BODY_FIELDS)
 
 
-def pooler(part: Any) -> dict[str, tuple[tuple[int, ...], float]]:
-    """The layer that transformers puts behind the class token, which nothing reads in a model with a decoder."""
+def extra_tensors(part: Any) -> dict[str, tuple[tuple[int, ...], float]]:
+    """The pooler behind transformers' class token, which a model with a decoder does not read."""
     return {"pooler.dense.weight": ((part.hidden_size,) * 2, 0.0), "pooler.dense.bias": ((part.hidden_size,), 0.0)}
 
 
 def refuses(part: Any, prefix_tokens: int = 1) -> str:
-    """Why an encoder is not transformers' ViT, or, of two ``prefix_tokens``, its DeiT; an empty string where it is."""
+    """The reason why an encoder is not transformers' ViT, or an empty string; its DeiT has two ``prefix_tokens``."""
     model, blocks = part.model, part.model.blocks
     reasons = {
         "it has no class token": not model.has_class_token,
@@ -147,22 +150,22 @@ def refuses(part: Any, prefix_tokens: int = 1) -> str:
         "it has a norm before the blocks": not isinstance(model.norm_pre, nn.Identity),
         "it has no final norm": isinstance(model.norm, nn.Identity),
         "its blocks are of another kind": any(type(b) is not Block or type(b.attn) is not Attention for b in blocks),
-        "its layers are scaled": first(blocks, "gamma") is not None,
+        "its layers are scaled": first_attribute(blocks, "gamma") is not None,
         "it has no distillation token": model.num_prefix_tokens < prefix_tokens,
         "it has a distillation token": model.num_prefix_tokens > prefix_tokens,
     }
     reason = next((reason for reason, found in reasons.items() if found), "")
-    return reason or odd_layers(model, blocks) or misfit(part, part.key_map)
+    return reason or layer_mismatch(model, blocks) or key_map_mismatch(part, part.key_map)
 
 
 VIT_MODEL = TransformersClass(
     model_type="vit",
     name="ViTModel",
-    base_prefix="vit",
+    fields=FIELDS,
     key_map=KEY_MAP,
-    words=(stands_for("vit", "vit_base_patch16_224"), *VIT_WORDS),
+    base_prefix="vit",
     fixed={"drop_path_rate": 0.0},
-    extra=pooler,
+    extra=extra_tensors,
     refuses=refuses,
 )
 
@@ -171,6 +174,7 @@ class ViTEncoder(BlockEncoder):
     """A timm ``VisionTransformer`` as an encoder; ``last_hidden_state`` is after the final norm."""
 
     config_class: ClassVar[type[ViTConfig]] = ViTConfig
+    config: ViTConfig
     timm_modules: ClassVar[tuple[str, ...]] = ("vision_transformer", "vision_transformer_hybrid")
     key_map = KEY_MAP
     transformers: ClassVar[tuple[TransformersClass, ...]] = (VIT_MODEL,)
@@ -183,33 +187,34 @@ class ViTEncoder(BlockEncoder):
         set_layer_norm_eps(self.model, config.layer_norm_eps)
         if config.hidden_dropout_prob is not None:
             drop_once(self.model.blocks)
-        for pooling in ("fc_norm", "head_drop", "head", "head_dist"):  # which is not for sequences
-            if hasattr(self.model, pooling):
-                setattr(self.model, pooling, nn.Identity())
+        for name in ("fc_norm", "head_drop", "head", "head_dist"):  # pooling and the classifier
+            if hasattr(self.model, name):
+                setattr(self.model, name, nn.Identity())
         self.model.attn_pool = None
 
     @classmethod
     def check(cls, config: Any, prefix: str = "encoder.") -> None:
-        """Heads divide the width, patches divide the image."""
-        own = published(config.variant)
+        """Refuse heads that do not divide the width, and patches that do not divide the image."""
+        sizes = published(config.variant)
         check_division(
-            config.hidden_size or own.hidden_size,
-            config.num_attention_heads or own.heads,
+            config.hidden_size or sizes.hidden_size,
+            config.num_attention_heads or sizes.heads,
             "hidden_size",
             "num_attention_heads",
             f"{prefix}num_attention_heads",
             "change one of the two",
         )
-        if own.hybrid and config.patch_size is not None:
+        if sizes.hybrid and config.patch_size is not None:
             raise IncompatibleError(
                 f"the patches of {config.variant} come from a convolutional network",
                 field=f"{prefix}patch_size",
                 hint="leave patch_size out",
             )
-        image, patch = config.image_size or own.image_size, pair(config.patch_size) or own.patch_size
-        if (image, patch) != (own.image_size, own.patch_size):  # some are published with a rest that no patch covers
+        image, patch = config.image_size or sizes.image_size, pair(config.patch_size) or sizes.patch_size
+        # patches do not cover the images of some published variants wholly
+        if (image, patch) != (sizes.image_size, sizes.patch_size):
             check_patches(image, patch, prefix)
-        check_tokens(own.extra_tokens + image[0] // patch[0] * (image[1] // patch[1]), prefix)
+        check_tokens(sizes.extra_tokens + image[0] // patch[0] * (image[1] // patch[1]), prefix)
 
     @classmethod
     def timm_arguments(cls, config: Any) -> dict[str, Any]:
@@ -231,19 +236,19 @@ class ViTEncoder(BlockEncoder):
             "drop_path_rate": config.drop_path_rate,
         }
 
-    def built(self) -> dict[str, Any]:
+    def model_settings(self) -> dict[str, Any]:
         blocks = self.model.blocks
-        inner, qkv = first(blocks, "fc1") or first(blocks, "fc1_g"), first(blocks, "qkv")
-        attention_dropout, drop_path = first(blocks, "attn_drop"), first(blocks[-1], "drop_prob")
+        inner, qkv = first_attribute(blocks, "fc1") or first_attribute(blocks, "fc1_g"), first_attribute(blocks, "qkv")
+        attention_dropout, drop_path = first_attribute(blocks, "attn_drop"), first_attribute(blocks[-1], "drop_prob")
         patches = self.model.patch_embed
         return {
-            **super().built(),
+            **super().model_settings(),
             "hidden_size": self.hidden_size,
             "num_hidden_layers": len(blocks),
-            "num_attention_heads": first(blocks, "num_heads"),
+            "num_attention_heads": first_attribute(blocks, "num_heads"),
             "intermediate_size": inner.out_features if inner else None,
             "hidden_act": activation_name(blocks),
-            "layer_norm_eps": first(blocks, "eps"),
+            "layer_norm_eps": first_attribute(blocks, "eps"),
             "qkv_bias": qkv.bias is not None if qkv else None,
             "patch_size": as_square(tuple(patches.patch_size)) if type(patches) is PatchEmbed else None,
             "hidden_dropout_prob": self.model.pos_drop.p,
@@ -255,7 +260,7 @@ class ViTEncoder(BlockEncoder):
         """S: the patches, and the tokens before them.
 
         Raises:
-            IncompatibleError: another size than the encoder takes.
+            IncompatibleError: a size that the encoder does not take.
         """
         self.check_size(image_size or self.image_size)
         return int(self.model.num_prefix_tokens + self.model.patch_embed.num_patches)

@@ -362,9 +362,9 @@ def test_settings_that_are_bad() -> None:
         ({}, "image_size"),
         (b"[" * 100_000, "not JSON"),
         ({**plain, "image_sise": 3}, "image_sise.*did you mean"),
-        ({**plain, "size": {"height": 9, "width": 12}}, "at odds"),
-        ({**plain, "do_normalize": False}, "at odds"),
-        ({**plain, "resize_mode": "pad"}, "at odds"),
+        ({**plain, "size": {"height": 9, "width": 12}}, "contradicts"),
+        ({**plain, "do_normalize": False}, "contradicts"),
+        ({**plain, "resize_mode": "pad"}, "contradicts"),
         ({**plain, "image_std": [0, 1, 1]}, "image_std"),
     ):
         with pytest.raises(ConfigSchemaError, match=match) as caught:

@@ -357,7 +357,7 @@ def test_a_merge_that_makes_no_token(prefix: str | None, merges: list[object], t
     """The library has room for the longest token of the vocabulary, and may abort the process if that is too little."""
     model = {"type": "BPE", "vocab": {"aaaa": 0, "##bbbb": 1}, "merges": merges, "continuing_subword_prefix": prefix}
     path = write(tmp_path, changed(added_tokens=[], model=model))
-    refused(TokenizerError, lambda: make_tokenizer(path), "model.merges", "'aaaa'", "no token", "tokenizer.json")
+    refused(TokenizerError, lambda: make_tokenizer(path), "model.merges", "'aaaa'", "not a token", "tokenizer.json")
 
 
 def test_a_prefix_that_is_there(tmp_path: Path) -> None:

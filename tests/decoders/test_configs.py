@@ -126,7 +126,7 @@ def test_positions_that_the_padding_id_leaves_no_room_for() -> None:
 
 
 def test_words_of_both_kinds() -> None:
-    """Where transformers has two words for a field, either does, and not both."""
+    """Where transformers has two names for a field, either is read, and both at once are refused."""
     make = ENTRIES["gpt2"].load().make_config
     assert make(None, {"hidden_size": 24, "num_attention_heads": 3}) == make(None, {"n_embd": 24, "n_head": 3})
     assert ENTRIES["trocr"].load().make_config("trocr-small-printed", {"d_model": 128}).d_model == 128

@@ -10,19 +10,19 @@ import torch
 
 from vedcore.components import VisionEncoder
 
-WORDS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "patch_size": 8}
+FIELDS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "patch_size": 8}
 SMALL: dict[str, tuple[str | None, dict[str, Any]]] = {
-    "vit": (None, {**WORDS, "image_size": 32}),
-    "deit": (None, {**WORDS, "image_size": 32}),
-    "deit distilled": ("deit_base_distilled_patch16_224", {**WORDS, "image_size": 32}),
-    "deit3": ("deit3_small_patch16_224", {**WORDS, "image_size": 32}),
-    "vit mean pooled": ("vit_base_patch16_gap_224", {**WORDS, "image_size": 32}),
-    "vit attention pooled": ("vit_base_patch16_siglip_224", {**WORDS, "image_size": 32}),
-    "beit": (None, {**WORDS, "image_size": 32}),
+    "vit": (None, {**FIELDS, "image_size": 32}),
+    "deit": (None, {**FIELDS, "image_size": 32}),
+    "deit distilled": ("deit_base_distilled_patch16_224", {**FIELDS, "image_size": 32}),
+    "deit3": ("deit3_small_patch16_224", {**FIELDS, "image_size": 32}),
+    "vit mean pooled": ("vit_base_patch16_gap_224", {**FIELDS, "image_size": 32}),
+    "vit attention pooled": ("vit_base_patch16_siglip_224", {**FIELDS, "image_size": 32}),
+    "beit": (None, {**FIELDS, "image_size": 32}),
     "beit all positions": (
         None,
         {
-            **WORDS,
+            **FIELDS,
             "image_size": 32,
             "use_absolute_position_embeddings": True,
             "use_relative_position_bias": True,

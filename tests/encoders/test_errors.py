@@ -170,7 +170,7 @@ def weights(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_weights_that_cannot_be_had(weights: dict[str, Any]) -> None:
     weights["error"] = OSError("no route")
-    with pytest.raises(HubError, match="cannot be had: OSError") as caught:
+    with pytest.raises(HubError, match="cannot be fetched: OSError") as caught:
         ViTEncoder(ViTEncoder.make_config("vit_tiny_patch16_224", {}), pretrained=True)
     assert "no route" in caught.value.details
 

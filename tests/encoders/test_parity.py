@@ -18,16 +18,16 @@ from vedcore_encoders.deit import DeiTEncoder
 from vedcore_encoders.swin import SwinEncoder
 from vedcore_encoders.vit import ViTEncoder
 
-WORDS = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 50, "patch_size": 8}
+FIELDS = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 50, "patch_size": 8}
 SWIN = {"embed_dim": 8, "depths": [2, 3], "num_heads": [2, 4], "window_size": 4, "patch_size": 2}
 ABS, REL = "use_absolute_position_embeddings", "use_relative_position_bias"
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "vit": ("vit", {**WORDS, "image_size": 32}),
+    "vit": ("vit", {**FIELDS, "image_size": 32}),
     "vit, other settings": (
         "vit",
         {
-            **WORDS,
+            **FIELDS,
             "image_size": 48,
             "patch_size": 16,
             "hidden_act": "gelu_new",
@@ -35,16 +35,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "qkv_bias": False,
         },
     ),
-    "vit, rectangle": ("vit", {**WORDS, "image_size": [24, 56], "layer_norm_eps": 1e-12}),
-    "deit": ("deit", {**WORDS, "image_size": 32, "layer_norm_eps": 1e-12}),
-    "deit, rectangle": ("deit", {**WORDS, "image_size": [56, 24], "hidden_act": "relu", "layer_norm_eps": 1e-5}),
-    "beit, no positions": ("beit", {**WORDS, "image_size": 32}),
-    "beit, absolute": ("beit", {**WORDS, "image_size": 32, ABS: True, "hidden_act": "quick_gelu"}),
-    "beit, relative": ("beit", {**WORDS, "image_size": 32, REL: True}),
-    "beit, shared": ("beit", {**WORDS, "image_size": 32, "use_shared_relative_position_bias": True}),
-    "beit, no scale": ("beit", {**WORDS, "image_size": 32, REL: True, "layer_scale_init_value": 0.0}),
-    "beit, final norm": ("beit", {**WORDS, "image_size": 32, REL: True, ABS: True, "use_mean_pooling": False}),
-    "beit, rectangle": ("beit", {**WORDS, "image_size": [24, 56], "layer_norm_eps": 1e-5}),
+    "vit, rectangle": ("vit", {**FIELDS, "image_size": [24, 56], "layer_norm_eps": 1e-12}),
+    "deit": ("deit", {**FIELDS, "image_size": 32, "layer_norm_eps": 1e-12}),
+    "deit, rectangle": ("deit", {**FIELDS, "image_size": [56, 24], "hidden_act": "relu", "layer_norm_eps": 1e-5}),
+    "beit, no positions": ("beit", {**FIELDS, "image_size": 32}),
+    "beit, absolute": ("beit", {**FIELDS, "image_size": 32, ABS: True, "hidden_act": "quick_gelu"}),
+    "beit, relative": ("beit", {**FIELDS, "image_size": 32, REL: True}),
+    "beit, shared": ("beit", {**FIELDS, "image_size": 32, "use_shared_relative_position_bias": True}),
+    "beit, no scale": ("beit", {**FIELDS, "image_size": 32, REL: True, "layer_scale_init_value": 0.0}),
+    "beit, final norm": ("beit", {**FIELDS, "image_size": 32, REL: True, ABS: True, "use_mean_pooling": False}),
+    "beit, rectangle": ("beit", {**FIELDS, "image_size": [24, 56], "layer_norm_eps": 1e-5}),
     "swin": ("swin", {**SWIN, "image_size": 32}),
     "swin, one window at the end": ("swin", {**SWIN, "image_size": 16}),
     "swin, padded windows": ("swin", {**SWIN, "image_size": 28}),
@@ -91,10 +91,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # what transformers has where its confi
 }
 
 
-def oracle(family: str, words: dict[str, Any]) -> nn.Module:
+def oracle(family: str, fields: dict[str, Any]) -> nn.Module:
     """transformers' model with weights that leave nothing at zero or one."""
     torch.manual_seed(0)
-    config = getattr(transformers, f"{CLASSES[family]}Config")(**words, attn_implementation="eager")
+    config = getattr(transformers, f"{CLASSES[family]}Config")(**fields, attn_implementation="eager")
     model: nn.Module = getattr(transformers, f"{CLASSES[family]}Model")(config, add_pooling_layer=False)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -104,15 +104,15 @@ def oracle(family: str, words: dict[str, Any]) -> nn.Module:
 
 @pytest.mark.parametrize("case", CASES)
 def test_last_states_hidden_states_and_attentions(case: str, tmp_path: Path) -> None:
-    family, words = CASES[case]
-    theirs = oracle(family, words)
+    family, fields = CASES[case]
+    theirs = oracle(family, fields)
     theirs.save_pretrained(tmp_path)
     files = load_file(tmp_path / "model.safetensors")
     cls = OURS[family]
-    ours = cls(cls.make_config(VARIANTS.get(family), {**DEFAULTS[family], **words})).eval()
+    ours = cls(cls.make_config(VARIANTS.get(family), {**DEFAULTS[family], **fields})).eval()
     ours.load_state_dict(to_ours(files, ours.key_map))
 
-    size = words["image_size"]
+    size = fields["image_size"]
     height, width = size if isinstance(size, list) else (size, size)
     pixels = torch.randn(2, 3, height, width)
     with torch.no_grad():
@@ -124,8 +124,8 @@ def test_last_states_hidden_states_and_attentions(case: str, tmp_path: Path) -> 
     torch.testing.assert_close(out.hidden_states, tuple(expected.hidden_states), atol=1e-4, rtol=1e-4)
     attentions = out.attentions
     if family == "swin":  # theirs gives the last block of each stage
-        ends = torch.tensor(words["depths"]).cumsum(0) - 1
-        assert len(attentions) == sum(words["depths"])
+        ends = torch.tensor(fields["depths"]).cumsum(0) - 1
+        assert len(attentions) == sum(fields["depths"])
         attentions = tuple(attentions[i] for i in ends)
     torch.testing.assert_close(attentions, tuple(expected.attentions), atol=1e-5, rtol=1e-4)
 
@@ -137,23 +137,23 @@ def test_last_states_hidden_states_and_attentions(case: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("family", ["vit", "deit", "beit"])
 def test_a_pooler_and_a_mask_token_are_left_out(family: str, tmp_path: Path) -> None:
-    words = {**WORDS, "image_size": 32}
+    fields = {**FIELDS, "image_size": 32}
     config = getattr(transformers, f"{CLASSES[family]}Config")(
-        **words, **({"use_mask_token": True} if family == "beit" else {})
+        **fields, **({"use_mask_token": True} if family == "beit" else {})
     )
     options = {} if family == "beit" else {"use_mask_token": True}  # a config field there, an argument elsewhere
     theirs = getattr(transformers, f"{CLASSES[family]}Model")(config, **options)
     cls = OURS[family]
-    ours = cls(cls.make_config(VARIANTS.get(family), {**DEFAULTS[family], **words}))
+    ours = cls(cls.make_config(VARIANTS.get(family), {**DEFAULTS[family], **fields}))
     theirs.save_pretrained(tmp_path)
     ours.load_state_dict(to_ours(load_file(tmp_path / "model.safetensors"), ours.key_map))
 
 
 def test_a_deit_without_distillation_is_a_vit() -> None:
     torch.manual_seed(0)
-    words = {**WORDS, "image_size": 32}
-    deit = DeiTEncoder(DeiTEncoder.make_config("deit_tiny_patch16_224", words)).eval()
-    vit = ViTEncoder(ViTEncoder.make_config("vit_tiny_patch16_224", words)).eval()
+    fields = {**FIELDS, "image_size": 32}
+    deit = DeiTEncoder(DeiTEncoder.make_config("deit_tiny_patch16_224", fields)).eval()
+    vit = ViTEncoder(ViTEncoder.make_config("vit_tiny_patch16_224", fields)).eval()
     vit.load_state_dict(deit.state_dict())
     pixels = torch.randn(1, 3, 32, 32)
     torch.testing.assert_close(vit(pixels).last_hidden_state, deit(pixels).last_hidden_state)

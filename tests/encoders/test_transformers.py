@@ -31,7 +31,7 @@ OURS: dict[str, Any] = {
     "swin": SwinEncoder,
     "donut-swin": SwinEncoder,
 }
-WORDS = {
+FIELDS = {
     "hidden_size": 24,
     "num_hidden_layers": 2,
     "num_attention_heads": 3,
@@ -43,11 +43,11 @@ SWIN = {"embed_dim": 6, "depths": [2, 3], "num_heads": [2, 3], "window_size": 3,
 ABS, REL = "use_absolute_position_embeddings", "use_relative_position_bias"
 SHARED = "use_shared_relative_position_bias"
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "vit": ("vit", WORDS),
+    "vit": ("vit", FIELDS),
     "vit, other settings": (
         "vit",
         {
-            **WORDS,
+            **FIELDS,
             "num_attention_heads": 4,
             "hidden_act": "gelu_pytorch_tanh",
             "layer_norm_eps": 1e-3,
@@ -56,18 +56,18 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "attention_probs_dropout_prob": 0.2,
         },
     ),
-    "vit, rectangles": ("vit", {**WORDS, "image_size": [24, 40], "patch_size": [8, 4], "hidden_act": "quick_gelu"}),
-    "vit, one layer": ("vit", {**WORDS, "num_hidden_layers": 1, "hidden_act": "relu", "image_size": [16, 8]}),
-    "deit": ("deit", {**WORDS, "hidden_act": "silu"}),
-    "deit, rectangles": ("deit", {**WORDS, "image_size": [40, 24], "layer_norm_eps": 1e-4, "qkv_bias": False}),
-    "beit": ("beit", WORDS),
-    "beit, absolute": ("beit", {**WORDS, ABS: True, "hidden_act": "gelu_new", "drop_path_rate": 0.0}),
-    "beit, relative": ("beit", {**WORDS, REL: True, "use_mean_pooling": False, "image_size": 32}),
-    "beit, shared": ("beit", {**WORDS, SHARED: True, "layer_scale_init_value": 0.5, "use_mask_token": True}),
+    "vit, rectangles": ("vit", {**FIELDS, "image_size": [24, 40], "patch_size": [8, 4], "hidden_act": "quick_gelu"}),
+    "vit, one layer": ("vit", {**FIELDS, "num_hidden_layers": 1, "hidden_act": "relu", "image_size": [16, 8]}),
+    "deit": ("deit", {**FIELDS, "hidden_act": "silu"}),
+    "deit, rectangles": ("deit", {**FIELDS, "image_size": [40, 24], "layer_norm_eps": 1e-4, "qkv_bias": False}),
+    "beit": ("beit", FIELDS),
+    "beit, absolute": ("beit", {**FIELDS, ABS: True, "hidden_act": "gelu_new", "drop_path_rate": 0.0}),
+    "beit, relative": ("beit", {**FIELDS, REL: True, "use_mean_pooling": False, "image_size": 32}),
+    "beit, shared": ("beit", {**FIELDS, SHARED: True, "layer_scale_init_value": 0.5, "use_mask_token": True}),
     "beit, everything": (
         "beit",
         {
-            **WORDS,
+            **FIELDS,
             ABS: True,
             REL: True,
             SHARED: True,
@@ -75,8 +75,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "num_attention_heads": 2,
         },
     ),
-    "beit, no scale": ("beit", {**WORDS, REL: True, "layer_scale_init_value": 0.0, "layer_norm_eps": 1e-3}),
-    "beit, rectangle": ("beit", {**WORDS, "image_size": [16, 40], "patch_size": [8, 4]}),
+    "beit, no scale": ("beit", {**FIELDS, REL: True, "layer_scale_init_value": 0.0, "layer_norm_eps": 1e-3}),
+    "beit, rectangle": ("beit", {**FIELDS, "image_size": [16, 40], "patch_size": [8, 4]}),
     "swin": ("swin", SWIN),
     "swin, odd windows": ("swin", {**SWIN, "window_size": 5, "image_size": [20, 44], "use_absolute_embeddings": True}),
     "swin, other settings": (
@@ -114,10 +114,10 @@ def mapping(cls: Any, model_type: str) -> TransformersClass:
     return found
 
 
-def oracle(model_type: str, words: dict[str, Any]) -> Any:
+def oracle(model_type: str, fields: dict[str, Any]) -> Any:
     """transformers' model as a whole model with a decoder has it, with weights that leave nothing at zero or one."""
     torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(model_type, **words)
+    config = transformers.AutoConfig.for_model(model_type, **fields)
     model = transformers.AutoModel.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -165,8 +165,8 @@ def assert_same(encoder: Any, theirs: Any, *, hidden: bool = True) -> None:
 @pytest.mark.parametrize("era", [True, False], ids=["names of files", "names in memory"])
 @pytest.mark.parametrize("case", CASES)
 def test_states_both_ways(case: str, era: bool, tmp_path: Path) -> None:
-    model_type, words = CASES[case]
-    theirs = oracle(model_type, words)
+    model_type, fields = CASES[case]
+    theirs = oracle(model_type, fields)
     theirs.save_pretrained(tmp_path / "theirs", save_original_format=era)
     encoder = opened(tmp_path / "theirs")
     assert_same(encoder, theirs)
@@ -180,8 +180,8 @@ def test_states_both_ways(case: str, era: bool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", ["vit", "deit, rectangles", "beit, everything", "swin, other settings", "donut"])
 def test_a_whole_model_of_theirs_takes_what_is_written(case: str, tmp_path: Path) -> None:
-    model_type, words = CASES[case]
-    oracle(model_type, words).save_pretrained(tmp_path / "theirs")
+    model_type, fields = CASES[case]
+    oracle(model_type, fields).save_pretrained(tmp_path / "theirs")
     encoder = opened(tmp_path / "theirs")
     row = written(encoder, tmp_path / "ours")
     config = transformers.VisionEncoderDecoderConfig(
@@ -217,12 +217,12 @@ def test_a_whole_model_of_theirs_takes_what_is_written(case: str, tmp_path: Path
 )
 @pytest.mark.parametrize("era", [True, False])
 def test_the_encoder_of_a_larger_model(model_type: str, task: str, era: bool, tmp_path: Path) -> None:
-    words: dict[str, Any] = SWIN if "swin" in model_type else WORDS
+    fields: dict[str, Any] = SWIN if "swin" in model_type else FIELDS
     if model_type == "beit":
-        words = {**words, "num_hidden_layers": 4, "out_indices": [1, 2, 3, 4], "use_mean_pooling": "Mask" not in task}
+        fields = {**fields, "num_hidden_layers": 4, "out_indices": [1, 2, 3, 4], "use_mean_pooling": "Mask" not in task}
     if "MaskedImage" in task:
-        words = {**words, "encoder_stride": 4 if model_type == "swin" else 8}
-    config = transformers.AutoConfig.for_model(model_type, **words)
+        fields = {**fields, "encoder_stride": 4 if model_type == "swin" else 8}
+    config = transformers.AutoConfig.for_model(model_type, **fields)
     larger = getattr(transformers, task)(config).eval()
     larger.save_pretrained(tmp_path, save_original_format=era)
     cls = OURS[model_type]
@@ -245,37 +245,37 @@ def test_defaults_are_those_of_transformers(model_type: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert row.read(config) == row.read({})
-    known = {word.theirs for word in row.words}
+    known = {field.name for field in row.fields}
     fields = set(type(transformers.AutoConfig.for_model(model_type)).__annotations__)
     assert {name.lstrip("_") for name in fields} - {"model_type", "attribute_map"} <= known
 
 
 def test_donut_has_no_absolute_positions() -> None:
     """transformers makes a table for one patch too many, and fails on every image."""
-    words = {**SWIN, "use_absolute_embeddings": True}
+    fields = {**SWIN, "use_absolute_embeddings": True}
     with pytest.raises(RuntimeError):
-        oracle("donut-swin", words)(torch.zeros(1, 3, 24, 24))
+        oracle("donut-swin", fields)(torch.zeros(1, 3, 24, 24))
     with pytest.raises(ConfigSchemaError, match="use_absolute_embeddings"):
-        mapping(SwinEncoder, "donut-swin").read(words)
-    encoder = SwinEncoder(SwinEncoder.make_config(None, {**words, "final_norm": False}))  # type: ignore[arg-type]
+        mapping(SwinEncoder, "donut-swin").read(fields)
+    encoder = SwinEncoder(SwinEncoder.make_config(None, {**fields, "final_norm": False}))  # type: ignore[arg-type]
     for row in SwinEncoder.transformers:
         with pytest.raises(IncompatibleError, match="it always has"):
             row.write(encoder, encoder.settings())
 
 
 @pytest.mark.parametrize(
-    ("words", "field"), [({"num_channels": 1}, "num_channels"), ({"pruned_heads": {"0": [1]}}, "pruned_heads")]
+    ("fields", "field"), [({"num_channels": 1}, "num_channels"), ({"pruned_heads": {"0": [1]}}, "pruned_heads")]
 )
 @pytest.mark.parametrize("model_type", OURS)
-def test_what_cannot_be_honoured(model_type: str, words: dict[str, Any], field: str) -> None:
+def test_what_cannot_be_honoured(model_type: str, fields: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigSchemaError) as caught:
-        mapping(OURS[model_type], model_type).read(words)
+        mapping(OURS[model_type], model_type).read(fields)
     assert caught.value.field == field
 
 
 def test_a_deit_without_distillation_is_written_as_a_vit(tmp_path: Path) -> None:
     cls: Any = DeiTEncoder
-    encoder = cls(cls.make_config("deit_tiny_patch16_224", WORDS)).eval()
+    encoder = cls(cls.make_config("deit_tiny_patch16_224", FIELDS)).eval()
     assert written(encoder, tmp_path / "ours").name == "ViTModel"
     assert_same(encoder, transformers.AutoModel.from_pretrained(tmp_path / "ours").eval())
     assert_same(opened(tmp_path / "ours"), transformers.AutoModel.from_pretrained(tmp_path / "ours").eval())
@@ -297,7 +297,7 @@ def test_variants_of_timm_give_the_same_there(family: str, variant: str, tmp_pat
     torch.manual_seed(0)
     small: dict[str, Any] = {"embed_dim": 8, "depths": (1, 2, 1), "num_heads": (1, 2, 4), "image_size": (192, 288)}
     if family != "swin":
-        small = {name: WORDS[name] for name in WORDS if name != "intermediate_size"}
+        small = {name: FIELDS[name] for name in FIELDS if name != "intermediate_size"}
     encoder = OURS[family](OURS[family].make_config(variant, small)).eval()
     with torch.no_grad():
         for parameter in encoder.parameters():
@@ -391,10 +391,10 @@ def test_reasons(cls: type[VisionEncoder], variant: str, fields: dict[str, Any],
 def test_a_name_that_timm_moves_is_noticed() -> None:
     """The key maps are total: a tensor of ours that no row explains is refused, in every family."""
     for family, case in (("vit", "vit"), ("deit", "deit"), ("beit", "beit, everything"), ("swin", "swin")):
-        cls, words = OURS[family], CASES[case][1]
+        cls, fields = OURS[family], CASES[case][1]
         row = mapping(cls, family)
         with torch.device("meta"):
-            encoder = cls(cls.make_config(None, row.read(words)))
+            encoder = cls(cls.make_config(None, row.read(fields)))
         state = encoder.state_dict()
         theirs = to_theirs(state, row.key_map)
         assert to_ours(theirs, row.key_map).keys() == state.keys()

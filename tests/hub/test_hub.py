@@ -236,7 +236,7 @@ def test_faults_that_pass(hub: Hub, fault: Fault) -> None:
         (Fault("status", "/api/models", times=1), "500"),
         (Fault("hang", "/api/models", times=1), "no answer"),
         (Fault("status", "model.safetensors", "GET", times=1), "500"),
-        (Fault("short", "model.safetensors", "GET", times=1), "came short"),
+        (Fault("short", "model.safetensors", "GET", times=1), "fewer bytes"),
     ],
     ids=lambda value: f"{value.kind}-{value.match.strip('/')}" if isinstance(value, Fault) else None,
 )
@@ -386,7 +386,7 @@ def test_a_cache_that_is_read_only_serves_what_it_has(hub: Hub, cache: Path, mon
 def test_large_files_of_the_cache_are_left_to_the_loader(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = fetch()
     (folder / "model.safetensors").write_bytes(b"cut")
-    monkeypatch.setattr(fetching, "_SMALL", 2)
+    monkeypatch.setattr(fetching, "MAX_REHASHED_BYTES", 2)
     expected = ours.expected_hashes(fetch())
     assert expected["model.safetensors"] != hashlib.sha256(b"cut").hexdigest()
 
@@ -668,16 +668,16 @@ def test_names_of_repos(text: str, named: tuple[str, str | None] | None) -> None
     ],
 )
 def test_names_that_are_wrong(text: str) -> None:
-    fails(lambda: ours.parse_repo(text), " is no ")
+    fails(lambda: ours.parse_repo(text), " is not ")
 
 
 @pytest.mark.parametrize("revision", ["../../x", "/x", "a/../b", "", "a b", "x\0", "refs/", "~1"])
 def test_revisions_that_are_wrong(hub: Hub, revision: str) -> None:
-    fails(lambda: fetch(revision=revision), "no revision")
+    fails(lambda: fetch(revision=revision), "is not a revision")
     assert hub.requests == []
 
 
 def test_a_repo_that_is_none(hub: Hub) -> None:
-    fails(lambda: ours.fetch_folder("../x"), "no repo")
+    fails(lambda: ours.fetch_folder("../x"), "is not the name of a repo")
     fails(lambda: ours.verify("org/none"), "vedcore pull org/none")
     assert ours.verify() == (0, [])

@@ -38,7 +38,7 @@ from vedcore.model_files import CONFIG, GENERATION_CONFIG, MANIFEST, TOKENIZER
 from vedcore.plugins import list_plugins, load_component, registry
 from vedcore.processing.processor import vocab_size_of
 from vedcore.registry import BUILT_IN, Kind, canonical
-from vedcore.transformers_class import COMMON
+from vedcore.transformers_class import COMMON_FIELDS
 from vedcore.weights.loading import Weights
 from vedcore.weights.manifest import FileRecord
 from vedcore.weights.opening import WeightFile
@@ -172,7 +172,7 @@ class _Inspector:
         """Report a section of transformers' config.json, and note the distribution that opens it in ``needed``."""
         model_type = section.get("model_type")
         family = self._find_family(kind, model_type)
-        fields = {name: v for name, v in section.items() if v is not None and name not in COMMON}
+        fields = {name: v for name, v in section.items() if v is not None and name not in COMMON_FIELDS}
         self.found.parts[kind] = FoundPart(family and family[0], _text(model_type), None, fields)
         if family:
             needed.setdefault(family[1], []).append(kind)

@@ -195,19 +195,19 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     top = read_json(snapshot, CONFIG)
     encoder = read_section("encoder", top.get("encoder"), path=path, whole=True)
     decoder = read_section("decoder", top.get("decoder"), path=path, whole=True)
-    tokenizer = read_tokenizer_of(snapshot, decoder.theirs.model_type)
+    tokenizer = read_tokenizer_of(snapshot, decoder.transformers_class.model_type)
     generation = read_json(snapshot, GENERATION_CONFIG) if snapshot.has(GENERATION_CONFIG) else None
     token_ids, generation_config = read_generation(generation, top, top["decoder"], path=snapshot.path)
     rows = (
-        *under(encoder.theirs.key_map, "encoder.", "encoder."),
-        *under(decoder.theirs.key_map, "decoder.", "decoder."),
+        *under(encoder.transformers_class.key_map, "encoder.", "encoder."),
+        *under(decoder.transformers_class.key_map, "decoder.", "decoder."),
         PROJECTOR_ROW,
     )
     weights = Weights(snapshot, rows, pickles=True)
     config = ModelConfig(
         encoder=_component(encoder),
         decoder=_component(decoder),
-        preprocessing=read_preprocessing(snapshot, encoder.theirs.model_type),
+        preprocessing=read_preprocessing(snapshot, encoder.transformers_class.model_type),
         token_ids=_within_vocabulary(token_ids, decoder.fields["vocab_size"], path),
         dtype=_dtype(weights),
     )

@@ -110,7 +110,7 @@ def open_source(kind: Kind, snapshot: Snapshot) -> CheckpointSource:
         return CheckpointSource(kind, snapshot, native["name"], fields, select=_below(f"{kind}."))
     whole = data["model_type"] == WHOLE
     section = read_section(kind, data.get(kind) if whole else data, path=path, whole=whole)
-    source, base = section.theirs, section.theirs.base_prefix
+    source, base = section.transformers_class, section.transformers_class.base_prefix
     select = _below(f"{kind}.") if whole else _below(f"{base}.", or_all=True) if base else None
     return CheckpointSource(kind, snapshot, section.name, section.fields, source.model_type, source.key_map, select)
 

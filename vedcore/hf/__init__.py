@@ -1,4 +1,4 @@
-"""What a folder of transformers holds beside tensors, as ours and back: configs, settings of images, tokenizers.
+"""Files of a transformers folder other than weights, read and written: configs, image processors, tokenizers.
 
-Nothing here imports transformers. What is equal to it is so by its files and its arithmetic.
+Nothing here imports transformers. The tests compare results with those of transformers.
 """

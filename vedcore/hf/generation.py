@@ -1,9 +1,9 @@
-"""How a folder of transformers says texts are to be written, and with which token ids: in, and out again.
+"""Generation options and token ids of a transformers folder, read and written.
 
-transformers reads ``generation_config.json`` where there is one. Before 4.25 there was none: the options stood in
-``config.json``, at its top, else in its decoder's section. Training reads the ids at the top of ``config.json``
-either way; where these differ from those of generation, ours keeps both, as the model's token ids and as
-``GenerationConfig``'s own.
+transformers reads ``generation_config.json`` where there is one. Before 4.25 there was none: the options were in
+``config.json``, at its top, else in its decoder's section. In both cases training reads the ids at the top of
+``config.json``. Where these differ from the ids of generation, vedcore keeps both: as the model's token ids, and in
+`GenerationConfig`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from vedcore.generation.options.option_rules import SYNONYMS, without_idle
 
 __all__ = ["read_generation", "within_positions", "write_generation", "write_ids"]
 
-OURS = ("seed", "allowed_chars", "pattern", "lexicon", "repetition_stop")
+VEDCORE_OPTIONS = ("seed", "allowed_chars", "pattern", "lexicon", "repetition_stop")
 """Options that transformers does not have."""
-OWN = {
-    *OURS,
+CALL_OPTIONS = {
     "use_cache",
     "compile",
     "return_dict_in_generate",
@@ -33,24 +32,21 @@ OWN = {
     "output_attentions",
     "output_hidden_states",
 }
-"""Options of a call, not of a folder; transformers has no seed, and the others do not change the text."""
-SHARED = [name for name in GenerationConfig.model_fields if name not in OWN]
-"""Options of both, by one name."""
-
-# Options that change the text and that we do not have, with the values at which they do nothing
-FOREIGN: dict[str, Any] = {
+"""Options of a call that do not change the text, so that a folder does not hold them."""
+SHARED_OPTIONS = [name for name in GenerationConfig.model_fields if name not in {*VEDCORE_OPTIONS, *CALL_OPTIONS}]
+"""Options that transformers has under the same names."""
+UNSUPPORTED_OPTIONS: dict[str, Any] = {
     "constraints": None,
     "dola_layers": None,
     "guidance_scale": 1,
     "token_healing": False,
     "watermarking_config": None,
 }
-FOREIGN_SAMPLING: dict[str, Any] = {"top_h": None}
-"""Likewise, and without effect unless tokens are drawn."""
-
-# What does not change the text that is written about an image
-IDLE = {
-    *(OWN - set(OURS)),
+"""Options of transformers that change the text and that vedcore lacks, with the values at which they do nothing."""
+UNSUPPORTED_SAMPLING_OPTIONS: dict[str, Any] = {"top_h": None}
+"""Those that change the text only when tokens are sampled."""
+IGNORED_OPTIONS = {
+    *CALL_OPTIONS,
     "_commit_hash",
     "_from_model_config",
     "assistant_early_exit",
@@ -73,10 +69,11 @@ IDLE = {
     "transformers_version",
     "use_mtp",
 }
+"""Options of transformers that do not change the text of an image."""
 
 
 class _Ids(Config):
-    """The token ids of a section."""
+    """The token ids of a file or of a section of it."""
 
     bos_token_id: TokenId | None = None
     eos_token_id: TokenId | tuple[TokenId, ...] | None = None
@@ -88,13 +85,13 @@ class _Ids(Config):
         return cls.parse({name: section.get(name) for name in TOKEN_ID_FIELDS}, path=path, prefix=prefix)
 
     def over(self, other: _Ids) -> _Ids:
-        """These, and where there are none, the ``other``."""
+        """These ids, and those of ``other`` where an id is not set."""
         own = {name: value for name, value in self if value is not None}
         return other.model_copy(update=own)
 
     @property
     def start(self) -> int | None:
-        """Of several, one for each text, the first."""
+        """The start id; the first one if each text of a batch has its own."""
         return _first(*token_id_tuple(self.decoder_start_token_id), self.bos_token_id)
 
 
@@ -105,10 +102,10 @@ def read_generation(
     *,
     path: object,
 ) -> tuple[TokenIds, GenerationConfig]:
-    """The ids and options with which transformers' ``generate`` writes.
+    """The token ids and options of transformers' ``generate`` for a folder.
 
-    Options that others leave no use for (``length_penalty`` without beams, ``temperature`` without sampling,
-    ``max_length`` beside ``max_new_tokens``) are left out, as they are common and change nothing.
+    Options that have no effect beside the others are left out, as they are common: ``length_penalty`` without beams,
+    ``temperature`` without sampling, ``max_length`` beside ``max_new_tokens``.
 
     Args:
         generation_config: ``generation_config.json``; None where there is none.
@@ -117,15 +114,15 @@ def read_generation(
         path: the folder, for messages.
 
     Returns:
-        Token ids as training takes them, and options, which hold ids where generation's are others. Without a length
-        in the files there is none in the options either: transformers' 20 tokens are no one's wish.
+        The token ids of training, and the options. The options hold those ids that differ in generation. If the files
+        set no length, the options have none either: transformers' default of 20 tokens is not taken.
 
     Raises:
         ConfigSchemaError, ConfigLimitError: a value of a wrong type or out of bounds, with file and field.
-        UsageError: options that contradict each other, so that transformers refuses them too.
+        UsageError: options that contradict each other, which transformers refuses too.
 
     Warns:
-        UserWarning: one, that names the options with an effect that vedcore does not have.
+        UserWarning: options with an effect that vedcore lacks; a single warning names all of them.
     """
     file = Path(str(path)) / "config.json"
     top_ids, decoder_ids = _Ids.of(top, file), _Ids.of(decoder, file, "decoder.")
@@ -139,19 +136,19 @@ def read_generation(
         ids = _Ids.of(given, file)
     elif top.get("force_bos_token_to_be_generated") and top_ids.bos_token_id is not None:  # before 4.1
         given.setdefault("forced_bos_token_id", top_ids.bos_token_id)
-    _warn_of_foreign(given, file)
+    _warn_of_unsupported(given, file)
 
-    options = {name: given[name] for name in SHARED if name in given and name not in TOKEN_ID_FIELDS}
+    options = {name: given[name] for name in SHARED_OPTIONS if name in given and name not in TOKEN_ID_FIELDS}
     try:
         config = GenerationConfig.parse(_with_effect(options))
     except ConfigError as error:
         name = (error.field or "").partition(".")[0]
-        inner = generation_config is None and name in decoder and top.get(name) is None
-        raise error.at(file, f"decoder.{error.field}" if inner else None) from None
+        in_decoder = generation_config is None and name in decoder and top.get(name) is None
+        raise error.at(file, f"decoder.{error.field}" if in_decoder else None) from None
 
     eos = token_id_tuple(ids.eos_token_id)
     pad = ids.pad_token_id if ids.pad_token_id is not None or not eos else eos[0]
-    ours = TokenIds(
+    token_ids = TokenIds(
         start=_first(*token_id_tuple(top_ids.decoder_start_token_id), ids.start, top_ids.bos_token_id),
         eos=eos or token_id_tuple(top_ids.eos_token_id),
         pad=_first(top_ids.pad_token_id, pad),
@@ -159,76 +156,76 @@ def read_generation(
     changes: dict[str, Any] = {}
     if isinstance(ids.decoder_start_token_id, tuple) and len(ids.decoder_start_token_id) > 1:
         changes["decoder_start_token_id"] = ids.decoder_start_token_id
-    elif ids.start not in (None, ours.start):
+    elif ids.start not in (None, token_ids.start):
         changes["decoder_start_token_id"] = ids.start
-    if pad not in (None, ours.pad):
+    if pad not in (None, token_ids.pad):
         changes["pad_token_id"] = pad
-    if eos != ours.eos:
+    if eos != token_ids.eos:
         changes["eos_token_id"] = eos
-    return ours, config.model_copy(update=changes)
+    return token_ids, config.model_copy(update=changes)
 
 
 def within_positions(config: GenerationConfig, max_positions: int | None) -> GenerationConfig:
-    """The options with lengths that the positions of a decoder allow; None is a decoder that has no last one."""
+    """The options with lengths limited to the positions of a decoder; None is a decoder without a limit."""
     lengths = {name: value for pair in SYNONYMS for name in pair if (value := getattr(config, name)) is not None}
     if max_positions is None or not lengths:
         return config
-    # the last token is not read again; without a word on it a row fills the positions
+    # the last token takes no position, as it is not read again; options without a length fill the positions
     longest = max_positions + ("max_length" in lengths or "max_new_tokens" in lengths)
     fitting = {name: min(value, longest - name.endswith("_new_tokens")) for name, value in lengths.items()}
     return config.model_copy(update=fitting)
 
 
 def write_generation(config: GenerationConfig, ids: TokenIds, *, max_positions: int | None = None) -> dict[str, Any]:
-    """``generation_config.json`` with which transformers' ``generate`` writes the same.
+    """The ``generation_config.json`` with which transformers' ``generate`` gives the same texts.
 
     Args:
         config: the model's options.
         ids: the model's token ids.
-        max_positions: positions of the decoder, None where it has no last one. Without a length of its own ``config``
-            fills them, and the file says so, as transformers stops after 20 tokens unless it is told.
+        max_positions: positions of the decoder; None for a decoder without a limit. If ``config`` has no length, texts
+            may fill them, and the file says so: transformers' default is 20 tokens.
 
     Warns:
-        UserWarning: options that transformers has no such thing as, such as a seed, which ``torch.manual_seed`` sets
-            there.
+        UserWarning: options that transformers lacks, such as a seed; there, call ``torch.manual_seed``.
     """
-    if lost := config.model_dump(exclude_defaults=True, include=set(OURS)):
+    if lost := config.model_dump(exclude_defaults=True, include=set(VEDCORE_OPTIONS)):
         shown = ", ".join(f"{name}={short(value)}" for name, value in lost.items())
         warnings.warn(f"not written, as transformers has no such options: {shown}", UserWarning, stacklevel=2)
-    kept = config.model_dump(mode="json", exclude_defaults=True, include=set(SHARED) - set(TOKEN_ID_FIELDS))
-    theirs = {name: value for name, value in kept.items() if value not in (None, [])}
-    if not {"max_length", "max_new_tokens"} & theirs.keys():
-        # a row of one position is the start id alone, and ours writes one token after it
-        theirs |= {"max_length": max(max_positions, 2)} if max_positions else {"max_new_tokens": DEFAULT_MAX_LENGTH}
-    theirs |= write_ids(config.token_ids(ids, MAX_VOCAB_SIZE))
+    kept = config.model_dump(mode="json", exclude_defaults=True, include=set(SHARED_OPTIONS) - set(TOKEN_ID_FIELDS))
+    written = {name: value for name, value in kept.items() if value not in (None, [])}
+    if not {"max_length", "max_new_tokens"} & written.keys():
+        # with one position vedcore still generates one token after the start id
+        written |= {"max_length": max(max_positions, 2)} if max_positions else {"max_new_tokens": DEFAULT_MAX_LENGTH}
+    written |= write_ids(config.token_ids(ids, MAX_VOCAB_SIZE))
     if isinstance(config.decoder_start_token_id, tuple):
-        theirs["decoder_start_token_id"] = list(config.decoder_start_token_id)
-    return theirs
+        written["decoder_start_token_id"] = list(config.decoder_start_token_id)
+    return written
 
 
 def write_ids(ids: TokenIds) -> dict[str, Any]:
-    """The ids at the top of transformers' ``config.json``; those that are not set are left out."""
+    """The token ids at the top of transformers' ``config.json``; ids that are not set are left out."""
     eos: int | list[int] | None = ids.eos[0] if len(ids.eos) == 1 else list(ids.eos) or None
     named = {"decoder_start_token_id": ids.start, "eos_token_id": eos, "pad_token_id": ids.pad}
     return {name: value for name, value in named.items() if value is not None}
 
 
 def _given(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The options in a section of ``config.json``, among all that it says of the model."""
-    known = [*SHARED, *FOREIGN, *FOREIGN_SAMPLING]
+    """The generation options in a section of ``config.json``, which has other settings too."""
+    known = [*SHARED_OPTIONS, *UNSUPPORTED_OPTIONS, *UNSUPPORTED_SAMPLING_OPTIONS]
     return {name: section[name] for name in known if section.get(name) is not None}
 
 
 def _with_effect(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Without those that others leave no use for, and with lengths that fit each other."""
-    forced = {name: options[name] for name in ("force_words_ids",) if name in options}  # not to be lost unsaid
+    """The options without those that have no effect, and with lengths that fit each other."""
+    # kept without beams too: GenerationConfig refuses them, and does not ignore them silently
+    forced = {name: options[name] for name in ("force_words_ids",) if name in options}
     kept = {**without_idle(options, forced), **forced}
     for new, whole in SYNONYMS:
         if new in kept:
             kept.pop(whole, None)
     lengths = {name: _length(name, kept[name]) for pair in SYNONYMS for name in pair if name in kept}
     longest = lengths.get("max_length", lengths.get("max_new_tokens", MAX_LENGTH) + 1)
-    for name in lengths:  # transformers, too, goes on until a row is cut if it may not end before
+    for name in lengths:  # as in transformers: a minimum above the maximum means the maximum
         kept[name] = min(lengths[name], longest - name.endswith("_new_tokens"))
     return kept
 
@@ -238,9 +235,11 @@ def _length(name: str, value: Any) -> int:
     return length
 
 
-def _warn_of_foreign(given: Mapping[str, Any], file: Path) -> None:
-    known = {*SHARED, *TOKEN_ID_FIELDS, *IDLE, *(FOREIGN_SAMPLING if given.get("do_sample") is not True else ())}
-    off = {**FOREIGN, **FOREIGN_SAMPLING}
+def _warn_of_unsupported(given: Mapping[str, Any], file: Path) -> None:
+    known = {*SHARED_OPTIONS, *TOKEN_ID_FIELDS, *IGNORED_OPTIONS}
+    if given.get("do_sample") is not True:
+        known |= UNSUPPORTED_SAMPLING_OPTIONS.keys()
+    off = {**UNSUPPORTED_OPTIONS, **UNSUPPORTED_SAMPLING_OPTIONS}
     names = [name for name, value in given.items() if name not in known and value not in (off.get(name), [], {})]
     if names:
         shown = ", ".join(short(name) for name in names[:8]) + (", …" if len(names) > 8 else "")

@@ -1,4 +1,4 @@
-"""Sections of transformers' config.json, as a family of ours and its settings."""
+"""Sections of transformers' config.json, read as a family and its settings."""
 
 from __future__ import annotations
 
@@ -20,33 +20,36 @@ WHOLE = "vision-encoder-decoder"
 
 
 class Section(NamedTuple):
-    """A section of transformers' config.json in our words."""
+    """The family and the settings that a section of transformers' config.json means."""
 
     name: str
-    """The family."""
-    theirs: TransformersClass
-    """Its class in transformers."""
+    """Name of the family."""
+    transformers_class: TransformersClass
+    """The class of transformers that the section is of."""
     fields: dict[str, Any]
-    """Its settings."""
+    """Fields of the family's config."""
 
 
 def read_section(kind: Kind, data: object, *, path: object, whole: bool) -> Section:
-    """The family and the settings that a section of transformers' config.json means.
+    """Read a section of transformers' config.json.
 
     Args:
         kind: ``"encoder"`` or ``"decoder"``.
         data: the section.
         path: the file, for messages.
-        whole: True for a half of a VisionEncoderDecoder, False for a checkpoint of its own.
+        whole: True for a section of a VisionEncoderDecoder, False for the file of an encoder or decoder alone.
 
     Raises:
         ConfigSchemaError: not an object, or a setting that cannot be honoured.
         UnknownComponentError: a ``model_type`` that no family opens.
+
+    Warns:
+        UserWarning: fields that the class does not have; token ids outside of the vocabulary.
     """
     prefix = f"{kind}." if whole else ""
     if not isinstance(data, Mapping):
         what = "is missing" if data is None else f"object expected, got {type(data).__name__}"
-        raise ConfigSchemaError(what, path=path, field=kind, hint="is it the config.json of this model?")
+        raise ConfigSchemaError(what, path=path, field=kind, hint="is this the config.json of the model?")
     model_type = data.get("model_type")
     if not isinstance(model_type, str):
         raise ConfigSchemaError(
@@ -60,28 +63,28 @@ def read_section(kind: Kind, data: object, *, path: object, whole: bool) -> Sect
     except UnknownComponentError as error:
         raise error.at(path, f"{prefix}model_type") from None
     name = registry().shown_name(kind, entry)
-    theirs = class_for(load_component(kind, name)[0].transformers, model_type)
-    if theirs is None:
+    transformers_class = class_for(load_component(kind, name)[0].transformers, model_type)
+    if transformers_class is None:
         raise UnknownComponentError(
-            f"{kind} {name!r} does not say how it opens {short(model_type)}",
+            f"{kind} {name!r} lists model_type {short(model_type)}, but has no class to open it",
             path=path,
             field=f"{prefix}model_type",
             hint=f"tell the authors of {entry.owner}",
         )
-    for flag in theirs.flags if whole and kind == "decoder" else ():
+    for flag in transformers_class.flags if whole and kind == "decoder" else ():
         if data.get(flag) is not True:
             raise ConfigSchemaError(
-                f"{short(data.get(flag))}: such a decoder does not look at the image, or sees the words to come",
+                f"{short(data.get(flag))}, but then the decoder ignores the image, or sees later tokens",
                 path=path,
                 field=prefix + flag,
                 hint="set it to true if the weights have cross-attention",
             )
-    fields = theirs.read(data, path=path, prefix=prefix)
-    return Section(name, theirs, _within_vocabulary(fields, path, prefix) if kind == "decoder" else fields)
+    fields = transformers_class.read(data, path=path, prefix=prefix)
+    return Section(name, transformers_class, _within_vocabulary(fields, path, prefix) if kind == "decoder" else fields)
 
 
 def _within_vocabulary(fields: dict[str, Any], path: object, prefix: str) -> dict[str, Any]:
-    """The settings, without token ids that the vocabulary has not: defaults that a small vocabulary left behind."""
+    """The fields without token ids outside of the vocabulary: defaults of a larger one, left in the file."""
     size = fields.get("vocab_size")
     if not isinstance(size, int):
         return fields
@@ -90,7 +93,7 @@ def _within_vocabulary(fields: dict[str, Any], path: object, prefix: str) -> dic
         ids = value if isinstance(value, (tuple, list)) else (value,)
         if any(isinstance(i, int) and i >= size for i in ids):
             warnings.warn(
-                f"{path}: {prefix}{field} {short(value)} is outside the vocabulary of {size} and passed over",
+                f"{path}: {prefix}{field} {short(value)} is outside of the vocabulary of {size}, and is ignored",
                 UserWarning,
                 stacklevel=2,
             )

@@ -1,6 +1,7 @@
 """SentencePiece models (``sentencepiece.bpe.model``, ``spiece.model``, ``tokenizer.model``), read without its package.
 
-The file is a protocol buffer. What a tokenizer needs of it is a few fields, so a reader of the wire format is enough.
+SentencePiece calls a token of its vocabulary a piece. The file is a protocol buffer, of which a tokenizer needs a few
+fields, so the wire format is read here.
 """
 
 from __future__ import annotations
@@ -14,26 +15,27 @@ from vedcore.errors import CheckpointLimitError, TokenizerError
 
 __all__ = ["SentencePieceModel", "parse_sentencepiece"]
 
-MAX_PIECE = 1000
-"""Characters of one piece; SentencePiece itself makes 16 unless told otherwise."""
-MAX_CHARACTERS = 8_000_000
-"""Characters of all pieces, as each is a place where a merge may be."""
+MAX_PIECE_CHARACTERS = 1000
+"""Limit for a single piece; SentencePiece's own default is 16."""
+MAX_TOTAL_CHARACTERS = 8_000_000
+"""Limit for all pieces together, as a merge is looked for at each character."""
 
 UNIGRAM, BPE = 1, 2
+"""Values of ``trainer_spec.model_type``."""
 _CONTROL, _USER_DEFINED = 3, 4
 _HINT = "copy the file again, or save the tokenizer with transformers, which writes a tokenizer.json"
 
 
 @dataclass
 class SentencePieceModel:
-    """What a SentencePiece file says.
+    """The fields of a SentencePiece file that a tokenizer needs.
 
     Args:
         pieces: texts and scores, in the order of their ids.
-        declared: control and user-defined pieces, and whether each is a control; their ids are in order too.
+        declared: texts of control and user-defined pieces, in the order of their ids, and True for control pieces.
         algorithm: `UNIGRAM` or `BPE`.
-        byte_fallback: whether characters without a piece become pieces of bytes.
-        unk_id: the id of the unknown piece; ``bos_id`` and ``eos_id`` are below 0 where there is none.
+        byte_fallback: whether characters without a piece become pieces of a byte each.
+        unk_id: the id of the unknown piece; ``bos_id`` and ``eos_id`` are negative where there is no such piece.
         charsmap: the compiled normaliser; empty for none.
     """
 
@@ -50,7 +52,7 @@ class SentencePieceModel:
     charsmap: bytes = b""
 
     def merges(self) -> list[tuple[str, str]]:
-        """The pairs that BPE joins, best first: all that give a piece, ordered by its id, then by their lengths."""
+        """The pairs that BPE joins, best first: all that make a piece, ordered by its id, then by their lengths."""
         ids = {piece: i for i, (piece, _) in enumerate(self.pieces)}
         found: list[tuple[str, str]] = []
         for piece in ids:
@@ -67,8 +69,9 @@ def parse_sentencepiece(data: bytes, *, path: object) -> SentencePieceModel:
         path: where it came from, for messages.
 
     Raises:
-        TokenizerError: damaged, cut, no such file; no pieces, one given twice, a score that is no number.
-        CheckpointLimitError: pieces of more than 1,000 characters, or more than 8,000,000 in all.
+        TokenizerError: not such a file, or a damaged or truncated one; no pieces, a piece given twice, a score that is
+            not finite.
+        CheckpointLimitError: a piece of more than 1,000 characters, or more than 8,000,000 in all.
     """
     model = SentencePieceModel()
     try:
@@ -81,10 +84,10 @@ def parse_sentencepiece(data: bytes, *, path: object) -> SentencePieceModel:
                 for inner, content in _fields(_bytes(value)):
                     if inner == 2:
                         model.charsmap = _bytes(content)
-            elif not (4 <= number <= 5 or number >= 200):  # samples and texts to test it with, extensions
-                raise _Damaged(f"a field {number}, which there is not")
+            elif not (4 <= number <= 5 or number >= 200):  # test samples, the denormaliser, extensions
+                raise _Damaged(f"an unknown field {number}")
     except (ValueError, IndexError, struct.error) as error:
-        reason = str(error) if isinstance(error, _Damaged) else "it is damaged or cut"
+        reason = str(error) if isinstance(error, _Damaged) else "damaged or truncated"
         raise TokenizerError(
             f"not a SentencePiece model: {reason} (after piece {len(model.pieces):,})", path=path, hint=_HINT
         ) from None
@@ -95,9 +98,10 @@ def _checked(model: SentencePieceModel, path: object) -> SentencePieceModel:
     if not model.pieces:
         raise TokenizerError("not a SentencePiece model: no pieces in it", path=path, hint=_HINT)
     longest, total = max(len(piece) for piece, _ in model.pieces), sum(len(piece) for piece, _ in model.pieces)
-    if longest > MAX_PIECE or total > MAX_CHARACTERS:
+    if longest > MAX_PIECE_CHARACTERS or total > MAX_TOTAL_CHARACTERS:
         raise CheckpointLimitError(
-            f"a piece of {longest:,} and {total:,} characters in all, above {MAX_PIECE:,} or {MAX_CHARACTERS:,}",
+            f"a piece of {longest:,} and {total:,} characters in all, above the limit of {MAX_PIECE_CHARACTERS:,} or "
+            f"{MAX_TOTAL_CHARACTERS:,}",
             path=path,
             hint="is it the right file?",
         )
@@ -109,7 +113,7 @@ def _checked(model: SentencePieceModel, path: object) -> SentencePieceModel:
         seen.add(piece)
     if model.algorithm not in (UNIGRAM, BPE):
         raise TokenizerError(
-            f"algorithm {model.algorithm} (of words or characters), but 1 (unigram) and 2 (BPE) are what can be read",
+            f"algorithm {model.algorithm} (words or characters), but only 1 (unigram) and 2 (BPE) can be read",
             path=path,
             field="trainer_spec.model_type",
             hint="use another tokenizer",
@@ -118,59 +122,60 @@ def _checked(model: SentencePieceModel, path: object) -> SentencePieceModel:
 
 
 class _Damaged(ValueError):
-    """What is wrong with the bytes, in words."""
+    """A defect of the bytes; the text says which."""
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Numbers and values of a message's fields: whole numbers, or the bytes of everything else."""
-    at, end = 0, len(data)
-    while at < end:
-        tag, at = _varint(data, at)
-        kind = tag & 7
-        if kind == 0:
-            value, at = _varint(data, at)
+    """Numbers and values of a message's fields; the value is an int for a varint, else its bytes."""
+    offset, end = 0, len(data)
+    while offset < end:
+        tag, offset = _varint(data, offset)
+        wire_type = tag & 7
+        if wire_type == 0:
+            value, offset = _varint(data, offset)
             yield tag >> 3, value
             continue
-        if kind == 2:
-            length, at = _varint(data, at)
-        elif kind in (1, 5):
-            length = 8 if kind == 1 else 4
+        if wire_type == 2:
+            length, offset = _varint(data, offset)
+        elif wire_type in (1, 5):
+            length = 8 if wire_type == 1 else 4
         else:
-            raise _Damaged(f"a field of kind {kind} at byte {at:,}")
-        if length > end - at:
-            raise _Damaged(f"{length:,} bytes announced where {end - at:,} are left")
-        yield tag >> 3, data[at : at + length]
-        at += length
+            raise _Damaged(f"a field of wire type {wire_type} at byte {offset:,}")
+        if length > end - offset:
+            raise _Damaged(f"{length:,} bytes announced where {end - offset:,} are left")
+        yield tag >> 3, data[offset : offset + length]
+        offset += length
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    byte = data[at]
+def _varint(data: bytes, offset: int) -> tuple[int, int]:
+    """The varint at ``offset``, and the offset after it."""
+    byte = data[offset]
     if byte < 128:
-        return byte, at + 1
+        return byte, offset + 1
     value = 0
     for shift in range(0, 70, 7):
-        byte = data[at]
-        at += 1
+        byte = data[offset]
+        offset += 1
         value |= (byte & 127) << shift
         if byte < 128:
-            return value, at
-    raise _Damaged(f"a number of more than ten bytes at byte {at:,}")
+            return value, offset
+    raise _Damaged(f"a number of more than ten bytes at byte {offset:,}")
 
 
 def _read_piece(model: SentencePieceModel, data: bytes) -> None:
-    text, score, kind = "", 0.0, 1
+    text, score, piece_type = "", 0.0, 1
     for number, value in _fields(data):
         if number == 1:
             text = _bytes(value).decode()
         elif number == 2:
             (score,) = struct.unpack("<f", _bytes(value))
         elif number == 3:
-            kind = _int(value)
+            piece_type = _int(value)
     if not text:
         raise _Damaged("a piece without text")
     model.pieces.append((text, score))
-    if kind in (_CONTROL, _USER_DEFINED):
-        model.declared.append((text, kind == _CONTROL))
+    if piece_type in (_CONTROL, _USER_DEFINED):
+        model.declared.append((text, piece_type == _CONTROL))
 
 
 def _read_trainer(model: SentencePieceModel, data: bytes) -> None:
@@ -196,12 +201,12 @@ def _read_trainer(model: SentencePieceModel, data: bytes) -> None:
 
 def _bytes(value: int | bytes) -> bytes:
     if isinstance(value, int):
-        raise _Damaged("a number where bytes were due")
+        raise _Damaged("a number where bytes were expected")
     return value
 
 
 def _int(value: int | bytes) -> int:
-    """A whole number of 32 bits with a sign, which the wire holds in 64."""
+    """A signed whole number; the wire format has it as an unsigned number of 64 bits."""
     if not isinstance(value, int):
-        raise _Damaged("bytes where a number was due")
+        raise _Damaged("bytes where a number was expected")
     return value - (1 << 64) if value >> 63 else value

@@ -1,7 +1,7 @@
-"""Tokenizers of transformers' folders: read from whichever files are there, written as a tokenizer.json.
+"""Tokenizers of transformers' folders: read from the files that are there, written as a tokenizer.json.
 
-``tokenizer.json`` is read as it is. Older folders have the vocabulary alone, in the files of one of the classes below,
-and the class says what is done before and after it; what they make is what transformers makes of the same files.
+``tokenizer.json`` is read as it is. Older folders have only a vocabulary, in the files of a tokenizer family; the
+tokenizer built from them is that of transformers.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from tokenizers import Tokenizer, decoders, models
 from vedcore.config import TokenIds
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointLimitError, IncompatibleError, TokenizerError
-from vedcore.hf.tokenizer_classes import CLASS_OF, CLASSES, GENERIC
-from vedcore.hf.tokenizer_files import SAVE_HINT, SENTENCEPIECE_FILES, Folder, add_tokens, declare
+from vedcore.hf.tokenizer_families import FAMILIES, FAMILY_OF_MODEL_TYPE, GENERIC
+from vedcore.hf.tokenizer_files import SAVE_HINT, SENTENCEPIECE_FILES, TokenizerFolder, add_tokens, collect_tokens
 from vedcore.processing.tokenizers import MAX_FILE_BYTES, foreign_errors, parse_tokenizer
 
 __all__ = ["TOKENIZER_FILES", "read_tokenizer", "write_tokenizer"]
@@ -31,10 +31,10 @@ TOKENIZER_FILES = (
     "vocab.txt",
     *SENTENCEPIECE_FILES,
 )
-"""Names of the files that `read_tokenizer` may look at, all of them optional."""
+"""Names of the files that `read_tokenizer` may read; each is optional."""
 
-# What transformers strips the spaces from where a config asks for it, in its order
-_CLEAN_UP = (
+# replacements of ``clean_up_tokenization_spaces``, in transformers' order
+_CLEAN_UP_REPLACEMENTS = (
     (" .", "."),
     (" ?", "?"),
     (" !", "!"),
@@ -49,35 +49,35 @@ _CLEAN_UP = (
 
 
 def read_tokenizer(files: Mapping[str, bytes], *, folder: object, model_type: str | None = None) -> Tokenizer | None:
-    """The tokenizer of a folder of transformers; None where no file of one is there.
+    """The tokenizer of a transformers folder; None if the folder has none of a tokenizer's files.
 
     Args:
         files: contents by name, of `TOKENIZER_FILES`.
-        folder: where they came from, for messages.
-        model_type: the decoder's, as its config says: it decides where ``tokenizer_class`` does not.
+        folder: the folder that they came from, for messages.
+        model_type: the decoder's model type, which decides the family where ``tokenizer_class`` does not.
 
     Raises:
-        TokenizerError: damaged, a needed file is missing, a class that cannot be read; names the file.
+        TokenizerError: a damaged file, a missing file, a class that cannot be read; names the file.
         IncompatibleError: ids that contradict each other.
         ConfigLimitError: padding or truncation beyond 100,000 tokens.
-        CheckpointLimitError: a file of more than 256 MB, pieces past what is sane.
+        CheckpointLimitError: a file of more than 256 MB, too many added tokens, too long tokens.
     """
-    here = open_folder(files, folder, model_type)
-    if here is None:
+    opened = open_folder(files, folder, model_type)
+    if opened is None:
         return None
     if "tokenizer.json" in files:
-        tokenizer = parse_tokenizer(files["tokenizer.json"], path=here.path("tokenizer.json"))
-        declare(here, tokenizer)
-        add_tokens(here, tokenizer)
+        tokenizer = parse_tokenizer(files["tokenizer.json"], path=opened.path("tokenizer.json"))
+        collect_tokens(opened, tokenizer)
+        add_tokens(opened, tokenizer)
     else:
-        declare(here, None)
+        collect_tokens(opened, None)
         name = next(name for name in ("vocab.json", "vocab.txt", *SENTENCEPIECE_FILES) if name in files)
-        with foreign_errors("not a tokenizer", here.path(name), SAVE_HINT):
-            tokenizer = here.kind.build(here)
-        add_tokens(here, tokenizer)
-        with foreign_errors("the special tokens do not fit the vocabulary", here.folder, SAVE_HINT):
-            tokenizer.post_processor = here.kind.around(here, tokenizer)
-    clean_up(here, tokenizer)
+        with foreign_errors("not a tokenizer", opened.path(name), SAVE_HINT):
+            tokenizer = opened.family.build(opened)
+        add_tokens(opened, tokenizer)
+        with foreign_errors("the special tokens do not fit the vocabulary", opened.location, SAVE_HINT):
+            tokenizer.post_processor = opened.family.post_processor(opened, tokenizer)
+    clean_up_spaces(opened, tokenizer)
     return tokenizer
 
 
@@ -85,8 +85,9 @@ def write_tokenizer(tokenizer: Tokenizer, token_ids: TokenIds, *, model_max_leng
     """The files from which transformers' ``AutoTokenizer`` makes the same tokenizer.
 
     Args:
-        tokenizer: any.
-        token_ids: what starts, ends and fills a text: transformers' ``bos``, (the first) ``eos`` and ``pad`` token.
+        tokenizer: any tokenizer that the library can save.
+        token_ids: the ids that start, end and fill a text; they become transformers' ``bos``, ``eos`` (the first of
+            several) and ``pad`` token.
         model_max_length: the most tokens that the decoder takes; None for no limit.
 
     Returns:
@@ -94,10 +95,10 @@ def write_tokenizer(tokenizer: Tokenizer, token_ids: TokenIds, *, model_max_leng
 
     Raises:
         TokenizerError: the tokenizer cannot be saved.
-        IncompatibleError: an id of ``token_ids`` that it has no token for.
+        IncompatibleError: an id of ``token_ids`` without a token.
     """
     with foreign_errors("the tokenizer cannot be saved", None, "use parts that the tokenizers library can save"):
-        whole = tokenizer.to_str(pretty=True)
+        text = tokenizer.to_str(pretty=True)
     special: dict[str, str] = {}
     eos = token_ids.eos[0] if token_ids.eos else None
     for role, index in (("bos", token_ids.start), ("eos", eos), ("pad", token_ids.pad)):
@@ -118,7 +119,7 @@ def write_tokenizer(tokenizer: Tokenizer, token_ids: TokenIds, *, model_max_leng
     if model_max_length is not None:
         settings["model_max_length"] = model_max_length
     return {
-        "tokenizer.json": whole.encode(),
+        "tokenizer.json": text.encode(),
         "tokenizer_config.json": _dump(settings),
         "special_tokens_map.json": _dump(special),
     }
@@ -128,50 +129,50 @@ def _dump(data: Mapping[str, Any]) -> bytes:
     return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def open_folder(files: Mapping[str, bytes], folder: object, model_type: str | None) -> Folder | None:
-    """The files with their limits checked, their settings read and their kind chosen."""
-    here = Folder(files, folder, GENERIC)
+def open_folder(files: Mapping[str, bytes], location: object, model_type: str | None) -> TokenizerFolder | None:
+    """The files, with their sizes checked, their settings read and their family chosen; None without a vocabulary."""
+    folder = TokenizerFolder(files, location, GENERIC)
     for name in TOKENIZER_FILES:
         if len(files.get(name, b"")) > MAX_FILE_BYTES:
             raise CheckpointLimitError(
                 f"{len(files[name]):,} bytes, and a tokenizer has at most {MAX_FILE_BYTES:,}",
-                path=here.path(name),
+                path=folder.path(name),
                 hint="is it the right file?",
             )
     if not files.keys() & {"tokenizer.json", "vocab.json", "vocab.txt", *SENTENCEPIECE_FILES}:
         return None
-    here.settings = here.json("tokenizer_config.json")
-    declared = here.settings.get("tokenizer_class")
+    folder.settings = folder.json("tokenizer_config.json")
+    declared = folder.settings.get("tokenizer_class")
     if declared is not None and not isinstance(declared, str):
         raise TokenizerError(
-            f"a class's name expected, got {short(declared)}",
-            path=here.path("tokenizer_config.json"),
+            f"name of a class expected, got {short(declared)}",
+            path=folder.path("tokenizer_config.json"),
             field="tokenizer_class",
-            hint="correct it",
+            hint="write it as text, such as 'BertTokenizer'",
         )
     name = (declared or "").removesuffix("Fast")
-    if name in CLASSES:
-        here.kind = CLASSES[name]
+    if name in FAMILIES:
+        folder.family = FAMILIES[name]
     elif declared in ("PreTrainedTokenizerFast", "TokenizersBackend") and "tokenizer.json" in files:
-        pass  # it has what it has, whatever the decoder is
+        pass  # tokenizer.json is complete, whatever the decoder is
     elif name in ("", "PreTrainedTokenizer", "TokenizersBackend"):
-        here.kind = CLASSES.get(CLASS_OF.get(model_type or "", ""), GENERIC)
+        folder.family = FAMILIES.get(FAMILY_OF_MODEL_TYPE.get(model_type or "", ""), GENERIC)
         if model_type == "trocr" and not files.keys() & set(SENTENCEPIECE_FILES):
-            here.kind = CLASSES["RobertaTokenizer"]  # TrOCR's larger models have RoBERTa's
+            folder.family = FAMILIES["RobertaTokenizer"]  # TrOCR's larger models have RoBERTa's
     elif "tokenizer.json" not in files:
         raise TokenizerError(
             f"{name} without a tokenizer.json cannot be read",
-            path=here.path("tokenizer_config.json"),
+            path=folder.path("tokenizer_config.json"),
             field="tokenizer_class",
             hint=SAVE_HINT,
         )
-    return here
+    return folder
 
 
-def clean_up(here: Folder, tokenizer: Tokenizer) -> None:
-    """Take out the spaces before punctuation where the config says so, which transformers does not do for BPE."""
-    forced = here.flag("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False)
-    wanted = here.flag("clean_up_tokenization_spaces", None)
+def clean_up_spaces(folder: TokenizerFolder, tokenizer: Tokenizer) -> None:
+    """Remove spaces before punctuation in decoded text if the config sets it; transformers does not for BPE."""
+    forced = folder.flag("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False)
+    wanted = folder.flag("clean_up_tokenization_spaces", None)
     if wanted and (forced or not isinstance(tokenizer.model, models.BPE)) and tokenizer.decoder is not None:
-        replacing = [decoders.Replace(old, new) for old, new in _CLEAN_UP]
+        replacing = [decoders.Replace(old, new) for old, new in _CLEAN_UP_REPLACEMENTS]
         tokenizer.decoder = decoders.Sequence([tokenizer.decoder, decoders.Fuse(), *replacing])

@@ -1,8 +1,8 @@
-"""The hub, through huggingface_hub: folders of one commit down, folders up, and a cache whose bytes are checked.
+"""The hub, through huggingface_hub: folders of one commit are fetched, folders are pushed, cached files are verified.
 
-A file of the cache is a link to ``../../blobs/<etag>``, and an etag is a hash: sha256 of files in large file storage,
-git's sha1 of the others. Fresh and small files are hashed here; a loader hashes large ones while it reads them, with
-what `expected_hashes` gives. Tries and timeouts are the library's.
+A cached file is a link to ``../../blobs/<etag>``. The etag is a hash: sha256 for files in large file storage, git's
+sha1 for the others. New and small files are hashed here. Large cached files are hashed by the loader while it reads
+them, and compared with `expected_hashes`. Retries and timeouts are huggingface_hub's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Failures of the hub's client and of its cache, in our words."""
+"""Failures of the hub's client and of its cache, as `HubError`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any, TypeVar
 
 from vedcore.errors import HubError, VedcoreError
 
-__all__ = ["translated"]
+__all__ = ["with_hub_errors"]
 
 T = TypeVar("T")
 
 
-def translated(call: Callable[[], T], where: str, revision: str = "main") -> T:
-    """The result of ``call``; its failure is an error of ours, without the client's frames and texts.
+def with_hub_errors(call: Callable[[], T], where: str, revision: str = "main") -> T:
+    """The result of ``call``; a failure becomes a `HubError` without the client's frames and texts.
 
     Args:
-        call: it asks the hub, or writes to the cache.
-        where: the repo, or a file of it, that a message is about.
+        call: asks the hub, or writes to the cache.
+        where: the repo, or a file of it, for messages.
         revision: the branch, tag or commit that is asked for.
     """
     try:
@@ -29,7 +29,7 @@ def translated(call: Callable[[], T], where: str, revision: str = "main") -> T:
         raise
     except Exception as error:
         failure = _failure(error, where, revision)
-    raise failure  # from here it has no context, which would hold the request and its token
+    raise failure  # outside of the except clause: a context would hold the request and its token
 
 
 def _failure(error: Exception, where: str, revision: str) -> HubError:
@@ -39,24 +39,24 @@ def _failure(error: Exception, where: str, revision: str) -> HubError:
     response = next((link.response for link in chain if hasattr(link, "response")), None)
     kinds = {kind.__name__ for link in chain for kind in type(link).__mro__}
     if response is not None:
-        what, hint = _answered(response, revision)
+        what, hint = _response_error(response, revision)
     elif kinds & {"TransportError", "ConnectionError"}:
-        what = "no connection to the hub, no answer in time, or it broke off"
+        what = "no connection to the hub, no answer in time, or a connection that broke off"
         hint = "check the network; with HF_HUB_OFFLINE=1 the cached copy is used"
     elif "Consistency check failed" in str(error):
-        what, hint = "it came short", "check the network, and try again"
+        what, hint = "fewer bytes came than the hub announced", "check the network, and try again"
     elif isinstance(error, OSError) and error.errno:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what = f"{where} cannot be cached: {os.strerror(error.errno).lower()}"
         hint = f"{'make room, or ' * full}set HF_HOME or cache_dir= to {'another' if full else 'a writable'} folder"
         where = error.filename
     else:
-        what, hint = f"the client failed with {type(error).__name__}", "check HF_ENDPOINT, and that it is a hub"
+        what, hint = f"the client failed with {type(error).__name__}", "check that HF_ENDPOINT is the address of a hub"
     return HubError(what, path=where, hint=hint)
 
 
-def _answered(response: Any, revision: str) -> tuple[str, str]:
-    """The meaning of an answer that is an error, and what to do."""
+def _response_error(response: Any, revision: str) -> tuple[str, str]:
+    """The message and the hint for a response with an error status."""
     after = response.headers.get("Retry-After", "")
     match response.status_code, response.headers.get("X-Error-Code"):
         case 401 | 403 as status, "GatedRepo":
@@ -64,11 +64,11 @@ def _answered(response: Any, revision: str) -> tuple[str, str]:
         case 404, "RevisionNotFound":
             return f"no revision {revision!r}", "set revision= to a branch, a tag or a commit of it"
         case 404, "EntryNotFound":
-            return "not there, though listed (404)", "set another revision=, or run it again"
+            return "listed, but not found (404)", "set another revision=, or try again"
         case (401 | 404) as status, _:
             return f"no such repo, or no access to it ({status})", "check the name; set HF_TOKEN for a private repo"
         case 403, _:
-            return "access denied (403)", "set HF_TOKEN to a token with the right to do it"
+            return "access denied (403)", "set HF_TOKEN to a token that has this right"
         case 429, _:
             when = f"in {after} s" if re.fullmatch(r"\d{1,9}", after) else "later"
             return "too many requests (429)", f"try again {when}; with HF_TOKEN set the limit is higher"

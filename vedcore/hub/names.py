@@ -1,4 +1,4 @@
-"""Names of repos, revisions and files of the hub; nothing else is sent there or looked up in the cache."""
+"""Names of repos, revisions and files of the hub: each is checked before it is sent there or looked up in the cache."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointUnsafeError, HubError
 
 __all__ = [
-    "COMMIT",
+    "COMMIT_PATTERN",
     "check_path",
     "check_repo",
     "check_revision",
@@ -18,26 +18,26 @@ __all__ = [
     "parse_repo",
 ]
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
-_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
-_REPO = re.compile(rf"{_NAME}(?:/{_NAME})?")
+COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}")
+_NAME_PATTERN = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
+_REPO_PATTERN = re.compile(rf"{_NAME_PATTERN}(?:/{_NAME_PATTERN})?")
 _PREFIXES = ("hub:", "hf://")
-_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
+_REVISION_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether ``name`` says that it means a repo of the hub."""
+    """Whether ``name`` begins with a prefix of the hub, ``hub:`` or ``hf://``."""
     return name.startswith(_PREFIXES)
 
 
 def parse_repo(text: str) -> tuple[str, str | None] | None:
-    """The repo and the revision that ``text`` names, or None where it names no repo.
+    """The repo and the revision that ``text`` names; None if it cannot name a repo.
 
-    ``hub:org/name`` and ``hf://org/name``, each with or without ``@revision``, and without a prefix ``org/name`` and
-    ``org/name@revision``. A name without an owner, such as ``gpt2``, needs the prefix.
+    Names of repos are ``hub:org/name``, ``hf://org/name`` and ``org/name``, each with or without ``@revision``. A name
+    without an owner, such as ``gpt2``, needs a prefix.
 
     Raises:
-        HubError: a prefix, and then no repo or no revision.
+        HubError: a prefix that no valid repo or revision follows.
     """
     prefix = next((prefix for prefix in _PREFIXES if text.startswith(prefix)), "")
     repo, at, revision = text.removeprefix(prefix).partition("@")
@@ -48,7 +48,7 @@ def parse_repo(text: str) -> tuple[str, str | None] | None:
     return repo, revision if at else None
 
 
-class _Token(str):
+class _MaskedToken(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
@@ -56,36 +56,47 @@ class _Token(str):
 
 
 def masked(token: str | bool | None) -> str | bool | None:
-    """The token, which no crash dump shows."""
-    return _Token(token) if isinstance(token, str) else token
+    """The token, with a ``repr`` that hides it from crash reports."""
+    return _MaskedToken(token) if isinstance(token, str) else token
 
 
 def _is_repo(repo: str) -> bool:
-    return _REPO.fullmatch(repo) is not None and not any(bad in repo for bad in ("--", "..")) and repo[-4:] != ".git"
+    return (
+        _REPO_PATTERN.fullmatch(repo) is not None
+        and not any(part in repo for part in ("--", ".."))
+        and repo[-4:] != ".git"
+    )
 
 
 def _is_revision(revision: str) -> bool:
-    return _REVISION.fullmatch(revision) is not None and ".." not in revision and len(revision) <= 200
+    return _REVISION_PATTERN.fullmatch(revision) is not None and ".." not in revision and len(revision) <= 200
 
 
 def check_repo(repo: str) -> str:
     if not isinstance(repo, str) or not _is_repo(repo):
-        raise HubError(f"{short(repo)} is no repo's name", hint="write org/name, as in hub:openai-community/gpt2")
+        raise HubError(
+            f"{short(repo)} is not the name of a repo", hint="write org/name, as in hub:openai-community/gpt2"
+        )
     return repo
 
 
 def check_revision(revision: str) -> str:
     if not isinstance(revision, str) or not _is_revision(revision):
         hint = "set revision= to a branch, a tag or a commit of 40 digits"
-        raise HubError(f"{short(revision)} is no revision", hint=hint)
+        raise HubError(f"{short(revision)} is not a revision", hint=hint)
     return revision
 
 
 def check_path(name: object, path: object, hint: str = "do not use this repo") -> str:
-    """``name`` if it is a path within a folder, on any system.
+    """``name``, if it is a path within a folder on any system.
+
+    Args:
+        name: a file's or folder's name.
+        path: the repo or folder, for messages.
+        hint: the hint of the error.
 
     Raises:
-        CheckpointUnsafeError: it is not; said of ``path``, with ``hint``.
+        CheckpointUnsafeError: it is not.
     """
     parts = name.split("/") if isinstance(name, str) else [""]
     unsafe = any(part in ("", ".", "..") or re.search(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:", part) for part in parts)
@@ -95,6 +106,10 @@ def check_path(name: object, path: object, hint: str = "do not use this repo") -
 
 
 def check_subfolder(subfolder: str | None, path: object) -> str:
-    """``subfolder`` if it is a path within the repo or folder ``path``, without a slash at its end; "" for None."""
-    hint = "name a folder in it as subfolder="
+    """``subfolder`` without a slash at its end, if it is a path within the repo or folder ``path``; "" for None.
+
+    Raises:
+        CheckpointUnsafeError: it is not.
+    """
+    hint = "set subfolder= to a folder in it"
     return check_path(str(subfolder).rstrip("/"), path, hint) if subfolder else ""

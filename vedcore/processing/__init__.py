@@ -1,1 +1,1 @@
-"""What stands before and behind a model: ``images`` and ``tokenizers``, and the ``processor`` that is both."""
+"""Input and output of a model: ``images``, ``tokenizers``, and the ``processor`` that uses both."""

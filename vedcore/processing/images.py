@@ -1,21 +1,19 @@
-"""Any picture that a user has, as an 8-bit RGB image.
+"""Images of any kind that a user has, as 8-bit RGB images.
 
-What becomes what:
-
-- **Files and bytes** are PNG, JPEG, GIF, BMP, WebP, TIFF, PPM (PGM, PBM) or AVIF, told apart by their first bytes,
-  whatever their name. No other decoder is ever started. Of an animation the first frame counts.
-- **Orientation** in the EXIF data is applied. Colour profiles are not: CMYK, YCbCr and the like become RGB by
-  Pillow's plain arithmetic.
+- **Files and bytes** are PNG, JPEG, GIF, BMP, WebP, TIFF, PPM (PGM, PBM) or AVIF, told apart by their first bytes and
+  not by their name. No other decoder is started. Of an animation the first frame is read.
+- **Orientation** in the EXIF data is applied. Colour profiles are not: CMYK, YCbCr and others become RGB by Pillow's
+  plain arithmetic.
 - **Transparency** is laid over white.
-- **16-bit grey** maps 0 to 65535 linearly onto 0 to 255. Pillow's mode ``I`` has no scale of its own: it is taken as
-  8-bit where no value is above 255, as 16-bit where none is above 65535, and refused otherwise. Mode ``F`` is
-  0 to 255, Pillow's own scale, and refused beyond; so is one that ends at 1 or below, which was meant as 0 to 1.
+- **16-bit grey** maps 0 to 65535 linearly onto 0 to 255. Pillow's mode ``I`` has no fixed scale: it is read as 8-bit if
+  no value is above 255, as 16-bit if no value is above 65535, and refused otherwise. Mode ``F`` is 0 to 255, Pillow's
+  scale, and other values are refused. It is also refused if no value is above 1, as it was then meant as 0 to 1.
 - **Arrays and tensors** are (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels. Where both the first and the last
   axis could be channels, a NumPy array has them last and a torch tensor first. ``bool`` is black and white, ``uint8``
-  0 to 255, ``uint16`` 0 to 65535, a float type 0 to 1, any other integer type 0 to 255; values outside are refused.
+  0 to 255, ``uint16`` 0 to 65535, a float type 0 to 1, any other integer type 0 to 255; other values are refused.
 
-Pillow's global settings are neither changed nor relied on for the limit of pixels, which holds before anything is
-decoded. Importing this module does not import torch.
+The limit of pixels is checked before an image is decoded, and does not use or change Pillow's global limit. Importing
+this module does not import torch.
 
 Shape letters: H height, W width, C channels.
 """
@@ -45,16 +43,16 @@ __all__ = ["MAX_PIXELS", "ImageSource", "load_image"]
 
 MAX_PIXELS = 50_000_000
 """Default limit of width times height."""
-MAX_BYTES = 512_000_000
-"""Limit of what is read from a stream that cannot be rewound."""
+MAX_STREAM_BYTES = 512_000_000
+"""Limit of bytes read from a stream that cannot be rewound."""
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 ImageSource: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | Array | torch.Tensor"
 )
 
-# Format, the module of Pillow that reads it, and how such files start.
-_READ = (
+# formats that are read: name, Pillow's module, and a pattern of a file's first bytes
+_READ_FORMATS = (
     ("PNG", "PngImagePlugin", rb"\x89PNG\r\n\x1a\n"),
     ("JPEG", "JpegImagePlugin", rb"\xff\xd8\xff"),
     ("GIF", "GifImagePlugin", rb"GIF8[79]a"),
@@ -64,9 +62,8 @@ _READ = (
     ("PPM", "PpmImagePlugin", rb"P[1-6][\s#]"),
     ("AVIF", "AvifImagePlugin", rb".{4}ftyp(?:avi[fs]|m(?:if|sf)1.{0,40}avi[fs])"),
 )
-_ACCEPTED = "PNG, JPEG, GIF, BMP, WebP, TIFF, PPM and AVIF are read"
-# Picture formats that are known and refused, and how they start.
-_REFUSED = (
+# image formats that are known and refused
+_REFUSED_FORMATS = (
     ("PDF", rb"\s*%PDF-"),
     ("EPS", rb"%!PS|\xc5\xd0\xd3\xc6"),
     ("PSD", rb"8BPS"),
@@ -90,31 +87,34 @@ _REFUSED = (
     ("XCF", rb"gimp xcf"),
     ("DICOM", rb".{128}DICM"),
 )
-_OTHER_TEXT = (
+# text formats, for messages
+_TEXT_FORMATS = (
     ("an SVG drawing", rb"(?:<\?xml.*?)?(?:<!--.*?)?(?:<!DOCTYPE svg.*?)?<svg[\s>]"),
     ("an HTML page", rb"(?:<!--.*?)?<(?:!doctype html|html|head|body)"),
     ("an XML file", rb"<\?xml"),
 )
-_HEAD = 512
-_SHAPES = "give (H, W), (H, W, C) or (C, H, W)"
-_FLOATS = "give uint8, or floats from 0 to 1"
+_HEAD_BYTES = 512
+"""First bytes of a file that are compared with the patterns."""
+_FORMAT_HINT = "PNG, JPEG, GIF, BMP, WebP, TIFF, PPM and AVIF are read"
+_SHAPE_HINT = "give (H, W), (H, W, C) or (C, H, W)"
+_VALUE_HINT = "give uint8, or floats from 0 to 1"
 
 
 def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """``source`` as an RGB image, by the rules of this module.
+    """``source`` as an RGB image; the module's docstring has the rules.
 
     Args:
         source: a path, the bytes of a file, a binary file object (read from its start), a Pillow image, a NumPy
             array or a torch tensor on any device.
-        max_pixels: the most that width times height may be.
+        max_pixels: limit of width times height.
 
     Returns:
         An image of mode ``RGB``, which shares no memory with ``source``.
 
     Raises:
-        ImageDecodeError: no image, a damaged one, a file that cannot be read, an array of another shape or range.
-        ImageFormatError: a picture in a format that is not read.
-        ImageLimitError: more than ``max_pixels``, found before anything is decoded.
+        ImageDecodeError: not an image, a damaged image, a file that cannot be read, an array of a wrong shape or range.
+        ImageFormatError: an image in a format that is not read.
+        ImageLimitError: more than ``max_pixels``; the image is not decoded.
         ImageError: a URL; nothing is downloaded.
     """
     if isinstance(source, (str, os.PathLike)):
@@ -130,13 +130,13 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
             return _to_rgb(source)
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels, channels_first=False)
-    torch = sys.modules.get("torch")  # whoever has a tensor has imported it
+    torch = sys.modules.get("torch")  # a tensor exists only where torch was imported
     if torch is not None and isinstance(source, torch.Tensor):
         return _from_array(_tensor_to_array(source), max_pixels, channels_first=True)
     if hasattr(source, "read"):
         return _decode(_rewound(source), None, max_pixels)
     raise ImageDecodeError(
-        f"an image cannot be made of {type(source).__name__}",
+        f"an image cannot be made from {type(source).__name__}",
         hint="give a path, bytes, a binary file, a Pillow image, an array or a tensor",
     )
 
@@ -149,48 +149,50 @@ def _refuse_url(path: str) -> None:
 
 
 def _rewound(stream: Any) -> IO[bytes]:
-    """``stream`` at its start, or what is left of it where it cannot go back."""
+    """``stream`` at its start; if it cannot seek, a copy of the rest of it."""
     with _foreign_errors("the file object", hint="give the bytes of the image"):
         if getattr(stream, "seekable", bool)():
             stream.seek(0)
             if not isinstance(stream.read(0), str):
-                found: IO[bytes] = stream
-                return found
+                binary: IO[bytes] = stream
+                return binary
         copy = io.BytesIO()
         while chunk := stream.read(1 << 20):
             if isinstance(chunk, str):
-                raise ImageDecodeError("a file object that gives text", hint="open it in binary mode, 'rb'")
-            if copy.write(chunk) and copy.tell() > MAX_BYTES:
-                raise ImageLimitError(f"more than {MAX_BYTES:,} bytes", hint="save it as a file, and give its path")
+                raise ImageDecodeError("a file object in text mode", hint="open it in binary mode, 'rb'")
+            if copy.write(chunk) and copy.tell() > MAX_STREAM_BYTES:
+                raise ImageLimitError(
+                    f"more than {MAX_STREAM_BYTES:,} bytes", hint="save it as a file, and give its path"
+                )
         copy.seek(0)
         return copy
 
 
 def _decode(stream: IO[bytes], path: str | None, max_pixels: int) -> Image.Image:
     with _foreign_errors("the file", path):
-        head = stream.read(_HEAD)
+        head = stream.read(_HEAD_BYTES)
         stream.seek(0)
     name, module = _format_of(head, path)
     try:
         importlib.import_module(f"PIL.{module}")
     except ImportError:  # AVIF came to Pillow in 2025
         raise ImageFormatError(f"this Pillow reads no {name}", path=path, hint="pip install -U Pillow") from None
-    # Image.open would also hold its global MAX_IMAGE_PIXELS against it, and hide why a header is bad.
+    # not Image.open, which applies Pillow's global MAX_IMAGE_PIXELS, and hides why a header is bad
     with _foreign_errors(f"the {name} data", path), Image.OPEN[name][0](stream, b"") as image:
         _check_size(image.width, image.height, max_pixels, path)
         return _to_rgb(image, path)
 
 
 def _format_of(head: bytes, path: str | None) -> tuple[str, str]:
-    """Pillow's name of the format and its module, for a file that starts with ``head``."""
-    for name, module, start in _READ:
+    """Pillow's name of the format, and its module, for a file that starts with ``head``."""
+    for name, module, start in _READ_FORMATS:
         if re.match(start, head, re.DOTALL):
             return name, module
-    for name, start in _REFUSED:
+    for name, start in _REFUSED_FORMATS:
         if re.match(start, head, re.DOTALL):
-            raise ImageFormatError(f"{name} is not read", path=path, hint=f"convert it: {_ACCEPTED}")
+            raise ImageFormatError(f"{name} is not read", path=path, hint=f"convert it: {_FORMAT_HINT}")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    kinds = (kind for kind, start in _OTHER_TEXT if re.match(start, text, re.DOTALL | re.IGNORECASE))
+    kinds = (kind for kind, start in _TEXT_FORMATS if re.match(start, text, re.DOTALL | re.IGNORECASE))
     if not head:
         found = "empty, 0 bytes"
     elif (kind := next(kinds, None)) is not None:
@@ -198,13 +200,13 @@ def _format_of(head: bytes, path: str | None) -> tuple[str, str]:
     elif _is_text(head):
         found = "text, not an image"
     else:
-        found = f"no image in a known format: it starts with {head[:8].hex(' ')}"
-    raise ImageDecodeError(found, path=path, hint=_ACCEPTED)
+        found = f"not an image in a known format: it starts with {head[:8].hex(' ')}"
+    raise ImageDecodeError(found, path=path, hint=_FORMAT_HINT)
 
 
 def _is_text(head: bytes) -> bool:
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # a last character may be cut
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be incomplete
     except UnicodeDecodeError:
         return False
     return not re.search(r"[\x00-\x08\x0e-\x1f\x7f]", text)
@@ -223,9 +225,9 @@ def _check_size(width: int, height: int, max_pixels: int, path: str | None) -> N
 
 @contextlib.contextmanager
 def _foreign_errors(
-    what: str, path: str | None = None, hint: str = "it is damaged or cut short: get it anew"
+    what: str, path: str | None = None, hint: str = "it is damaged or truncated: copy it again"
 ) -> Iterator[None]:
-    """Turn whatever Pillow, NumPy or torch raise into ImageDecodeError."""
+    """Turn errors of Pillow, NumPy and torch into ImageDecodeError."""
     try:
         yield
     except (VedcoreError, MemoryError):
@@ -242,7 +244,7 @@ def _to_rgb(image: Image.Image, path: str | None = None) -> Image.Image:
     image.load()
     if image.mode == "F" or image.mode.startswith("I"):
         image = _grey_to_8_bits(image, path)
-    image = ImageOps.exif_transpose(image)  # a copy, turned or not
+    image = ImageOps.exif_transpose(image)  # always a copy
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     white = Image.new("RGBA", image.size, "white")
@@ -250,7 +252,7 @@ def _to_rgb(image: Image.Image, path: str | None = None) -> Image.Image:
 
 
 def _grey_to_8_bits(image: Image.Image, path: str | None) -> Image.Image:
-    """Modes I;16, I and F as L, or as LA where one grey value stands for transparent."""
+    """Modes I;16, I and F as L, or as LA if a grey value means transparent."""
     values = np.asarray(image)  # (H, W)
     low, high = values.min(), values.max()
     limit = 255 if image.mode == "F" or (image.mode == "I" and high <= 255) else 65535
@@ -282,14 +284,14 @@ def _tensor_to_array(tensor: torch.Tensor) -> Array:
 def _from_array(array: Array, max_pixels: int, *, channels_first: bool) -> Image.Image:
     shape = array.shape
     if array.ndim not in (2, 3):
-        hint = "give a list of images, one by one" if array.ndim == 4 else _SHAPES
+        hint = "give a list of images, one by one" if array.ndim == 4 else _SHAPE_HINT
         raise ImageDecodeError(f"an array of shape {shape} is not one image", hint=hint)
     if array.size == 0:
         raise ImageDecodeError(f"an array of shape {shape} has no pixels", hint="give an image of 1 x 1 or more")
     if array.ndim == 3:  # which axis has the channels
         first, last = shape[0] in (1, 3, 4), shape[2] in (1, 3, 4)
         if not first and not last:
-            raise ImageDecodeError(f"an array of shape {shape} has no axis of 1, 3 or 4 channels", hint=_SHAPES)
+            raise ImageDecodeError(f"an array of shape {shape} has no axis of 1, 3 or 4 channels", hint=_SHAPE_HINT)
         if first and (channels_first or not last):
             array = array.transpose(1, 2, 0)  # (H, W, C)
     _check_size(array.shape[1], array.shape[0], max_pixels, None)
@@ -306,15 +308,15 @@ def _array_to_8_bits(array: Array) -> Array:
     if array.dtype == np.uint8:
         return array
     if kind not in "uif":
-        raise ImageDecodeError(f"an array of {array.dtype} is no image", hint=_FLOATS)
+        raise ImageDecodeError(f"an array of {array.dtype} is not an image", hint=_VALUE_HINT)
     if kind == "f" and not np.isfinite(array).all():
         count = int((~np.isfinite(array)).sum())
-        raise ImageDecodeError(f"{count:,} of {array.size:,} values are NaN or infinite", hint=_FLOATS)
+        raise ImageDecodeError(f"{count:,} of {array.size:,} values are NaN or infinite", hint=_VALUE_HINT)
     limit = 1 if kind == "f" else 65535 if array.dtype.newbyteorder("=") == np.uint16 else 255
     low, high = array.min(), array.max()
     if low < 0 or high > limit:
         scale_255 = kind == "f" and low >= 0 and high <= 255
-        hint = "divide by 255" if scale_255 else "scale it; what is normalised already is pixel_values"
+        hint = "divide by 255" if scale_255 else "scale it; pass images that are already normalised as pixel_values"
         raise ImageDecodeError(f"{array.dtype} values from {low:.6g} to {high:.6g}, not 0 to {limit}", hint=hint)
     scaled: Array = array if limit == 255 else np.rint(array * np.float32(255 / limit))
     return scaled.astype(np.uint8)

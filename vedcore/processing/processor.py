@@ -1,4 +1,4 @@
-"""Images and texts as a model's input, and ids as text: what stands before and behind a model.
+"""Images and texts to the input of a model, and token ids to text.
 
 Shape letters: N images or texts, H x W pixels, S encoder tokens, T label tokens.
 """
@@ -42,20 +42,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Processor", "load_image", "make_tokenizer", "prepare_image", "token_ids_of", "vocab_size_of"]
 
-COMMON_WORDS = frozenset({"do_resize", "size", "resample", "do_rescale", "rescale_factor", "do_normalize"})
-"""Keys of other libraries' image processors that say again what `Preprocessing` says."""
+TRANSFORMERS_KEYS = frozenset({"do_resize", "size", "resample", "do_rescale", "rescale_factor", "do_normalize"})
+"""Keys of transformers' image processors that repeat settings of `Preprocessing`."""
 
 
 def prepare_image(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    """An image as (3, H, W) float32: resized as ``preprocessing`` says, scaled to 0 to 1, less mean, over std.
+    """An image as (3, H, W) float32: resized, scaled to 0 to 1, minus mean, divided by std.
 
-    In this order: margins cut off, turned, resized, shrunk to a thumbnail, padded, cropped, normalised; each where
-    `Preprocessing` says so. ``squash`` stretches the image to H x W. ``crop`` takes the largest centred part of H to W
-    and resizes that, in one step. ``pad`` makes the image as large as fits, centred, and fills the rest with zeros,
-    which is the mean. H x W is ``image_size``; but see `Preprocessing.resize_mode`.
+    The steps, of which ``preprocessing`` selects some, in order: cut the margins, turn, resize, shrink to a thumbnail,
+    pad, crop, normalise. Resize modes: ``squash`` stretches the image to H x W. ``crop`` resizes the largest centred
+    part with the proportions of H x W. ``pad`` makes the image as large as fits, centred, and fills the rest with the
+    mean, which is zero afterwards. H x W is ``image_size``; for the other modes see `Preprocessing.resize_mode`.
 
     Raises:
-        ImageLimitError: an image so long that resizing would make more than 50 million pixels of it.
+        ImageLimitError: an image so long that it would have more than 50 million pixels after resizing.
     """
     if image.mode != "RGB":
         image = load_image(image)
@@ -81,7 +81,7 @@ def prepare_image(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
 
 
 def _crop_margin(image: Image.Image) -> Image.Image:
-    """Without the rows and columns at its edges that are light, at 200 or more of its greys stretched to 0 to 255."""
+    """The image without the light rows and columns at its edges: greys of 200 or more, stretched to 0 to 255."""
     grey = np.array(image.convert("L"))  # (H, W)
     low, high = int(grey.min()), int(grey.max())
     if low == high:
@@ -125,7 +125,7 @@ def _thumbnail(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
         height = max(1, int(image.height * width / image.width))
     if preprocessing.thumbnail == "bicubic":
         return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    if preprocessing.interpolation == "nearest":  # Donut's class takes its number, 0, for none given
+    if preprocessing.interpolation == "nearest":  # as Donut's class, which reads its number, 0, as unset
         preprocessing = preprocessing.model_copy(update={"interpolation": "bicubic"})
     return _resize(image, (width, height), preprocessing)
 
@@ -136,17 +136,17 @@ def _resize(
     preprocessing: Preprocessing,
     box: tuple[float, float, float, float] | None = None,
 ) -> Image.Image:
-    """``size`` is width and height here, as Pillow has it."""
+    """Resize to ``size``, which is (width, height) as in Pillow, from the part in ``box``."""
     if size[0] * size[1] > MAX_PIXELS:
         raise ImageLimitError(
             f"{image.width} x {image.height} would be resized to {size[0]} x {size[1]}, {size[0] * size[1]:,} pixels",
-            hint=f"cut it into parts: at most {MAX_PIXELS:,}",
+            hint=f"cut it into parts that give at most {MAX_PIXELS:,}",
         )
     return image.resize(size, Image.Resampling[preprocessing.interpolation.upper()], box)
 
 
 def _window(image: Image.Image, left: int, top: int, width: int, height: int) -> Image.Image:
-    """What ``width`` x ``height`` pixels from ``left`` and ``top`` on hold, black outside the image."""
+    """The part of ``width`` x ``height`` pixels at ``left`` and ``top``; black outside of the image."""
     return image.crop((left, top, left + width, top + height))
 
 
@@ -166,14 +166,14 @@ class Batch(dict[str, Tensor]):
 
 
 class Processor:
-    """Images and texts to a `Batch`, and ids to text.
+    """Images and texts to a `Batch`, and token ids to text.
 
     Args:
-        preprocessing: how images are prepared.
-        tokenizer: for texts and ids; None where the model has none.
-        encoder: asked first to prepare an image, and to tell padding from image.
-        token_ids: which id ends a text; None looks for it in the tokenizer.
-        max_pixels: the most that an image's width times height may be.
+        preprocessing: settings for images.
+        tokenizer: for texts and ids; None if the model has none.
+        encoder: its ``preprocess`` may prepare images, and its ``token_mask`` marks padding; None does without.
+        token_ids: their end id ends labels; None takes the tokenizer's.
+        max_pixels: limit of an image's width times height.
 
     Attributes: the arguments, under their names.
     """
@@ -199,23 +199,23 @@ class Processor:
         *,
         max_length: int | None = None,
     ) -> Batch:
-        """What a model takes.
+        """The input of a model for images, texts or both.
 
         Args:
-            images: one image or a list of them, each as `load_image` takes it.
-            text: one text or a list of them, as many as images where both are given.
-            max_length: the most labels of a text; a longer one loses its end, and still ends with the end id.
+            images: an image or a list of images, each as `load_image` takes it.
+            text: a text or a list of texts, as many as images if both are given.
+            max_length: limit of labels for a text; a longer text is cut, and still ends with the end id.
 
         Returns:
-            ``pixel_values`` (N, 3, H, W) float32; ``encoder_attention_mask`` (N, S) bool where the encoder gave images
-            of different sizes, which are then padded at the right and at the bottom; ``labels`` (N, T) int64, each
-            row ended by the end id and filled with -100. Only what was asked for.
+            ``pixel_values`` (N, 3, H, W) float32 if images are given; ``labels`` (N, T) int64 if texts are given, each
+            row with the end id after its text, and then -100. ``encoder_attention_mask`` (N, S) bool if the encoder's
+            ``preprocess`` gives images of different sizes, which are padded at the right and at the bottom.
 
         Raises:
-            ImageError: naming the image, by its path or its place in the list.
+            ImageError: with the image's path, or its index in the list.
             TokenizerError: no tokenizer, no end id, or a text that cannot be encoded.
-            UsageError: nothing given, or unequal numbers.
-            IncompatibleError: images of different sizes for an encoder that cannot tell padding.
+            UsageError: neither images nor texts, or different numbers of them.
+            IncompatibleError: images of different sizes, and an encoder that cannot mask padding.
         """
         sources: list[Any] = [] if images is None else list(images) if isinstance(images, (list, tuple)) else [images]
         texts = [] if text is None else [text] if isinstance(text, str) else list(text)
@@ -223,7 +223,7 @@ class Processor:
             raise UsageError("nothing to process", hint="give images, text or both, one or more")
         if images is not None and text is not None and len(sources) != len(texts):
             raise UsageError(
-                f"{len(sources)} images, but {len(texts)} texts", field="text", hint="give one text an image"
+                f"{len(sources)} images, but {len(texts)} texts", field="text", hint="give one text for each image"
             )
         batch = Batch()
         if sources:
@@ -233,7 +233,7 @@ class Processor:
         return batch
 
     def _images(self, sources: Sequence[ImageSource]) -> dict[str, Tensor]:
-        pixels = [self._pixels(source, place) for place, source in enumerate(sources)]
+        pixels = [self._pixels(source, index) for index, source in enumerate(sources)]
         sizes = torch.tensor([p.shape[1:] for p in pixels])  # (N, 2)
         height, width = (int(n) for n in sizes.amax(0))
         if bool((sizes == sizes[0]).all()):
@@ -242,23 +242,23 @@ class Processor:
         if mask is None:
             shown = ", ".join(f"{h} x {w}" for h, w in sizes[:3].tolist())
             raise IncompatibleError(
-                f"images of different sizes ({shown}), but the encoder cannot tell padding from image",
+                f"images of different sizes ({shown}), but the encoder cannot mask padding",
                 field="images",
-                hint="give them one by one, or equally large",
+                hint="give them one by one, or resize them to the same size",
             )
         padded = pixels[0].new_zeros(len(pixels), 3, height, width)
         for row, p in zip(padded, pixels, strict=True):
             row[:, : p.shape[1], : p.shape[2]] = p
         return {"pixel_values": padded, "encoder_attention_mask": mask}
 
-    def _pixels(self, source: ImageSource, place: int) -> Tensor:
+    def _pixels(self, source: ImageSource, index: int) -> Tensor:
         try:
             image = load_image(source, max_pixels=self.max_pixels)
         except ImageError as error:
             if error.path is not None:
                 raise
             message = str(error).removesuffix(f"; {error.hint}")
-            raise type(error)(message, field=f"images[{place}]", hint=error.hint) from None
+            raise type(error)(message, field=f"images[{index}]", hint=error.hint) from None
         pixels = None if self.encoder is None else self.encoder.preprocess(image)
         if pixels is None:
             return prepare_image(image, self.preprocessing)
@@ -290,30 +290,30 @@ class Processor:
         return self.tokenizer
 
     def decode(self, ids: Tensor | Sequence[int], skip_special_tokens: bool = True) -> str:
-        """The text of a row of ids, (T,); labels with -100 too.
+        """The text of a row of ids, (T,); -100, as in labels, is left out.
 
         Raises:
-            TokenizerError: no tokenizer, or not a row of ids.
+            TokenizerError: no tokenizer, or not a single row of ids.
         """
         return decode_ids(self._tokenizer(), ids, skip_special_tokens)
 
     def batch_decode(
         self, ids: Tensor | Iterable[Tensor | Sequence[int]], skip_special_tokens: bool = True
     ) -> list[str]:
-        """The text of each row of ids, (N, T) or a list of rows."""
+        """The text of each row of ids, from (N, T) or a list of rows."""
         return [self.decode(row, skip_special_tokens) for row in ids]
 
     def token_text(self, token: int) -> str:
-        """What one id adds to a text, or the name of a special token; empty where the vocabulary has no such id."""
+        """The text of a single id, or the name of a special token; empty for an id outside of the vocabulary."""
         return decode_ids(self._tokenizer(), [token], skip_special_tokens=False)
 
     def to_files(self) -> dict[str, bytes]:
-        """The processor as files, name to content: the settings of preprocessing, and the tokenizer if there is one.
+        """The processor as files, name to content: the preprocessing, and the tokenizer if there is one.
 
-        ``preprocessor_config.json`` holds the fields of `Preprocessing`; where other libraries' image processors can do
-        the same (``squash`` and no more), it says so in their words too.
+        ``preprocessor_config.json`` holds the fields of `Preprocessing`. If transformers' plain image processors do the
+        same (``squash`` and no other step), it also holds their keys.
         """
-        plain = {**self.preprocessing.model_dump(mode="json"), **_common_words(self.preprocessing)}
+        plain = {**self.preprocessing.model_dump(mode="json"), **_transformers_keys(self.preprocessing)}
         files = {PREPROCESSOR_CONFIG: (json.dumps(plain, indent=2) + "\n").encode()}
         if self.tokenizer is not None:
             files[TOKENIZER] = self.tokenizer.to_str(pretty=True).encode()
@@ -321,14 +321,14 @@ class Processor:
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes], *, folder: object = None) -> Self:
-        """What `to_files` gave, as a processor again.
+        """The processor that `to_files` gave the files of.
 
         Args:
             files: name to content.
-            folder: where they were, for messages.
+            folder: the folder that they came from, for messages.
 
         Raises:
-            ConfigSchemaError: settings of preprocessing that are missing, unknown or at odds with each other.
+            ConfigSchemaError: preprocessing that is missing, unknown or contradicts itself.
             TokenizerError, IncompatibleError, ConfigLimitError: as `make_tokenizer`.
         """
 
@@ -343,8 +343,8 @@ class Processor:
         return cls(preprocessing, tokenizer)
 
 
-def _common_words(preprocessing: Preprocessing) -> dict[str, Any]:
-    """The words of other libraries' image processors for the same settings; none where those can't do it."""
+def _transformers_keys(preprocessing: Preprocessing) -> dict[str, Any]:
+    """The keys of transformers' image processors for the same settings; empty if these cannot do the same."""
     plain = preprocessing.model_dump(include={"image_size", "image_mean", "image_std", "interpolation"})
     if Preprocessing(**plain) != preprocessing:
         return {}
@@ -366,15 +366,17 @@ def _read_preprocessing(data: bytes, path: str) -> Preprocessing:
         raise ConfigSchemaError(f"not JSON: {error}", path=path, hint="save the model again") from None
     if not isinstance(plain, dict):
         raise ConfigSchemaError(f"object expected, got {type(plain).__name__}", path=path, hint="save the model again")
-    common = {key: plain.pop(key) for key in COMMON_WORDS & plain.keys()}
+    common = {key: plain.pop(key) for key in TRANSFORMERS_KEYS & plain.keys()}
     preprocessing = Preprocessing.parse(plain, path=path)
-    expected = _common_words(preprocessing)
-    for key, value in sorted(common.items()):  # an edit of one word of two must not go unheard
+    expected = _transformers_keys(preprocessing)
+    for key, value in sorted(
+        common.items()
+    ):  # a key and a field may say the same: an edit of only one of them is an error
         if value != expected.get(key):
             raise ConfigSchemaError(
-                f"{value!r} is at odds with the other settings, which give {expected.get(key)!r}",
+                f"{value!r} contradicts the other settings, which give {expected.get(key)!r}",
                 path=path,
                 field=key,
-                hint=f"leave {key} out: image_size, interpolation and resize_mode say it",
+                hint=f"leave {key} out: it follows from image_size, interpolation and resize_mode",
             )
     return preprocessing

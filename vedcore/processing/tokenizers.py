@@ -1,12 +1,12 @@
 """Text to token ids and back, on the ``tokenizers`` library.
 
-Two tokenizers need no file: ``char``, one token for each printable ASCII character (or for each character of an
-alphabet of your own, ``char:0123456789``), and ``byte``, one for each byte of UTF-8, which takes any text. Both give
-back exactly the text that went in. Their first three ids are ``<s>`` 0, ``</s>`` 1 and ``<pad>`` 2.
+Two tokenizers need no file: ``char`` has a token for each printable ASCII character (or for each character of a given
+alphabet, ``char:0123456789``); ``byte`` has a token for each byte of UTF-8, and takes any text. Both decode to exactly
+the text that was encoded. Their first three ids are ``<s>`` 0, ``</s>`` 1 and ``<pad>`` 2.
 
-What a user's text says is text: ``</s>`` in it never becomes the special token. A character that the tokenizer has no
-token for is an error where the tokenizer has no unknown token either, as ``char``. Padding and truncation are up to the
-caller, so those of a tokenizer file are checked and switched off. Importing this module does not import torch.
+``</s>`` in a user's text is text, and never becomes the special token. A character without a token is an error if the
+tokenizer has no unknown token, as ``char`` has none. Padding and truncation are left to the caller: those of a
+tokenizer file are checked and switched off. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -44,19 +44,23 @@ __all__ = [
 ]
 
 IGNORE_INDEX = -100
-"""Label that the loss leaves out."""
+"""Label that the loss ignores."""
 MAX_FILE_BYTES = 256_000_000
-MAX_TEXT = 200_000
-"""Characters of one text."""
-MAX_LENGTH = 100_000
-"""Tokens that a file may pad or cut to."""
-MAX_ID = (1 << 24) - 1
+"""Limit of a tokenizer's file."""
+MAX_TEXT_CHARACTERS = 200_000
+"""Limit of a text that is encoded."""
+MAX_ALPHABET_CHARACTERS = 100_000
+"""Limit of the alphabet of ``char``."""
+MAX_PADDED_TOKENS = 100_000
+"""Limit of the length that a tokenizer file pads or truncates to."""
+MAX_TOKEN_ID = (1 << 24) - 1
 
+# common names of special tokens, the first that a tokenizer has counts
 START_TOKENS = ("[CLS]", "<s>", "<bos>", "[BOS]", "<|startoftext|>", "<|begin_of_text|>", "<|endoftext|>")
 EOS_TOKENS = ("[SEP]", "</s>", "<eos>", "[EOS]", "<|end_of_text|>", "<|endoftext|>")
 PAD_TOKENS = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>")
 
-_SPECIAL = ("<s>", "</s>", "<pad>")
+_SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
 _PRINTABLE_ASCII = "".join(map(chr, range(0x20, 0x7F)))
 
 
@@ -64,11 +68,11 @@ def make_tokenizer(spec: str | os.PathLike[str] | Tokenizer) -> Tokenizer:
     """The tokenizer that ``spec`` means.
 
     Args:
-        spec: ``"char"``, ``"char:"`` and an alphabet, ``"byte"``, the path of a tokenizer.json or of the folder that
-            holds one, or a tokenizer, of which a copy is made. A fast tokenizer of transformers is one too.
+        spec: ``"char"``, ``"char:"`` and an alphabet, ``"byte"``, the path of a tokenizer.json or of its folder, or a
+            tokenizer of the tokenizers library or a fast one of transformers, which is copied.
 
     Raises:
-        TokenizerError: no such file, not a tokenizer, damaged; names the file.
+        TokenizerError: no such file, not a tokenizer, or a damaged one; names the file.
         IncompatibleError: ids that contradict each other.
         ConfigLimitError: padding or truncation beyond 100,000 tokens.
         CheckpointLimitError: a file of more than 256 MB.
@@ -94,7 +98,7 @@ def make_tokenizer(spec: str | os.PathLike[str] | Tokenizer) -> Tokenizer:
     spec = getattr(spec, "backend_tokenizer", spec)
     if not isinstance(spec, Tokenizer):
         raise TokenizerError(
-            f"no tokenizer: {type(spec).__name__}", hint="give 'char', 'byte', a path or a tokenizers.Tokenizer"
+            f"not a tokenizer: {type(spec).__name__}", hint="give 'char', 'byte', a path or a tokenizers.Tokenizer"
         )
     with foreign_errors("the tokenizer cannot be copied", None, "use parts that the tokenizers library can save"):
         text = spec.to_str()
@@ -102,11 +106,11 @@ def make_tokenizer(spec: str | os.PathLike[str] | Tokenizer) -> Tokenizer:
 
 
 def parse_tokenizer(data: bytes, *, path: object) -> Tokenizer:
-    """The tokenizer whose tokenizer.json is ``data``.
+    """The tokenizer of a tokenizer.json.
 
     Args:
-        data: UTF-8 JSON.
-        path: where it came from, for messages.
+        data: the file's content, UTF-8 JSON.
+        path: the file, for messages.
 
     Raises:
         TokenizerError, IncompatibleError, ConfigLimitError: as `make_tokenizer`.
@@ -124,7 +128,7 @@ def parse_tokenizer(data: bytes, *, path: object) -> Tokenizer:
         raise TokenizerError("not a tokenizer: no model in it", path=path, hint=hint)
     if plain.get("version", "1.0") != "1.0":
         raise TokenizerError(
-            f"version {plain['version']!r}, but 1.0 is what can be read", path=path, field="version", hint=hint
+            f"version {plain['version']!r}, but only 1.0 can be read", path=path, field="version", hint=hint
         )
     _check_lengths(plain, path)
     _check_merges(plain, path)
@@ -137,16 +141,16 @@ def parse_tokenizer(data: bytes, *, path: object) -> Tokenizer:
 
 
 def _check_lengths(plain: Mapping[str, Any], path: object) -> None:
-    """Padding to a length allocates it, and the library aborts the process where it cannot."""
+    """Refuse long padding and truncation: the library allocates it, and aborts the process if it cannot."""
     for section in ("padding", "truncation"):
         pending: list[tuple[str, Any]] = [(section, plain.get(section))]
         while pending:
             field, value = pending.pop()
             if isinstance(value, dict):
                 pending += [(f"{field}.{key}", inner) for key, inner in value.items() if not key.endswith("_id")]
-            elif isinstance(value, (int, float)) and value > MAX_LENGTH:
+            elif isinstance(value, (int, float)) and value > MAX_PADDED_TOKENS:
                 raise ConfigLimitError(
-                    f"{value:,} tokens are above the limit of {MAX_LENGTH:,}",
+                    f"{value:,} tokens are above the limit of {MAX_PADDED_TOKENS:,}",
                     path=path,
                     field=field,
                     hint="make it smaller",
@@ -154,7 +158,7 @@ def _check_lengths(plain: Mapping[str, Any], path: object) -> None:
 
 
 def _check_merges(plain: Mapping[str, Any], path: object) -> None:
-    """Each merge of byte-pair encoding makes a token; the library may abort the process where one does not."""
+    """Refuse merges of byte-pair encoding that do not make a token: the library may abort the process."""
     vocab, merges, prefix = (plain["model"].get(name) for name in ("vocab", "merges", "continuing_subword_prefix"))
     if not isinstance(vocab, dict) or not isinstance(merges, list) or not isinstance(prefix, (str, NoneType)):
         return
@@ -162,22 +166,22 @@ def _check_merges(plain: Mapping[str, Any], path: object) -> None:
         match merge.split(" ") if isinstance(merge, str) else merge:
             case [str(first), str(second)] if (token := first + second.removeprefix(prefix or "")) not in vocab:
                 raise TokenizerError(
-                    f"{short(first)} and {short(second)} make {short(token)}, which is no token",
+                    f"{short(first)} and {short(second)} make {short(token)}, which is not a token",
                     path=path,
                     field="model.merges",
-                    hint="get the file from its source again",
+                    hint="copy the file again",
                 )
             case [str(), str(second)] if not second.startswith(prefix or ""):
                 raise TokenizerError(
                     f"{short(second)} does not begin with {short(prefix)}",
                     path=path,
                     field="model.continuing_subword_prefix",
-                    hint="make it null, if tokens are not written so",
+                    hint="make it null if tokens have no such prefix",
                 )
 
 
 def _check_ids(plain: Mapping[str, Any], tokenizer: Tokenizer, path: object) -> None:
-    """Refuse ids that two tokens share, that are absurd, or that the library would silently change."""
+    """Refuse ids that two tokens share, ids above the limit, and ids that the library would silently change."""
     vocab = plain["model"].get("vocab")
     if isinstance(vocab, dict):
         if len(set(vocab.values())) < len(vocab):
@@ -187,61 +191,65 @@ def _check_ids(plain: Mapping[str, Any], tokenizer: Tokenizer, path: object) -> 
                 f"tokens {other[:40]!r} and {token[:40]!r} share the id {vocab[token]}",
                 path=path,
                 field="model.vocab",
-                hint="give each its own",
+                hint="give each token its own id",
             )
-        if vocab and (highest := max(vocab.values())) > MAX_ID:
+        if vocab and (highest := max(vocab.values())) > MAX_TOKEN_ID:
             raise IncompatibleError(
-                f"id {highest:,} is above the limit of {MAX_ID:,}", path=path, field="model.vocab", hint="number from 0"
+                f"id {highest:,} is above the limit of {MAX_TOKEN_ID:,}",
+                path=path,
+                field="model.vocab",
+                hint="number from 0",
             )
     for added in plain.get("added_tokens") or ():
-        token, stated = added["content"], added["id"]
-        if (actual := tokenizer.token_to_id(token)) != stated:
+        token, declared = added["content"], added["id"]
+        if (actual := tokenizer.token_to_id(token)) != declared:
             raise IncompatibleError(
-                f"{token[:40]!r} says id {stated}, but gets {actual} in a vocabulary of {tokenizer.get_vocab_size()}",
+                f"{token[:40]!r} is declared with id {declared}, but gets {actual} in a vocabulary of "
+                f"{tokenizer.get_vocab_size()}",
                 path=path,
                 field="added_tokens",
-                hint="number added tokens on from the vocabulary",
+                hint="number added tokens from the end of the vocabulary",
             )
 
 
 def _char_tokenizer(alphabet: str) -> Tokenizer:
-    if not alphabet or len(set(alphabet)) < len(alphabet) or len(alphabet) > MAX_LENGTH:
+    if not alphabet or len(set(alphabet)) < len(alphabet) or len(alphabet) > MAX_ALPHABET_CHARACTERS:
         raise TokenizerError(
             f"an alphabet of {len(alphabet)} characters, {len(set(alphabet))} of them different",
             field="tokenizer",
             hint="write each character once, as in 'char:0123456789'",
         )
     _require_unicode(alphabet)
-    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate([*_SPECIAL, *alphabet])}))
+    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate([*_SPECIAL_TOKENS, *alphabet])}))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in _SPECIAL])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in _SPECIAL_TOKENS])
     return tokenizer
 
 
 def _byte_tokenizer() -> Tokenizer:
-    # The library writes each byte as one visible character: those that are visible in Latin-1 as themselves, the
-    # others as the characters from 256 on, in order.
+    # the library writes each byte as a visible character: bytes that are visible in Latin-1 as that character, the
+    # others as the characters from 256 on, in order
     visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(256, 512))
     characters = [chr(byte if byte in visible else next(others)) for byte in range(256)]
-    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate([*_SPECIAL, *characters])}, []))
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate([*_SPECIAL_TOKENS, *characters])}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in _SPECIAL])
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in _SPECIAL_TOKENS])
     return tokenizer
 
 
 def vocab_size_of(tokenizer: Tokenizer) -> int:
-    """One more than the highest id: the rows that an embedding needs, which gaps make more than the tokens."""
+    """Rows that an embedding needs: the highest id plus one, which is above the number of tokens if ids have gaps."""
     return 1 + max(tokenizer.get_vocab().values(), default=-1)
 
 
 def token_ids_of(tokenizer: Tokenizer) -> TokenIds:
-    """The ids that start, end and fill a text, found by the names that special tokens commonly have.
+    """The ids that start, end and fill a text, found by common names of special tokens.
 
-    The first name of ``START_TOKENS``, ``EOS_TOKENS`` and ``PAD_TOKENS`` that is there counts, special tokens before
-    ordinary ones. What has none of them is None, or empty.
+    The first name of ``START_TOKENS``, ``EOS_TOKENS`` and ``PAD_TOKENS`` that the tokenizer has counts; special tokens
+    come before ordinary ones. An id that is not found is None, or empty for the end ids.
     """
     special = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
 
@@ -254,17 +262,19 @@ def token_ids_of(tokenizer: Tokenizer) -> TokenIds:
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of ``text``, with nothing before or after, whatever template the tokenizer has.
+    """The ids of ``text``, without the special tokens that the tokenizer's template adds.
 
     Raises:
-        TokenizerError: not text, more than 200,000 characters, a lone surrogate, a character without a token.
+        TokenizerError: not a str, more than 200,000 characters, a lone surrogate, a character without a token.
     """
     if not isinstance(text, str):
         raise TokenizerError(f"text expected, got {type(text).__name__}", hint="give a str")
-    if len(text) > MAX_TEXT:
-        raise TokenizerError(f"a text of {len(text):,} characters, above the limit of {MAX_TEXT:,}", hint="cut it")
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise TokenizerError(
+            f"a text of {len(text):,} characters, above the limit of {MAX_TEXT_CHARACTERS:,}", hint="shorten it"
+        )
     _require_unicode(text)
-    if not tokenizer.encode_special_tokens:  # here, for pickling and copying lose it
+    if not tokenizer.encode_special_tokens:  # set here, as pickling and copying lose it
         tokenizer.encode_special_tokens = True
     with foreign_errors("the text cannot be encoded", None, "try another text, or another tokenizer"):
         try:
@@ -281,30 +291,32 @@ def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def encode_labels(tokenizer: Tokenizer, text: str, eos: int, max_length: int | None = None) -> list[int]:
-    """What a decoder has to say for ``text``: its ids, then ``eos``; the start id is the model's to add.
+    """The labels of a decoder for ``text``: its ids, then ``eos``; the model adds the start id.
 
     Args:
+        tokenizer: the tokenizer.
+        text: the text.
         eos: the id that ends a text.
-        max_length: the most ids, ``eos`` among them; a longer text loses its end, and ``eos`` still follows.
+        max_length: limit of ids, ``eos`` included; a longer text is cut, and ``eos`` still follows.
 
     Raises:
         TokenizerError: as `encode_text`; a ``max_length`` below 1.
     """
     if max_length is not None and max_length < 1:
         raise TokenizerError(
-            f"max_length {max_length} has no room for the end", field="max_length", hint="give 1 or more"
+            f"max_length {max_length} leaves no room for the end id", field="max_length", hint="give 1 or more"
         )
     ids = encode_text(tokenizer, text)
     return [*(ids if max_length is None else ids[: max_length - 1]), eos]
 
 
 def decode_ids(tokenizer: Tokenizer, ids: Any, skip_special_tokens: bool = True) -> str:
-    """The text of ``ids``, a list, array or tensor of one axis.
+    """The text of ``ids``, a list, array or tensor with one axis.
 
-    ``-100``, which labels are padded with, and ids that the vocabulary does not have give no text.
+    ``-100``, which fills labels, and ids outside of the vocabulary give no text.
 
     Raises:
-        TokenizerError: not a row of ids.
+        TokenizerError: not a single row of ids.
     """
     try:
         row = [operator.index(i) for i in (ids.tolist() if hasattr(ids, "tolist") else ids)]
@@ -328,7 +340,7 @@ def _require_unicode(text: str) -> None:
 
 @contextlib.contextmanager
 def foreign_errors(message: str, path: object, hint: str) -> Iterator[None]:
-    """Turn whatever the library raises into TokenizerError; its panics are no Exception."""
+    """Turn errors of the library into TokenizerError; its panics are not instances of Exception."""
     try:
         yield
     except (VedcoreError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
