@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from vedcore.config import Activation, Epsilon, Layers, Rate, check_limit
 from vedcore.errors import IncompatibleError
-from vedcore.layers.drawing import LateDraws
+from vedcore.layers.lazy_init import LazyInit
 from vedcore.transformers_class import TransformersClass, Word, only, unused
 from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.timm_building import (
@@ -100,7 +100,7 @@ MAX_BLOCKS = 1024
 @functools.cache
 def published(variant: str) -> Published:
     """Look at one block a stage of the variant on the meta device; takes milliseconds."""
-    with torch.device("meta"), LateDraws():
+    with torch.device("meta"), LazyInit():
         model: Any = build(variant, depths=(1, 1, 1, 1))  # every published one has four stages
     return Published(
         embed_dim=model.embed_dim,

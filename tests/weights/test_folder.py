@@ -24,7 +24,7 @@ import torch
 
 from vedcore.errors import CheckpointNotFoundError, CheckpointUnsafeError, CheckpointWriteError
 from vedcore.model_files import MANIFEST
-from vedcore.weights import exchange, folder, saving
+from vedcore.weights import atomic_swap, folder, saving
 from vedcore.weights.folder import Written, save_folder
 from vedcore.weights.manifest import FileRecord
 from vedcore.weights.saving import weight_files
@@ -72,7 +72,7 @@ def test_the_order_of_things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         path = os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), tmp_path)
         return re.sub(r"\.vedcore-tmp-[^/]*", "stage", path)
 
-    real = {"fsync": os.fsync, "replace": exchange.replace_folder, "rmtree": shutil.rmtree}
+    real = {"fsync": os.fsync, "replace": atomic_swap.replace_folder, "rmtree": shutil.rmtree}
     monkeypatch.setattr(os, "fsync", lambda d: (events.append(f"fsync {name_of(d)}"), real["fsync"](d))[1])
     monkeypatch.setattr(folder, "replace_folder", lambda *a: (events.append("exchange"), real["replace"](*a))[1])
     monkeypatch.setattr(shutil, "rmtree", lambda *a, **k: (events.append("drop"), real["rmtree"](*a, **k))[1])
@@ -150,7 +150,7 @@ def run(script: str, *options: str) -> str:
 @pytest.mark.parametrize("exchanges", [True, False])
 def test_the_users_files_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool) -> None:
     if not exchanges:
-        monkeypatch.setattr(exchange, "_renameat2", lambda: None)
+        monkeypatch.setattr(atomic_swap, "_renameat2", lambda: None)
     target = tmp_path / "m"
     save_folder(target, {"a": b"old", "gone": b"old", "README.md": b"card"})
     (target / "runs" / "1").mkdir(parents=True)
@@ -265,7 +265,7 @@ def test_one_saver_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(folder, "LOCK_SECONDS", 0.2)
     target = tmp_path / "m"
     with (
-        exchange.locked(lock_of(target), 0),
+        atomic_swap.locked(lock_of(target), 0),
         pytest.raises(CheckpointWriteError, match=rf"locked by pid {os.getpid()} on "),
     ):
         save_folder(target, {"a": b""})
@@ -389,10 +389,10 @@ def test_two_savers_and_a_reader(workplace: Path, monkeypatch: pytest.MonkeyPatc
     save_folder(target, {"a": b"0" * 9, "b": b"0" * 9})
     child = f"""
         import sys
-        from vedcore.weights import exchange
+        from vedcore.weights import atomic_swap
         from vedcore.weights.folder import save_folder
         if not {locks}:
-            exchange._flock = lambda file: True
+            atomic_swap._flock = lambda file: True
         for _ in range(200):
             value = (sys.argv[1] * 9).encode()
             save_folder({str(target)!r}, {{"a": value, "b": value, "only" + sys.argv[1]: b""}})

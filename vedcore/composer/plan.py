@@ -14,7 +14,7 @@ from vedcore.composer.request import NOT_GIVEN, AnyModel, AnyPart, Request
 from vedcore.composer.resolve import Part, Parts, projector_for, resolve
 from vedcore.config import Config, Preprocessing, TokenIds
 from vedcore.errors import ConfigLimitError, IncompatibleError
-from vedcore.layers.drawing import LateDraws
+from vedcore.layers.lazy_init import LazyInit
 from vedcore.plugins.contracts import check_built
 
 __all__ = ["Layout", "Modules", "PartPlan", "Plan", "in_units", "lay_out", "plan"]
@@ -184,7 +184,7 @@ def lay_out(parts: Parts) -> Layout:
         PluginError: a plugin's part that does not build, or is not what it says.
     """
     config, dtype = parts.config, getattr(torch, parts.config.dtype)
-    with torch.device("meta"), _Bounded(dtype.itemsize), LateDraws():
+    with torch.device("meta"), _Bounded(dtype.itemsize), LazyInit():
         encoder: VisionEncoder = parts.encoder.make()
         decoder: TextDecoder = parts.decoder.make()
         width = getattr(decoder, "cross_attention_size", None)

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from vedcore.errors import CheckpointError, CheckpointWriteError
 from vedcore.model_files import CARD, MANIFEST
-from vedcore.weights.exchange import LockedError, fsync_folder, locked, recover_folder, replace_folder
+from vedcore.weights.atomic_swap import LockedError, fsync_folder, locked, recover_folder, replace_folder
 from vedcore.weights.manifest import FileRecord
 from vedcore.weights.snapshot import TEMPORARY, Snapshot, aside_of, check_name
 
