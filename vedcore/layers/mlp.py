@@ -82,7 +82,7 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
 
 
 class MLP(nn.Module):
-    """Two linear layers with an activation between: (B, T, D) to (B, T, D).
+    """Two linear layers with an activation between them: (B, T, D) to (B, T, D).
 
     Args:
         hidden_size: D.
