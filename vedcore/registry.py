@@ -189,7 +189,7 @@ class Registry:
         shown = printable(model_type)
         raise UnknownComponentError(
             f"no {kind} opens transformers' model_type '{shown[:60]}'",
-            hint=f"{_cut(hint, 110)}; a plugin may bring it",
+            hint=f"{_cut(hint, 110)}; a plugin may add it",
         )
 
     def conflicts(self, kind: Kind, entry: Entry) -> list[PluginConflictError]:

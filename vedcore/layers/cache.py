@@ -37,7 +37,7 @@ class LayerCache:
             self.values = values if start == 0 else torch.cat([self._seen(self.values, start), values], 2)
             return self.keys, self.values
         if self.keys is None or self.values is None or self.keys.shape[2] < self.length or _is_read_only(self.keys):
-            room = self.length  # no spare room after prefill: `reorder` to more rows would allocate anew
+            room = self.length  # no spare room after prefill: `reorder` to more rows would allocate again
             if start:
                 room = max(2 * start, self.length + MIN_GROWTH_TOKENS)  # doubling keeps copies few
             if self.capacity is not None and self.capacity >= self.length:

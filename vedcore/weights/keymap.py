@@ -334,12 +334,12 @@ def _changed(
         tensors = [change(t) for t in tensors]
     whole = tensors[0] if len(tensors) == 1 else torch.cat(tuple(tensors))
     if parts == 1:
-        pieces = [whole]
+        equal_parts = [whole]
     elif whole.ndim and whole.shape[0] % parts == 0:
-        pieces = list(whole.chunk(parts))
+        equal_parts = list(whole.chunk(parts))
     else:
         return None
-    return [change(piece) for piece in pieces] if back else pieces
+    return [change(part) for part in equal_parts] if back else equal_parts
 
 
 def _mismatch(missing: Sequence[str], unexpected: Sequence[str]) -> CheckpointMismatchError:

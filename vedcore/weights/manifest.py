@@ -23,7 +23,7 @@ __all__ = ["FileRecord", "file_sha256", "tensor_sha256"]
 
 _MAX_READ_BYTES = 1 << 22
 _MIN_BLOCK_BYTES = 1 << 20
-"""Smaller blocks are refused: a manifest is untrusted, and could ask for billions of hashes."""
+"""Smaller blocks are refused: a manifest is untrusted, and tiny blocks are slow to hash."""
 
 
 class TensorSpans(Protocol):
@@ -62,11 +62,11 @@ class FileRecord:
             case {"size": int(size), "sha256": str(sha256)}:
                 return cls(size, sha256)
             case {"size": int(size), "header": str(header), "tensors": dict(tensors)}:
-                if header and all(isinstance(one, str) for one in tensors.values()):
+                if header and all(isinstance(digest, str) for digest in tensors.values()):
                     return cls(size, header=header, tensors=tensors)
             case {"size": int(size), "sha256": list(blocks), "block_size": int(block_size)}:
                 whole = block_size >= _MIN_BLOCK_BYTES and len(blocks) == max(1, -(-size // block_size))
-                if whole and all(isinstance(one, str) for one in blocks):
+                if whole and all(isinstance(digest, str) for digest in blocks):
                     return cls(size, blocks=tuple(blocks), block_size=block_size)
         return None
 
@@ -92,9 +92,9 @@ class FileRecord:
             hashes = {name: _sha256(file, *span) for name, span in tensors.spans.items() if name in self.tensors}
             changed = next((name for name, due in self.tensors.items() if hashes.get(name) != due), "")
             changed = changed if tensors.header_sha256 == self.header else "the header"
-            return f"is not what its sha256 says: {changed}" if changed else ""
+            return f"does not match its sha256: {changed}" if changed else ""
         same = file_sha256(file, self.block_size or None) == (self.blocks or (self.sha256,))
-        return "" if same else "is not what its sha256 says"
+        return "" if same else "does not match its sha256"
 
 
 def file_sha256(file: io.FileIO, block_size: int | None = None) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ MAX_HEADER_BYTES = 16 << 20
 MAX_IO_THREADS = min(4, os.cpu_count() or 1)
 """Threads that read or write tensors at the same time."""
 _MAX_MAPPED_BYTES = 32 << 20
-"""Bytes of tensors after which a thread maps the file anew, to free the pages that it has read."""
+"""Bytes of tensors after which a thread maps the file again, to free the pages that it has read."""
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -184,7 +184,7 @@ class TensorFile:
             CheckpointCorruptError: the file was truncated meanwhile.
         """
         if os.fstat(self._file.fileno()).st_size != self.size:
-            raise self._corrupt("the file was cut while it was read", name)
+            raise self._corrupt("the file was truncated while it was read", name)
         mapped = self._mapped
         if mapped.file is None or mapped.bytes_read > _MAX_MAPPED_BYTES:
             mapped.file, mapped.bytes_read = self._map(), 0

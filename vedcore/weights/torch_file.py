@@ -59,7 +59,7 @@ class TorchFile:
     """An opened ``pytorch_model.bin``; archives are mapped, files of the older format are read into memory.
 
     The file holds a dict of tensors, directly or under the key ``state_dict`` or ``model``. A prefix ``module.`` of all
-    names is removed. Such a key, and such a prefix, give a warning.
+    names is removed. Either gives a warning.
 
     Args:
         file: the file at its beginning, opened by its path; it is not closed here.
@@ -111,7 +111,8 @@ class TorchFile:
             CheckpointCorruptError: the file was truncated meanwhile.
         """
         if os.fstat(self._file.fileno()).st_size != self.size:
-            raise CheckpointCorruptError("the file was cut while it was read", path=self.path, hint=FILE_AGAIN_HINT)
+            message = "the file was truncated while it was read"
+            raise CheckpointCorruptError(message, path=self.path, hint=FILE_AGAIN_HINT)
         return self._state[name].resolve_conj().resolve_neg().contiguous()
 
     def _value(self) -> tuple[object, set[int] | None]:
