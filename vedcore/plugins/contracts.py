@@ -82,7 +82,7 @@ def check_built(kind: Kind, entry: Entry, module: Any) -> None:
         contract = f"vedcore.{_CONTRACTS[kind][0].__name__}"
         raise refuse(f"forward fails: {described(error)}", f"see help({contract}.forward)") from error
     if given != published:
-        raise refuse(f"it gives shape {given}, but publishes {published}", hint)
+        raise refuse(f"it gives {given}, but publishes {published}", hint)
 
 
 def _shapes(kind: Kind, module: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
