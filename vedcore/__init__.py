@@ -3,7 +3,7 @@
     import vedcore
     model = vedcore.compose("swin", "gpt2")
 
-Importing this package loads neither torch nor timm: a name is fetched when it is first used.
+Importing this package loads neither torch nor timm: each name is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_EXPORTS = {
     "checkpoints": ["load"],
     "components": ["Projector", "TextDecoder", "VisionEncoder"],
     "composer.build": ["compose"],
@@ -92,15 +92,16 @@ _HOMES = {
     "registry": ["Entry"],
     "weights.loading": ["LoadReport"],
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+"""Submodules to the names that are exported from them."""
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 
-__all__ = sorted([*_HOME_OF, "__version__"])
+__all__ = sorted([*_MODULE_OF, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'vedcore' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"vedcore.{_HOME_OF[name]}"), name)
+    value = getattr(importlib.import_module(f"vedcore.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value
 

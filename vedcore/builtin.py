@@ -1,4 +1,4 @@
-"""What the core itself registers: projectors and commands."""
+"""The parts that the core registers itself: projectors, commands and folder formats."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from vedcore.registry import Entry
 
 @hookimpl
 def register_projectors() -> list[Entry]:
-    """The projectors that need no plugin."""
+    """The built-in projectors."""
     return [
-        Entry("identity", "vedcore.projectors:IdentityProjector", "nothing: for equal widths"),
+        Entry("identity", "vedcore.projectors:IdentityProjector", "no layer: for equal widths"),
         Entry("linear", "vedcore.projectors:LinearProjector", "one linear layer with bias"),
-        Entry("mlp", "vedcore.projectors:MLPProjector", "linear layers with an activation between"),
+        Entry("mlp", "vedcore.projectors:MLPProjector", "linear layers with activations between them"),
     ]
 
 
 @hookimpl
 def register_commands() -> list[Entry]:
-    """The commands that need no plugin."""
+    """The built-in commands."""
     return [
-        Entry("cache", "vedcore.cli.hub:cache", "Look after the cache of models."),
+        Entry("cache", "vedcore.cli.hub:cache", "Manage the cache of models."),
         Entry("compose", "vedcore.cli.composing:compose", "Build a model and write it to a folder."),
         Entry("convert", "vedcore.cli.checkpoints:convert", "Write a model in another format."),
         Entry("generate", "vedcore.cli.generating:generate", "Read or describe images with a model."),
-        Entry("inspect", "vedcore.cli.checkpoints:inspect", "Tell what is in a folder, with nothing built."),
+        Entry("inspect", "vedcore.cli.checkpoints:inspect", "Describe the contents of a folder; nothing is built."),
         Entry("list", "vedcore.cli.listing:list_command", "List encoders, decoders, projectors, models, ..."),
-        Entry("plan", "vedcore.cli.composing:plan", "Show what a model would be, with nothing built."),
+        Entry("plan", "vedcore.cli.composing:plan", "Show the plan of a model; nothing is built."),
         Entry("plugins", "vedcore.cli.listing:plugins", "Show the plugins that are installed, and whether they work."),
-        Entry("pull", "vedcore.cli.hub:pull", "Fetch a model of the hub and print its folder."),
+        Entry("pull", "vedcore.cli.hub:pull", "Download a model from the hub and print its folder."),
     ]
 
 

@@ -4,17 +4,17 @@ The tree (public names; each is importable from ``vedcore``)::
 
     VedcoreError
       ConfigError (ValueError)            a setting, in a file or in a call
-        ConfigParseError                  the text is not YAML, TOML or JSON
+        ConfigParseError                  text that is not YAML, TOML or JSON
         ConfigSchemaError                 a key or value that the schema does not have
-        ConfigLimitError                  a size or depth past what is sane
+        ConfigLimitError                  a size or depth beyond its limit
         UnknownComponentError (LookupError)   no encoder, decoder, … of that name
         IncompatibleError                 parts that do not fit together
-        UsageError (TypeError)            a call with arguments that contradict each other
+        UsageError (TypeError)            arguments that are unknown or contradict each other
       CheckpointError                     a folder of weights
         CheckpointNotFoundError (FileNotFoundError)
         CheckpointCorruptError
         CheckpointMismatchError           names or shapes that the model does not have
-        CheckpointUnsafeError             a path or payload that could do harm
+        CheckpointUnsafeError             a path or payload that could be harmful
         CheckpointLimitError
         CheckpointWriteError (OSError)
       PluginError
@@ -30,10 +30,10 @@ The tree (public names; each is importable from ``vedcore``)::
         ImageLimitError
         ImageFormatError
       GenerationError
-        NonFiniteError                    NaN or Inf where numbers were due
+        NonFiniteError                    NaN or Inf
 
-A message is one line of at most 300 characters that says what is wrong, where, and what to do next;
-control characters that came from outside are escaped. ``details`` may hold more lines.
+A message is one line of at most 300 characters: the problem, its location, and the next step. Control characters
+from outside are escaped. ``details`` may hold further lines.
 """
 
 from __future__ import annotations
@@ -78,24 +78,24 @@ MAX_MESSAGE = 300
 
 
 def printable(text: object) -> str:
-    """``text`` with control, bidi and undecodable characters escaped, so that a terminal is safe."""
+    """``text`` with control, bidi and undecodable characters escaped, so that it is safe to print."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
 
 
 def close_matches(word: str, choices: Iterable[str]) -> list[str]:
-    """The up to three names of ``choices`` nearest to ``word``, case ignored, best first."""
+    """At most three names of ``choices`` that are similar to ``word``, ignoring case, best first."""
     by_lower = {choice.lower(): choice for choice in sorted(choices, reverse=True)}
     return [by_lower[m] for m in difflib.get_close_matches(word.lower()[:100], by_lower, n=3, cutoff=0.5)]
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """A sentence that offers the nearest names, or an empty string."""
+    """A question that offers the nearest names; empty where none is near."""
     near = close_matches(word, choices)
     return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def described(error: BaseException) -> str:
-    """A foreign error's type and text, also where giving its text fails."""
+    """Type and text of any error; the type alone where its ``__str__`` fails."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:
@@ -103,22 +103,22 @@ def described(error: BaseException) -> str:
 
 
 def _shortened(text: str) -> str:
-    """A long path without its middle: its start and its end say more."""
+    """A long path without its middle."""
     return text if len(text) <= 100 else f"{text[:25]}…{text[-74:]}"
 
 
 class VedcoreError(Exception):
-    """Root of the tree.
+    """Base of all errors of vedcore.
 
     Args:
-        message: what is wrong; escaped and cut so that ``str(error)`` stays one line of 300 characters.
+        message: the problem; escaped and cut so that ``str(error)`` stays one line of 300 characters.
         path: the file or folder concerned, if any.
         field: the config key, option or tensor concerned, if any.
         plugin: the distribution concerned, if any.
-        hint: what to type or change next, appended to the message.
-        details: further lines, shown by the CLI below the message.
+        hint: the next step for the user, appended to the message.
+        details: further lines, which the CLI shows below the message.
 
-    Attributes: the arguments, under their names.
+    The arguments are attributes too, under the same names.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class VedcoreError(Exception):
         self.details = details
         where = [_shortened(printable(part)) for part in (self.path, field) if part]
         parts = [": ".join([*where, printable(message)]), printable(hint)]
-        if len(parts[0]) + len(parts[1]) + 2 > MAX_MESSAGE:  # the remedy matters most: cut the rest
+        if len(parts[0]) + len(parts[1]) + 2 > MAX_MESSAGE:  # keep the hint whole, and cut the rest
             room = max(60, MAX_MESSAGE - 2 - len(parts[1]))
             parts[0] = parts[0][: room - 1] + "…" if len(parts[0]) > room else parts[0]
         super().__init__("; ".join(part for part in parts if part)[:MAX_MESSAGE])
@@ -148,7 +148,7 @@ class VedcoreError(Exception):
         return str(self.args[0])
 
     def at(self, path: object, field: str | None = None) -> Self:
-        """The same error, said of a place in a file: ``path`` may end in ``:`` and a line."""
+        """The same error with another path, which may end in ``:`` and a line number, and another field if given."""
         return type(self)(
             self.message, path=path, field=field or self.field, plugin=self.plugin, hint=self.hint, details=self.details
         )
@@ -159,7 +159,7 @@ class ConfigError(VedcoreError, ValueError):
 
 
 class ConfigParseError(ConfigError):
-    """Text that is not the YAML, TOML or JSON it claims to be."""
+    """Text that is not valid YAML, TOML or JSON."""
 
 
 class ConfigSchemaError(ConfigError):
@@ -167,7 +167,7 @@ class ConfigSchemaError(ConfigError):
 
 
 class ConfigLimitError(ConfigError):
-    """A size, count or depth beyond what is sane."""
+    """A size, count or depth beyond its limit."""
 
 
 class UnknownComponentError(ConfigError, LookupError):
@@ -187,7 +187,7 @@ class CheckpointError(VedcoreError):
 
 
 class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
-    """The folder, or a file that it needs, is not there or not readable."""
+    """A folder, or a file that it needs, is missing or not readable."""
 
 
 class CheckpointCorruptError(CheckpointError):
@@ -199,11 +199,11 @@ class CheckpointMismatchError(CheckpointError):
 
 
 class CheckpointUnsafeError(CheckpointError):
-    """A path or a payload that could do harm."""
+    """A path or a payload that could be harmful."""
 
 
 class CheckpointLimitError(CheckpointError):
-    """A file beyond what is sane."""
+    """A file, or something in it, that is larger than its limit."""
 
 
 class CheckpointWriteError(CheckpointError, OSError):
@@ -235,7 +235,7 @@ class PluginContractError(PluginError):
 
 
 class HubError(VedcoreError):
-    """The hub, or its cache, did not give what was asked for."""
+    """A repository or file that cannot be had from the hub or its cache."""
 
 
 class TokenizerError(VedcoreError):
@@ -247,7 +247,7 @@ class ImageError(VedcoreError, ValueError):
 
 
 class ImageDecodeError(ImageError):
-    """Bytes or an array that are no image."""
+    """Bytes or an array that are not an image."""
 
 
 class ImageLimitError(ImageError):
@@ -255,12 +255,12 @@ class ImageLimitError(ImageError):
 
 
 class ImageFormatError(ImageError):
-    """A file format that is not on the allow-list."""
+    """An image format that is not on the allow-list."""
 
 
 class GenerationError(VedcoreError):
-    """Generation that cannot go on."""
+    """Generation that cannot continue."""
 
 
 class NonFiniteError(GenerationError):
-    """NaN or Inf where numbers were due."""
+    """NaN or Inf in weights, inputs or logits."""

@@ -1,4 +1,4 @@
-"""Opening what a user names: regular files only, with the true reason when that fails."""
+"""Opening of files that users name: regular files only, with the true reason for a failure."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from vedcore.errors import VedcoreError
 def open_regular(path: str | os.PathLike[str], error: type[VedcoreError], hint: str) -> BinaryIO:
     """The regular file ``path``, open for reading bytes.
 
-    FIFOs, sockets and devices are never opened, for opening one can wait for ever or have effects.
+    FIFOs, sockets and devices are never opened, as that can block or have side effects.
 
     Args:
         path: a file; links are followed.
-        error: the type to raise.
-        hint: what to type or change next, for its message.
+        error: type of the error to raise.
+        hint: the next step, for its message.
 
     Raises:
-        error: no such file, a folder, not a regular file, no permission, a loop of links, a name no system takes.
+        error: no such file, a folder, not a regular file, no permission, a loop of links, an invalid name.
     """
     try:
         _require_regular(os.stat(path).st_mode)
-        # It may have been exchanged for a FIFO since: O_NONBLOCK keeps that from waiting.
+        # O_NONBLOCK: it may have been replaced by a FIFO since, and opening one blocks.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
         file = open(os.open(path, flags), "rb")  # noqa: SIM115 - the caller closes it
         try:

@@ -1,4 +1,4 @@
-"""The hooks that a plugin may implement. Each returns entries and must import nothing heavy."""
+"""The hooks that a plugin may implement. Each returns entries, and must not import torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pluggy
 from vedcore.registry import Entry
 
 API_VERSION = 1
-"""Major version of these hooks; a plugin module may say ``vedcore_api = 1`` and is refused where it differs."""
+"""Major version of these hooks. A plugin module may declare ``vedcore_api = 1``, and is refused where it differs."""
 
 hookspec = pluggy.HookspecMarker("vedcore")
 hookimpl = pluggy.HookimplMarker("vedcore")

@@ -1,9 +1,9 @@
-"""What models return: frozen dataclasses with named fields.
+"""The outputs of models: frozen dataclasses with named fields.
 
-Each can be read by name (``out.logits``), by key (``out["logits"]``) or by position among the fields
-that are set (``out[0]``), as transformers' outputs can.
+A field is read by name (``out.logits``), by key (``out["logits"]``) or by index among the fields that are set
+(``out[0]``), as in transformers' outputs.
 
-Shape letters: N images, B rows of text (N times the captions or beams an image has), S encoder tokens,
+Shape letters: N images, B rows of text (N times the captions or beams of an image), S encoder tokens,
 T text tokens, D hidden size, V vocabulary size, H attention heads.
 """
 
@@ -22,7 +22,7 @@ __all__ = ["DecoderOutput", "EncoderOutput", "GenerateOutput", "Output", "TextRe
 
 
 class Output:
-    """Base of the model outputs: fields that are ``None`` count as absent by key and by position."""
+    """Base of the model outputs: fields that are ``None`` are absent by key and by index."""
 
     def keys(self) -> list[str]:
         """Names of the fields that are set, in order."""
@@ -51,26 +51,26 @@ class Output:
 
 @dataclass(frozen=True)
 class EncoderOutput(Output):
-    """What a vision encoder gives."""
+    """The output of a vision encoder."""
 
     last_hidden_state: Tensor
-    """(N, S, D) one vector an image token."""
+    """(N, S, D), one vector per image token."""
     attention_mask: Tensor | None = None
-    """(N, S) bool, True where the token shows the image and False where it shows padding; None means all True."""
+    """(N, S) bool, False where a token shows padding only; None means all True."""
     hidden_states: tuple[Tensor, ...] | None = None
     """On request: the embeddings and the output of each block or stage, each (N, S_i, D_i)."""
     attentions: tuple[Tensor, ...] | None = None
-    """On request: attention weights of each block, as the family has them (windows count as rows in Swin)."""
+    """On request: attention weights of each block, shaped as in the family (in Swin, windows count as rows)."""
 
 
 @dataclass(frozen=True)
 class DecoderOutput(Output):
-    """What a text decoder gives."""
+    """The output of a text decoder."""
 
     logits: Tensor
-    """(B, T, V) scores of the token that follows each position, before the softmax."""
+    """(B, T, V) scores of the next token at each position, before the softmax."""
     past_key_values: DecoderCache | None = None
-    """The cache, when ``use_cache=True``."""
+    """The cache, with ``use_cache=True``."""
     hidden_states: tuple[Tensor, ...] | None = None
     """On request: the embeddings and the output of each layer, each (B, T, D)."""
     attentions: tuple[Tensor, ...] | None = None
@@ -81,46 +81,46 @@ class DecoderOutput(Output):
 
 @dataclass(frozen=True)
 class VisionEncoderDecoderOutput(Output):
-    """What the composed model gives; the fields of transformers' ``Seq2SeqLMOutput``, in its order."""
+    """The output of a composed model: the fields of transformers' ``Seq2SeqLMOutput``, in its order."""
 
     loss: Tensor | None = None
-    """Scalar, when ``labels`` are given."""
+    """Scalar, where ``labels`` are given."""
     logits: Tensor | None = None
     past_key_values: DecoderCache | None = None
     decoder_hidden_states: tuple[Tensor, ...] | None = None
     decoder_attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
     encoder_last_hidden_state: Tensor | None = None
-    """(N, S, D_encoder) before the projector, as transformers gives it."""
+    """(N, S, D_encoder) before the projector, as in transformers."""
     encoder_hidden_states: tuple[Tensor, ...] | None = None
     encoder_attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass(frozen=True)
 class GenerateOutput(Output):
-    """What ``generate(..., return_dict_in_generate=True)`` gives; rows are images times returned sequences."""
+    """The output of ``generate(..., return_dict_in_generate=True)``; rows are images times returned sequences."""
 
     sequences: Tensor
     """(B, L) token ids with the start id first, padded with the pad id."""
     sequences_scores: Tensor | None = None
-    """(B,) beam search only: sum of log-probabilities over length to the power of the length penalty."""
+    """(B,) with beam search: sum of log-probabilities, divided by length to the power of the length penalty."""
     token_logprobs: Tensor | None = None
-    """(B, L_new) log-probability the model gave each new token, before any processor; 0 past the end."""
+    """(B, L_new) log-probability of each new token by the model, before any logits processor; 0 after the end."""
     finish_reasons: tuple[str, ...] | None = None
     """Why each row ended: ``"eos"``, ``"length"``, ``"stop_string"``, ``"repetition"``, ``"criteria"``, ``"time"``."""
     lengths: tuple[int, ...] | None = None
-    """New tokens of each row, end token included. What stands behind them is padding, or, where the model has no end id
-    and another row goes on, of no meaning."""
+    """New tokens of each row, end token included. Later tokens are padding, or meaningless where the model has no end
+    id and another row continues."""
     scores: tuple[Tensor, ...] | None = None
-    """On request: for each step (B, V) what the tokens were chosen by, after all processors."""
+    """On request: for each step (B, V) scores after all logits processors, from which the token is chosen."""
     logits: tuple[Tensor, ...] | None = None
-    """On request: for each step (B, V) what the model gave, in float32."""
+    """On request: for each step (B, V) scores of the model, in float32."""
     beam_indices: Tensor | None = None
-    """(B, L_new) beam search only: the row of ``scores`` that each token was chosen from; -1 past the end."""
+    """(B, L_new) with beam search: the row of ``scores`` that each token was chosen from; -1 after the end."""
     encoder_hidden_states: tuple[Tensor, ...] | None = None
     encoder_attentions: tuple[Tensor, ...] | None = None
     decoder_hidden_states: tuple[tuple[Tensor, ...], ...] | None = None
-    """On request: for each step what `DecoderOutput.hidden_states` is."""
+    """On request: for each step, `DecoderOutput.hidden_states`."""
     decoder_attentions: tuple[tuple[Tensor, ...], ...] | None = None
     cross_attentions: tuple[tuple[Tensor, ...], ...] | None = None
 
@@ -131,9 +131,9 @@ class TextResult:
 
     text: str
     confidence: float
-    """Geometric mean of the probabilities of the tokens, end token included: 0 to 1."""
+    """Geometric mean of the probabilities of the tokens, end token included; from 0 to 1."""
     tokens: tuple[tuple[str, float], ...]
-    """Each token's text and probability; end tokens are not among them."""
+    """Text and probability of each token, without end tokens."""
     finish_reason: str
-    """``"eos"`` when the model ended the text itself, ``"length"`` when the limit did, else ``"stop_string"``,
-    ``"repetition"``, ``"criteria"`` or ``"time"``, after the option that did."""
+    """``"eos"`` where the model ended the text, ``"length"`` where the limit did; else the option that did:
+    ``"stop_string"``, ``"repetition"``, ``"criteria"`` or ``"time"``."""

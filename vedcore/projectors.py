@@ -1,4 +1,4 @@
-"""What stands between an encoder and a decoder: nothing, one linear layer, or a small perceptron.
+"""The built-in projectors from encoder to decoder: identity, a linear layer, and a small perceptron.
 
 Shape letters: N images, S encoder tokens, D_in width of the encoder, D_out width that cross-attention takes.
 """
@@ -40,7 +40,7 @@ class IdentityProjector(Projector):
         self.config, self.in_features, self.out_features = config, in_features, out_features
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """(N, S, D_in) to the same."""
+        """(N, S, D_in) to (N, S, D_in), unchanged."""
         return hidden_states
 
 
@@ -64,17 +64,17 @@ class MLPProjectorConfig(ProjectorConfig):
     """Settings of `MLPProjector`."""
 
     hidden_size: Size | None = None
-    """Width between the layers; None means that of the decoder."""
+    """Width of the hidden layers; None means the width of the decoder."""
     num_hidden_layers: Annotated[int, Field(ge=1, le=16)] = 1
-    """Layers before the last one."""
+    """Number of hidden layers."""
     hidden_act: Activation = "gelu"
-    """What stands between them."""
+    """Activation after each hidden layer."""
     dropout: Rate = 0.0
-    """Share dropped after each activation, in training."""
+    """Dropout rate after each activation."""
 
 
 class MLPProjector(Projector):
-    """Linear layers with an activation between: by default two, as LLaVA 1.5 has them."""
+    """Linear layers with activations between them: two by default, as in LLaVA 1.5 (https://arxiv.org/abs/2310.03744)."""
 
     config_class: ClassVar[type[MLPProjectorConfig]] = MLPProjectorConfig
 

@@ -1,6 +1,6 @@
-"""Names to entries: what parts there are, who brought them, and which one a name means.
+"""Names to entries: the registered parts, the distributions they come from, and the meaning of each name.
 
-Nothing here imports a part: an entry carries the dotted path of one, imported when it is first used.
+Nothing here imports a part: an entry carries the dotted path of its target, which is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from vedcore.errors import (
     printable,
 )
 
-__all__ = ["KINDS", "Entry", "Kind", "Owner", "Registry", "Resolved"]
+__all__ = ["KINDS", "Entry", "Kind", "Owner", "Registry", "ResolvedEntry"]
 
 Kind = Literal["encoder", "decoder", "projector", "format", "model", "command"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 BUILT_IN = "vedcore"
-"""The distribution whose names nobody else can take."""
+"""The distribution whose names are reserved."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, order=True)
 class Owner:
-    """The distribution that brought an entry."""
+    """The distribution that registered an entry."""
 
     distribution: str
     version: str = ""
@@ -47,18 +47,18 @@ class Owner:
 
 @dataclass(frozen=True)
 class Entry:
-    """One named part.
+    """A registered part: a family of encoders or decoders, a projector, a format, a model or a command.
 
     Args:
-        name: the family's name: letters, digits, ``-``, ``_``, ``.``.
+        name: the family's name, of letters, digits, ``-``, ``_`` and ``.``.
         target: dotted path, ``"package.module:Attribute"``, imported when the part is first used.
         summary: one line for lists.
-        variants: names, or glob patterns of names, that mean this family too.
-        default_variant: what the bare family name means.
+        variants: names of variants, or glob patterns for them.
+        default_variant: the variant that the bare family name means.
         aliases: other names of the family.
         prefix: when set, ``prefix/anything`` means this family with ``anything`` as its variant.
-        model_types: what transformers' config.json calls the models whose checkpoints this family opens; the target
-            says of each, in ``transformers``, how.
+        model_types: each ``model_type`` of transformers' config.json whose checkpoints this family opens; the target
+            describes them in its attribute ``transformers``.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Entry:
         """Import and return the target.
 
         Raises:
-            PluginLoadError: the module fails to import or lacks the attribute.
+            PluginLoadError: the module does not import, or lacks the attribute.
         """
         module_name, _, attribute = self.target.partition(":")
         try:
@@ -94,14 +94,14 @@ class Entry:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that mean this family and no other: its own, its aliases, variants that are no patterns."""
+        """The exact names of this family: its name, its aliases, and variants that are not patterns."""
         exact = (*self.variants, self.default_variant or self.name)
         return tuple(dict.fromkeys([self.name, *self.aliases, *(n for n in exact if not set(n) & set("*?["))]))
 
 
 @dataclass(frozen=True)
-class Resolved:
-    """What a name means: an entry, and a variant of it."""
+class ResolvedEntry:
+    """The meaning of a name: an entry, and one of its variants."""
 
     entry: Entry
     variant: str | None
@@ -110,23 +110,23 @@ class Resolved:
 class Registry:
     """All entries by kind.
 
-    The names of the built-in parts, their variants and prefixes are reserved: they mean the built-in part whoever
-    else registers them. Where two other distributions own a name, both are kept and neither wins. In both cases
-    ``distribution:name`` picks one.
+    The names of built-in parts, their variants and their prefixes are reserved: they mean the built-in part even where
+    another distribution registers them. Where two other distributions own a name, it is ambiguous and an error. In both
+    cases ``distribution:name`` picks one.
     """
 
     def __init__(self) -> None:
         self._entries: dict[Kind, list[Entry]] = {kind: [] for kind in KINDS}
         self.notes: list[str] = []
-        """What went wrong while plugins were found, to be said when a name is not."""
+        """Problems during discovery, repeated in the error for an unknown name."""
         self.failures: dict[str, PluginError] = {}
-        """Distributions, in normal form, whose plugin failed."""
+        """Normalised names of distributions whose plugin failed, to the error."""
 
     def add(self, entries: Iterable[tuple[Kind, Entry]], owner: Owner) -> None:
-        """Add entries under their owner's name, all or none.
+        """Add the entries of one owner, all or none.
 
         Raises:
-            PluginContractError: not an entry, a malformed field, or a name that its owner has registered before.
+            PluginContractError: not an entry, a malformed field, or a name that the owner has registered before.
         """
         new: dict[tuple[Kind, str], Entry] = {}
         for kind, entry in entries:
@@ -134,25 +134,27 @@ class Registry:
             mine = (same.name for same in self._entries[kind] if same.owner == owner)
             if (kind, entry.name) in new or entry.name in mine:
                 raise PluginContractError(
-                    f"{owner} registers {kind} {entry.name!r} twice", plugin=owner.distribution, hint="keep one"
+                    f"{owner} registers {kind} {entry.name!r} twice", plugin=owner.distribution, hint="keep one of them"
                 )
             new[kind, entry.name] = replace(entry, owner=owner)
         for (kind, _), entry in new.items():
             self._entries[kind].append(entry)
 
     def entries(self, kind: Kind) -> list[Entry]:
-        """All entries of a kind, by name, then owner."""
+        """All entries of a kind, sorted by name, then owner."""
         return sorted(self._entries[kind], key=lambda e: (e.name, e.owner))
 
-    def find(self, kind: Kind, name: str) -> Resolved:
-        """What ``name`` means: a family, an alias, a variant, ``prefix/variant``, each also as ``dist:name``.
+    def find(self, kind: Kind, name: str) -> ResolvedEntry:
+        """The entry and variant that ``name`` means; nothing is imported.
 
-        Nothing is imported, whatever the name is.
+        Args:
+            kind: the kind of part.
+            name: a family, an alias, a variant or ``prefix/variant``; ``distribution:`` may stand before each.
 
         Raises:
-            UnknownComponentError: nothing of that name; offers the nearest ones.
+            UnknownComponentError: unknown; offers the nearest names.
             PluginConflictError: two distributions own the name, and neither is vedcore.
-            PluginError: ``dist:name`` of a distribution whose plugin failed: its failure.
+            PluginError: the named distribution has a plugin that failed; the error is that failure.
         """
         distribution, colon, bare = name.partition(":")
         if not colon or not _NAME.fullmatch(distribution):  # a colon inside a variant, as in timm/hf-hub:org/name
@@ -167,16 +169,16 @@ class Registry:
                 if len(found) > 1:
                     raise _conflict(kind, bare, sorted(found, key=lambda e: e.owner))
                 if found:
-                    return Resolved(found[0], _variant(found[0], bare))
+                    return ResolvedEntry(found[0], _variant(found[0], bare))
         if distribution and canonical(distribution) in self.failures:
             raise self.failures[canonical(distribution)]
         raise self._unknown(kind, name)
 
     def find_model_type(self, kind: Kind, model_type: str) -> Entry:
-        """The family that opens transformers' checkpoints of that ``model_type``; a built-in one comes first.
+        """The family that opens transformers' checkpoints of that ``model_type``; built-in families take precedence.
 
         Raises:
-            UnknownComponentError: none does; offers the nearest ones.
+            UnknownComponentError: no family does; offers the nearest types.
         """
         entries = [entry for group in self._by_rank(kind) for entry in group]
         for entry in entries:
@@ -187,11 +189,11 @@ class Registry:
         shown = printable(model_type)
         raise UnknownComponentError(
             f"no {kind} opens transformers' model_type '{shown[:60]}'",
-            hint=f"{_cut(hint, 110)}; a plugin may bring it",
+            hint=f"{_cut(hint, 110)}; a plugin may add it",
         )
 
     def conflicts(self, kind: Kind, entry: Entry) -> list[PluginConflictError]:
-        """Why names of ``entry`` do not mean it, one error for each that belongs to somebody else too."""
+        """An error for each name of ``entry`` that means another entry, or is ambiguous."""
         built_in, others = self._by_rank(kind)
         problems = []
         for name in () if entry in built_in and _is_built_in(entry) else entry.names:
@@ -203,7 +205,7 @@ class Registry:
         return problems
 
     def shown_name(self, kind: Kind, entry: Entry) -> str:
-        """The name that finds ``entry``: its own, or ``distribution:name`` where that is not its alone."""
+        """The name that finds ``entry``: its own, or ``distribution:name`` where that means another entry."""
         try:
             mine = self.find(kind, entry.name).entry
         except PluginConflictError:
@@ -212,7 +214,7 @@ class Registry:
         return entry.name if alone else f"{entry.owner.distribution}:{entry.name}"
 
     def known_names(self, kind: Kind) -> list[str]:
-        """Families, aliases and the variants that are no patterns."""
+        """All exact names: families, aliases, and variants that are not patterns."""
         return sorted({name for entry in self._entries[kind] for name in entry.names})
 
     def _by_rank(self, kind: Kind) -> list[list[Entry]]:
@@ -235,12 +237,12 @@ class Registry:
 
 
 def canonical(distribution: str) -> str:
-    """The normal form of a distribution's name: lower case, with single hyphens."""
+    """The normalised name of a distribution: lower case, with single hyphens."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def check_entry(kind: Kind, entry: object, owner: Owner) -> None:
-    """Refuse what is no entry, or a malformed one.
+    """Refuse anything but a well-formed entry.
 
     Raises:
         PluginContractError: naming the field.
@@ -257,19 +259,20 @@ def check_entry(kind: Kind, entry: object, owner: Owner) -> None:
         *([] if entry.prefix is None else [entry.prefix]),
     ):
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise refuse(f"{str(name)[:60]!r} is no name", "use letters, digits, - _ .")
+            raise refuse(f"{str(name)[:60]!r} is not a name", "use letters, digits, - _ .")
     _texts(entry.variants, "variants", refuse)
     _texts(entry.model_types, "model_types", refuse)
     if not isinstance(entry.summary, str) or not isinstance(entry.default_variant, str | None):
         raise refuse(f"{entry.name!r}: summary and default_variant are text", "see vedcore.Entry")
     module, colon, attribute = str(entry.target).partition(":")
     if not colon or not all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")]):
-        raise refuse(f"target {str(entry.target)[:60]!r} is no path", "write 'package.module:Attribute'")
+        raise refuse(f"target {str(entry.target)[:60]!r} is not a dotted path", "write 'package.module:Attribute'")
 
 
-def _texts(value: object, what: str, refuse: Any) -> tuple[str, ...]:
+def _texts(value: object, field: str, refuse: Any) -> tuple[str, ...]:
+    """The value of a field that is a tuple of names."""
     if not isinstance(value, tuple) or not all(isinstance(v, str) and v for v in value):
-        raise refuse(f"{what} is {str(value)[:40]!r}, not a tuple of names", f'write {what}=("a", "b")')
+        raise refuse(f"{field} is {str(value)[:40]!r}, not a tuple of names", f'write {field}=("a", "b")')
     return value
 
 
@@ -280,12 +283,13 @@ def _conflict(kind: Kind, name: str, entries: Iterable[Entry]) -> PluginConflict
         message = f"{kind} {name!r} of {last.owner} is the name of a built-in of vedcore, {first.name!r}"
     else:
         message = f"{kind} {name!r} is owned by both {first.owner} and {last.owner}"
-        hint = f"write {first.owner.distribution}:{name}, or block one with -p no:{last.owner.distribution}"
+        other = last.owner.distribution
+        hint = f"write {first.owner.distribution}:{name}, or block one with VEDCORE_DISABLE_PLUGINS={other}"
     return PluginConflictError(message, plugin=last.owner.distribution, hint=hint)
 
 
-def _cut(text: str, room: int) -> str:
-    return text if len(text) <= room else text[: room - 1] + "…"
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _is_built_in(entry: Entry) -> bool:
@@ -309,6 +313,7 @@ def _by_pattern(entry: Entry, name: str) -> bool:
 
 
 def _variant(entry: Entry, name: str) -> str | None:
+    """The variant of ``entry`` that ``name`` means."""
     if name == entry.name or name in entry.aliases:
         return entry.default_variant
     return name.removeprefix(f"{entry.prefix}/") if _by_prefix(entry, name) else name

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from vedcore.config import Activation, Epsilon, Layers, Rate, check_limit
 from vedcore.errors import IncompatibleError
-from vedcore.layers.drawing import LateDraws
+from vedcore.layers.lazy_init import LazyInit
 from vedcore.transformers_class import ConfigField, TransformersClass, restricted_field, unused_fields
 from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.timm_building import (
@@ -99,7 +99,7 @@ class Published(NamedTuple):
 @functools.cache
 def published(variant: str) -> Published:
     """The variant's sizes, from a model of one block a stage on the meta device: takes milliseconds."""
-    with torch.device("meta"), LateDraws():
+    with torch.device("meta"), LazyInit():
         model: Any = build(variant, depths=(1, 1, 1, 1))  # every published variant has four stages
     return Published(
         embed_dim=model.embed_dim,

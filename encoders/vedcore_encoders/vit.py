@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vedcore.config import Activation, Epsilon, Layers, Rate, Size
 from vedcore.errors import IncompatibleError
-from vedcore.layers.drawing import LateDraws
+from vedcore.layers.lazy_init import LazyInit
 from vedcore.transformers_class import ConfigField, TransformersClass, unused_fields
 from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.timm_building import (
@@ -92,7 +92,7 @@ class Published(NamedTuple):
 @functools.cache
 def published(variant: str) -> Published:
     """The variant's sizes, from a model of one block on the meta device: takes milliseconds."""
-    with torch.device("meta"), LateDraws():
+    with torch.device("meta"), LazyInit():
         model: Any = build(variant, depth=1)
     return Published(
         hidden_size=model.embed_dim,

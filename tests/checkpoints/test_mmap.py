@@ -64,7 +64,7 @@ def test_a_file_that_is_cut_between_its_header_and_its_tensors(
         return check(self, *arguments, **options)
 
     monkeypatch.setattr(Weights, "check", cut)
-    with pytest.raises(CheckpointCorruptError, match=r"model.safetensors.*was cut"):
+    with pytest.raises(CheckpointCorruptError, match=r"model.safetensors.*was truncated"):
         vedcore.load(folder, mmap=mmap)
 
 

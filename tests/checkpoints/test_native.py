@@ -260,13 +260,13 @@ def test_paths_that_are_no_model(saved: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_registered_model_by_name(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vedcore.registry import Entry, Owner, Resolved
+    from vedcore.registry import Entry, Owner, ResolvedEntry
 
     asked = []
 
     def load_component(kind: str, name: str) -> Any:
         asked.append((kind, name))
-        return (lambda: saved), Resolved(Entry("reader", "x:y", owner=Owner("d")), None)
+        return (lambda: saved), ResolvedEntry(Entry("reader", "x:y", owner=Owner("d")), None)
 
     from vedcore.checkpoints import formats
 

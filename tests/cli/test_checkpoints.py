@@ -296,7 +296,7 @@ def test_a_changed_byte_is_seen_by_its_hash(run: Run, tiny: Path) -> None:
     assert run("inspect", tiny).returncode == 0
     done = run("inspect", tiny, "--verify")
     assert done.returncode == 1
-    assert f"{path.name}: is not what its sha256 says" in done.stdout
+    assert f"{path.name}: does not match its sha256" in done.stdout
 
 
 def test_a_disk_that_cannot_read_is_told(run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ import vedcore
 from tests.core.config_text import config_text
 from vedcore.composer import resolve
 from vedcore.config import DecoderConfig, EncoderConfig, ProjectorConfig
-from vedcore.registry import Entry, Owner, Resolved
+from vedcore.registry import Entry, Owner, ResolvedEntry
 
 VIT = {
     "name": "vit",
@@ -793,8 +793,8 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> Any:
         cls = type(base.__name__, (base,), attributes)
         entry = Entry("theirs", "their_package:Part", owner=Owner("vedcore-theirs", "1.2"))
 
-        def load(kind: Any, name: str, recorded: str | None = None) -> tuple[Any, Resolved]:
-            return (cls, Resolved(entry, None)) if name == "theirs" else real(kind, name, recorded)
+        def load(kind: Any, name: str, recorded: str | None = None) -> tuple[Any, ResolvedEntry]:
+            return (cls, ResolvedEntry(entry, None)) if name == "theirs" else real(kind, name, recorded)
 
         monkeypatch.setattr(resolve, "load_component", load)
         monkeypatch.setattr(resolve, "registry", lambda: SimpleNamespace(shown_name=lambda kind, entry: entry.name))

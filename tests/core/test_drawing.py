@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vedcore.layers.drawing import LateDraws
+from vedcore.layers.lazy_init import LazyInit
 
 SIZE = (400, 300)
 
 
 def late(say: Callable[[nn.Parameter], object], seed: int = 0) -> Tensor:
     torch.manual_seed(seed)
-    with LateDraws() as draws, torch.no_grad():
+    with LazyInit() as lazy, torch.no_grad():
         parameter = nn.Parameter(torch.full(SIZE, math.nan))
         say(parameter)
-    draws.draw()
+    lazy.initialize()
     return parameter.detach()
 
 
@@ -72,9 +72,9 @@ def test_the_seed_alone_decides() -> None:
 
     def network(seed: int) -> list[Tensor]:
         torch.manual_seed(seed)
-        with LateDraws() as draws:
+        with LazyInit() as lazy:
             net = nn.Sequential(nn.Linear(30, 40), nn.Conv2d(3, 8, 3), nn.Embedding(20, 10), nn.LayerNorm(4))
-        draws.draw()
+        lazy.initialize()
         return [p.detach() for p in net.parameters()]
 
     first = network(0)
@@ -91,22 +91,22 @@ def test_the_seed_alone_decides() -> None:
 
 def test_on_the_meta_device_nothing_happens() -> None:
     before = torch.random.get_rng_state()
-    with torch.device("meta"), LateDraws() as draws:
+    with torch.device("meta"), LazyInit() as lazy:
         net = nn.Linear(10**6, 10**6)
-    draws.draw()
+    lazy.initialize()
     assert net.weight.is_meta
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_a_value_that_is_read_is_there() -> None:
-    with LateDraws() as draws, torch.no_grad():
+    with LazyInit() as lazy, torch.no_grad():
         one, other = nn.Parameter(torch.empty(50)), nn.Parameter(torch.empty(50))
         nn.init.normal_(one)
         nn.init.normal_(other)
         together = torch.stack([one, other]).clone()  # in a list, as arguments may come
         third = nn.Parameter(torch.empty(50))
         third.copy_(nn.init.uniform_(other))
-    draws.draw()
+    lazy.initialize()
     assert torch.equal(together[0], one)
     assert torch.equal(third, other)
     assert bool(((third >= 0) & (third <= 1)).all())

@@ -117,8 +117,8 @@ def test_a_broken_plugin_stops_nobody_else(site: Path) -> None:
     [
         ("def broken(:", None, "SyntaxError"),
         ("x = 1", "[vedcore]\nmain = bad:nothing\n", "AttributeError"),
-        ("x = 1", "[vedcore]\nmain = not valid!!\n", "no module or module:object"),
-        ("x = 1", "[vedcore]\nmain =\n", "no module or module:object"),
+        ("x = 1", "[vedcore]\nmain = not valid!!\n", "not of the form module or module:object"),
+        ("x = 1", "[vedcore]\nmain =\n", "not of the form module or module:object"),
         ("raise SystemExit(3)", None, "SystemExit"),
         ("class V:\n  def __str__(self): raise KeyError\nvedcore_api = V()", None, "KeyError"),
         ("class E(Exception):\n  def __str__(self): raise KeyError\nraise E()", None, "does not load: E"),
@@ -161,8 +161,8 @@ HEAD = "from vedcore.hookspecs import hookimpl\nfrom vedcore.registry import Ent
         ("@hookimpl\ndef register_encoders(): return 7", "gave int"),
         ("@hookimpl\ndef register_encoders(): return 'vit'", "gave str"),
         ("@hookimpl\ndef register_encoders(): return ['vit']", "gave str, not Entry"),
-        ("@hookimpl\ndef register_encoders(): return [Entry('a b', 'm:C')]", "is no name"),
-        ("@hookimpl\ndef register_encoders(): return [Entry('', 'm:C')]", "is no name"),
+        ("@hookimpl\ndef register_encoders(): return [Entry('a b', 'm:C')]", "is not a name"),
+        ("@hookimpl\ndef register_encoders(): return [Entry('', 'm:C')]", "is not a name"),
         ("@hookimpl\ndef register_encoders(): return [Entry('ok', 'm.C')]", "package.module:Attribute"),
         ("@hookimpl\ndef register_encoders(): return [Entry('ok', 'm:C', variants='abc')]", "variants"),
         ("@hookimpl\ndef register_encoders(): return [Entry('ok', 'm:C'), Entry('ok', 'm:D')]", "twice"),
@@ -199,7 +199,7 @@ def test_a_name_of_two_strangers_is_nobodys(site: Path) -> None:
         write_distribution(site, name, GOOD.format(name="shared", module=name))
     with pytest.raises(PluginConflictError) as error:
         plugins.resolve("projector", "shared")
-    for part in ("one==1.0", "two==1.0", "one:shared", "-p no:two"):
+    for part in ("one==1.0", "two==1.0", "one:shared", "VEDCORE_DISABLE_PLUGINS=two"):
         assert part in str(error.value)
     assert plugins.resolve("projector", "two:shared").entry.owner.distribution == "two"
     assert {"one:shared", "two:shared"} <= set(plugins.list_projectors())
@@ -381,7 +381,7 @@ def test_a_part_that_does_not_import_or_is_none(site: Path) -> None:
     )
     with pytest.raises(PluginLoadError, match=r"parts==1.0.*ModuleNotFoundError"):
         plugins.load_component("encoder", "gone")
-    with pytest.raises(PluginContractError, match="no subclass of torch"):
+    with pytest.raises(PluginContractError, match="not a subclass of torch"):
         plugins.load_component("encoder", "number")
     with pytest.raises(PluginContractError, match=r"lacks make_config, num_tokens"):
         plugins.load_component("encoder", "bare")

@@ -24,7 +24,7 @@ import torch
 
 import vedcore
 from vedcore.errors import CheckpointNotFoundError, CheckpointWriteError
-from vedcore.weights import exchange
+from vedcore.weights import atomic_swap
 from vedcore.weights.folder import save_folder
 from vedcore.weights.loading import Weights
 from vedcore.weights.saving import weight_files
@@ -159,7 +159,7 @@ def stopped_save(how: str, at: int, folder: Path, new: Tensors | Model, sharded:
 def main(what: str, how: str, exchange_works: str, before: str, step: int, workplace: Path) -> None:
     torch.set_num_threads(1)
     if exchange_works == "no":
-        exchange._renameat2 = lambda: None
+        atomic_swap._renameat2 = lambda: None
     folder = workplace / "model"
     old, new, sharded = WHATS[what](1.0), WHATS[what](2.0), before != "shards"
     seen = set()

@@ -40,14 +40,14 @@ WINDOWS = f"""{MACOS}
 """
 WORK = """
     import vedcore
-    from vedcore.weights import exchange
+    from vedcore.weights import atomic_swap
 
     root, folder = sys.argv[1], os.path.join(sys.argv[1], "m")
     models = [vedcore.compose(
         {"name": "vit", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32},
         {"name": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 20}, tokenizer="char", seed=seed,
     ) for seed in range(3)]
-    assert exchange._renameat2() is None
+    assert atomic_swap._renameat2() is None
 
     def same(one, other):
         a, b = one.state_dict(), other.state_dict()

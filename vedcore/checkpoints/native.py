@@ -27,7 +27,7 @@ from vedcore.generation.options.config import GenerationConfig
 from vedcore.model import VisionEncoderDecoder
 from vedcore.model_files import CARD, CONFIG, GENERATION_CONFIG, MODEL_FILES, PREPROCESSOR_CONFIG, TOKENIZER
 from vedcore.processing.processor import Processor, make_tokenizer
-from vedcore.weights.folder import Written, save_folder
+from vedcore.weights.folder import FileWriter, save_folder
 from vedcore.weights.loading import Weights
 from vedcore.weights.saving import weight_files
 from vedcore.weights.snapshot import Snapshot, read_folder
@@ -76,7 +76,7 @@ class NativeFormat(Format):
                 "unknown option", field=next(iter(unknown)), hint="there are max_shard_size, weights_dtype, hashes"
             )
         config = model.config.model_copy(update={"tokenizer": _tokenizer_name(model), "pretrained": False})
-        files: dict[str, bytes | Written] = {
+        files: dict[str, bytes | FileWriter] = {
             CONFIG: json_bytes(config.to_dict()),
             GENERATION_CONFIG: json_bytes(model.generation_config.model_dump(mode="json", exclude_none=True)),
             CARD: model_card(model, config).encode(),

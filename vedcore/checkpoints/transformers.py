@@ -32,7 +32,7 @@ from vedcore.hf.tokenizers import write_tokenizer
 from vedcore.model import VisionEncoderDecoder
 from vedcore.model_files import CARD, CONFIG, GENERATION_CONFIG, MODEL_FILES, PREPROCESSOR_CONFIG
 from vedcore.transformers_class import TransformersClass
-from vedcore.weights.folder import Written, save_folder
+from vedcore.weights.folder import FileWriter, save_folder
 from vedcore.weights.keymap import Row, to_theirs, under
 from vedcore.weights.loading import Weights
 from vedcore.weights.saving import weight_files
@@ -106,7 +106,7 @@ class TransformersFormat(Format):
             for written in (encoder, decoder):
                 tensors |= {f"{written.kind}.{name}": tensor for name, tensor in written.tensors().items()}
         config["dtype"] = str(dtype or next(t.dtype for t in tensors.values())).removeprefix("torch.")
-        files: dict[str, bytes | Written] = {
+        files: dict[str, bytes | FileWriter] = {
             CONFIG: json_bytes(config),
             **weight_files(tensors, max_shard_size, dtype, hashes=hashes),
         }

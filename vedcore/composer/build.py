@@ -15,7 +15,7 @@ from vedcore.composer.resolve import ResolvedRequest, resolve
 from vedcore.config import ModelConfig, Preprocessing, TokenIds
 from vedcore.errors import UsageError
 from vedcore.generation.options.config import GenerationConfig
-from vedcore.layers.drawing import LateDraws
+from vedcore.layers.lazy_init import LazyInit
 from vedcore.model import VisionEncoderDecoder
 from vedcore.processing.processor import Processor
 from vedcore.weights.loading import LoadReport
@@ -141,7 +141,7 @@ def _build_parts(layout: Layout, *, draw: bool) -> tuple[Modules, dict[str, Load
     with _BUILD_LOCK, torch.random.fork_rng(devices=[], enabled=config.seed is not None):
         if config.seed is not None:
             torch.manual_seed(config.seed)
-        with LateDraws() as draws:
+        with LazyInit() as lazy:
             encoder = resolved.encoder.make(pretrained=config.pretrained and resolved.encoder.checkpoint is None)
             decoder = resolved.decoder.make()
             projector = layout.projector.make(encoder.hidden_size, decoder.cross_attention_size)
@@ -149,9 +149,9 @@ def _build_parts(layout: Layout, *, draw: bool) -> tuple[Modules, dict[str, Load
         for part, module in ((resolved.encoder, encoder), (resolved.decoder, decoder)):
             if part.checkpoint is not None:
                 report = reports[part.kind] = part.checkpoint.load_into(module)
-                draws.forget(tensor for name, tensor in module.named_parameters() if name in report.loaded)
+                lazy.skip(tensor for name, tensor in module.named_parameters() if name in report.loaded)
         if draw:
-            draws.draw()
+            lazy.initialize()
     return Modules(encoder, projector, decoder), reports
 
 

@@ -14,7 +14,7 @@ from vedcore.composer.request import UNSET, AnyModel, AnyPart, ModelRequest
 from vedcore.composer.resolve import ResolvedPart, ResolvedRequest, projector_for, resolve
 from vedcore.config import Config, Preprocessing, TokenIds
 from vedcore.errors import ConfigLimitError, IncompatibleError
-from vedcore.layers.drawing import LateDraws
+from vedcore.layers.lazy_init import LazyInit
 from vedcore.plugins.contracts import check_built
 
 __all__ = ["Layout", "Modules", "PartPlan", "Plan", "format_bytes", "lay_out", "plan"]
@@ -184,7 +184,7 @@ def lay_out(resolved: ResolvedRequest) -> Layout:
         PluginError: a plugin's part that does not build or breaks its contract.
     """
     config, dtype = resolved.config, getattr(torch, resolved.config.dtype)
-    with torch.device("meta"), _ParameterLimit(dtype.itemsize), LateDraws():
+    with torch.device("meta"), _ParameterLimit(dtype.itemsize), LazyInit():
         encoder: VisionEncoder = resolved.encoder.make()
         decoder: TextDecoder = resolved.decoder.make()
         width = getattr(decoder, "cross_attention_size", None)

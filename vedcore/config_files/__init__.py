@@ -1,4 +1,4 @@
-"""Configuration text in, plain data out: YAML, TOML and JSON with limits and no surprises."""
+"""Configuration files to plain data: YAML, TOML and JSON, within limits, by one set of rules."""
 
 from vedcore.config_files.documents import parse_json
 from vedcore.config_files.overrides import apply_overrides

@@ -1,4 +1,4 @@
-"""How deep text nests, counted before a parser sees it: parsers recurse, and pay for a dotted key by its square."""
+"""Nesting depth of text, counted before parsing: parsers recurse, and are quadratic in the length of dotted keys."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 from vedcore.config_files.plain import MAX_DEPTH
 
-# Strings and comments of TOML, of which those of JSON are a part; a string may lack its end.
-# No part of the pattern can be read twice, so that a scan stays linear.
+# Strings and comments of TOML, which include those of JSON; a string may be unterminated.
+# Possessive and disjoint parts keep a scan linear.
 _TOKEN = re.compile(
     r'"""(?s:[^"\\]|\\.|"(?!""))*+(?:"{3,5})?'
     r"|'''(?s:[^']|'(?!''))*+(?:'{3,5})?"
@@ -19,9 +19,9 @@ _TOKEN = re.compile(
 
 
 def nesting_beyond_limit(text: str) -> int | None:
-    """The offset where brackets, or the parts of a dotted key, first nest deeper than 64 levels; None if nowhere.
+    """The offset where brackets or dotted keys first nest deeper than 64 levels; None if nowhere.
 
-    Exact for JSON and TOML; an estimate for YAML, whose strings need no quotes.
+    It is exact for JSON and TOML, and an estimate for YAML, whose strings need no quotes.
     """
     depth = dots = 0
     for match in _TOKEN.finditer(text):

@@ -1,4 +1,4 @@
-"""One configuration file in one of three formats: its data, and errors that point into it."""
+"""One configuration file in one of three formats: its data, and errors with line and column."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from vedcore.files import open_regular
 
 MAX_BYTES = 1_000_000
 FORMATS = {".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".json": "json"}
-ACCEPTED = f"accepted suffixes are {', '.join(FORMATS)}"
+SUFFIX_HINT = f"accepted suffixes are {', '.join(FORMATS)}"
 
-# Control characters that none of the three formats allows outside an escape.
+# Control characters that none of the three formats allows unescaped.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 def open_document(path: Path) -> Document:
-    """The document in a regular file; suffix, kind and size are looked at before a byte is read."""
+    """The document in a regular file; suffix, kind and size are checked before a byte is read."""
     if (format := FORMATS.get(path.suffix.lower())) is None:
         what = f"unknown suffix {short(path.suffix)}" if path.suffix else "no suffix"
-        raise ConfigParseError(what, path=path, hint=ACCEPTED)
-    with open_regular(path, ConfigParseError, "give the path of a configuration file that can be read") as file:
+        raise ConfigParseError(what, path=path, hint=SUFFIX_HINT)
+    with open_regular(path, ConfigParseError, "give the path of a readable configuration file") as file:
         size = os.fstat(file.fileno()).st_size
         if size <= MAX_BYTES and len(raw := file.read(MAX_BYTES + 1)) <= MAX_BYTES:
             return Document(path, format, raw)
@@ -45,29 +45,33 @@ def open_document(path: Path) -> Document:
 
 
 def parse_json(raw: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The object in the bytes of a JSON file that was read already; ``path`` is what messages call it.
+    """The object in the bytes of a JSON file.
+
+    Args:
+        raw: the bytes.
+        path: name of the file in messages.
 
     Raises:
         ConfigParseError: not UTF-8, or not JSON.
         ConfigSchemaError: the top level is not an object, or a value is not plain data.
-        ConfigLimitError: more than 64 levels, or a number of thousands of digits.
+        ConfigLimitError: more than 64 levels, or a number with thousands of digits.
     """
     return Document(Path(path), "json", raw).data
 
 
 class Document:
-    """One file.
+    """A parsed configuration file.
 
     Attributes:
         path: the file.
-        data: the mapping that it holds.
+        data: its top-level mapping.
     """
 
     def __init__(self, path: Path, format: str, raw: bytes) -> None:
         self.path = path
         self._format = format
         self._text = self._decoded(raw)
-        self._positions: dict[KeyPath, int] = {}  # offsets of keys and list items, which YAML's parser alone tells
+        self._positions: dict[KeyPath, int] = {}  # offsets of keys and list items; empty but for YAML
         self.data = self._parsed()
 
     def line(self, key_path: KeyPath) -> int | None:
@@ -84,19 +88,19 @@ class Document:
         key_path: KeyPath = (),
         hint: str = "",
     ) -> VedcoreError:
-        """An error that names this file, the key, and where known the place.
+        """An error that names this file, the key, and line and column where they are known.
 
         Args:
-            kind: its type.
-            message: what is wrong.
-            at: offset in the text, or line and column from 1; None takes what is known of ``key_path``.
-            key_path: the key that it is about.
-            hint: what to do next.
+            kind: type of the error.
+            message: the problem.
+            at: offset in the text, or line and column from 1; None takes the position of ``key_path``, if known.
+            key_path: the key concerned.
+            hint: the next step.
         """
         if at is None:
             at = self._positions.get(key_path)
-        place = self._line_column(at) if isinstance(at, int) else at
-        where = f"line {place[0]}, column {place[1]}: " if place else ""
+        position = self._line_column(at) if isinstance(at, int) else at
+        where = f"line {position[0]}, column {position[1]}: " if position else ""
         return kind(where + message, path=self.path, field=dotted(key_path) or None, hint=hint)
 
     def _decoded(self, raw: bytes) -> str:
@@ -114,8 +118,8 @@ class Document:
             raise self.error(ConfigParseError, message, at=control.start(), hint="save the file as UTF-8")
         try:
             data = {"yaml": self._yaml, "toml": self._toml, "json": self._json}[self._format]()
-        except RecursionError:  # the depth of the text is bounded, so it is the caller's stack that is full
-            message, hint = "nested too deeply for what is left of the stack", "flatten it"
+        except RecursionError:  # the text is within the depth limit, so the caller's stack is nearly full
+            message, hint = "nested too deeply for the rest of the stack", "flatten it"
             raise self.error(ConfigLimitError, message, hint=hint) from None
         if problem := not_plain(data):
             kind, key_path, message, hint = problem
@@ -142,9 +146,9 @@ class Document:
         self._check_nesting()
         try:
             return tomllib.loads(self._text)
-        except tomllib.TOMLDecodeError as error:  # its place is in its text: "(at line 2, column 5)"
-            message, _, place = str(error).rpartition(" (at ")
-            numbers = [int(number) for number in re.findall(r"[0-9]+", place)]
+        except tomllib.TOMLDecodeError as error:  # the position is in its text: "(at line 2, column 5)"
+            message, _, position = str(error).rpartition(" (at ")
+            numbers = [int(number) for number in re.findall(r"[0-9]+", position)]
             at = (numbers[0], numbers[1]) if len(numbers) == 2 else len(self._text)
             raise self._syntax_error(message, at) from None
         except ValueError:  # int() refuses thousands of digits
@@ -161,7 +165,7 @@ class Document:
         return data
 
     def _syntax_error(self, message: str, at: int | tuple[int, int] | None) -> VedcoreError:
-        return self.error(ConfigParseError, message, at=at, hint=f"is it {self._format.upper()}? {ACCEPTED}")
+        return self.error(ConfigParseError, message, at=at, hint=f"is it {self._format.upper()}? {SUFFIX_HINT}")
 
     def _check_nesting(self) -> None:
         offset = nesting_beyond_limit(self._text)

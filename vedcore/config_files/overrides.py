@@ -1,4 +1,4 @@
-"""Settings changed from the command line: ``--set key.key=value``."""
+"""Overrides of settings from the command line: ``--set key.key=value``."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vedcore.errors import UsageError
 
 
 def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of ``data`` with ``key.key=value`` texts applied in order; keys that are not there are added.
+    """A copy of ``data`` with ``key.key=value`` texts applied in order; missing keys are added.
 
-    A value is a YAML scalar or a flow collection, by the same rules as in files: ``32``, ``1e-4``, ``gelu``,
-    ``null``, ``[64, 512]``. ``data`` is left as it is.
+    A value is a YAML scalar or flow collection, by the same rules as in files: ``32``, ``1e-4``, ``gelu``, ``null``,
+    ``[64, 512]``.
 
     Raises:
-        UsageError: a text that is malformed, or that reaches into something other than a mapping.
+        UsageError: a malformed text, or a key inside a value that is not a mapping.
     """
     result = dict(data)
     for text in overrides:

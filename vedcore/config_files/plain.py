@@ -11,15 +11,15 @@ from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError
 MAX_DEPTH = 64
 TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 TOO_LONG = "a number has thousands of digits"
-ENCODABLE = "write text that UTF-8 can hold"
+ENCODABLE_HINT = "write text that UTF-8 can encode"
 
 KeyPath = tuple[str | int, ...]
 
 
 def not_plain(data: Any) -> tuple[type[ConfigError], KeyPath, str, str] | None:
-    """The first thing in ``data`` that is not plain, as (error class, key path, message, hint), or None.
+    """The first value in ``data`` that is not plain data, as (error class, key path, message, hint); or None.
 
-    Plain are ``dict`` with ``str`` keys, ``list``, ``str``, ``int``, finite ``float``, ``bool`` and ``None``, in at
+    Plain data is ``dict`` with ``str`` keys, ``list``, ``str``, ``int``, finite ``float``, ``bool`` and ``None``, in at
     most 64 levels of containers.
     """
     return _not_plain(data, ())
@@ -32,13 +32,13 @@ def _not_plain(value: Any, path: KeyPath) -> tuple[type[ConfigError], KeyPath, s
             return ConfigLimitError, path, TOO_DEEP, "flatten it"
         for key, item in value.items() if kind is dict else enumerate(value):
             if isinstance(key, str) and not _encodable(key):
-                return ConfigSchemaError, path, f"lone surrogate in the key {short(key)}", ENCODABLE
+                return ConfigSchemaError, path, f"lone surrogate in the key {short(key)}", ENCODABLE_HINT
             if found := _not_plain(item, (*path, key)):
                 return found
     elif kind is float and not math.isfinite(value):
         return ConfigSchemaError, path, f"number expected, got {value}", "write a finite number"
     elif kind is str and not _encodable(value):
-        return ConfigSchemaError, path, "lone surrogate in a string", ENCODABLE
+        return ConfigSchemaError, path, "lone surrogate in a string", ENCODABLE_HINT
     elif kind is int and not _printable_int(value):
         return ConfigLimitError, path, TOO_LONG, "shorten it"
     elif kind not in (str, int, float, bool, type(None)):
@@ -47,17 +47,21 @@ def _not_plain(value: Any, path: KeyPath) -> tuple[type[ConfigError], KeyPath, s
 
 
 def dotted(path: KeyPath) -> str:
-    """``("encoder", "sizes", 0)`` as ``encoder.sizes.0``, cut in the middle to what fits into a message."""
+    """``("encoder", "sizes", 0)`` as ``encoder.sizes.0``, without its middle where it is longer than 80 characters."""
     text = ".".join(map(str, path))
     return text if len(text) <= 80 else f"{text[:39]}…{text[-40:]}"
 
 
 class DuplicateKeyError(ValueError):
-    """Two equal keys in one JSON object; the text names the key."""
+    """Two equal keys in one JSON object; the message names the key."""
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An ``object_pairs_hook`` for ``json`` that refuses a key given twice, of which json would keep the last."""
+    """An ``object_pairs_hook`` for ``json`` that refuses duplicate keys, of which json would keep the last.
+
+    Raises:
+        DuplicateKeyError: naming the most frequent key.
+    """
     data = dict(pairs)
     if len(data) < len(pairs):
         twice, count = Counter(key for key, _ in pairs).most_common(1)[0]
@@ -66,7 +70,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def short(value: object) -> str:
-    """``repr`` of a value from outside, cut to what fits into a message."""
+    """``repr`` of a value from outside, cut to 60 characters."""
     text = repr(value[:80] if isinstance(value, str) else value)
     return text if len(text) <= 60 else text[:59] + "…"
 

@@ -1,17 +1,17 @@
-"""Configuration text in, plain data out: YAML, TOML and JSON files, read by one set of rules.
+"""Configuration files to plain data: YAML, TOML and JSON, by one set of rules.
 
 Plain data is ``dict`` with string keys, ``list``, ``str``, ``int``, finite ``float``, ``bool`` and ``None``.
 Nothing in a file is executed, imported or looked up. The rules:
 
 - The suffix decides the format: ``.yaml``, ``.yml``, ``.toml`` or ``.json``.
 - Only regular files of at most 1 MB are read, as strict UTF-8. A leading UTF-8 byte order mark is dropped.
-- The top level is a mapping. A key occurs once. At most 64 containers lie inside each other.
+- The top level is a mapping. A key occurs once. Containers nest at most 64 deep.
 - Numbers are finite; dates and times are written as quoted strings.
 - YAML scalars follow the core schema of YAML 1.2, not YAML 1.1: only ``true`` and ``false`` (also ``True``,
   ``TRUE``, …) are booleans, so ``no``, ``off``, ``yes`` and ``on`` are strings; ``1e-4`` is a float; ``010``
   is ten; ``12:30:00`` and ``2024-01-01`` are strings. No tags, anchors, aliases, merge keys; one document.
-- ``extends: other.yaml`` at the top reads that file first, from the same folder or below. Mappings are merged
-  key by key; anything else is replaced by what the extending file says. ``extends`` is not in the data.
+- ``extends: other.yaml`` at the top level reads that file first, from the same folder or below. Mappings are merged
+  key by key; any other value is replaced by the one in the extending file. ``extends`` is not in the data.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ MAX_EXTENDS = 16
 
 @dataclass(frozen=True)
 class ConfigSource:
-    """The data of a configuration file, and where each key of it stands.
+    """The data of a configuration file, and the position of each key.
 
     Attributes:
-        data: plain data, with everything that ``extends`` brings in already merged.
-        path: the file that was asked for.
+        data: plain data, merged with the files that it extends.
+        path: the file that was read first.
     """
 
     data: dict[str, Any]
@@ -43,14 +43,14 @@ class ConfigSource:
     _documents: tuple[Document, ...] = field(default=(), repr=False, compare=False)  # extending file first
 
     def where(self, key_path: KeyPath) -> tuple[Path, int | None] | None:
-        """The file of the key at ``key_path``, or of its nearest parent that is there, and its line from 1.
+        """The file and the line, from 1, of the key at ``key_path`` or of its nearest parent in the data.
 
         ``("encoder", "sizes", 0)`` is the first item of the list ``sizes``. The line is None in JSON and TOML, whose
-        parsers do not tell it. None instead of a pair where not even the first key is in the data.
+        parsers do not tell it. The result is None where not even the first key is in the data.
         """
-        for end in range(_present(self.data, key_path), 0, -1):
+        for end in range(_num_present(self.data, key_path), 0, -1):
             for document in self._documents:
-                if _present(document.data, key_path[:end]) == end:
+                if _num_present(document.data, key_path[:end]) == end:
                     return document.path, document.line(key_path[:end])
         return None
 
@@ -59,7 +59,7 @@ def read_config_text(path: str | os.PathLike[str]) -> ConfigSource:
     """The data of the ``.yaml``, ``.yml``, ``.toml`` or ``.json`` file ``path``, by the rules of this module.
 
     Raises:
-        ConfigParseError: no such file, not a regular file, another suffix, not UTF-8, or not in its format.
+        ConfigParseError: no such file, not a regular file, an unknown suffix, not UTF-8, or not in its format.
         ConfigSchemaError: the top level is not a mapping, or a value is not plain data.
         ConfigLimitError: more than 1 MB, 64 levels or 16 files that extend each other; YAML aliases.
         CheckpointUnsafeError: ``extends`` leads out of the folder of its file.
@@ -81,7 +81,7 @@ def read_config_text(path: str | os.PathLike[str]) -> ConfigSource:
 
 
 def _extended_path(document: Document) -> Path:
-    """The file that ``extends`` names, which lies in the folder of ``document`` or below."""
+    """The file that ``extends`` names, in the folder of ``document`` or below."""
     value = document.data["extends"]
     if not isinstance(value, str) or not value:
         message = f"expected the name of a file, got {short(value)}"
@@ -102,7 +102,7 @@ def _extended_path(document: Document) -> Path:
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """``over`` on top of ``base``: mappings key by key, anything else whole."""
+    """``base`` overridden by ``over``: mappings key by key, any other value as a whole."""
     merged = dict(base)
     for key, value in over.items():
         below = base.get(key)
@@ -110,8 +110,8 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _present(data: Any, key_path: KeyPath) -> int:
-    """How many leading keys of ``key_path`` are in ``data``."""
+def _num_present(data: Any, key_path: KeyPath) -> int:
+    """Number of leading keys of ``key_path`` that are in ``data``."""
     for depth, key in enumerate(key_path):
         in_list = isinstance(data, list) and isinstance(key, int) and 0 <= key < len(data)
         if not in_list and not (isinstance(data, dict) and key in data):

@@ -1,7 +1,7 @@
-"""YAML by the core schema of YAML 1.2, and less of it: no tags, anchors, aliases or merge keys.
+"""YAML by the core schema of YAML 1.2, without tags, anchors, aliases and merge keys.
 
 PyYAML follows YAML 1.1, where ``no`` is False, ``1e-4`` a string, ``010`` eight and ``12:30:00`` a number of
-seconds. Here its parser delivers events only, and the values are built from them.
+seconds. So only the events of its parser are used, and the values are built from them here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vedcore.config_files.depth import nesting_beyond_limit
 from vedcore.config_files.plain import MAX_DEPTH, TOO_DEEP, TOO_LONG, KeyPath, short
 from vedcore.errors import ConfigError, ConfigLimitError, ConfigParseError
 
-# What an unquoted scalar means; anything else is a string.
+# Unquoted scalars by meaning; all others are strings.
 _NULL = re.compile(r"^(?:|~|null|Null|NULL)$")
 _BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
 _INT = re.compile(r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$")
@@ -24,7 +24,7 @@ _FLOAT = re.compile(
 
 
 class YamlProblem(Exception):
-    """Text that is refused; ``hint`` is empty where it is a matter of plain syntax."""
+    """A problem in YAML text; ``hint`` is empty for plain syntax errors."""
 
     def __init__(self, kind: type[ConfigError], message: str, offset: int | None, hint: str = "") -> None:
         super().__init__(message)
@@ -32,12 +32,14 @@ class YamlProblem(Exception):
 
 
 def read_yaml(text: str, *, flow_only: bool = False) -> tuple[Any, dict[KeyPath, int]]:
-    """The value of the one document in ``text``, and the offset in it of every key and list item.
+    """The value of the only document in ``text``, and the offset of every key and list item.
 
-    ``flow_only`` refuses what takes lines: block collections and block scalars.
+    Args:
+        text: the YAML text.
+        flow_only: refuse block collections and block scalars, which take several lines.
 
     Raises:
-        YamlProblem: the text is not YAML, or is more of it than is read here.
+        YamlProblem: the text is not YAML, or uses a feature that is not allowed here.
     """
     import yaml
 
@@ -47,16 +49,16 @@ def read_yaml(text: str, *, flow_only: bool = False) -> tuple[Any, dict[KeyPath,
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = error.problem or error.context or "not YAML"
-        if "nesting depth" in message:  # libyaml's own limit, which it meets while it looks ahead
+        if "nesting depth" in message:  # libyaml's own limit, which its look-ahead reaches first
             raise YamlProblem(ConfigLimitError, TOO_DEEP, nesting_beyond_limit(text), "flatten it") from None
         raise YamlProblem(ConfigParseError, message, getattr(mark, "index", None)) from None
-    except (yaml.YAMLError, UnicodeError, ValueError) as error:  # characters that YAML does not have
+    except (yaml.YAMLError, UnicodeError, ValueError) as error:  # characters that YAML does not allow
         message = getattr(error, "reason", "") or "a character that YAML does not allow"
         raise YamlProblem(ConfigParseError, message, None) from None
 
 
 class _Reader:
-    """Builds values from parser events, one pass, so that depth and aliases are seen before they cost."""
+    """Builds values from parser events in one pass, so that depth and aliases are refused before they cost anything."""
 
     def __init__(self, text: str, flow_only: bool) -> None:
         import yaml

@@ -1,1 +1,1 @@
-"""The torch blocks that every decoder is composed of."""
+"""The torch blocks that decoders are made of."""

@@ -1,9 +1,9 @@
 """Attention of a text over itself and over an image.
 
-A mask is boolean everywhere in vedcore and True where a query may look; None lets it look everywhere.
+A mask is boolean everywhere in vedcore and True where a query may attend; None lets it attend everywhere.
 
-Shape letters: B rows of text, N images (B is a multiple of N: the captions or beams of one image stand
-together), T queries, L keys, S encoder tokens, D width of the decoder, E width of the encoder states, H heads,
+Shape letters: B rows of text, N images (B is a multiple of N: the captions or beams of one image are adjacent
+rows), T queries, L keys, S encoder tokens, D width of the decoder, E width of the encoder states, H heads,
 K head size.
 """
 
@@ -17,26 +17,26 @@ from torch.nn import functional as F
 
 from vedcore.errors import IncompatibleError
 from vedcore.layers.cache import LayerCache
-from vedcore.layers.linear import Linear, together
+from vedcore.layers.linear import Linear, apply_together
 
 __all__ = ["CrossAttention", "SelfAttention", "attend", "causal_mask"]
 
-FEW = 8
-"""Queries up to which two plain products are faster on a CPU than torch's fused attention; in bfloat16 much so."""
+MAX_UNFUSED_QUERIES = 8
+"""Most queries for which two matrix products beat torch's fused attention on a CPU, in bfloat16 by far."""
 
 
 def causal_mask(queries: int, keys: int, attention_mask: Tensor | None, device: torch.device) -> Tensor | None:
-    """Which keys each of the last ``queries`` tokens may look at: itself and earlier ones that are no padding.
+    """The keys that each of the last ``queries`` tokens may attend to: itself, and earlier tokens but padding.
 
     Args:
         queries: T.
         keys: L, at least T.
         attention_mask: (B, L) bool, False where a token is padding.
-        device: where to make it.
+        device: of the mask.
 
     Returns:
-        (1 or B, 1, T, L) bool, or None where a single query may look at everything. Padding looks at itself, so
-        that no row of a softmax is empty; nothing looks at it.
+        (1 or B, 1, T, L) bool, or None where a single query may attend to everything. A padding token attends to
+        itself, so that no row of a softmax is empty; no other token attends to it.
     """
     if attention_mask is None and queries == 1:
         return None
@@ -64,18 +64,19 @@ def attend(
         query: (B, H, T, K).
         key: (B, H, L, K).
         value: (B, H, L, K).
-        mask: bool, broadcastable to (B, H, T, L), True where a query may look.
-        scaling: what the products are multiplied by.
+        mask: bool, broadcastable to (B, H, T, L), True where a query may attend.
+        scaling: factor of the query-key products.
         dropout: share of the weights that is dropped.
-        need_weights: return the weights too; takes the slower explicit path.
+        need_weights: return the weights too, which rules out the fused kernels.
         upcast: compute the scores in float32 (GPT2's ``reorder_and_upcast_attn``).
 
     Returns:
         (B, H, T, K), and the weights (B, H, T, L) before dropout or None.
     """
     if not need_weights and not upcast:
-        if query.shape[2] <= FEW and query.device.type == "cpu" and not torch.is_grad_enabled() and not dropout:
-            return _attend_few(query, key, value, mask, scaling), None
+        few = query.shape[2] <= MAX_UNFUSED_QUERIES
+        if few and query.device.type == "cpu" and not torch.is_grad_enabled() and not dropout:
+            return _attend_unfused(query, key, value, mask, scaling), None
         return F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=scaling), None
     if upcast:
         with torch.autocast(query.device.type, enabled=False):
@@ -88,8 +89,8 @@ def attend(
     return F.dropout(weights, dropout, dropout > 0) @ value, weights if need_weights else None
 
 
-def _attend_few(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
-    """`attend` for a few queries, where what counts is how often torch is called."""
+def _attend_unfused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """`attend` for a few queries, in few calls of torch, whose overhead dominates then."""
     key, value = key.flatten(0, 1), value.flatten(0, 1)  # (B*H, L, K)
     scores = torch.bmm((query * scaling).flatten(0, 1), key.transpose(1, 2))  # (B*H, T, L)
     if mask is not None:
@@ -102,7 +103,7 @@ class _Attention(nn.Module):
     """Queries from the text; keys and values from states of width ``source_size``."""
 
     on_the_same_input: ClassVar[tuple[str, ...]]
-    """Names of the layers that read the same; see `vedcore.layers.linear.pack`."""
+    """Names of the layers that have the same input; see `vedcore.layers.linear.pack`."""
 
     def __init__(
         self,
@@ -157,10 +158,10 @@ class SelfAttention(_Attention):
         hidden_size: D.
         num_heads: H; must divide D.
         dropout: share of the weights dropped in training.
-        scaling: what query-key products are multiplied by; None is one over the root of the head size.
-        upcast: scores in float32.
-        std: spread of the fresh weights.
-        output_std: spread of the output layer's fresh weights, where it differs.
+        scaling: factor of the query-key products; None means one over the square root of the head size.
+        upcast: compute the scores in float32.
+        std: standard deviation of the fresh weights.
+        output_std: standard deviation of the output layer's fresh weights; None means ``std``.
     """
 
     on_the_same_input = ("query", "key", "value")
@@ -190,8 +191,8 @@ class SelfAttention(_Attention):
     def forward(
         self, hidden_states: Tensor, mask: Tensor | None, cache: LayerCache | None, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D) to (B, T, D) and, when asked for, the weights (B, H, T, L)."""
-        query, key, value = map(self._heads, together(hidden_states, self.query, self.key, self.value))
+        """(B, T, D) to (B, T, D) and, with ``need_weights``, the weights (B, H, T, L)."""
+        query, key, value = map(self._heads, apply_together(hidden_states, self.query, self.key, self.value))
         if cache is not None:
             key, value = cache.update(key, value)
         context, weights = self._attend(query, key, value, mask, need_weights)
@@ -199,23 +200,39 @@ class SelfAttention(_Attention):
 
 
 class CrossAttention(_Attention):
-    """Attention of a text over an image; takes the arguments of `SelfAttention` and the width of the states, E."""
+    """Attention of a text over an image.
+
+    Args:
+        hidden_size: D.
+        source_size: E.
+        num_heads: H; this and all further arguments as in `SelfAttention`.
+    """
 
     on_the_same_input = ("key", "value")
 
     def project(self, encoder_hidden_states: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values, (N, H, S, K) each, of encoder states (N, S, E): to be computed once an image."""
-        key, value = map(self._heads, together(encoder_hidden_states, self.key, self.value))
+        """Keys and values, (N, H, S, K) each, of encoder states (N, S, E): computed once per image."""
+        key, value = map(self._heads, apply_together(encoder_hidden_states, self.key, self.value))
         return key, value
 
     def forward(
         self, hidden_states: Tensor, cross: tuple[Tensor, Tensor], mask: Tensor | None, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D), keys and values of the images, their mask (N, 1, 1, S): (B, T, D) and weights (B, H, T, S)."""
+        """Attend to the images.
+
+        Args:
+            hidden_states: (B, T, D).
+            cross: keys and values of the images, as `project` returns them.
+            mask: (N, 1, 1, S).
+            need_weights: return the weights too.
+
+        Returns:
+            (B, T, D), and the weights (B, H, T, S) or None.
+        """
         key, value = cross
         rows, images = hidden_states.shape[0], key.shape[0]
         query = self._heads(self.query(hidden_states))  # (B, H, T, K)
-        if rows != images:  # the rows of an image become more queries of it: its keys and values need no copy
+        if rows != images:  # the rows of an image become queries of one row: its keys and values need no copy
             query = _folded(query, images)  # (N, H, B/N*T, K)
         context, weights = self._attend(query, key, value, mask, need_weights)
         if rows != images:

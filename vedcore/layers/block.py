@@ -1,4 +1,4 @@
-"""The one decoder layer that all families share; they differ in where the norms stand and in sizes.
+"""The decoder layer that all families share; they differ in the order of the norms and in sizes.
 
 Shape letters: B rows of text, N images, T tokens, S encoder tokens, D width, E width of encoder states, H heads.
 """
@@ -15,17 +15,17 @@ __all__ = ["DecoderLayer"]
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, cross-attention and a feed-forward block, each with a residual and a norm.
+    """Self-attention, cross-attention and a feed-forward block, each with a residual connection and a norm.
 
     Args:
         self_attention: over the text.
         cross_attention: over the image.
         mlp: the feed-forward block.
         hidden_size: D.
-        norm_eps: of the layer norms.
-        norm_first: norm before each part (GPT2, mBART) or after its residual (BERT, BART, TrOCR).
-        dropout: share dropped of both attentions' outputs, in training.
-        mlp_dropout: share dropped of the feed-forward block's output; None means ``dropout``.
+        norm_eps: epsilon of the layer norms.
+        norm_first: norm before each block (GPT2, mBART) or after its residual (BERT, BART, TrOCR).
+        dropout: dropout rate of both attentions' outputs.
+        mlp_dropout: dropout rate of the feed-forward block's output; None means ``dropout``.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class DecoderLayer(nn.Module):
         Args:
             hidden_states: (B, T, D).
             mask: (B, 1, T, L), see `vedcore.layers.attention.causal_mask`.
-            encoder_hidden_states: (N, S, E); None takes the cache's keys and values, and skips cross-attention
-                where there are none (a language model alone).
+            encoder_hidden_states: (N, S, E); None takes the cross-attention keys and values of the cache, and skips
+                cross-attention where it has none (a language model alone).
             encoder_mask: (N, 1, 1, S).
-            cache: this layer's.
-            need_weights: return both attentions' weights.
+            cache: the cache of this layer.
+            need_weights: return the weights of both attentions.
 
         Returns:
             (B, T, D), self-attention weights or None, cross-attention weights or None.
@@ -81,7 +81,7 @@ class DecoderLayer(nn.Module):
         cross = cache.cross if cache is not None else None
         if cross is None and encoder_hidden_states is not None:
             cross = self.cross_attention.project(encoder_hidden_states)
-            if cache is not None:  # products of the steps to come would copy them anew each time
+            if cache is not None:  # else the products of every later step would copy them
                 cache.cross = cross = cross[0].contiguous(), cross[1].contiguous()
         cross_weights = None
         if cross is not None:

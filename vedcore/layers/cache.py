@@ -1,7 +1,7 @@
-"""What a decoder keeps between the steps of a generation.
+"""The key-value cache of a decoder, kept between the steps of a generation.
 
 Shape letters: B rows of text, N images (B is a multiple of N), H heads, K head size, T new tokens,
-L tokens so far, C capacity, S encoder tokens.
+L tokens in the cache, C capacity, S encoder tokens.
 """
 
 from __future__ import annotations
@@ -11,31 +11,35 @@ from torch import Tensor
 
 __all__ = ["DecoderCache", "LayerCache"]
 
-GROWTH = 64
-"""Tokens by which a buffer of no given capacity grows at the least."""
+MIN_GROWTH_TOKENS = 64
+"""Tokens by which a full buffer grows at least."""
 
 
 class LayerCache:
-    """Keys and values of one layer: of the text so far, and of the image."""
+    """Keys and values of one layer, of the text and of the image.
+
+    Args:
+        capacity: as `DecoderCache` takes it.
+    """
 
     def __init__(self, capacity: int | None) -> None:
         self.capacity = capacity
         self.length = 0
         self.keys: Tensor | None = None  # (B, H, C, K)
         self.values: Tensor | None = None
-        self.cross: tuple[Tensor, Tensor] | None = None  # each (N, H, S, K), one copy an image whatever the beams
+        self.cross: tuple[Tensor, Tensor] | None = None  # each (N, H, S, K): one copy per image, not per beam
 
     def update(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append ``keys`` and ``values``, (B, H, T, K) each, and return all so far, (B, H, L, K) each."""
+        """Append ``keys`` and ``values``, (B, H, T, K) each, and return all tokens', (B, H, L, K) each."""
         start, self.length = self.length, self.length + keys.shape[2]
-        if torch.is_grad_enabled() and keys.requires_grad:  # a write in place would break the graph
+        if torch.is_grad_enabled() and keys.requires_grad:  # an in-place write would break the autograd graph
             self.keys = keys if start == 0 else torch.cat([self._seen(self.keys, start), keys], 2)
             self.values = values if start == 0 else torch.cat([self._seen(self.values, start), values], 2)
             return self.keys, self.values
-        if self.keys is None or self.values is None or self.keys.shape[2] < self.length or _sealed(self.keys):
-            room = self.length  # after the first tokens rows may multiply, and each will need its own
+        if self.keys is None or self.values is None or self.keys.shape[2] < self.length or _is_read_only(self.keys):
+            room = self.length  # no spare room after prefill: `reorder` to more rows would allocate again
             if start:
-                room = max(2 * start, self.length + GROWTH)  # twice as much each time: few copies, little left empty
+                room = max(2 * start, self.length + MIN_GROWTH_TOKENS)  # doubling keeps copies few
             if self.capacity is not None and self.capacity >= self.length:
                 room = min(room, self.capacity)
             self.keys, self.values = (
@@ -46,9 +50,9 @@ class LayerCache:
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
     def reorder(self, index: Tensor, start: int = 0) -> None:
-        """Make row ``i`` continue what row ``index[i]`` was; the image's keys and values stay where they are.
+        """Make row ``i`` continue row ``index[i]``; the keys and values of the images stay as they are.
 
-        Only tokens from number ``start`` on are moved: the rows share those before.
+        Only tokens from ``start`` on are copied: the rows share those before.
         """
         if self.keys is not None and self.values is not None:
             self.keys, self.values = (
@@ -57,17 +61,17 @@ class LayerCache:
             )
 
     def select_images(self, images: Tensor) -> None:
-        """Keep the keys and values of some images."""
+        """Keep the keys and values of these images."""
         if self.cross is not None:
             keys, values = self.cross
             self.cross = keys.index_select(0, images), values.index_select(0, images)
 
     def crop(self, length: int) -> None:
-        """Forget all tokens but the first ``length``."""
+        """Drop all tokens but the first ``length``."""
         self.length = min(self.length, length)
 
     def gather(self, columns: Tensor) -> None:
-        """Keep of each row the tokens at ``columns``, (B, L') places, in that order."""
+        """Keep of each row the tokens at ``columns``, (B, L') indices, in that order."""
         if self.keys is not None and self.values is not None:
             seen, self.length = self.length, columns.shape[1]
             self.keys, self.values = (
@@ -93,19 +97,19 @@ class LayerCache:
         return buffer
 
 
-def _sealed(buffer: Tensor) -> bool:
-    """Whether ``buffer`` may not be written to: what inference mode made, outside of it."""
+def _is_read_only(buffer: Tensor) -> bool:
+    """Whether torch forbids writing: the buffer was made in inference mode, and that is off now."""
     return buffer.is_inference() and not torch.is_inference_mode_enabled()
 
 
 def _replaced(buffer: Tensor, seen: Tensor, start: int = 0) -> Tensor:
-    """``buffer`` (B, H, C, K) with ``seen`` (B', H, L, K) from place ``start`` on; fewer rows keep their memory."""
+    """``buffer`` (B, H, C, K) with ``seen`` (B', H, L, K) from token ``start`` on; in place where B' is at most B."""
     rows, length = seen.shape[0], seen.shape[2]
-    if seen.requires_grad:  # a write in place would break the graph
+    if seen.requires_grad:  # an in-place write would break the autograd graph
         return torch.cat([buffer[:, :, :start], seen], 2) if start else seen
     if rows > len(buffer):
         buffer = buffer.new_empty(rows, *buffer.shape[1:])
-    elif _sealed(buffer):
+    elif _is_read_only(buffer):
         buffer = buffer.clone()
     buffer[:rows, :, start : start + length] = seen
     return buffer[:rows]
@@ -116,26 +120,26 @@ class DecoderCache:
 
     Args:
         num_layers: layers of the decoder.
-        capacity: tokens past which no room is made before it is needed; None for any number.
+        capacity: tokens that are expected at most, so that buffers do not grow past it in advance; None where unknown.
     """
 
     def __init__(self, num_layers: int, capacity: int | None = None) -> None:
         self.layers = [LayerCache(capacity) for _ in range(num_layers)]
         self.attention_mask: Tensor | None = None
-        """(B, L) bool, False where a token so far is padding; None when none is."""
+        """(B, L) bool, False where a token is padding; None when none is."""
         self.positions: Tensor | None = None
-        """(B, 1) how many tokens of each row have taken a position; None when that is ``length`` in all."""
+        """(B, 1) tokens of each row that have taken a position; None when that is ``length`` in every row."""
         self.encoder_mask: Tensor | None = None
         """(N, S) bool, False where an encoder token shows padding."""
 
     @property
     def length(self) -> int:
-        """Tokens so far, padding included."""
+        """L, tokens in the cache, padding included."""
         return self.layers[0].length if self.layers else 0
 
     @property
     def rows(self) -> int:
-        """B, rows of text so far; 0 while the cache is empty."""
+        """B, rows of text; 0 while the cache is empty."""
         keys = self.layers[0].keys if self.layers else None
         return 0 if keys is None else keys.shape[0]
 
@@ -144,12 +148,12 @@ class DecoderCache:
         return self.length
 
     def reorder(self, index: Tensor, start: int = 0) -> None:
-        """Make each row ``i`` continue what row ``index[i]`` was.
+        """Make each row ``i`` continue row ``index[i]``.
 
         Args:
-            index: (B',) row numbers. A row must stay with its image, so ``B'`` is a multiple of N and image
-                ``n`` keeps the rows ``n * B' / N`` to ``(n + 1) * B' / N``.
-            start: tokens that all rows of an image share, which stay where they are; 0 unless ``B'`` is B.
+            index: (B',) row numbers. A row must stay with its image: ``B'`` is a multiple of N, and image ``n`` has
+                the rows from ``n * B' / N`` up to ``(n + 1) * B' / N``.
+            start: number of first tokens that all rows of an image share, which are not copied; 0 unless ``B'`` is B.
         """
         for layer in self.layers:
             layer.reorder(index, start)
@@ -162,7 +166,7 @@ class DecoderCache:
         """Keep some rows of text and their images, and drop all others.
 
         Args:
-            rows: (B',) rows to keep, those of an image side by side as before.
+            rows: (B',) rows to keep; those of an image stay adjacent.
             images: (N',) images to keep; ``B'`` is a multiple of N'.
         """
         self.reorder(rows)
@@ -172,14 +176,14 @@ class DecoderCache:
             self.encoder_mask = self.encoder_mask.index_select(0, images)
 
     def crop(self, length: int) -> None:
-        """Forget all tokens but the first ``length``; counted ``positions`` are the caller's to set."""
+        """Drop all tokens but the first ``length``; the caller sets ``positions`` where they are counted."""
         for layer in self.layers:
             layer.crop(length)
         if self.attention_mask is not None:
             self.attention_mask = self.attention_mask[:, :length]
 
     def gather(self, columns: Tensor) -> None:
-        """Keep of each row the tokens at ``columns``, (B, L') places among those so far, in that order."""
+        """Keep of each row the tokens at ``columns``, (B, L') indices, in that order."""
         for layer in self.layers:
             layer.gather(columns)
         if self.attention_mask is not None:

@@ -1,4 +1,4 @@
-"""Positions as vectors.
+"""Sinusoidal position embeddings.
 
 Shape letters: T positions, D width, Y rows and X columns of a map.
 """
@@ -14,13 +14,13 @@ __all__ = ["sinusoid", "sinusoid_2d"]
 
 
 def sinusoid(positions: Tensor, width: int) -> Tensor:
-    """Sines in the first half of the width and cosines in the second, as fairseq and tensor2tensor have them.
+    """Sines in the first half of the width and cosines in the second half, as fairseq and tensor2tensor have them.
 
     "Attention Is All You Need", section 3.5, with the halves concatenated instead of interleaved.
 
     Args:
-        positions: (…, T) numbers.
-        width: D, at least 4; an odd one ends in a zero.
+        positions: (…, T) position numbers.
+        width: D, at least 4; where it is odd the last value is zero.
 
     Returns:
         (…, T, D) float32.
@@ -34,13 +34,13 @@ def sinusoid(positions: Tensor, width: int) -> Tensor:
 
 
 def sinusoid_2d(height: int, width: int, channels: int, device: torch.device | None = None) -> Tensor:
-    """Positions of the tokens of a map, row by row: half of the channels tell the row, the others the column.
+    """Embeddings of the positions of a feature map, row by row: half of the channels for the row, half for the column.
 
     Args:
         height: Y.
         width: X.
         channels: D.
-        device: where to make it.
+        device: of the result.
 
     Returns:
         (Y * X, D) float32.

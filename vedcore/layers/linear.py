@@ -1,7 +1,7 @@
-"""The one seam for linear layers, and how language models draw theirs.
+"""The one seam where the kernel of a linear layer is chosen, and the initialisation that language models use.
 
-Every linear layer of a model is a `SeamLinear`: without gradients it runs on whatever product is the fastest here
-(`vedcore.layers.onednn`), else on ``F.linear``. `pack` lays the weights of a decoder out for writing text.
+Every linear layer of a model is a `SeamLinear`. Without gradients it runs on the fastest kernel of the machine
+(`vedcore.layers.onednn`), else on ``F.linear``. `pack` reorders the weights of a decoder for generation.
 
 Shape letters: M rows, I input width, O output width, D width, V vocabulary size.
 """
@@ -25,47 +25,50 @@ __all__ = [
     "Linear",
     "SeamLinear",
     "activated",
+    "apply_together",
     "output_layer",
     "pack",
     "packed",
-    "together",
     "unpacked",
     "use_seam",
 ]
 
 
-_LAYING_OUT = threading.RLock()
-"""Held by the thread that packs or unpacks."""
+_PACKING_LOCK = threading.RLock()
+"""Serialises packing and unpacking, which swap the parameters of layers."""
 
 
 class _Packed(NamedTuple):
-    """The weights of one layer, or of several on the same input one below the other, in blocks."""
+    """The packed weight of one layer, or of several with the same input, concatenated along the output width."""
 
     blocks: Tensor
+    """The weight in oneDNN's blocked layout."""
     bias: Tensor | None
     layers: tuple[SeamLinear, ...]
     plain: tuple[tuple[Tensor, Tensor | None], ...]
-    """The layers' own weights and biases, empty meanwhile; a tied weight, and the bias of a layer alone, are not."""
+    """Weight and bias parameters of each layer, emptied while packed, but for a tied weight and for the bias of a layer
+    that is packed alone."""
     version: tuple[int, int] | None
-    """Of a tied weight, which another module has too: changes when its numbers do."""
+    """Version of a tied weight, which changes with its values; None where the weight is not tied."""
 
     @property
     def is_current(self) -> bool:
-        """Whether a tied weight is still what was packed."""
+        """Whether a tied weight is unchanged since it was packed."""
         return self.version is None or self.version == _version(self.plain[0][0])
 
 
 class SeamLinear(nn.Linear):
-    """``nn.Linear`` that takes the fastest product there is, and may hold its weight packed.
+    """``nn.Linear`` that takes the fastest kernel, and may hold its weight packed.
 
-    While it is packed the plain weight is let go. It comes back, and the packed one goes, as soon as anyone looks at
-    it: by name, ``parameters()``, ``state_dict()``, ``to()``, ``train()``, a copy. So no weight is held twice or out of
-    date, but for a tied one: it stays, and a change through its ``.data``, which torch does not count, is not noticed.
+    While a layer is packed, its plain weight is freed. Any access restores the plain weight and frees the packed one:
+    by name, ``parameters()``, ``state_dict()``, ``to()``, ``train()``, a copy. So no weight is held twice, and none is
+    out of date. A tied weight is the exception: it is kept, and a change through its ``.data``, which torch does not
+    count, goes unnoticed.
     """
 
     _packed: _Packed | None = None
     _is_read = False
-    """Whether the module around it reads the weight by itself, so that it is not to be packed."""
+    """Whether the module around the layer reads the weight itself: then it must not be packed."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, I) to (…, O)."""
@@ -73,7 +76,7 @@ class SeamLinear(nn.Linear):
         return F.linear(x, self.weight, self.bias) if out is None else out
 
     def fast(self, x: Tensor, activation: tuple[str, str] = ("none", "")) -> Tensor | None:
-        """(…, I) to (…, O), with an activation of `onednn.fused`; None where ``F.linear`` is the one to take."""
+        """(…, I) to (…, O), with an activation of `onednn.fused`; None where ``F.linear`` has to do it."""
         if not onednn.suits(x):
             return None
         found = self._packed
@@ -83,20 +86,20 @@ class SeamLinear(nn.Linear):
         if weight.dtype != x.dtype or not _is_plain(weight):
             return None
         if not (weight.is_contiguous() or weight.t().is_contiguous()):
-            return None  # a weight that is part of another would be a hundred times slower there
+            return None  # oneDNN is a hundred times slower with a strided view of a larger weight
         return onednn.product(x, weight, bias, activation)
 
     def unpack(self) -> None:
-        """Hold the weight plainly again, and so those that were packed with it."""
+        """Restore the plain weight, and those of the layers that were packed with this one."""
         if self._packed is None:
             return
-        # what inference mode makes could not be trained; other threads may be computing with the layer
-        with _LAYING_OUT, torch.inference_mode(False), torch.no_grad():
+        # tensors made in inference mode could not be trained; another thread may have unpacked the layer meanwhile
+        with _PACKING_LOCK, torch.inference_mode(False), torch.no_grad():
             if (found := self._packed) is None:
                 return
             alone = len(found.layers) == 1
-            dense = None if found.version else _cut(found.blocks.to_dense(), found.layers, 0)
-            biases = None if found.bias is None else _cut(found.bias, found.layers, 0)
+            dense = None if found.version else _split(found.blocks.to_dense(), found.layers, 0)
+            biases = None if found.bias is None else _split(found.bias, found.layers, 0)
             for i, (layer, (weight, bias)) in enumerate(zip(found.layers, found.plain, strict=True)):
                 if dense is not None:
                     weight.data = dense[i] if alone else dense[i].clone()
@@ -106,7 +109,7 @@ class SeamLinear(nn.Linear):
                 layer._packed = None
 
     def train(self, mode: bool = True) -> Self:
-        """As every module; training is on plain weights."""
+        """As ``nn.Module.train``; training works on plain weights."""
         if mode:
             self.unpack()
         return super().train(mode)
@@ -116,17 +119,17 @@ class SeamLinear(nn.Linear):
         return super().__getstate__()  # type: ignore[no-untyped-call, no-any-return]
 
 
-def together(x: Tensor, *layers: SeamLinear) -> tuple[Tensor, ...]:
-    """What each of the layers makes of the same (…, I): one product where they are packed together."""
-    found: Any = getattr(layers[0], "_packed", None)  # an adapter may stand in a layer's place
+def apply_together(x: Tensor, *layers: SeamLinear) -> tuple[Tensor, ...]:
+    """The outputs (…, O) of layers with the same input (…, I), in one product where they are packed together."""
+    found: Any = getattr(layers[0], "_packed", None)  # an adapter may have replaced the layer
     joined = found is not None and found.layers == layers and found.blocks.dtype == x.dtype
     if joined and onednn.suits(x) and not _is_hooked(*layers):
-        return _cut(onednn.product(x, found.blocks, found.bias), layers, -1)
+        return _split(onednn.product(x, found.blocks, found.bias), layers, -1)
     return tuple(layer(x) for layer in layers)
 
 
 def activated(x: Tensor, layer: nn.Module, act: Callable[[Tensor], Tensor]) -> Tensor:
-    """``act(layer(x))``, in one pass over memory where that can be done."""
+    """``act(layer(x))``, in one pass over memory where the kernel can fuse them."""
     fused = onednn.fused(act)
     if fused is not None and isinstance(layer, SeamLinear) and not _is_hooked(layer, act):
         out = layer.fast(x, fused)
@@ -136,41 +139,43 @@ def activated(x: Tensor, layer: nn.Module, act: Callable[[Tensor], Tensor]) -> T
 
 
 def _is_hooked(*modules: object) -> bool:
-    """Whether somebody watches the modules, who would see nothing if they were not called."""
+    """Whether a module has forward hooks, which only run when the module itself is called."""
     return any(getattr(m, "_forward_hooks", None) or getattr(m, "_forward_pre_hooks", None) for m in modules)
 
 
-def _cut(whole: Tensor, layers: tuple[SeamLinear, ...], dim: int) -> tuple[Tensor, ...]:
-    """The layers' own parts of what they have as one."""
+def _split(whole: Tensor, layers: tuple[SeamLinear, ...], dim: int) -> tuple[Tensor, ...]:
+    """The parts of a concatenated tensor that belong to each layer."""
     return torch.split_with_sizes(whole, [layer.out_features for layer in layers], dim)
 
 
 @torch.inference_mode(False)
 @torch.no_grad()
 def _pack(layers: tuple[SeamLinear, ...], *, tied: bool) -> None:
+    """Pack layers with the same input into one weight, unless they are packed or one has a gradient."""
     found = layers[0]._packed
     if found is not None and found.layers == layers and found.is_current:
         return
     plain: tuple[tuple[Tensor, Tensor | None], ...]
-    plain = tuple((layer.weight, layer.bias) for layer in layers)  # looking at them unpacks what is out of date
+    plain = tuple((layer.weight, layer.bias) for layer in layers)  # the access unpacks what is out of date
     if any(tensor is not None and tensor.grad is not None for pair in plain for tensor in pair):
         return
-    whole, shift = plain[0]
+    joint_weight, joint_bias = plain[0]
     if len(layers) > 1:
-        whole = torch.cat([weight for weight, _ in plain])
-        shift = None if shift is None else torch.cat([bias for _, bias in plain if bias is not None])
-    packed = _Packed(onednn.packed(whole), shift, layers, plain, _version(whole) if tied else None)
+        joint_weight = torch.cat([weight for weight, _ in plain])
+        joint_bias = None if joint_bias is None else torch.cat([bias for _, bias in plain if bias is not None])
+    version = _version(joint_weight) if tied else None
+    packed = _Packed(onednn.packed(joint_weight), joint_bias, layers, plain, version)
     for layer, (weight, bias) in zip(layers, plain, strict=True):
         if not tied:
             weight.data = weight.data.new_empty(0)
         if bias is not None and len(layers) > 1:
             bias.data = bias.data.new_empty(0)
         layer._packed = packed
-        layer.__dict__["_parameters"] = _Watched(layer._parameters, layer)
+        layer.__dict__["_parameters"] = _UnpackingParameters(layer._parameters, layer)
 
 
-class _Watched(dict[str, Any]):
-    """The parameters of a packed layer: whoever looks at them finds the plain weight.
+class _UnpackingParameters(dict[str, Any]):
+    """The parameters of a packed layer, which any access unpacks first.
 
     torch reaches parameters through this dictionary alone: by attribute, ``named_parameters``, ``state_dict``,
     ``load_state_dict``, ``_apply`` and copies.
@@ -204,7 +209,8 @@ class _Watched(dict[str, Any]):
 
 
 def _version(weight: Tensor) -> tuple[int, int]:
-    return 0 if weight.is_inference() else weight._version, weight.data_ptr()  # those of inference mode have none
+    """Numbers that change when the weight is written to or replaced."""
+    return 0 if weight.is_inference() else weight._version, weight.data_ptr()  # inference tensors count no versions
 
 
 def use_seam(module: nn.Module) -> None:
@@ -216,7 +222,7 @@ def use_seam(module: nn.Module) -> None:
 
 @contextlib.contextmanager
 def unpacked(module: nn.Module) -> Iterator[None]:
-    """Work with plain weights, as ``torch.compile`` needs them."""
+    """Run with plain weights, as ``torch.compile`` needs them."""
     for part in module.modules():
         if isinstance(part, SeamLinear):
             part.unpack()
@@ -225,8 +231,8 @@ def unpacked(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def packed(module: nn.Module) -> Iterator[None]:
-    """Work with packed layers, which stay so; those whose weight is read meanwhile are left plain for good."""
-    if not onednn.is_on():  # all weights are going to be read, this once
+    """Run with packed layers, which stay packed; a layer whose weight is read meanwhile is never packed again."""
+    if not onednn.is_on():  # every forward reads the plain weights, which says nothing about the modules
         yield
         return
     pack(module)
@@ -237,13 +243,13 @@ def packed(module: nn.Module) -> Iterator[None]:
 
 
 def pack(module: nn.Module) -> None:
-    """Pack the linear layers in ``module`` where that makes products faster; done again, it costs nothing.
+    """Pack the linear layers in ``module`` where that makes products faster; a second call costs nothing.
 
-    Layers on the same input that a module names in ``on_the_same_input`` are packed together. Threads wait for each
-    other here, but nobody else may be computing with plain weights that are about to be packed.
+    Layers that a module names in ``on_the_same_input`` are packed together. Threads may call this at once, but no other
+    thread may be computing with the plain weights meanwhile.
     """
     if onednn.is_on():
-        with _LAYING_OUT:
+        with _PACKING_LOCK:
             _pack_all(module)
 
 
@@ -256,31 +262,31 @@ def _pack_all(module: nn.Module) -> None:
     done: set[int] = set()
     for part in parts:
         group = tuple(getattr(part, name) for name in getattr(part, "on_the_same_input", ()))
-        able = all(isinstance(layer, SeamLinear) and _suits(layer, owners) == 1 for layer in group)
+        able = all(isinstance(layer, SeamLinear) and _num_owners(layer, owners) == 1 for layer in group)
         if group and able and len({layer.bias is None for layer in group}) == 1:
             _pack(group, tied=False)
             done |= {id(layer) for layer in group}
     for layer in layers:
-        if id(layer) not in done and (times := _suits(layer, owners)):
+        if id(layer) not in done and (times := _num_owners(layer, owners)):
             _pack((layer,), tied=times > 1)
 
 
-def _suits(layer: SeamLinear, owners: Counter[int]) -> int:
-    """How many modules have the layer's weight, or 0 where it is not to be packed."""
-    weight: Any = dict.get(layer._parameters, "weight")  # None where it is computed from others, as by weight_norm
+def _num_owners(layer: SeamLinear, owners: Counter[int]) -> int:
+    """Number of modules that have the layer's weight; 0 where it must not be packed."""
+    weight: Any = dict.get(layer._parameters, "weight")  # None where weight_norm or the like computes it
     able = not layer._is_read and _is_plain(weight) and weight.device.type == "cpu" and onednn.is_faster(weight.dtype)
     return owners[id(weight)] if able else 0
 
 
 def _is_plain(weight: object) -> bool:
-    """Whether it is a tensor of torch itself, and none that holds its numbers in another way, as quantized ones do."""
+    """Whether it is torch's own tensor class: subclasses, as for quantization, hold their values otherwise."""
     return type(weight) in (Tensor, nn.Parameter)
 
 
 class Linear(SeamLinear):
     """A linear layer whose fresh weight is normal with standard deviation ``std`` and whose bias is zero.
 
-    torch's own initialisation would be drawn and thrown away: half of the time of building a model.
+    It skips torch's own initialisation, which would be overwritten and takes half of the time of building a model.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, std: float = 0.02) -> None:
@@ -294,7 +300,7 @@ class Linear(SeamLinear):
 
 
 class Embedding(nn.Embedding):
-    """``nn.Embedding`` whose fresh rows are normal with standard deviation ``std``."""
+    """``nn.Embedding`` whose fresh weight is normal with standard deviation ``std``."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int, *, std: float = 0.02) -> None:
         self.std = std
@@ -305,17 +311,17 @@ class Embedding(nn.Embedding):
 
 
 def output_layer(embedding: nn.Embedding, *, tied: bool, bias: bool = False, std: float = 0.02) -> Linear:
-    """The layer from the width D to the V scores of the vocabulary.
+    """The layer from hidden states (…, D) to logits (…, V).
 
     Args:
-        embedding: the input embedding, (V, D).
-        tied: whether its weight is the layer's too; nothing is drawn then.
+        embedding: the input embedding, with a weight (V, D).
+        tied: whether the layer shares that weight.
         bias: whether the layer has a bias, which starts at zero.
-        std: spread of a fresh weight.
+        std: standard deviation of a fresh weight.
     """
     if not tied:
         return Linear(embedding.embedding_dim, embedding.num_embeddings, bias, std=std)
-    with torch.device("meta"):  # allocates nothing for the weight that is replaced
+    with torch.device("meta"):  # allocate nothing for the weight, which is replaced
         layer = Linear(embedding.embedding_dim, embedding.num_embeddings, bias)
     layer.weight = embedding.weight
     if bias:

@@ -66,14 +66,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "sqrtsoftplus": _sqrtsoftplus,
 }
-"""All of transformers' but prelu and xielu, which have parameters."""
+"""Activations by name: all of transformers' but prelu and xielu, which have parameters."""
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:
     """The function of that name.
 
     Raises:
-        UnknownComponentError: listing the names there are.
+        UnknownComponentError: unknown; lists the names.
     """
     if name not in ACTIVATIONS:
         near = did_you_mean(name, ACTIVATIONS) or f"choose one of {', '.join(sorted(ACTIVATIONS))}"
@@ -82,15 +82,15 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
 
 
 class MLP(nn.Module):
-    """Two linear layers with an activation between: (B, T, D) to (B, T, D).
+    """Two linear layers with an activation between them: (B, T, D) to (B, T, D).
 
     Args:
         hidden_size: D.
-        intermediate_size: width between the two.
+        intermediate_size: width between the two layers.
         hidden_act: name of the activation.
-        activation_dropout: share dropped after the activation, in training.
-        std: spread of the fresh weights.
-        output_std: spread of the second layer's, where it differs.
+        activation_dropout: dropout rate after the activation.
+        std: standard deviation of the fresh weights.
+        output_std: standard deviation of the second layer's fresh weights; None means ``std``.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Matrix products through oneDNN, on CPUs where they are the faster.
+"""Matrix products through oneDNN, on CPUs where they are faster.
 
-``F.linear`` runs float32 products on MKL, which on AMD reaches less than half of what oneDNN does, with the same
-weights as they are. A few rows at a time, as text is written, want weights in blocks; bfloat16 wants them always.
-The operation is private to torch, so it is tried, checked and timed once before it is used;
+``F.linear`` runs float32 products on MKL, which on AMD reaches less than half of the speed of oneDNN with the same
+weights. For few rows, as in generation, oneDNN is fastest with weights in its blocked layout; in bfloat16 it is so for
+any number of rows. The operation is private to torch, so it is tried, checked and timed once before it is used;
 ``torch.backends.mkldnn.enabled = False`` switches it off.
 
 Shape letters: M rows, I input width, O output width.
@@ -22,23 +22,30 @@ from torch.nn import functional as F
 
 __all__ = ["fused", "is_faster", "is_on", "is_right", "packed", "product", "suits"]
 
-_ROWS = 128
-"""Rows that weights are packed for: the blocks are then good for one row and for many."""
+_PACKED_ROWS = 128
+"""Rows that weights are packed for: these blocks are fast for one row and for many."""
 _DTYPES = (torch.float32, torch.bfloat16)
 _FUSED = {F.gelu: ("gelu", "none"), F.relu: ("relu", ""), F.silu: ("swish", ""), torch.tanh: ("tanh", "")}
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: tuple[str, str] = ("none", "")) -> Tensor:
-    """(…, I) times a plain or packed weight (O, I), plus (O,), and an activation by its name here: (…, O).
+    """A linear layer and an activation, without gradient.
 
-    There is no gradient.
+    Args:
+        x: (…, I).
+        weight: (O, I), plain or `packed`.
+        bias: (O,).
+        activation: as `fused` returns it; the default is none.
+
+    Returns:
+        (…, O).
     """
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation[0], [], activation[1])
     return out
 
 
 def fused(activation: object) -> tuple[str, str] | None:
-    """How `product` is told of a module or function of one number, or None where it does not know it."""
+    """The arguments of `product` for an activation, a module or function; None where it cannot fuse it."""
     if isinstance(activation, nn.GELU):
         return "gelu", activation.approximate
     if isinstance(activation, partial) and activation.func is F.gelu:
@@ -47,18 +54,18 @@ def fused(activation: object) -> tuple[str, str] | None:
 
 
 def packed(weight: Tensor) -> Tensor:
-    """The (O, I) weight in blocks; ``.to_dense()`` gives it back, bit for bit."""
-    out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _ROWS)
+    """The (O, I) weight in oneDNN's blocked layout; ``.to_dense()`` restores it bit for bit."""
+    out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _PACKED_ROWS)
     return out
 
 
 def is_on() -> bool:
-    """Whether the user has left oneDNN on, and the types of products as they are."""
+    """Whether oneDNN is enabled and autocast is off."""
     return bool(torch.backends.mkldnn.enabled) and not torch.is_autocast_enabled("cpu")
 
 
 def suits(x: Tensor) -> bool:
-    """Whether `product` should be used for ``x`` here and now: nothing that it cannot do is asked for."""
+    """Whether `product` can be used for ``x`` under torch's current modes, and is fast for its type."""
     return (
         not torch.is_grad_enabled()
         and x.is_cpu
@@ -73,7 +80,7 @@ def suits(x: Tensor) -> bool:
 
 @functools.cache
 def is_right(dtype: torch.dtype) -> bool:
-    """Whether the product is there, and gives what ``F.linear`` gives."""
+    """Whether this build of torch has the product, with the results of ``F.linear``."""
     if dtype not in _DTYPES or not torch._C._has_mkldnn:
         return False
     x, weight = _sample(dtype)
@@ -82,29 +89,29 @@ def is_right(dtype: torch.dtype) -> bool:
         plain = F.linear(x, weight)
         try:
             return all(bool((product(x, w, None) - plain).abs().max() < tolerance) for w in (weight, packed(weight)))
-        except (AttributeError, RuntimeError):  # not in this build of torch; NotImplementedError is a RuntimeError
+        except (AttributeError, RuntimeError):  # missing in this build; NotImplementedError is a RuntimeError
             return False
 
 
 @functools.cache
 def is_faster(dtype: torch.dtype) -> bool:
-    """Whether it is also no slower than ``F.linear`` on this machine; found out once, in some milliseconds."""
+    """Whether the product is right and not slower than ``F.linear`` on this machine: timed once, in milliseconds."""
     if not is_right(dtype):
         return False
     x, weight = _sample(dtype)
-    ours = plain = math.inf  # other programs disturb single runs, so the least of many in turns counts
+    ours = plain = math.inf  # the minimum over alternating runs, as other programs disturb single ones
     with torch.no_grad():
         blocks = packed(weight)
         for turn in range(40):
             ours = min(ours, _seconds(lambda: product(x, blocks, None)))
             plain = min(plain, _seconds(lambda: F.linear(x, weight)))
-            if turn > 5 and ours < 0.7 * plain:  # so much that more turns would not change it
+            if turn > 5 and ours < 0.7 * plain:  # clear enough to stop
                 break
     return ours < 1.1 * plain
 
 
 def _sample(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A few rows, and a weight such as decoders have."""
+    """Four rows and a weight, (4, 768) and (768, 768)."""
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(n, 768, generator=generator).to(dtype) for n in (4, 768))
     return x, weight

@@ -1,11 +1,11 @@
-"""Plugins: found at the first look-up, each on its own, so that a broken one stops nobody but itself.
+"""Plugins: discovered at the first look-up, and loaded one by one, so that a broken plugin does not affect the others.
 
-vedcore's own parts are always there. A third party's plugin is loaded unless it is blocked; each variable below, and
-each argument of `configure`, names distributions or entry points, separated by commas:
+vedcore's own parts are always loaded, and a third party's plugin is unless it is blocked. These environment variables
+choose plugins by distribution or entry point; so does `configure`:
 
 - ``VEDCORE_DISABLE_PLUGINS=a,b`` blocks these;
 - ``VEDCORE_PLUGINS=a,b`` loads these and no others;
-- ``VEDCORE_DISABLE_PLUGIN_AUTOLOAD=1`` loads none but those that the allow-list or `configure` names.
+- ``VEDCORE_DISABLE_PLUGIN_AUTOLOAD=1`` loads only those that ``VEDCORE_PLUGINS`` or `configure` names.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from vedcore.errors import PluginContractError, PluginMissingError, UnknownComponentError
-from vedcore.plugins.discovery import Choice, Found, discover
-from vedcore.plugins.loading import undisturbed
+from vedcore.plugins.discovery import DiscoveryResult, PluginFilter, discover
+from vedcore.plugins.loading import protected_process
 from vedcore.plugins.records import ListedPart, PluginInfo
-from vedcore.registry import BUILT_IN, Entry, Kind, Registry, Resolved, canonical
+from vedcore.registry import BUILT_IN, Entry, Kind, Registry, ResolvedEntry, canonical
 
 __all__ = [
     "ListedPart",
@@ -43,13 +43,13 @@ _log = logging.getLogger("vedcore.plugins")
 _REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})==([A-Za-z0-9][A-Za-z0-9.+!_-]{0,49})")
 
 _lock = threading.RLock()
-_asked = Choice()
-_found: Found | None = None
-_finding = False
+_configured = PluginFilter()
+_discovery: DiscoveryResult | None = None
+_discovering = False
 
 
 def registry() -> Registry:
-    """All parts; plugins are looked for once, at the first call.
+    """All registered parts; the first call discovers the plugins.
 
     Raises:
         UsageError: an allow-list names a plugin that is not installed, or vedcore itself is blocked.
@@ -58,82 +58,82 @@ def registry() -> Registry:
 
 
 def list_plugins() -> list[PluginInfo]:
-    """Every entry point of group ``vedcore``, and what became of it."""
+    """A record of each entry point of group ``vedcore``: loaded, failed or blocked."""
     return list(_discovered().plugins)
 
 
 def configure(allow: Iterable[str] = (), block: Iterable[str] = ()) -> None:
-    """Choose among third parties' plugins, on top of what the environment says; plugins are looked for again.
+    """Choose among third parties' plugins, in addition to the environment variables; the next look-up discovers again.
 
     Args:
-        allow: distributions or entry points to load, and no others; none named means all.
+        allow: distributions or entry points to load, and no others; empty means all.
         block: distributions or entry points not to load.
     """
-    global _asked
+    global _configured
     with _lock:
-        _asked = Choice(frozenset(allow), frozenset(block))
+        _configured = PluginFilter(frozenset(allow), frozenset(block))
         reset()
 
 
 def reset() -> None:
-    """Forget what was found, so that the next look-up looks again."""
-    global _found
+    """Make the next look-up discover the plugins again."""
+    global _discovery
     with _lock:
-        _found = None
+        _discovery = None
 
 
 def list_parts(kind: Kind, pattern: str | None = None) -> list[ListedPart]:
-    """The registered parts of a kind, by name; with ``pattern``, those whose name or a variant matches the glob."""
+    """The registered parts of a kind, sorted by name; ``pattern`` is a glob for their names and variants."""
     found = registry()
     parts = [ListedPart(found.shown_name(kind, entry), entry) for entry in found.entries(kind)]
     return [p for p in parts if pattern is None or any(fnmatch.fnmatch(n, pattern) for n in (p, *p.entry.names))]
 
 
 def list_encoders(pattern: str | None = None) -> list[ListedPart]:
-    """The families of vision encoders, by name; ``pattern`` is a glob."""
+    """The families of vision encoders, sorted by name; ``pattern`` is a glob."""
     return list_parts("encoder", pattern)
 
 
 def list_decoders(pattern: str | None = None) -> list[ListedPart]:
-    """The families of text decoders, by name; ``pattern`` is a glob."""
+    """The families of text decoders, sorted by name; ``pattern`` is a glob."""
     return list_parts("decoder", pattern)
 
 
 def list_projectors(pattern: str | None = None) -> list[ListedPart]:
-    """The projectors, by name; ``pattern`` is a glob."""
+    """The projectors, sorted by name; ``pattern`` is a glob."""
     return list_parts("projector", pattern)
 
 
 def list_models(pattern: str | None = None) -> list[ListedPart]:
-    """The trained models that plugins bring, by name; ``pattern`` is a glob."""
+    """The trained models of plugins, sorted by name; ``pattern`` is a glob."""
     return list_parts("model", pattern)
 
 
-def resolve(kind: Kind, name: str) -> Resolved:
-    """What ``name`` means, with nothing imported for it.
+def resolve(kind: Kind, name: str) -> ResolvedEntry:
+    """The entry and variant that ``name`` means; its target is not imported.
 
     Raises:
-        UnknownComponentError: nothing of that name.
-        PluginConflictError: two distributions own it.
+        UnknownComponentError: unknown.
+        PluginConflictError: two distributions own the name.
     """
     return registry().find(kind, name)
 
 
-def load_component(kind: Kind, name: str, recorded: str | None = None) -> tuple[Any, Resolved]:
-    """The class, or function, that ``name`` means, imported and checked.
+def load_component(kind: Kind, name: str, recorded: str | None = None) -> tuple[Any, ResolvedEntry]:
+    """The class or function that ``name`` means, imported and checked.
 
     Args:
-        kind: what it shall be.
-        name: its name.
-        recorded: for a part of a saved model, the ``distribution==version`` that it was saved with: that
-            distribution's part is taken, and another version of it is warned of.
+        kind: the kind of part.
+        name: a name as `Registry.find` takes it.
+        recorded: for a part of a saved model, the ``distribution==version`` that it was saved with. The part of that
+            distribution is taken; another version of it logs a warning.
 
     Raises:
-        UnknownComponentError: nothing of that name.
-        PluginConflictError: two distributions own it.
+        UnknownComponentError: unknown.
+        PluginConflictError: two distributions own the name.
         PluginMissingError: ``recorded`` is not installed.
-        PluginLoadError: it does not import.
-        PluginContractError: it is not what its kind asks for.
+        PluginLoadError: the target does not import.
+        PluginContractError: the target breaks the contract of its kind.
     """
     found = resolve(kind, name) if recorded is None else _resolve_recorded(kind, name, recorded)
     if kind in ("encoder", "decoder", "projector"):
@@ -145,27 +145,27 @@ def load_component(kind: Kind, name: str, recorded: str | None = None) -> tuple[
         raise PluginContractError(
             f"{kind} {found.entry.name!r} of {found.entry.owner}: {found.entry.target} cannot be called",
             plugin=found.entry.owner.distribution,
-            hint="see docs/writing-a-plugin.md",
+            hint="let the target be a class or a function",
         )
     return target, found
 
 
 def _load(entry: Entry) -> Any:
-    """The entry's target; a third party's code is kept from changing the process.
+    """The entry's target; the process is protected from a third party's code.
 
-    One at a time: threads that import packages of many modules, each another one first, block each other.
+    Under a lock: threads that import the same packages in different orders block each other.
     """
     with _lock:
         if canonical(entry.owner.distribution) == BUILT_IN:
             return entry.load()
-        with undisturbed(str(entry.owner), []):
+        with protected_process(str(entry.owner), []):
             return entry.load()
 
 
-def _resolve_recorded(kind: Kind, name: str, recorded: str) -> Resolved:
-    """The part of a saved model that the recorded distribution brings."""
+def _resolve_recorded(kind: Kind, name: str, recorded: str) -> ResolvedEntry:
+    """The part of a saved model, from the distribution that it was saved with."""
     requirement = _REQUIREMENT.fullmatch(recorded)
-    if requirement is None:  # not written by us, and nothing to give to pip
+    if requirement is None:  # not a text that vedcore writes, so never offer it to pip
         return resolve(kind, name)
     distribution, version = requirement.groups()
     here = {canonical(p.distribution): p.version for p in list_plugins() if p.status != "blocked"}
@@ -181,23 +181,23 @@ def _resolve_recorded(kind: Kind, name: str, recorded: str) -> Resolved:
         _log.warning("the model was saved with %s, and version %s is installed", recorded, installed)
     try:
         return resolve(kind, name if ":" in name else f"{distribution}:{name}")
-    except UnknownComponentError:  # the user has named another part since
+    except UnknownComponentError:  # the user has put another part into the config
         return resolve(kind, name)
 
 
-def _discovered() -> Found:
-    global _found, _finding
-    if (ready := _found) is not None:
+def _discovered() -> DiscoveryResult:
+    global _discovery, _discovering
+    if (ready := _discovery) is not None:
         return ready
     with _lock:
-        if _found is None:
-            if _finding:  # the same thread: a plugin's module asks while it is imported
+        if _discovery is None:
+            if _discovering:  # in this very thread, which is importing a plugin
                 raise PluginContractError(
                     "a plugin looks up parts while it is imported", hint="look up inside functions"
                 )
-            _finding = True
+            _discovering = True
             try:
-                _found = discover(_asked.with_environment())
+                _discovery = discover(_configured.with_environment())
             finally:
-                _finding = False
-        return _found
+                _discovering = False
+        return _discovery

@@ -1,4 +1,4 @@
-"""Whether a part keeps its contract: the class that an entry's target is, and what is built of it."""
+"""Checks that a part keeps its contract: its class, and the module that is built from it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _CONTRACTS: dict[Kind, tuple[type[Component], type[Config]]] = {
 
 
 def check_part(kind: Kind, entry: Entry, target: Any) -> None:
-    """Refuse a target that lacks what the contract of an encoder, decoder or projector asks for.
+    """Refuse a target that breaks the contract of an encoder, decoder or projector.
 
-    A part subclasses its contract and leaves nothing abstract, or is a module class with all of the contract's methods.
+    It must be a subclass of the contract without abstract methods, or a module class with all of its methods.
 
     Raises:
-        PluginContractError: naming the first thing that is missing.
+        PluginContractError: naming the first violation.
     """
 
     def refuse(message: str, hint: str) -> PluginContractError:
@@ -37,7 +37,7 @@ def check_part(kind: Kind, entry: Entry, target: Any) -> None:
     contract, config_base = _CONTRACTS[kind]
     hint = f"subclass vedcore.{contract.__name__}"
     if not isinstance(target, type) or not issubclass(target, nn.Module):
-        raise refuse("is no subclass of torch.nn.Module", hint)
+        raise refuse("is not a subclass of torch.nn.Module", hint)
     missing = set(getattr(target, "__abstractmethods__", ()))
     if not issubclass(target, contract):
         public = {n for c in (Component, contract) for n, v in vars(c).items() if n[0] != "_" and hasattr(v, "__get__")}
@@ -50,11 +50,11 @@ def check_part(kind: Kind, entry: Entry, target: Any) -> None:
 
 
 def check_built(kind: Kind, entry: Entry, module: Any) -> None:
-    """Refuse a part, built on the meta device, that would fail later and less clearly.
+    """Refuse a part, built on the meta device, that would fail later with a worse message.
 
     Raises:
-        IncompatibleError: no forward, one that gives other shapes than are published, or a tensor that is neither a
-            parameter nor a buffer.
+        IncompatibleError: no forward, one whose shapes differ from the published ones, or a tensor that is neither
+            a parameter nor a buffer.
     """
 
     def refuse(message: str, hint: str) -> IncompatibleError:
@@ -68,24 +68,25 @@ def check_built(kind: Kind, entry: Entry, module: Any) -> None:
             raise refuse(f"tensor {tensor} is neither a parameter nor a buffer", hint)
     if type(module).forward is nn.Module.forward:
         raise refuse("it has no forward", "write one")
-    hint = "correct forward, or the sizes that it publishes"
+    hint = "correct forward, or the sizes that the part publishes"
     try:
         with torch.device("meta"), torch.no_grad():
             given, published = _shapes(kind, module.eval())
     except (NotImplementedError, RuntimeError) as error:
-        if "meta" in str(error).lower():  # not every operation can do without numbers
+        if "meta" in str(error).lower():  # an operation that needs values
             return
         raise refuse(f"forward fails: {error}", hint) from error
     except (VedcoreError, MemoryError):
         raise
     except Exception as error:
-        raise refuse(f"forward fails: {described(error)}", "see vedcore.components") from error
+        contract = f"vedcore.{_CONTRACTS[kind][0].__name__}"
+        raise refuse(f"forward fails: {described(error)}", f"see help({contract}.forward)") from error
     if given != published:
         raise refuse(f"it gives {given}, but publishes {published}", hint)
 
 
 def _shapes(kind: Kind, module: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shape that a part gives for a small input, and the one that it says it gives."""
+    """The output shape of a part for a small input, and the shape that it publishes."""
     if kind == "encoder":
         size = module.preprocessing.image_size
         out: Tensor = module(torch.empty(1, 3, *size)).last_hidden_state

@@ -1,4 +1,4 @@
-"""All plugins at once: which are wanted, which work, and whose names clash."""
+"""Discovery of all plugins: the filter, the outcome of each, and conflicts between names."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vedcore.errors import PluginError, UsageError, did_you_mean
-from vedcore.plugins.loading import collect, import_plugin, undisturbed
+from vedcore.plugins.loading import collect_entries, import_plugin, protected_process
 from vedcore.plugins.records import PluginInfo
 from vedcore.plugins.scan import EntryPoint, scan
 from vedcore.registry import BUILT_IN, KINDS, Entry, Kind, Registry, canonical
 
-__all__ = ["Choice", "Found", "discover"]
+__all__ = ["DiscoveryResult", "PluginFilter", "discover"]
 
-SLOW = 1.0
-"""Seconds that registering may take without a warning."""
+MAX_REGISTRATION_SECONDS = 1.0
+"""A plugin that takes longer to import is logged as a problem."""
 
 _log = logging.getLogger("vedcore.plugins")
 
 
 @dataclass(frozen=True)
-class Choice:
+class PluginFilter:
     """Which third parties' plugins to load, by distribution or entry point."""
 
     allow: frozenset[str] = frozenset()
     block: frozenset[str] = frozenset()
     autoload: bool = True
-    """Whether plugins are loaded that nobody asks for by name."""
+    """Whether plugins are loaded that are not on the allow-list."""
 
     @property
-    def everything(self) -> bool:
-        """Whether all are loaded that are not blocked."""
+    def allows_all(self) -> bool:
+        """Whether every plugin is loaded that is not blocked."""
         return self.autoload and not self.allow
 
-    def with_environment(self) -> Choice:
-        """This choice and what the environment's variables say."""
+    def with_environment(self) -> PluginFilter:
+        """This filter combined with the environment variables."""
         allow = self.allow | _names(os.environ.get("VEDCORE_PLUGINS", ""))
         block = self.block | _names(os.environ.get("VEDCORE_DISABLE_PLUGINS", ""))
-        return Choice(allow, block, os.environ.get("VEDCORE_DISABLE_PLUGIN_AUTOLOAD", "") in ("", "0"))
+        return PluginFilter(allow, block, os.environ.get("VEDCORE_DISABLE_PLUGIN_AUTOLOAD", "") in ("", "0"))
 
 
 @dataclass
-class Found:
-    """The outcome of discovery."""
+class DiscoveryResult:
+    """The registered parts, and the record of each plugin."""
 
     registry: Registry
     plugins: tuple[PluginInfo, ...]
 
 
-def discover(wanted: Choice) -> Found:
-    """Look for plugins, load those that are wanted, and record what became of each.
+def discover(wanted: PluginFilter) -> DiscoveryResult:
+    """Find the installed plugins, load those that the filter allows, and record the outcome of each.
 
     Raises:
         UsageError: an allow-list names a plugin that is not installed, or vedcore itself is blocked.
@@ -76,7 +76,7 @@ def discover(wanted: Choice) -> Found:
         outcome: PluginError | str = ""
         if not point.built_in and _is_named(point, wanted.block):
             outcome = "blocked by name"
-        elif not point.built_in and not wanted.everything and not _is_named(point, wanted.allow):
+        elif not point.built_in and not wanted.allows_all and not _is_named(point, wanted.allow):
             outcome = "not on the allow-list"
         else:
             try:
@@ -86,25 +86,25 @@ def discover(wanted: Choice) -> Found:
                 found.failures.setdefault(canonical(point.owner.distribution), error)
                 found.notes.append(str(error))
         records.append((point, outcome, entries, problems))
-    if not any(point.built_in for point in points):  # run from a bare source folder
+    if not any(point.built_in for point in points):  # run from a source folder without installing
         found.notes.insert(0, "vedcore itself is not installed, so it has no parts: pip install vedcore")
-    return Found(found, tuple(_info(found, *record) for record in records))
+    return DiscoveryResult(found, tuple(_info(found, *record) for record in records))
 
 
 def _load(
     point: EntryPoint, found: Registry, loaded: dict[int, EntryPoint], problems: list[str]
 ) -> list[tuple[Kind, Entry]]:
-    """Import one plugin and add what it registers, all or nothing."""
+    """Import one plugin and add its entries, all or none."""
     had_torch, start = "torch" in sys.modules, time.perf_counter()
-    with undisturbed(str(point.owner), problems):
+    with protected_process(str(point.owner), problems):
         plugin = import_plugin(point)
         if id(plugin) in loaded:
             problems.append(f"the same object as {loaded[id(plugin)]}")
             return []
-        entries = collect(plugin, point)
+        entries = collect_entries(plugin, point)
     found.add(entries, point.owner)
     loaded[id(plugin)] = point
-    if (seconds := time.perf_counter() - start) > SLOW:
+    if (seconds := time.perf_counter() - start) > MAX_REGISTRATION_SECONDS:
         problems.append(f"{point.owner} takes {seconds:.1f} s to import")
         _log.warning(problems[-1])
     if not had_torch and "torch" in sys.modules:
@@ -119,7 +119,7 @@ def _info(
     entries: list[tuple[Kind, Entry]],
     problems: list[str],
 ) -> PluginInfo:
-    """The record of one entry point, once all are loaded and conflicts can be seen."""
+    """The record of one entry point; all plugins must be loaded, so that conflicts are known."""
     registered: dict[str, tuple[str, ...]] = {}
     for kind in KINDS:
         mine = [

@@ -1,4 +1,4 @@
-"""From an entry point to the entries that its plugin registers: imported, checked and called, all or nothing."""
+"""Loading of one plugin: from its entry point to the entries that it registers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vedcore.errors import PluginApiError, PluginContractError, PluginError, Plu
 from vedcore.plugins.scan import GROUP, EntryPoint
 from vedcore.registry import KINDS, Entry, Kind
 
-__all__ = ["collect", "import_plugin", "undisturbed"]
+__all__ = ["collect_entries", "import_plugin", "protected_process"]
 
 _HOOKS = {f"register_{kind}s": kind for kind in KINDS}
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
@@ -30,10 +30,10 @@ def import_plugin(point: EntryPoint) -> Any:
 
     Raises:
         PluginLoadError: it does not import.
-        PluginApiError: it says that it was written for other hooks.
+        PluginApiError: it declares another major version of the hooks.
     """
     if not _REFERENCE.fullmatch(point.value):
-        raise _load_error(point, f"{point.value!r} is no module or module:object")
+        raise _load_error(point, f"{point.value!r} is not of the form module or module:object")
     module_name, _, attributes = point.value.partition(":")
     try:
         plugin = module = importlib.import_module(module_name)
@@ -53,11 +53,11 @@ def import_plugin(point: EntryPoint) -> Any:
     return plugin
 
 
-def collect(plugin: Any, point: EntryPoint) -> list[tuple[Kind, Entry]]:
-    """What ``plugin`` registers; `Registry.add` checks the entries themselves.
+def collect_entries(plugin: Any, point: EntryPoint) -> list[tuple[Kind, Entry]]:
+    """The entries that ``plugin`` registers; `Registry.add` checks them.
 
     Raises:
-        PluginContractError: a misspelt hook, one with arguments, none at all, or one that gives no list.
+        PluginContractError: no hook, a misspelt hook, a hook with arguments, or one that does not return a list.
         PluginLoadError: a hook raises.
     """
     try:
@@ -81,15 +81,15 @@ def collect(plugin: Any, point: EntryPoint) -> list[tuple[Kind, Entry]]:
 
 
 @contextlib.contextmanager
-def undisturbed(plugin: str, problems: list[str]) -> Iterator[None]:
-    """Keep a plugin's code from changing the process while it is imported.
+def protected_process(plugin: str, problems: list[str]) -> Iterator[None]:
+    """A context in which a plugin is imported, and which undoes the changes that its code makes to the process.
 
-    What it prints goes to stderr; the working directory, warning filters, logging and torch's threads and default
-    type are put back. What cannot be put back is appended to ``problems``.
+    Its output goes to stderr; the working directory, warning filters, logging, and torch's threads and default type are
+    restored. Changed environment variables are not, but reported.
 
     Args:
-        plugin: whom to name.
-        problems: takes one line for each thing to say.
+        plugin: the name of the plugin in reports.
+        problems: a line is appended for each report.
     """
     folder, environment, root = _folder(), dict(os.environ), logging.getLogger()
     level, handlers, disabled = root.level, root.handlers[:], root.manager.disable
@@ -114,7 +114,7 @@ def undisturbed(plugin: str, problems: list[str]) -> Iterator[None]:
 
 
 def _check_names(manager: pluggy.PluginManager, plugin: Any, point: EntryPoint) -> None:
-    """Refuse hooks of names that there are not, and functions that only look like hooks."""
+    """Refuse hooks with unknown names, and functions named like hooks that are not marked as such."""
     implemented = set()
     for name in dir(plugin):
         options = manager.parse_hookimpl_opts(plugin, name)
@@ -127,12 +127,13 @@ def _check_names(manager: pluggy.PluginManager, plugin: Any, point: EntryPoint) 
         elif name in _HOOKS:
             raise _contract_error(point, f"{name} is not marked as a hook", "put @vedcore.hookimpl before it")
     if not implemented:
-        raise _contract_error(point, "it implements no hook", "see docs/writing-a-plugin.md")
+        hint = f"mark a function with @vedcore.hookimpl: {', '.join(_HOOKS)}"
+        raise _contract_error(point, "it implements no hook", hint)
 
 
 def _load_error(point: EntryPoint, message: str) -> PluginLoadError:
     distribution = point.owner.distribution
-    hint = f"repair or uninstall {distribution}, or block it with -p no:{distribution}"
+    hint = f"repair or uninstall {distribution}, or block it with VEDCORE_DISABLE_PLUGINS={distribution}"
     return PluginLoadError(f"{point} does not load: {message}", plugin=distribution, hint=hint)
 
 

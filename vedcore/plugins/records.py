@@ -1,4 +1,4 @@
-"""What lists show: one record an entry point, one a part."""
+"""The records in lists: one per entry point, one per part."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ListedPart", "PluginInfo"]
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """What became of one entry point."""
+    """The outcome of loading one entry point."""
 
     distribution: str
     version: str
@@ -21,11 +21,11 @@ class PluginInfo:
     target: str
     status: Literal["loaded", "failed", "blocked"]
     reason: str = ""
-    """Why it failed or is blocked."""
+    """Why the plugin failed or is blocked."""
     registered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Kinds to the names that find its parts."""
+    """Kinds of parts to the names that find them."""
     problems: tuple[str, ...] = ()
-    """Names it does not own alone, and what it does at import that it should not."""
+    """Conflicts between names, and side effects of the import."""
 
     def __str__(self) -> str:
         mark = {"loaded": "✓", "failed": "✗", "blocked": "-"}[self.status]
@@ -36,7 +36,7 @@ class PluginInfo:
 
 
 class ListedPart(str):
-    """A registered part in a list: a string, the name to type, that also knows the rest."""
+    """A registered part in a list: its name as a string, with further attributes."""
 
     entry: Entry
 
@@ -52,20 +52,20 @@ class ListedPart(str):
 
     @property
     def summary(self) -> str:
-        """One line."""
+        """One line of description."""
         return self.entry.summary
 
     @property
     def default_variant(self) -> str | None:
-        """What the bare name means."""
+        """The variant that the bare name means."""
         return self.entry.default_variant
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """Names, or patterns of names, that mean this family too."""
+        """Names of variants, or glob patterns for them."""
         return self.entry.variants
 
     @property
     def owner(self) -> str:
-        """Distribution and version that brought it."""
+        """The distribution and version that registered the part."""
         return str(self.entry.owner)

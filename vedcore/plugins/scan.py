@@ -1,7 +1,7 @@
-"""Which installed distributions name a plugin: their entry points, read without importing anything.
+"""The entry points of installed plugins, read without importing anything.
 
-Most distributions on a machine have nothing to do with vedcore, so the text of their entry points is only searched
-for the group's name; metadata is parsed for those alone that have it.
+Most distributions have nothing to do with vedcore. So the text of their entry points is only searched for the group's
+name, and metadata is parsed where it is found.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class EntryPoint:
 
     @property
     def built_in(self) -> bool:
-        """Whether vedcore itself brought it."""
+        """Whether the entry point is one of vedcore itself."""
         return canonical(self.owner.distribution) == BUILT_IN
 
     def __str__(self) -> str:
@@ -37,9 +37,9 @@ class EntryPoint:
 
 
 def scan() -> list[EntryPoint]:
-    """The entry points of group ``vedcore``: the built-in ones first, then by distribution and name.
+    """The entry points of group ``vedcore``, built-in ones first, then sorted by distribution and name.
 
-    Of a distribution that lies on the path more than once, the copy that Python would import counts.
+    Where a distribution is on the path more than once, the copy counts that Python would import.
     """
     found: dict[str, list[EntryPoint]] = {}
     for distribution in importlib.metadata.distributions():
@@ -59,12 +59,12 @@ def scan() -> list[EntryPoint]:
 def _entry_points_text(distribution: importlib.metadata.Distribution) -> str:
     try:
         return distribution.read_text("entry_points.txt") or ""
-    except (OSError, ValueError):  # a damaged file of a distribution that pip would not read either
+    except (OSError, ValueError):  # damaged: pip does not read it either
         return ""
 
 
 def _name(distribution: importlib.metadata.Distribution) -> str | None:
-    """None for one without readable metadata, which pip does not know either."""
+    """The distribution's name; None where its metadata is unreadable, which pip does not list either."""
     try:
         name = distribution.metadata["Name"]
         return name if distribution.version is not None and name else None
@@ -73,10 +73,10 @@ def _name(distribution: importlib.metadata.Distribution) -> str | None:
 
 
 def _shadowed(name: str, text: str) -> bool:
-    """Whether an earlier copy of the distribution, with other entry points, is the one that imports."""
+    """Whether Python imports an earlier copy of the distribution, with other entry points."""
     try:
         return _entry_points_text(importlib.metadata.distribution(name)) != text
-    except importlib.metadata.PackageNotFoundError:  # its folder is named otherwise: there is no second copy
+    except importlib.metadata.PackageNotFoundError:  # its folder has another name: there is no second copy
         return False
 
 
@@ -89,4 +89,7 @@ def _group_lines(text: str) -> Iterator[tuple[str, str]]:
             section = line.strip("[] \t")
         elif section == GROUP and "=" in line and not line.startswith(("#", ";")):
             name, _, value = line.partition("=")
-            yield name.strip(), re.sub(r"\s*(\[.*\])?\s*$", "", value).strip()  # extras mean nothing to us
+            yield (
+                name.strip(),
+                re.sub(r"\s*(\[.*\])?\s*$", "", value).strip(),
+            )  # extras are dropped

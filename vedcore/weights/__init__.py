@@ -1,8 +1,9 @@
-"""Tensors in files and folders, and how names there map to names here.
+"""Tensors in files and folders, and the key maps between names in files and names of the model.
 
-``loading`` and ``saving`` are a model's tensors from and to files; below them: ``checking`` (all that does not fit, at
-once), ``opening`` (the files that hold the weights), ``safetensors_file`` (one such file), ``torch_file`` and
-``pickled`` (the same for old files), ``finite`` (NaN and Inf), ``keymap`` (names in other libraries' files),
-``manifest`` (sizes and hashes), ``snapshot`` (reading a folder), ``folder`` (writing one whole) and ``exchange`` (the
-system calls of that).
+- ``loading`` and ``saving`` read and write the tensors of a model.
+- ``checking`` compares a checkpoint with a model; ``keymap`` translates the names of other libraries' files.
+- ``opening`` finds the files that hold the weights; ``safetensors_file`` reads one of them, ``torch_file`` and
+  ``pickled`` one of the older format; ``finite`` finds NaN and Inf.
+- ``snapshot`` reads a folder, ``folder`` writes one as a whole, ``atomic_swap`` has the system calls for that, and
+  ``manifest`` the sizes and hashes of its files.
 """

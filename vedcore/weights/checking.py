@@ -1,4 +1,4 @@
-"""All that does not fit between a checkpoint and a model, at once."""
+"""Comparison of a checkpoint with a model: all mismatches are collected and raised at once."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import torch
 from torch import nn
 
 from vedcore.errors import CheckpointMismatchError
-from vedcore.weights.keymap import NAMES_SHOWN
+from vedcore.weights.keymap import MAX_NAMES_SHOWN
 from vedcore.weights.safetensors_file import StoredTensor
 
-__all__ = ["LoadReport", "Stored", "compare", "some"]
+__all__ = ["CheckpointTensors", "LoadReport", "abbreviated", "compare"]
 
 
 class LoadReport(NamedTuple):
-    """What became of a checkpoint and of the part of a model that it was loaded into; ``str(report)`` is a table."""
+    """The outcome of loading a checkpoint into a model or a part of one; ``str(report)`` is a table."""
 
     source: str
-    """The folder."""
+    """The folder of the checkpoint."""
     loaded: list[str]
-    """Parameters and buffers of ours that were filled."""
+    """Parameters and buffers of the model that got values."""
     fresh: list[str]
-    """Those that were left as they were."""
+    """Parameters and buffers of the model that were left unchanged."""
     left: list[str]
-    """Tensors of the checkpoint that were not used."""
+    """Tensors of the checkpoint that are not in the model."""
 
     def __str__(self) -> str:
         lines = [self.source]
@@ -45,22 +45,22 @@ class LoadReport(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Stored:
-    """The tensors of a checkpoint, under our names."""
+class CheckpointTensors:
+    """The tensors of a checkpoint, under the model's names."""
 
     folder: Path
     tensors: Mapping[str, StoredTensor]
-    """Types and shapes."""
+    """Names to types and shapes."""
     ties: Mapping[str, str]
-    """Names that are not stored because they are another tensor."""
+    """Names that are not stored because they share a tensor, to the name that is."""
     unexpected: Collection[str]
-    """Tensors that no row of the key map explains, under their own names."""
-    name_there: Callable[[str], str]
-    """A tensor's name as the file has it, so that one can look it up there."""
+    """Tensors that no row of the key map matches, under their names in the file."""
+    file_name_of: Callable[[str], str]
+    """Maps a name of the model to the tensor's name in the file, for messages."""
 
 
 def compare(
-    stored: Stored,
+    stored: CheckpointTensors,
     model: nn.Module,
     *,
     strict: bool = True,
@@ -71,16 +71,16 @@ def compare(
 
     Args:
         stored: the checkpoint.
-        model: the module that the tensors shall belong to.
+        model: the module that the tensors are for.
         strict: False accepts names that only one side has, and warns of them.
         fresh: names of the model that may be missing.
-        settings: dotted names to values of the config, to say which one a wrong shape comes from.
+        settings: dotted names to values of the config, to name the one that a wrong shape comes from.
 
     Returns:
-        The model's names for which nothing is stored.
+        The model's names that are not stored.
 
     Raises:
-        CheckpointMismatchError: all that does not fit.
+        CheckpointMismatchError: with all mismatches.
     """
     ours, same = model.state_dict(), same_tensors(model)
     there = {name: stored.tensors[stored.ties.get(name, name)] for name in (*stored.tensors, *stored.ties)}
@@ -92,30 +92,31 @@ def compare(
     kinds = [(n, found.dtype, due.dtype) for n, found, due in pairs if _kind(found.dtype) != _kind(due.dtype)]
     if not strict:
         said = {"left random": missing, "not used": unexpected}
-        message = "; ".join(f"{what}: {some(names)}" for what, names in said.items() if names)
+        message = "; ".join(f"{what}: {abbreviated(names)}" for what, names in said.items() if names)
         if message:
             warnings.warn(f"{stored.folder}: {message}", UserWarning, stacklevel=6)
         missing, unexpected = [], []
     problems = {
-        "missing": list(dict.fromkeys(map(stored.name_there, missing))),
+        "missing": list(dict.fromkeys(map(stored.file_name_of, missing))),
         "unexpected": unexpected,
         "of a wrong shape": [
-            f"{stored.name_there(n)} {list(found)} instead of {list(due)}" for n, found, due in shapes
+            f"{stored.file_name_of(n)} {list(found)} instead of {list(due)}" for n, found, due in shapes
         ],
         "of another kind of number": [
-            f"{stored.name_there(n)} {_short(a)} instead of {_short(b)}" for n, a, b in kinds
+            f"{stored.file_name_of(n)} {_short(a)} instead of {_short(b)}" for n, a, b in kinds
         ],
     }
     if any(problems.values()):
         hint = "is it the checkpoint of this config.json? strict=False takes what fits"
         if kinds and not shapes:
-            hint = "a quantized checkpoint is not read: take the one that it was made of"
+            hint = "quantized checkpoints are not supported: load the one that it was made from"
         raise _mismatch(stored.folder, problems, _suspect(shapes, settings or {}) or hint)
     return absent
 
 
 def _mismatch(folder: Path, problems: Mapping[str, list[str]], hint: str) -> CheckpointMismatchError:
-    room, said = NAMES_SHOWN, []
+    """The error for the problems, with the first names in its message and all of them in its details."""
+    room, said = MAX_NAMES_SHOWN, []
     for what, names in problems.items():
         if names:
             shown = names[: max(1, room)]
@@ -126,7 +127,7 @@ def _mismatch(folder: Path, problems: Mapping[str, list[str]], hint: str) -> Che
 
 
 def _suspect(wrong: Iterable[tuple[str, tuple[int, ...], tuple[int, ...]]], settings: Mapping[str, Any]) -> str:
-    """The config field that has the number which the model has and the file has not."""
+    """The config field with the size that the model has and the file does not, as a hint."""
     for name, found, due in wrong:
         pairs = [(a, b) for a, b in zip(found, due, strict=False) if a != b] if len(found) == len(due) else []
         for there, here in pairs:
@@ -148,15 +149,15 @@ def _short(dtype: torch.dtype) -> str:
 
 
 def same_tensors(model: nn.Module) -> dict[str, list[str]]:
-    """For each name of a tensor that has several: all of them."""
+    """Each name of a tensor that has several names, to all of them."""
     names: dict[int, list[str]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         names.setdefault(id(tensor), []).append(name)
     return {name: group for group in names.values() if len(group) > 1 for name in group}
 
 
-def some(names: Iterable[str]) -> str:
-    """The first few names, and how many there are beside them."""
+def abbreviated(names: Iterable[str]) -> str:
+    """The first names, and the number of the others."""
     names = list(names)
-    more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - MAX_NAMES_SHOWN
+    return ", ".join(names[:MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

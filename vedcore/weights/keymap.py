@@ -1,6 +1,6 @@
-"""Names and layouts of tensors in somebody else's checkpoint, and ours: the map between them, as data.
+"""Key maps: the names and layouts of tensors in another library's checkpoint and in our model, as data.
 
-A family writes its map as a table, one row a module::
+A family writes its key map as a table with one row per module; the other library's name is on the left::
 
     KEY_MAP = (
         Row("[transformer.]wte",               "embedding"),
@@ -9,13 +9,13 @@ A family writes its map as a table, one row a module::
         ignored("[transformer.]h.{}.attn.bias"),
     )
 
-- A row names a module, and stands for the tensors in it (``weight``, ``bias`` and a norm's statistics), or names one
-  tensor outright. ``gamma`` and ``beta``, as old files call a norm's tensors, are read as ``weight`` and ``bias``.
-- ``{}`` stands for a layer's number; ``{+1}`` on our side for that number plus one.
-- ``query+key+value`` stands for several modules beside each other. Where one side has several and the other one,
-  they are joined along their first axis, in this order; going back, the one is cut into equal parts.
-- ``[text]`` is an optional beginning: read with and without, always written.
-- ``*`` at the end stands for anything.
+- A row names a module, for all of its tensors (``weight``, ``bias`` and the statistics of a norm), or a single tensor.
+  ``gamma`` and ``beta``, the old names of a norm's tensors, are read as ``weight`` and ``bias``.
+- ``{}`` is the number of a layer; ``{+1}`` on our side is that number plus one.
+- ``query+key+value`` is several modules with the same parent. Where only one side has several, their tensors are
+  concatenated along the first axis, in this order, and in the other direction split into equal parts.
+- ``[text]`` is an optional prefix: read with and without, always written.
+- ``*`` at the end matches any text.
 
 Where several rows name the same tensor of ours, the first that the file has is read, and all are written.
 """
@@ -43,25 +43,25 @@ __all__ = [
     "Row",
     "assign",
     "ignored",
-    "mismatch",
     "their_name",
     "to_ours",
     "to_theirs",
     "under",
 ]
 
-NAMES_SHOWN = 5
-_LEAF = r"(?:\.(weight|bias|gamma|beta|running_mean|running_var|num_batches_tracked))?"
-_OLD_LEAVES = {"gamma": "weight", "beta": "bias"}
+MAX_NAMES_SHOWN = 5
+"""Names in the message of an error; all of them are in its details."""
+_TENSOR_NAME = r"(?:\.(weight|bias|gamma|beta|running_mean|running_var|num_batches_tracked))?"
+_OLD_TENSOR_NAMES = {"gamma": "weight", "beta": "bias"}
 
 
 @dataclass(frozen=True)
 class Change:
-    """How a tensor of theirs becomes one of ours, and back.
+    """A conversion between the layout of a tensor in the file and in our model.
 
     Args:
-        name: what to call it.
-        to_ours: what happens to each of their tensors, before they are joined.
+        name: name of the conversion.
+        to_ours: function of each tensor of the file, before they are concatenated.
         to_theirs: its inverse.
     """
 
@@ -81,7 +81,7 @@ def _transposed(tensor: Tensor) -> Tensor:
 SAME = Change("same", _same, _same)
 """The tensor as it is."""
 TRANSPOSED = Change("transposed", _transposed, _transposed)
-"""A matrix stored input by output, as GPT2's ``Conv1D`` has it; a bias stays as it is."""
+"""A matrix stored as (input, output), as in GPT2's ``Conv1D``; a bias stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,11 @@ class Row:
     """One row of a key map.
 
     Args:
-        theirs: their name, see the module.
-        ours: our name; empty for what is ignored when read and never written.
-        change: what happens on the way.
-        optional: may be absent on either side; whether the model can do without is the loader's to say.
-        read_only: a name that files of another make have, never written.
+        theirs: the name in the file, as the module's docstring describes.
+        ours: the name in our model; empty for tensors that are ignored when read and never written.
+        change: conversion of the tensors.
+        optional: may be absent on either side; the loader decides whether the model can do without.
+        read_only: a name of other versions of the file format, which is read but never written.
     """
 
     theirs: str
@@ -104,76 +104,75 @@ class Row:
 
 
 def ignored(theirs: str) -> Row:
-    """A row for tensors that hold nothing of ours: masks, position numbers, other heads."""
+    """A row for tensors that our model does not have: masks, position numbers, other heads."""
     return Row(theirs, "", optional=True, read_only=True)
 
 
 def under(rows: Iterable[Row], theirs: str, ours: str) -> tuple[Row, ...]:
-    """The rows of a part that stands in a larger checkpoint, under ``theirs`` there and ``ours`` here."""
+    """The rows of a part of a larger model, with the prefixes ``theirs`` in the file and ``ours`` in our model."""
     return tuple(replace(row, theirs=theirs + row.theirs, ours=row.ours and ours + row.ours) for row in rows)
 
 
-def to_ours(state: Mapping[str, Tensor], rows: Iterable[Row], *, path: object = None) -> dict[str, Tensor]:
-    """Their tensors under our names, in our layout; what is neither joined nor changed is the same tensor.
+def to_ours(state: Mapping[str, Tensor], rows: Iterable[Row]) -> dict[str, Tensor]:
+    """The tensors of a file under our names and in our layout; those that need no conversion are not copied.
 
     Args:
-        state: their names to tensors.
+        state: names in the file to tensors.
         rows: the family's key map.
-        path: the file, for messages.
 
     Raises:
-        CheckpointMismatchError: tensors that no row explains, rows that are not optional and match nothing, and
-            tensors that cannot be cut; all of them at once.
+        CheckpointMismatchError: tensors that no row matches, rows that are not optional and match no tensor, and
+            tensors that cannot be split; all of them at once.
     """
-    return _translate(state, tuple(rows), back=False, path=path)
+    return _translate(state, tuple(rows), back=False)
 
 
 def to_theirs(state: Mapping[str, Tensor], rows: Iterable[Row], *, views: bool = False) -> dict[str, Tensor]:
-    """Our tensors under their names, in their layout: the inverse of `to_ours`.
+    """Our tensors under the names and in the layout of the file: the inverse of `to_ours`.
 
     Args:
         state: our names to tensors.
         rows: the family's key map.
-        views: leave views of ours, in any layout, where nothing is joined: for who copies them anyway.
+        views: return views of our tensors, contiguous or not, where none are concatenated: for callers that copy them.
 
     Raises:
         CheckpointMismatchError: as `to_ours`.
     """
-    return _translate(state, tuple(rows), back=True, path=None, views=views)
+    return _translate(state, tuple(rows), back=True, views=views)
 
 
 class _Side:
-    """One side of a row: its names as patterns, and how to write them."""
+    """One side of a row: its names, as patterns and as templates."""
 
     def __init__(self, template: str) -> None:
         last = re.split(r"[.\]]", template)[-1]
         stem = template.removesuffix(last)
         self.names = [stem + part for part in last.split("+")] if template else []
         self.shifts = [int(shift or 0) for shift in re.findall(r"\{([+-]\d+)?\}", self.names[0])] if template else []
-        self.written = [re.sub(r"[][]", "", re.sub(r"\{[+-]\d+\}", "{}", name)) for name in self.names]
-        """The names as `str.format` takes them, with what is optional in them."""
+        self.templates = [re.sub(r"[][]", "", re.sub(r"\{[+-]\d+\}", "{}", name)) for name in self.names]
+        """The names for `str.format`, with their optional prefix."""
 
     @cached_property
     def patterns(self) -> list[re.Pattern[str]]:
-        """Of the names; a side that is only written to needs none."""
+        """Patterns of the names; compiled on demand, as a side that is only written needs none."""
         return [re.compile(_pattern(name)) for name in self.names]
 
     def match(self, key: str) -> tuple[int, tuple[int, ...], str] | None:
-        """Which of the names ``key`` is, the layer numbers in it, and the tensor's own name in the module."""
-        for position, pattern in enumerate(self.patterns):
+        """The index of the name that ``key`` matches, its layer numbers, and the name of the tensor in its module."""
+        for index, pattern in enumerate(self.patterns):
             found = pattern.fullmatch(key)
             if found:
                 *numbers, leaf = found.groups()
-                return position, tuple(int(n) - s for n, s in zip(numbers, self.shifts, strict=True)), leaf or ""
+                return index, tuple(int(n) - s for n, s in zip(numbers, self.shifts, strict=True)), leaf or ""
         return None
 
     def write(self, numbers: Sequence[int], leaf: str) -> list[str]:
-        """The full names of one layer's tensors."""
+        """The full names of the tensors of one layer."""
         values = [number + shift for number, shift in zip(numbers, self.shifts, strict=True)]
-        return [name.format(*values) + (f".{leaf}" if leaf else "") for name in self.written]
+        return [name.format(*values) + (f".{leaf}" if leaf else "") for name in self.templates]
 
     def layers(self) -> str | None:
-        """The text up to the last layer number; rows that share it have the same layers."""
+        """The text before the last layer number: rows that share it have the same layers."""
         head, brace, _ = self.names[0].rpartition("{")
         return head if brace else None
 
@@ -181,23 +180,23 @@ class _Side:
 def _pattern(name: str) -> str:
     text, star = re.escape(name.removesuffix("*")), name.endswith("*")
     text = re.sub(r"\\\{(?:\\?[+-]\d+)?\\\}", "(0|[1-9][0-9]{0,5})", text)  # {} and {+1}
-    text = re.sub(r"\\\[(.*?)\\\]", r"(?:\1)?", text)  # [optional beginning]
-    return text + ("(.*)" if star else _LEAF)
+    text = re.sub(r"\\\[(.*?)\\\]", r"(?:\1)?", text)  # [optional prefix]
+    return text + ("(.*)" if star else _TENSOR_NAME)
 
 
 Group = tuple[int, tuple[int, ...], str]
-"""A row's number, layer numbers, and the tensor's own name in its module."""
+"""Index of a row, layer numbers, and the name of a tensor in its module."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Tensors of one side that together become tensors of the other.
+    """Tensors of one side that are converted together to tensors of the other side.
 
     Attributes:
-        sources: names on the one side, in their order.
-        targets: names on the other side, in their order.
-        row: the row that says so.
-        back: whether the sources are ours.
+        sources: names on the one side, in the order of the row.
+        targets: names on the other side, in the order of the row.
+        row: the row that matches them.
+        back: whether the sources are our tensors, and the targets those of the file.
     """
 
     sources: tuple[str, ...]
@@ -206,13 +205,13 @@ class Assignment:
     back: bool
 
     def apply(self, found: Sequence[Tensor]) -> dict[str, Tensor] | None:
-        """The targets for the sources; None where they are not to be cut into so many.
+        """The targets, made from the sources; None where these cannot be split into equal parts.
 
         Args:
-            found: the tensors, in the order of the names.
+            found: the source tensors, in the order of their names.
 
         Returns:
-            Names to tensors, which are views of the sources where nothing was joined.
+            Names to tensors, which are views of the sources where none were concatenated.
         """
         change = self.row.change
         tensors = _changed(found, len(self.targets), change.to_theirs if self.back else change.to_ours, back=self.back)
@@ -220,22 +219,22 @@ class Assignment:
 
 
 class Assignments(NamedTuple):
-    """What becomes of the names of a checkpoint."""
+    """The names of a checkpoint, matched with the rows of a key map."""
 
     found: list[Assignment]
     missing: list[str]
-    """Names that rows ask for and the checkpoint has not."""
+    """Names that rows require and the checkpoint lacks."""
     unexpected: list[str]
-    """Names that no row explains."""
+    """Names that no row matches."""
 
 
 def assign(names: Iterable[str], rows: Sequence[Row], *, back: bool = False) -> Assignments:
-    """Which tensors become which, by their names alone.
+    """Match names with the rows of a key map; no tensors are needed.
 
     Args:
-        names: of the one side; theirs, or ours where ``back``.
+        names: names in the file, or our names where ``back``.
         rows: the key map.
-        back: from ours to theirs.
+        back: convert our tensors to those of the file.
     """
     rows = [row for row in rows if not (back and row.read_only)]
     sides = [(_Side(row.theirs), _Side(row.ours)) for row in rows]
@@ -262,18 +261,18 @@ def assign(names: Iterable[str], rows: Sequence[Row], *, back: bool = False) -> 
 
 
 def their_name(name: str, rows: Iterable[Row]) -> str | None:
-    """What a file of theirs would call a tensor of ours, for messages; None where no row says."""
+    """The name in the file of a tensor of ours, for messages; None where no row has it."""
     for row in rows:
         side = None if row.read_only else _Side(row.ours)
         if side is not None and (match := side.match(name)) is not None:
-            position, numbers, leaf = match
-            written = _Side(row.theirs).write(numbers, leaf)
-            return written[position] if len(written) == len(side.names) else ", ".join(written)
+            index, numbers, leaf = match
+            names = _Side(row.theirs).write(numbers, leaf)
+            return names[index] if len(names) == len(side.names) else ", ".join(names)
     return None
 
 
 def _translate(
-    state: Mapping[str, Tensor], rows: Sequence[Row], *, back: bool, path: object, views: bool = False
+    state: Mapping[str, Tensor], rows: Sequence[Row], *, back: bool, views: bool = False
 ) -> dict[str, Tensor]:
     assignments = assign(state, rows, back=back)
     unexpected = list(assignments.unexpected)
@@ -283,21 +282,21 @@ def _translate(
         if targets is None:
             name = assignment.sources[0]
             shape, parts = tuple(state[name].shape), len(assignment.targets)
-            unexpected.append(f"{name} of shape {shape}, not to be cut into {parts}")
+            unexpected.append(f"{name} of shape {shape}, not divisible into {parts}")
         else:
-            cut = len(assignment.targets) > 1
+            split = len(assignment.targets) > 1
             if not views:
-                targets = {n: t.clone() if cut and t.is_contiguous() else t.contiguous() for n, t in targets.items()}
+                targets = {n: t.clone() if split and t.is_contiguous() else t.contiguous() for n, t in targets.items()}
             out |= targets
     if assignments.missing or unexpected:
-        raise mismatch(assignments.missing, unexpected, path)
+        raise _mismatch(assignments.missing, unexpected)
     return out
 
 
 def _grouped(
     names: Iterable[str], sides: list[tuple[_Side, _Side]], *, first_only: bool
 ) -> tuple[dict[Group, dict[int, str]], list[str]]:
-    """The names by row, layer and leaf, each by its position among the row's names; and those of no row."""
+    """The names by group, each under its index among the names of the row; and those that no row matches."""
     groups: dict[Group, dict[int, str]] = {}
     unexpected = []
     for key in names:
@@ -305,13 +304,13 @@ def _grouped(
         matches = list(islice(every, 1) if first_only else every)
         if not matches:
             unexpected.append(key)
-        for index, (position, numbers, leaf) in matches:
-            groups.setdefault((index, numbers, _OLD_LEAVES.get(leaf, leaf)), {})[position] = key
+        for row, (index, numbers, leaf) in matches:
+            groups.setdefault((row, numbers, _OLD_TENSOR_NAMES.get(leaf, leaf)), {})[index] = key
     return groups, unexpected
 
 
 def _unmatched(rows: Sequence[Row], sides: list[tuple[_Side, _Side]], groups: Iterable[Group]) -> list[str]:
-    """Names of rows that must match and do not, for every layer that any row has."""
+    """Names of rows that are not optional and match nothing, for each layer that any row matches."""
     matched = {(index, numbers) for index, numbers, _ in groups}
     layers: dict[str | None, set[tuple[int, ...]]] = {None: {()}}
     for index, numbers in matched:
@@ -330,22 +329,22 @@ def _unmatched(rows: Sequence[Row], sides: list[tuple[_Side, _Side]], groups: It
 def _changed(
     tensors: Sequence[Tensor], parts: int, change: Callable[[Tensor], Tensor], *, back: bool
 ) -> list[Tensor] | None:
-    """Join and cut in our layout, and change theirs before or after; None where it does not cut into ``parts``."""
+    """Concatenate and split in our layout, with the change before or after; None where ``parts`` do not divide it."""
     if not back:
         tensors = [change(t) for t in tensors]
     whole = tensors[0] if len(tensors) == 1 else torch.cat(tuple(tensors))
     if parts == 1:
-        pieces = [whole]
+        equal_parts = [whole]
     elif whole.ndim and whole.shape[0] % parts == 0:
-        pieces = list(whole.chunk(parts))
+        equal_parts = list(whole.chunk(parts))
     else:
         return None
-    return [change(piece) for piece in pieces] if back else pieces
+    return [change(part) for part in equal_parts] if back else equal_parts
 
 
-def mismatch(missing: Sequence[str], unexpected: Sequence[str], path: object) -> CheckpointMismatchError:
-    """The error for tensors that a key map does not find, and for those that it does not know."""
-    shown = missing[:NAMES_SHOWN], unexpected[: max(0, NAMES_SHOWN - len(missing))]
+def _mismatch(missing: Sequence[str], unexpected: Sequence[str]) -> CheckpointMismatchError:
+    """The error for tensors that the checkpoint lacks, and for those that no row matches."""
+    shown = missing[:MAX_NAMES_SHOWN], unexpected[: max(0, MAX_NAMES_SHOWN - len(missing))]
     said = [
         f"{len(names)} tensor{'s' * (len(names) != 1)} {what}" + (f" ({', '.join(few)})" if few else "")
         for what, names, few in (("missing", missing, shown[0]), ("unexpected", unexpected, shown[1]))
@@ -353,7 +352,6 @@ def mismatch(missing: Sequence[str], unexpected: Sequence[str], path: object) ->
     ]
     return CheckpointMismatchError(
         "; ".join(said),
-        path=path,
         hint="is it a checkpoint of another architecture?",
         details="\n".join([*(f"missing: {n}" for n in missing), *(f"unexpected: {n}" for n in unexpected)]),
     )

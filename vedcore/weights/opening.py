@@ -1,4 +1,4 @@
-"""The files of a folder that hold its weights: one, or shards and their index; safetensors, or pickles."""
+"""The files of a folder that hold its weights: a single file or shards with an index, safetensors or pickles."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ from vedcore.errors import (
 )
 from vedcore.model_files import WEIGHT_LAYOUTS
 from vedcore.weights.safetensors_file import TensorFile
-from vedcore.weights.snapshot import Snapshot, check_name, json_object
+from vedcore.weights.snapshot import FOLDER_AGAIN_HINT, Snapshot, check_name, json_object
 
 if TYPE_CHECKING:
     from vedcore.weights.torch_file import TorchFile
 
 __all__ = ["WeightFile", "open_weights"]
 
-_AGAIN = "get the folder from its source again"
 WeightFile: TypeAlias = "TensorFile | TorchFile"
 
 
 def open_weights(snapshot: Snapshot, *, pickles: bool) -> dict[str, WeightFile]:
-    """The files that hold the weights, by name; the first layout that is there counts, and no other is opened.
+    """The files that hold the weights, by name; only the first layout that is there is opened.
 
     Args:
         snapshot: the folder.
         pickles: whether ``pytorch_model.bin`` may be read.
 
     Raises:
-        CheckpointNotFoundError: no weights, or a shard that the index names is missing.
+        CheckpointNotFoundError: no weights, or a shard of the index is missing.
         CheckpointCorruptError: a damaged file or index.
-        CheckpointUnsafeError: an index that leads out of the folder.
+        CheckpointUnsafeError: an index that names a file outside the folder.
     """
     single, index_name = _layout(snapshot, pickles)
     if index_name is None:
@@ -48,7 +47,7 @@ def open_weights(snapshot: Snapshot, *, pickles: bool) -> dict[str, WeightFile]:
         file = files[file_name] = _open_file(snapshot, file_name, index_name)
         for name in file.tensors:
             if name in seen:
-                raise CheckpointCorruptError(f"{short(name)} is in two shards", path=file.path, hint=_AGAIN)
+                raise CheckpointCorruptError(f"{short(name)} is in two shards", path=file.path, hint=FOLDER_AGAIN_HINT)
         seen.update(file.tensors)
     aliases = {alias for file in files.values() for alias, name in file.metadata.items() if name in file.tensors}
     for name, file_name in index.items():
@@ -56,13 +55,13 @@ def open_weights(snapshot: Snapshot, *, pickles: bool) -> dict[str, WeightFile]:
             raise CheckpointCorruptError(
                 f"{short(name)} is not in {file_name}, where the index has it",
                 path=snapshot.path / index_name,
-                hint=_AGAIN,
+                hint=FOLDER_AGAIN_HINT,
             )
     return files
 
 
 def _layout(snapshot: Snapshot, pickles: bool) -> tuple[str, str | None]:
-    """The file that the weights are in, or the name of the index of their shards."""
+    """The name of the single file of weights and None, or an empty name and that of the index."""
     for single, index in WEIGHT_LAYOUTS[: 2 if pickles else 1]:
         if snapshot.has(single):
             return single, None
@@ -80,7 +79,7 @@ def _read_index(snapshot: Snapshot, index: str) -> dict[str, str]:
     except CheckpointLimitError as error:
         raise CheckpointCorruptError(str(error)) from None
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointCorruptError("no weight_map with tensors", path=path, hint=_AGAIN)
+        raise CheckpointCorruptError("no weight_map with tensors", path=path, hint=FOLDER_AGAIN_HINT)
     ending = os.path.splitext(index.removesuffix(".index.json"))[1]
     checked: set[str] = set()
     for name in weight_map.values():
@@ -91,7 +90,7 @@ def _read_index(snapshot: Snapshot, index: str) -> dict[str, str]:
 
 def _shard_name(name: object, path: Path, ending: str) -> str:
     if not check_name(name, path).endswith(ending):
-        raise CheckpointUnsafeError(f"shard {short(name)} is no {ending} file", path=path, hint=_AGAIN)
+        raise CheckpointUnsafeError(f"shard {short(name)} is not a {ending} file", path=path, hint=FOLDER_AGAIN_HINT)
     return str(name)
 
 
@@ -102,7 +101,7 @@ def _open_file(snapshot: Snapshot, name: str, index: str | None) -> WeightFile:
         if index is None:
             raise
         raise CheckpointNotFoundError(
-            f"no such file, and {index} names it", path=snapshot.path / name, hint=_AGAIN
+            f"no such file, and {index} names it", path=snapshot.path / name, hint=FOLDER_AGAIN_HINT
         ) from None
     if not name.endswith(".bin"):
         return TensorFile(file, snapshot.path / name)

@@ -1,7 +1,7 @@
-"""One safetensors file, opened by the ``safetensors`` package after a look at its header.
+"""One safetensors file, opened by the ``safetensors`` package after a check of its header.
 
-The package is trusted with everything but three things: it takes a header of up to 100 MB, names that occur twice, and
-says of a pointer of git-lfs or a web page only that the header is invalid.
+The check is for three things that the package does not do: it accepts headers of up to 100 MB and duplicate names, and
+calls the header invalid where the file is a pointer of git-lfs or a web page.
 
 The format: 8 bytes with the header's length N, little-endian; N bytes of JSON, ``{name: {"dtype": "F32", "shape":
 [2, 3], "data_offsets": [start, stop]}}`` and text under ``__metadata__``; then the tensors, without gaps.
@@ -25,13 +25,24 @@ from torch import Tensor
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointCorruptError, CheckpointError, CheckpointLimitError
 from vedcore.weights.manifest import file_sha256
-from vedcore.weights.snapshot import json_object
+from vedcore.weights.snapshot import FILE_AGAIN_HINT, json_object
 
-__all__ = ["DTYPES", "StoredTensor", "TensorFile", "not_weights", "path_of", "require_same_file", "whole_sha256"]
+__all__ = [
+    "DTYPES",
+    "MAX_IO_THREADS",
+    "StoredTensor",
+    "TensorFile",
+    "not_weights_error",
+    "reopen_path",
+    "require_same_file",
+    "whole_sha256",
+]
 
 MAX_HEADER_BYTES = 16 << 20
-_REMAP_BYTES = 32 << 20
-_AGAIN = "get the file from its source again"
+MAX_IO_THREADS = min(4, os.cpu_count() or 1)
+"""Threads that read or write tensors at the same time."""
+_MAX_MAPPED_BYTES = 32 << 20
+"""Bytes of tensors after which a thread maps the file again, to free the pages that it has read."""
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -66,16 +77,16 @@ class StoredTensor(NamedTuple):
 
 
 class TensorFile:
-    """An opened safetensors file: names, types and shapes at once, tensors when `get` asks for them.
+    """An opened safetensors file: names, types and shapes are read at once, tensors by `get`.
 
     Args:
-        file: at its beginning and opened by its path; it is not closed.
+        file: the file at its beginning, opened by its path; it is not closed here.
         path: its name in messages.
 
     Raises:
-        CheckpointCorruptError: it is cut, has more than it says, or its header contradicts itself.
+        CheckpointCorruptError: the file is truncated or too long, or its header contradicts itself.
         CheckpointLimitError: a header of more than 16 MB.
-        CheckpointError: it cannot be mapped.
+        CheckpointError: the file cannot be mapped.
     """
 
     def __init__(self, file: io.FileIO, path: str | os.PathLike[str]) -> None:
@@ -84,7 +95,7 @@ class TensorFile:
         self.size = os.fstat(file.fileno()).st_size
         header = self._read_header()
         self.header_sha256 = hashlib.sha256(header).hexdigest()
-        """Of the file from its first byte to its first tensor."""
+        """Sha256 of the file from its first byte to its first tensor."""
         data = json_object(header[8:], path)
         metadata = data.pop("__metadata__", {})
         if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
@@ -92,11 +103,11 @@ class TensorFile:
         self.metadata: dict[str, str] = metadata
         entries = [self._entry(name, entry) for name, entry in data.items()]
         self.tensors = {name: tensor for name, tensor, _, _ in sorted(entries, key=lambda entry: entry[2:])}
-        """By name, in the order of the file."""
+        """Names to types and shapes, in the order of the file."""
         self.spans: Mapping[str, tuple[int, int]] = {
             name: (len(header) + start, len(header) + stop) for name, _, start, stop in entries
         }
-        """Names of tensors to their first byte in the file and the one after their last."""
+        """Names of tensors to the offsets of their first byte and of the byte after their last."""
         announced, found = max((stop for *_, stop in entries), default=0), self.size - len(header)
         if announced != found:
             raise self._corrupt(f"{found:,} bytes of tensors, and the header announces {announced:,}")
@@ -104,9 +115,9 @@ class TensorFile:
         self._map()
 
     def _map(self) -> Any:
-        """The file, mapped by the package, which looks at the whole header."""
+        """The file mapped by the package, which validates the whole header."""
         try:
-            return safe_open(path_of(self._file), "pt")
+            return safe_open(reopen_path(self._file), "pt")
         except SafetensorError as error:
             named = re.search(r"tensor `(.*)`", str(error))
             message = str(error).removeprefix("Error while deserializing header: ")
@@ -118,21 +129,21 @@ class TensorFile:
             require_same_file(self._file, self.path)
 
     def _corrupt(self, message: str, tensor: str | None = None) -> CheckpointCorruptError:
-        return CheckpointCorruptError(message, path=self.path, field=tensor and short(tensor), hint=_AGAIN)
+        return CheckpointCorruptError(message, path=self.path, field=tensor and short(tensor), hint=FILE_AGAIN_HINT)
 
     def _read_header(self) -> bytes:
-        """The length and the header, as they are in the file."""
-        first = self._file.read(8) or b""
-        length = int.from_bytes(first, "little")
-        if len(first) < 8:
+        """The bytes of the header, with its length before it."""
+        prefix = self._file.read(8) or b""
+        length = int.from_bytes(prefix, "little")
+        if len(prefix) < 8:
             raise self._corrupt(f"{self.size:,} bytes, and a safetensors file has more than 8")
-        if (error := not_weights(first + (self._file.read(504) or b""), self.path)) is not None:
+        if (error := not_weights_error(prefix + (self._file.read(504) or b""), self.path)) is not None:
             raise error
         if length > self.size - 8:
             raise self._corrupt(f"a header of {length:,} bytes is announced in a file of {self.size:,}")
         if length > MAX_HEADER_BYTES:
             message = f"a header of {length:,} bytes, and at most {MAX_HEADER_BYTES:,} are read"
-            raise CheckpointLimitError(message, path=self.path, hint=_AGAIN)
+            raise CheckpointLimitError(message, path=self.path, hint=FILE_AGAIN_HINT)
         self._file.seek(0)
         header = self._file.read(8 + length) or b""
         if len(header) < 8 + length or header[8:9] != b"{":
@@ -140,7 +151,7 @@ class TensorFile:
         return header
 
     def _entry(self, name: str, entry: object) -> tuple[str, StoredTensor, int, int]:
-        """A tensor of the header, with its first byte and the one after its last."""
+        """A tensor of the header: name, type and shape, and the offsets of its first byte and after its last byte."""
         match entry:
             case {"dtype": str(code), "shape": list(shape), "data_offsets": [start, stop], **rest} if not rest:
                 if code not in DTYPES:
@@ -155,46 +166,46 @@ class TensorFile:
         raise self._corrupt("dtype, shape and data_offsets expected", name)
 
     def sha256(self) -> str:
-        """Of the whole file.
+        """The sha256 of the whole file.
 
         Raises:
-            CheckpointError: the disk fails.
+            CheckpointError: the file cannot be read.
         """
         return whole_sha256(self._file, self.path)
 
     def get(self, name: str, *, keep: bool = False) -> Tensor:
-        """A tensor in the mapped file, to be copied.
+        """A tensor in the mapped file.
 
         Args:
-            name: of the tensor.
-            keep: it is not copied, and its map stays as long as it: there is one a thread then.
+            name: name of the tensor.
+            keep: the caller keeps the tensor, and thus the map: it is not renewed on account of this tensor.
 
         Raises:
-            CheckpointCorruptError: the file was cut meanwhile.
+            CheckpointCorruptError: the file was truncated meanwhile.
         """
         if os.fstat(self._file.fileno()).st_size != self.size:
-            raise self._corrupt("the file was cut while it was read", name)
+            raise self._corrupt("the file was truncated while it was read", name)
         mapped = self._mapped
-        if mapped.file is None or mapped.given > _REMAP_BYTES:
-            mapped.file, mapped.given = self._map(), 0
+        if mapped.file is None or mapped.bytes_read > _MAX_MAPPED_BYTES:
+            mapped.file, mapped.bytes_read = self._map(), 0
         tensor: Tensor = mapped.file.get_tensor(name)
-        mapped.given += 0 if keep else tensor.nbytes
+        mapped.bytes_read += 0 if keep else tensor.nbytes
         return tensor
 
 
 class _Mapped(threading.local):
-    """A thread's map of the file, made anew now and then: its pages count as the process's memory while it is there."""
+    """The map of the file in one thread. Its pages count as memory of the process, so it is renewed now and then."""
 
     file: Any = None
-    given = 0
-    """Bytes of the tensors that came from it."""
+    bytes_read = 0
+    """Bytes of the tensors that were read from this map."""
 
 
 def whole_sha256(file: io.FileIO, path: str | os.PathLike[str]) -> str:
     """The sha256 of an opened file.
 
     Raises:
-        CheckpointError: the disk fails.
+        CheckpointError: the file cannot be read.
     """
     try:
         return file_sha256(file)[0]
@@ -203,32 +214,32 @@ def whole_sha256(file: io.FileIO, path: str | os.PathLike[str]) -> str:
         raise CheckpointError(message, path=path, hint="check the disk") from None
 
 
-def path_of(file: io.FileIO) -> str:
-    """A path of the opened file, which on Linux means it even where another one has its name by now."""
+def reopen_path(file: io.FileIO) -> str:
+    """A path by which a library can open the file again; on Linux also where another file has its name by now."""
     path = f"/proc/self/fd/{file.fileno()}"
     return path if os.path.exists(path) else os.fsdecode(file.name)
 
 
 def require_same_file(file: io.FileIO, path: str | os.PathLike[str]) -> None:
-    """Refuse a file that was opened a second time, by a library, and is another one by then.
+    """Refuse a file that was replaced by another before a library opened it again.
 
     Raises:
-        CheckpointCorruptError: its path means another file than the opened one.
+        CheckpointCorruptError: its path is that of another file.
     """
     try:
-        same = os.path.samestat(os.fstat(file.fileno()), os.stat(path_of(file)))
+        same = os.path.samestat(os.fstat(file.fileno()), os.stat(reopen_path(file)))
     except OSError:
         same = False
     if not same:
-        message = "another file was put in its place while it was opened"
+        message = "replaced by another file while it was opened"
         raise CheckpointCorruptError(message, path=path, hint="load it again")
 
 
-def not_weights(head: bytes, path: str | os.PathLike[str]) -> CheckpointCorruptError | None:
-    """The error for a file that stands in the place of weights: a pointer of git-lfs, a web page; else None.
+def not_weights_error(head: bytes, path: str | os.PathLike[str]) -> CheckpointCorruptError | None:
+    """The error for a pointer of git-lfs, or a web page, that was saved instead of the weights; else None.
 
     Args:
-        head: its first bytes.
+        head: the first bytes of the file.
         path: its name in the message.
     """
     if head.startswith(b"version https://git-lfs"):

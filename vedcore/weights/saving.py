@@ -1,7 +1,7 @@
-"""A model's tensors as safetensors files: one, or shards and an index, written by the ``safetensors`` package.
+"""A model's tensors as safetensors files: a single file or shards with an index, written by ``safetensors``.
 
-Tensors that are one and the same (an output layer tied to the embedding) are stored once; the metadata of the file
-names the others, ``{"decoder.head.weight": "decoder.embed.weight"}``, as huggingface_hub does it.
+Tied tensors (an output layer tied to the embedding) are stored once. The metadata of the file maps the other names,
+``{"decoder.head.weight": "decoder.embed.weight"}``, as huggingface_hub does.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from torch import Tensor
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointWriteError, UsageError
 from vedcore.model_files import SHARD_INDEX, WEIGHTS
-from vedcore.weights.folder import Written
+from vedcore.weights.folder import FileWriter
 from vedcore.weights.manifest import FileRecord, tensor_sha256
-from vedcore.weights.safetensors_file import DTYPES
+from vedcore.weights.safetensors_file import DTYPES, MAX_IO_THREADS
 
 __all__ = ["weight_files"]
 
 _STORABLE = frozenset(DTYPES.values())
-_THREADS = min(4, os.cpu_count() or 1)
 
 
 def weight_files(
@@ -39,18 +38,18 @@ def weight_files(
     dtype: torch.dtype | None = None,
     *,
     hashes: bool = True,
-) -> dict[str, bytes | Written]:
-    """The files that hold the tensors of ``state``; nothing is copied until they are written.
+) -> dict[str, bytes | FileWriter]:
+    """The files that hold the tensors of ``state``; tensors are converted only when a file is written.
 
     Args:
-        state: names to tensors, as ``module.state_dict()`` gives them.
-        max_shard_size: bytes, or text such as ``"500MB"``; more than that becomes several files and an index.
-        dtype: store real numbers in this type; None leaves each its own.
-        hashes: False leaves the sha256 of each tensor out of the manifest: a load then looks at the header alone.
+        state: names to tensors, as from ``module.state_dict()``.
+        max_shard_size: bytes, or text such as ``"500MB"``; larger states are split into shards with an index.
+        dtype: type in which floating-point tensors are stored; None keeps their types.
+        hashes: whether the manifest has the sha256 of each tensor; else loading checks that of the header only.
 
     Raises:
-        CheckpointWriteError: something that is not a dense tensor with values, or of a type that safetensors lacks.
-        UsageError: a text that is not a size.
+        CheckpointWriteError: a tensor that is not dense, has no values, or has a type that safetensors lacks.
+        UsageError: ``max_shard_size`` is not a size.
     """
     from huggingface_hub import split_state_dict_into_shards_factory  # not needed to load
 
@@ -71,11 +70,11 @@ def weight_files(
         raise UsageError(
             f"{short(max_shard_size)} is not a size", field="max_shard_size", hint='write "5GB", or a number of bytes'
         ) from None
-    files: dict[str, bytes | Written] = {}
+    files: dict[str, bytes | FileWriter] = {}
     for file_name, names in split.filename_to_tensors.items():
         metadata = {"format": "pt", **{alias: name for alias, name in ties.items() if name in names}}
         tensors = {name: (kept[name], types[name]) for name in names}
-        files[file_name] = Written(sum(sizes[name] for name in names), partial(_write, tensors, metadata, hashes))
+        files[file_name] = FileWriter(sum(sizes[name] for name in names), partial(_write, tensors, metadata, hashes))
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         files[SHARD_INDEX] = (json.dumps(index, indent=2) + "\n").encode()
@@ -93,34 +92,35 @@ def _check_storable(name: str, tensor: object) -> None:
     elif tensor.dtype not in _STORABLE:
         what, hint = f"of type {tensor.dtype}, which safetensors lacks", "cast it to another type before saving"
     if name == "__metadata__":
-        what, hint = "a name that safetensors has for itself", "name the tensor otherwise"
+        what, hint = "a name that safetensors reserves", "rename the tensor"
     if what:
         raise CheckpointWriteError(what, field=short(name), hint=hint)
 
 
 def _ties(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Names of tensors that are another one, to the name of that one, which comes first in ``state``."""
+    """Names of tied tensors to the name that comes first in ``state``."""
     first: dict[object, str] = {}
     ties = {}
     for name, tensor in state.items():
-        same = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        if tensor.numel() and first.setdefault(same, name) != name:
-            ties[name] = first[same]
+        identity = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() and first.setdefault(identity, name) != name:
+            ties[name] = first[identity]
     return ties
 
 
 def _write(
     tensors: Mapping[str, tuple[Tensor, torch.dtype]], metadata: dict[str, str], hashes: bool, path: Path
 ) -> FileRecord:
-    """Write the file; the record of it for the manifest."""
-    with ThreadPoolExecutor(_THREADS) as threads:
-        made = _apart(dict(zip(tensors, threads.map(_as_stored, *zip(*tensors.values(), strict=True)), strict=True)))
-        digests = threads.map(tensor_sha256, made.values()) if hashes else ()
+    """Write one file; its entry for the manifest."""
+    with ThreadPoolExecutor(MAX_IO_THREADS) as threads:
+        converted = threads.map(_as_stored, *zip(*tensors.values(), strict=True))
+        stored = _unshared(dict(zip(tensors, converted, strict=True)))
+        digests = threads.map(tensor_sha256, stored.values()) if hashes else ()
         try:
-            save_file(made, path, metadata)
+            save_file(stored, path, metadata)
         except SafetensorError as error:
             raise _as_os_error(error) from None
-        found = dict(zip(made, digests, strict=False))
+        found = dict(zip(stored, digests, strict=False))
     with open(path, "rb") as file:
         length = file.read(8)
         header = length + file.read(int.from_bytes(length, "little"))
@@ -129,24 +129,24 @@ def _write(
 
 
 def _as_os_error(error: SafetensorError) -> OSError | ValueError:
-    """The system's error that the package tells of in its text."""
+    """The error of the system that the package quotes in its message."""
     number = re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else ValueError(str(error))
 
 
 def _as_stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """The tensor as its bytes in the file."""
+    """The tensor with the bytes that the file has."""
     return tensor.detach().to("cpu", dtype).resolve_conj().resolve_neg().contiguous()
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors, each in memory that no other one has, as the package demands."""
+def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, copied where they share memory, which the package refuses."""
     memory: set[int] = set()
-    apart = {}
+    unshared = {}
     for name, tensor in tensors.items():
         storage = tensor.untyped_storage()
         if storage.data_ptr() in memory or storage.nbytes() != tensor.nbytes:
             tensor = tensor.clone()
         memory.add(tensor.untyped_storage().data_ptr())
-        apart[name] = tensor
-    return apart
+        unshared[name] = tensor
+    return unshared

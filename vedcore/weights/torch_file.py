@@ -1,7 +1,7 @@
-"""Files of ``torch.save``, ``pytorch_model.bin``: read by torch's restricted unpickler, between two looks of our own.
+"""Files of ``torch.save``, ``pytorch_model.bin``: read by torch's restricted unpickler, with checks before and after.
 
-Before: the archive's listing and checksums, and the pickle (`vedcore.weights.pickled`). After: every tensor against its
-storage, and every storage against the archive. Nothing of a file is ever run.
+Before it: the archive's entries and checksums, and the pickle (`vedcore.weights.pickled`). After it: each tensor
+against its storage, and each storage against the archive. Nothing in a file is ever executed.
 """
 
 from __future__ import annotations
@@ -26,18 +26,25 @@ from vedcore.errors import (
     CheckpointMismatchError,
     CheckpointUnsafeError,
 )
-from vedcore.weights.pickled import AGAIN, SAFER, check_pickle, unsafe
-from vedcore.weights.safetensors_file import StoredTensor, not_weights, path_of, require_same_file, whole_sha256
+from vedcore.weights.pickled import SAFETENSORS_HINT, check_pickle, unsafe_global
+from vedcore.weights.safetensors_file import (
+    StoredTensor,
+    not_weights_error,
+    reopen_path,
+    require_same_file,
+    whole_sha256,
+)
+from vedcore.weights.snapshot import FILE_AGAIN_HINT
 
 __all__ = ["TorchFile"]
 
 MAX_PICKLE_BYTES = 8 << 20
 MAX_DIRECTORY_BYTES = 2 << 20
-"""About 25,000 entries of a zip archive."""
-_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""Enough for about 25,000 entries of a zip archive."""
+_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The first pickle of torch's format before 1.6."""
-codecs.lookup("cp437")  # zipfile would import it when a file has such a name
-_CONTAINERS = {
+codecs.lookup("cp437")  # else zipfile imports it while it reads an untrusted file
+_CONTAINER_MAGICS = {
     b"7z\xbc\xaf\x27\x1c": "7z",
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
@@ -51,19 +58,19 @@ _CONTAINERS = {
 class TorchFile:
     """An opened ``pytorch_model.bin``; archives are mapped, files of the older format are read into memory.
 
-    A dict of tensors, or one such dict under ``state_dict`` or ``model``; a prefix ``module.`` that all names have is
-    dropped. Both give a warning.
+    The file holds a dict of tensors, directly or under the key ``state_dict`` or ``model``. A prefix ``module.`` of all
+    names is removed. Either gives a warning.
 
     Args:
-        file: at its beginning and opened by its path; it is not closed.
+        file: the file at its beginning, opened by its path; it is not closed here.
         path: its name in messages.
 
     Raises:
-        CheckpointUnsafeError: a pickle that asks for more than tensors, another container, or names in the archive
-            that lead out of it or are there twice.
-        CheckpointMismatchError: no tensors by name, or tensors that are not dense.
-        CheckpointCorruptError: it is cut, or contradicts itself.
-        CheckpointLimitError: a pickle or a directory beyond what is sane.
+        CheckpointUnsafeError: a pickle with globals that weights do not need, another container, or an archive with
+            unsafe or duplicate names.
+        CheckpointMismatchError: not a dict of tensors, or tensors that are not dense.
+        CheckpointCorruptError: the file is truncated, or contradicts itself.
+        CheckpointLimitError: the pickle or the directory of the archive is too large.
     """
 
     def __init__(self, file: io.FileIO, path: str | os.PathLike[str]) -> None:
@@ -84,67 +91,68 @@ class TorchFile:
         prefix = "module." if all(name.startswith("module.") for name in state) else ""
         self._state = {name.removeprefix(prefix): tensor.detach() for name, tensor in state.items()}
         self.tensors = {name: StoredTensor(t.dtype, tuple(t.shape)) for name, t in self._state.items()}
-        """By name, in the order of the pickle."""
+        """Names to types and shapes, in the order of the pickle."""
         found = [f"the dict under {wrapper!r}"] * bool(wrapper) + ["names without 'module.'"] * bool(prefix)
         if found:
             warnings.warn(f"{path}: taken from it: {' and '.join(found)}", UserWarning, stacklevel=2)
 
     def sha256(self) -> str:
-        """Of the whole file.
+        """The sha256 of the whole file.
 
         Raises:
-            CheckpointError: the disk fails.
+            CheckpointError: the file cannot be read.
         """
         return whole_sha256(self._file, self.path)
 
     def get(self, name: str, *, keep: bool = False) -> Tensor:
-        """A tensor, in the mapped file where it is an archive; ``keep`` changes nothing here.
+        """A tensor, mapped where the file is an archive; ``keep`` has no effect here.
 
         Raises:
-            CheckpointCorruptError: the file was cut meanwhile.
+            CheckpointCorruptError: the file was truncated meanwhile.
         """
         if os.fstat(self._file.fileno()).st_size != self.size:
-            raise CheckpointCorruptError("the file was cut while it was read", path=self.path, hint=AGAIN)
+            message = "the file was truncated while it was read"
+            raise CheckpointCorruptError(message, path=self.path, hint=FILE_AGAIN_HINT)
         return self._state[name].resolve_conj().resolve_neg().contiguous()
 
     def _value(self) -> tuple[object, set[int] | None]:
-        """What torch makes of the file, and the sizes of an archive's members."""
+        """The value that torch reads from the file, and for an archive the sizes of its members."""
         head = self._read(512)
         if head.startswith(b"PK\x03\x04"):
             sizes = self._check_archive()
-            value = _load(path_of(self._file), mmap=True)
+            value = _load(reopen_path(self._file), mmap=True)
             require_same_file(self._file, self.path)
             return value, sizes
-        if not head.startswith(_LEGACY):
+        if not head.startswith(_LEGACY_MAGIC):
             self._refuse(head)
         stream = io.BytesIO(self._read(self.size))
         for _ in range(5):  # magic, version, system, tensors, keys
             check_pickle(stream)
-        stream.seek(0)  # not by its path: torch would try to unpack it as tar first, which writes files
+        stream.seek(0)  # not by path: torch would first try to unpack the file as tar, which writes files
         return _load(stream, mmap=False), None
 
-    def _read(self, count: int, at: int = 0) -> bytes:
-        self._file.seek(max(0, at))
+    def _read(self, count: int, start: int = 0) -> bytes:
+        self._file.seek(max(0, start))
         return self._file.read(count) or b""
 
     def _refuse(self, head: bytes) -> NoReturn:
-        """Say what a file is that ``torch.save`` did not write."""
+        """Raise the error for a file that ``torch.save`` did not write, naming what it is."""
         if not head:
             raise _corrupt("0 bytes")
-        container = next((name for magic, name in _CONTAINERS.items() if head.startswith(magic)), "")
+        container = next((name for magic, name in _CONTAINER_MAGICS.items() if head.startswith(magic)), "")
         if container or head[257:262] == b"ustar":
-            message = f"a {container or 'tar'} archive, and not one of torch.save"
-            raise CheckpointUnsafeError(message, hint=SAFER)
-        if (error := not_weights(head, self.path)) is not None:
+            message = f"a {container or 'tar'} archive, not a file of torch.save"
+            raise CheckpointUnsafeError(message, hint=SAFETENSORS_HINT)
+        if (error := not_weights_error(head, self.path)) is not None:
             raise error
         stream = io.BytesIO(self._read(MAX_PICKLE_BYTES))
         whole = [check_pickle(stream, strict=head[:1] == b"\x80") for _ in range(4)]  # of the older format
         if not whole[0]:
             raise _corrupt(f"begins with {short(head[:16])}, and is not a file of torch.save")
-        raise CheckpointMismatchError("a pickle that torch.load does not read", hint=SAFER)
+        raise CheckpointMismatchError("a pickle that torch.load does not read", hint=SAFETENSORS_HINT)
 
     def _check_archive(self) -> set[int]:
-        """Refuse an archive that is not as ``torch.save`` writes it; the sizes of its members otherwise."""
+        """Refuse an archive that ``torch.save`` would not write; the sizes of its members."""
         self._check_tail()
         try:
             with zipfile.ZipFile(self._file) as archive:
@@ -152,21 +160,23 @@ class TorchFile:
                 top = next(iter(entries)).partition("/")[0]
                 pickle = entries.get(f"{top}/data.pkl")
                 if f"{top}/constants.pkl" in entries:
-                    raise CheckpointUnsafeError("a TorchScript archive, which is code; nothing was run", hint=SAFER)
+                    raise CheckpointUnsafeError(
+                        "a TorchScript archive, which is code; nothing was run", hint=SAFETENSORS_HINT
+                    )
                 if pickle is None:
                     raise _corrupt("a zip archive without data.pkl")
                 if pickle.file_size > MAX_PICKLE_BYTES:
                     raise _limit(f"a pickle of {pickle.file_size:,} bytes, and at most {MAX_PICKLE_BYTES:,} are read")
                 check_pickle(io.BytesIO(archive.read(pickle)))
-                damaged = archive.testzip()  # torch looks at the checksums of some members only
+                damaged = archive.testzip()  # torch checks the checksums of some members only
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, EOFError, LookupError) as error:
             raise _corrupt(f"a damaged zip archive: {error}") from None
         if damaged is not None:
-            raise _corrupt(f"{short(damaged)} is not what its checksum says")
+            raise _corrupt(f"{short(damaged)} does not match its checksum")
         return {entry.file_size for entry in entries.values()}
 
     def _check_tail(self) -> None:
-        """The archive's directory must be where every reader of zip files looks, and small enough to be read."""
+        """Refuse an archive whose directory is too large, or not at the end, where all readers of zip files look."""
         tail = self._read(98, self.size - 98)
         start, length, after = -1, 0, 22
         if len(tail) == 98 and tail[:4] == b"PK\x06\x06" and tail[56:60] == b"PK\x06\x07":
@@ -174,7 +184,7 @@ class TorchFile:
         elif tail[-22:-18] == b"PK\x05\x06":
             length, start = struct.unpack("<LL", tail[-10:-2])
         if tail[-22:-18] != b"PK\x05\x06" or start + length + after != self.size:
-            raise _corrupt("a zip archive that is cut, or has more than it says")
+            raise _corrupt("a zip archive that is truncated, or has extra bytes")
         if length > MAX_DIRECTORY_BYTES:
             raise _limit(f"a zip directory of {length:,} bytes, and at most {MAX_DIRECTORY_BYTES:,} are read")
 
@@ -191,70 +201,74 @@ def _load(source: str | io.BytesIO, *, mmap: bool) -> object:
             raise MemoryError(str(error)) from None
         if isinstance(error, AttributeError) and "UntypedStorage" in str(error):
             message = "numbers of a type that torch.load does not read from this older format"
-            raise CheckpointMismatchError(message, hint=SAFER) from None
+            raise CheckpointMismatchError(message, hint=SAFETENSORS_HINT) from None
         found = re.search(r"GLOBAL (\S+)", str(error))
         if found:
-            raise unsafe(found[1]) from None
+            raise unsafe_global(found[1]) from None
         raise _corrupt(f"cannot be read: {str(error).strip().partition(chr(10))[0]}") from None
 
 
 def _checked_entries(found: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipInfo]:
-    """By name: plain members of one folder, each once, none compressed, and together no larger than the file."""
+    """The entries of the archive by name: uncompressed files in one folder, without duplicates or overlaps."""
     entries: dict[str, zipfile.ZipInfo] = {}
     for entry in found:
         name = entry.orig_filename
         parts = name.split("/")
         if len(parts) < 2 or {"", ".", ".."} & set(parts) or name[1:2] == ":" or set("\\\0") & set(name):
-            raise CheckpointUnsafeError(f"the archive has {short(name)}, which is not a plain name", hint=AGAIN)
+            raise _unsafe(f"the archive has {short(name)}, which is not a plain name")
         if name in entries:
-            raise CheckpointUnsafeError(f"the archive has {short(name)} twice", hint=AGAIN)
+            raise _unsafe(f"the archive has {short(name)} twice")
         if parts[0] != found[0].orig_filename.partition("/")[0]:
-            raise CheckpointUnsafeError(f"the archive has {short(name)} beside its one folder", hint=AGAIN)
+            raise _unsafe(f"the archive has {short(name)} beside its one folder")
         if (entry.compress_type, entry.flag_bits & 1, entry.compress_size) != (zipfile.ZIP_STORED, 0, entry.file_size):
-            raise CheckpointUnsafeError(f"{short(name)} is compressed, and torch.save never does", hint=AGAIN)
-        if entry.external_attr & 0x10:  # torch would read a folder as nothing, and leave memory as it is
-            raise CheckpointUnsafeError(f"{short(name)} says that it is a folder", hint=AGAIN)
+            raise _unsafe(f"{short(name)} is compressed, which torch.save never does")
+        if entry.external_attr & 0x10:  # torch would read nothing from a folder, and leave memory uninitialised
+            raise _unsafe(f"{short(name)} is marked as a folder")
         entries[name] = entry
     if not entries:
         raise _corrupt("an empty zip archive")
     if sum(entry.file_size for entry in found) > size:
-        raise CheckpointUnsafeError("members of the archive overlap", hint=AGAIN)
+        raise _unsafe("members of the archive overlap")
     return entries
 
 
 def _unwrapped(value: object) -> tuple[str, dict[str, Tensor]]:
-    """The key that the tensors are under, or none, and the tensors."""
+    """The key that holds the tensors, or an empty text, and the tensors by name."""
     if not isinstance(value, dict):
         kind = "one tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise CheckpointMismatchError(f"{kind}, not tensors by name", hint=SAFER)
+        raise CheckpointMismatchError(f"{kind}, not tensors by name", hint=SAFETENSORS_HINT)
     if set(getattr(value, "__dict__", ())) - {"_metadata"}:
-        raise CheckpointUnsafeError("its pickle sets attributes; nothing was run", hint=SAFER)
+        raise CheckpointUnsafeError("its pickle sets attributes; nothing was run", hint=SAFETENSORS_HINT)
     wrapper = next((key for key in ("state_dict", "model") if isinstance(value.get(key), dict)), "")
     state = value[wrapper] if wrapper else value
     if not state:
-        raise CheckpointMismatchError("no tensors in it", hint=SAFER)
+        raise CheckpointMismatchError("no tensors in it", hint=SAFETENSORS_HINT)
     for name, tensor in state.items():
         if not isinstance(name, str):
-            shown = short(name) if isinstance(name, int) else f"a {type(name).__name__}"  # which may be large
-            raise CheckpointMismatchError(f"a name that is {shown}, not text", hint=SAFER)
+            shown = short(name) if isinstance(name, int) else f"a {type(name).__name__}"  # its repr may be huge
+            raise CheckpointMismatchError(f"a name that is {shown}, not text", hint=SAFETENSORS_HINT)
         if not isinstance(tensor, Tensor):
             message = f"of type {type(tensor).__name__}, not a tensor"
-            raise CheckpointMismatchError(message, field=short(name), hint=SAFER)
+            raise CheckpointMismatchError(message, field=short(name), hint=SAFETENSORS_HINT)
     return wrapper, state
 
 
 def _check_storage(tensor: Tensor, sizes: set[int] | None) -> None:
-    """Refuse a tensor of more numbers than are stored for it, and a storage that is not one of the archive's."""
+    """Refuse a tensor that is larger than its storage, and a storage that is not a member of the archive."""
     if tensor.layout != torch.strided or tensor.is_meta:
-        raise CheckpointMismatchError("a tensor that is not plain and dense", hint=SAFER)
+        raise CheckpointMismatchError("a tensor that is not plain and dense", hint=SAFETENSORS_HINT)
     held = tensor.untyped_storage().nbytes()
     if tensor.nbytes > held or (sizes is not None and held not in sizes):
         raise _corrupt(f"a tensor of size {short(tuple(tensor.shape))} in a storage of {held:,} bytes")
 
 
 def _corrupt(message: str) -> CheckpointCorruptError:
-    return CheckpointCorruptError(message, hint=AGAIN)
+    return CheckpointCorruptError(message, hint=FILE_AGAIN_HINT)
+
+
+def _unsafe(message: str) -> CheckpointUnsafeError:
+    return CheckpointUnsafeError(message, hint=FILE_AGAIN_HINT)
 
 
 def _limit(message: str) -> CheckpointLimitError:
-    return CheckpointLimitError(message, hint=AGAIN)
+    return CheckpointLimitError(message, hint=FILE_AGAIN_HINT)

@@ -1,4 +1,4 @@
-"""The system calls that a folder is replaced with: exchange, fsync, a lock. They know nothing of checkpoints."""
+"""The system calls for replacing a folder: atomic swap, fsync, lock. They know nothing of checkpoints."""
 
 from __future__ import annotations
 
@@ -17,70 +17,70 @@ from typing import Any
 
 try:
     import fcntl
-except ImportError:  # Windows: savers there must not run at once
+except ImportError:  # Windows: saves there must not run at once
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["LockedError", "fsync_folder", "locked", "recover_folder", "replace_folder"]
 
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100
-_NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
-_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL}
+_SWAP_UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
+_LOCKS_UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL}
 
 
 class LockedError(OSError):
-    """Somebody else holds the lock; ``owner`` says who."""
+    """Another process or thread, ``owner``, holds the lock."""
 
     def __init__(self, owner: str) -> None:
         super().__init__(errno.EWOULDBLOCK, f"locked by {owner}")
         self.owner = owner
 
 
-def replace_folder(new: Path, target: Path, aside: Path) -> None:
-    """Put the folder ``new`` in the place of ``target``; a folder that stood there is at ``new`` afterwards.
+def replace_folder(new: Path, target: Path, backup: Path) -> None:
+    """Move the folder ``new`` to ``target``; an old folder at ``target`` is at ``new`` afterwards.
 
-    In one step where the system can exchange two names; else the old folder stands at ``aside`` between two renames,
-    where readers look for it too, and from where `recover_folder` takes it back.
+    This is one step where the system can swap two names. Elsewhere the old folder is at ``backup`` between two renames:
+    readers look there too, and `recover_folder` restores it from there.
     """
     if not os.path.lexists(target):
         try:
             os.rename(new, target)
             return
         except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another saver was faster
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another save was faster
                 raise
-    if _exchange(new, target):
+    if _swap(new, target):
         return
-    os.rename(target, aside)
+    os.rename(target, backup)
     os.rename(new, target)
-    with contextlib.suppress(OSError):  # what stays aside is dropped by `recover_folder`
-        os.rename(aside, new)
+    with contextlib.suppress(OSError):  # `recover_folder` removes a backup that stays
+        os.rename(backup, new)
 
 
-def recover_folder(target: Path, aside: Path) -> None:
-    """Finish what `replace_folder` left when it was stopped between its renames."""
-    if aside.is_dir():
+def recover_folder(target: Path, backup: Path) -> None:
+    """Restore or remove the backup of a `replace_folder` that was interrupted between its renames."""
+    if backup.is_dir():
         if os.path.lexists(target):
-            shutil.rmtree(aside)
+            shutil.rmtree(backup)
         else:
-            os.rename(aside, target)
+            os.rename(backup, target)
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two names in one step; False where the system or the file system has no such call."""
+def _swap(one: Path, other: Path) -> bool:
+    """Swap two names atomically; False where the system or the file system cannot."""
     call = _renameat2()
     if call is None:
         return False
     if call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
         return True
     code = ctypes.get_errno()
-    if code in _NO_EXCHANGE:
+    if code in _SWAP_UNSUPPORTED:
         return False
     raise OSError(code, os.strerror(code), str(other))
 
 
 @functools.cache
 def _renameat2() -> Callable[..., int] | None:
-    """The C library's function, if it has that; Python's own way to errno goes with it."""
+    """The function of the C library that swaps two names; None where it is missing."""
     try:
         call: Any = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError, TypeError):  # not Linux, or too old
@@ -90,14 +90,14 @@ def _renameat2() -> Callable[..., int] | None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` last through a power cut."""
-    if not hasattr(os, "O_DIRECTORY"):  # folders cannot be opened there
+    """Flush the names in ``folder`` to disk, so that they survive a power failure."""
+    if not hasattr(os, "O_DIRECTORY"):  # this system cannot open folders
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that have no such thing
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not supported by the file system
             raise
     finally:
         os.close(descriptor)
@@ -105,10 +105,10 @@ def fsync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, timeout: float) -> Iterator[None]:
-    """Hold the lock file ``path``, which is made and removed; the system frees it when its holder dies.
+    """Hold a lock on the file ``path``; the system frees it when the process dies.
 
     Args:
-        path: the lock file.
+        path: the lock file, created here and removed at the end.
         timeout: seconds to wait for another holder.
 
     Raises:
@@ -120,7 +120,7 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
     finally:
         try:
             with contextlib.suppress(OSError):
-                os.unlink(path)  # before the lock is freed, so that no second holder loses its file
+                os.unlink(path)  # while the lock is held: else this could remove the file of the next holder
         finally:
             _release(file)
 
@@ -131,11 +131,11 @@ def _acquire(path: Path, deadline: float) -> io.FileIO:
         file = io.FileIO(path, "r+", opener=lambda name, _: os.open(name, flags, 0o666))
         try:
             if _flock(file) and _is_at(file, path):
-                with contextlib.suppress(OSError):  # a full disk; the text is for messages only
+                with contextlib.suppress(OSError):  # the disk may be full, and the text is for messages only
                     file.truncate(0)
                     file.write(f"pid {os.getpid()} on {socket.gethostname()}".encode())
                 return file
-            owner = (file.read(200) or b"another saver").decode("utf-8", "replace")
+            owner = (file.read(200) or b"another save").decode("utf-8", "replace")
         except BaseException:
             file.close()
             raise
@@ -149,7 +149,7 @@ def _release(file: io.FileIO) -> None:
     try:
         if fcntl is not None:
             with contextlib.suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_UN)  # processes forked meanwhile have the file too
+                fcntl.flock(file, fcntl.LOCK_UN)  # explicitly, as forked processes have the file open too
     finally:
         with contextlib.suppress(OSError):
             file.close()
@@ -161,7 +161,7 @@ def _flock(file: io.FileIO) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in _NO_LOCKS:  # saves are whole without it, only not one after the other
+        if error.errno in _LOCKS_UNSUPPORTED:  # saves are atomic without it too, but not serialised
             return True
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return False
@@ -170,7 +170,7 @@ def _flock(file: io.FileIO) -> bool:
 
 
 def _is_at(file: io.FileIO, path: Path) -> bool:
-    """Whether ``path`` is still the file that was opened, and not one made after its holder removed it."""
+    """Whether ``path`` is still the opened file, which its holder may have removed and another process replaced."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:
