@@ -20,7 +20,7 @@ import transformers
 from torch import Tensor, nn
 
 import vedcore
-from tests.core.config_text import config_text
+from tests.config_text import config_text
 from vedcore.composer import resolve
 from vedcore.config import DecoderConfig, EncoderConfig, ProjectorConfig
 from vedcore.registry import Entry, Owner, Resolved

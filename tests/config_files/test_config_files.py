@@ -16,7 +16,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.core.config_text import config_text
+from tests.config_text import config_text
 from vedcore.config_files import apply_overrides, parse_json, read_config_text
 from vedcore.errors import (
     CheckpointUnsafeError,
