@@ -11,9 +11,10 @@ NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("
 # The oldest versions are tested without transformers, which wants newer ones.
 MINIMA_TESTS := tests/weights tests/docs tests/config_files tests/plugins tests/checkpoints/test_native.py \
 	tests/checkpoints/test_mmap.py tests/cli/test_cli.py tests/cli/test_generating.py tests/layers/test_linear.py \
-	tests/processing/test_images.py tests/processing/test_tokenizers.py tests/test_all_pairs.py tests/test_config.py \
-	tests/test_desktops.py tests/test_imports.py tests/test_packaging.py tests/encoders/test_any_timm.py \
-	tests/encoders/test_families.py $(PLUGIN)/tests
+	tests/processing/test_images.py tests/processing/test_image_arrays.py tests/processing/test_image_refusals.py \
+	tests/processing/test_tokenizers.py tests/test_all_pairs.py tests/test_config.py tests/test_desktops.py \
+	tests/test_imports.py tests/test_packaging.py tests/encoders/test_any_timm.py tests/encoders/test_families.py \
+	$(PLUGIN)/tests
 
 .PHONY: demo test check fix bench minima clean
 

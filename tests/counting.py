@@ -1,24 +1,28 @@
-"""Work counted in calls, for tests of how a cost grows: the clock of a busy machine says little."""
+"""Work counted in steps of Python, for tests of how a cost grows: the clock of a busy machine says little."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 
-def calls(work: Callable[[], object]) -> int:
-    """Calls of functions of Python and C that ``work`` makes in this thread; a generator counts at each step."""
+def steps(work: Callable[[], object]) -> int:
+    """Bytecode instructions that ``work`` runs in this thread; what a function of C does inside is one of them."""
     count = 0
 
-    def watch(frame: FrameType, event: str, argument: object) -> None:
+    def watch(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal count
-        count += event in ("call", "c_call")
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        count += event == "opcode"
+        return watch
 
-    before = sys.getprofile()
-    sys.setprofile(watch)
+    before = sys.gettrace()
+    sys.settrace(watch)
     try:
         work()
     finally:
-        sys.setprofile(before)
+        sys.settrace(before)
     return count

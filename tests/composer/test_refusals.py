@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import vedcore
-from tests.counting import calls
+from tests.counting import steps
 
 CENTRE = {"image_size": (224, 224), "resize_size": (256, 256), "do_center_crop": True}
 
@@ -82,12 +82,12 @@ def test_refused_with_a_reason(sides: Any, options: dict[str, Any], error: type[
 
 
 @pytest.fixture(scope="module")
-def plan_calls() -> dict[tuple[str, str], int]:
-    """Calls that planning a pair in its default sizes makes, once all that it needs is imported."""
+def plan_steps() -> dict[tuple[str, str], int]:
+    """Steps of planning a pair in its default sizes, once all that it needs is imported."""
     pairs = [("vit", "gpt2"), ("swin", "gpt2"), ("timm/resnet18", "gpt2"), ("vit", "bert")]
     for pair in pairs:
         vedcore.plan(*pair)
-    return {pair: calls(lambda pair=pair: vedcore.plan(*pair)) for pair in pairs}
+    return {pair: steps(lambda pair=pair: vedcore.plan(*pair)) for pair in pairs}
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,9 @@ def plan_calls() -> dict[tuple[str, str], int]:
     ids=lambda value: value if isinstance(value, str) else ",".join(value),
 )
 def test_absurd_sizes_are_refused_before_anything_is_built(
-    plan_calls: dict[tuple[str, str], int], encoder: str, decoder: str, options: dict[str, Any]
+    plan_steps: dict[tuple[str, str], int], encoder: str, decoder: str, options: dict[str, Any]
 ) -> None:
-    """In less memory than a small model, and in fewer calls than a plan of the default sizes."""
+    """In less memory than a small model, and in fewer steps than a plan of the default sizes."""
 
     def refuse() -> None:
         with pytest.raises(vedcore.ConfigLimitError) as refused:
@@ -131,7 +131,7 @@ def test_absurd_sizes_are_refused_before_anything_is_built(
     finally:
         tracemalloc.stop()
     assert peak < 8e6
-    assert calls(refuse) < plan_calls[encoder, decoder]
+    assert steps(refuse) < plan_steps[encoder, decoder]
 
 
 def test_names_import_nothing_and_are_shown_short() -> None:
