@@ -9,11 +9,12 @@ NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("
 	and $(PYTHON) is " + sys.version.split()[0] + ": name another, as in make PYTHON=python3.12")'
 
 # The oldest versions are tested without transformers, which wants newer ones.
-MINIMA_TESTS := tests/weights tests/docs tests/checkpoints/test_native.py tests/checkpoints/test_mmap.py \
-	tests/cli/test_cli.py tests/cli/test_generating.py tests/core/test_all_pairs.py tests/core/test_config.py \
-	tests/core/test_config_files.py tests/core/test_desktops.py tests/core/test_images.py tests/core/test_imports.py \
-	tests/core/test_linear.py tests/core/test_packaging.py tests/core/test_plugins.py tests/core/test_tokenization.py \
-	tests/encoders/test_any_timm.py tests/encoders/test_families.py $(PLUGIN)/tests
+MINIMA_TESTS := tests/weights tests/docs tests/config_files tests/plugins tests/checkpoints/test_native.py \
+	tests/checkpoints/test_mmap.py tests/cli/test_cli.py tests/cli/test_generating.py tests/layers/test_linear.py \
+	tests/processing/test_images.py tests/processing/test_image_arrays.py tests/processing/test_image_refusals.py \
+	tests/processing/test_tokenizers.py tests/test_all_pairs.py tests/test_config.py tests/test_desktops.py \
+	tests/test_imports.py tests/test_packaging.py tests/encoders/test_any_timm.py tests/encoders/test_families.py \
+	$(PLUGIN)/tests
 
 .PHONY: demo test check fix bench minima clean
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from huggingface_hub import close_session, constants
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # for tests.hub.server, where pytest is not run as a module
 
 from tests.hub.server import Hub
 

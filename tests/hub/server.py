@@ -1,4 +1,4 @@
-"""A hub on the loopback: what huggingface_hub asks of one, for folders on disk, with faults to order."""
+"""A hub on the loopback: it answers huggingface_hub from folders on disk, with faults to order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LARGE = (".safetensors", ".bin", ".model")
 
 @dataclass
 class Fault:
-    """What becomes of the requests that match; the first that matches counts."""
+    """An answer to the requests that match, other than the right one; the first fault that matches counts."""
 
     kind: str
     """``status``, ``drop`` and ``short`` (half of the body), ``ignore_range``, ``hang``, ``hang_half``, ``wrong``
@@ -49,7 +49,8 @@ class Hub:
         url: for ``HF_ENDPOINT``.
         faults: a list of `Fault`, changed at will.
         requests: ``(method, path)`` of all that was asked.
-        tokens: what came in ``Authorization``.
+        answered: ``(method, path)`` of requests that are over: answered whole, or dropped by the hub at last.
+        tokens: the values of ``Authorization``.
         commits: files by repo and commit, kept for ever.
         listed: extra names in listings, by repo.
         on_request: called with method and path before each answer.
@@ -60,6 +61,7 @@ class Hub:
         self.folder = folder
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str]] = []
+        self.answered: list[tuple[str, str]] = []
         self.tokens: set[str] = set()
         self.commits: dict[tuple[str, str], dict[str, bytes]] = {}
         self.listed: dict[str, list[str]] = {}
@@ -125,7 +127,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self.hub.fault(self.command, path)
         if fault and fault.kind == "hang":
-            self.hub.closing.wait(self.hub.patience)
+            if not self.hub.closing.wait(self.hub.patience):
+                self.hub.answered.append((self.command, path))
             self.close_connection = True
         elif fault and fault.kind == "status":
             self._send(fault.status, b"{}", fault.headers)
@@ -261,6 +264,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if kind in ("drop", "hang_half"):
                     self.close_connection = True
                     self.connection.close()
+            self.hub.answered.append((self.command, unquote(urlsplit(self.path).path)))
         except OSError:  # the client has gone
             self.close_connection = True
 

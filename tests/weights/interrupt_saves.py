@@ -1,14 +1,20 @@
 """Saves that are stopped before and after each of their system calls; run as a script, in a process of its own.
 
-``python interrupt_saves.py <what> <how> <exchange> <before> <step> <folder>``; ``what`` is saved: ``tensors``, or a
-model as ``native`` or ``transformers``; ``how`` is ``kill``, ``interrupt`` (Ctrl-C) or ``full`` (no space left),
-``exchange`` is ``yes`` or ``no`` (a system that cannot exchange names), ``before`` is what stands at the target:
-``single``, ``shards`` or ``nothing``; ``step`` 1 takes every point, 5 every fifth. Prints the number of the last point.
+``python interrupt_saves.py <what> <how> <exchange> <before> <step> <folder>``:
+
+- ``what`` is saved: ``tensors``, or a model as ``native`` or ``transformers``
+- ``how`` it is stopped: ``kill``, ``interrupt`` (Ctrl-C) or ``full`` (no space left)
+- ``exchange`` of two names in one step: ``yes``, or ``no`` for a system that cannot do it
+- ``before``, the content of the target: ``single``, ``shards`` or ``nothing``
+- ``step``: 1 takes every point, 5 every fifth
+
+Prints the number of the last point.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import io
 import itertools
@@ -24,7 +30,6 @@ import torch
 
 import vedcore
 from vedcore.errors import CheckpointNotFoundError, CheckpointWriteError
-from vedcore.weights import atomic_swap
 from vedcore.weights.folder import save_folder
 from vedcore.weights.loading import Weights
 from vedcore.weights.saving import weight_files
@@ -35,6 +40,14 @@ HOWS: dict[str, Callable[[], object]] = {
     "interrupt": KeyboardInterrupt,
     "full": lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
 }
+
+
+real_library: Any = ctypes.CDLL
+
+
+def library(name: str | None, *rest: Any, **more: Any) -> Any:
+    """``ctypes.CDLL`` of a system whose C library cannot exchange two names."""
+    return object() if name is None else real_library(name, *rest, **more)
 
 
 class Tensors:
@@ -52,7 +65,7 @@ class Tensors:
 
     @staticmethod
     def value_in(folder: Path) -> float:
-        """Which save is in the folder; fails unless all of it is of that one."""
+        """The value of the save in the folder; fails unless all of it is of one save."""
 
         def read(snapshot: Snapshot) -> float:
             module = Tensors(0).module
@@ -87,7 +100,7 @@ class Model:
 
     @staticmethod
     def value_in(folder: Path) -> float:
-        """Which save is in the folder; fails unless all of it is of that one."""
+        """The value of the save in the folder; fails unless all of it is of one save."""
         module = vedcore.load(folder)
         assert module.processor.tokenizer is not None
         return same_value(module, float(module.decoder.max_positions or 0) / 10)
@@ -110,7 +123,7 @@ def same_value(module: torch.nn.Module, value: float) -> float:
 
 
 class Stop:
-    """Does what ``how`` says at the n-th entry to or return from a function of the system."""
+    """Kills, interrupts or fails at the n-th entry to, or return from, a function of the system."""
 
     def __init__(self, how: str, at: int) -> None:
         self.how, self.left = HOWS[how], at
@@ -159,7 +172,7 @@ def stopped_save(how: str, at: int, folder: Path, new: Tensors | Model, sharded:
 def main(what: str, how: str, exchange_works: str, before: str, step: int, workplace: Path) -> None:
     torch.set_num_threads(1)
     if exchange_works == "no":
-        atomic_swap._renameat2 = lambda: None
+        ctypes.CDLL = library  # type: ignore[misc, assignment]
     folder = workplace / "model"
     old, new, sharded = WHATS[what](1.0), WHATS[what](2.0), before != "shards"
     seen = set()

@@ -39,15 +39,22 @@ WINDOWS = f"""{MACOS}
     os.kill = lambda *_: sys.exit("this would send Ctrl-C")
 """
 WORK = """
+    from pathlib import Path
     import vedcore
-    from vedcore.weights import atomic_swap
+    from vedcore.weights.snapshot import backup_path
 
+    renamed, rename = set(), os.rename
+
+    def watched_rename(source, target):
+        renamed.add(os.fspath(target))
+        rename(source, target)
+
+    os.rename = watched_rename
     root, folder = sys.argv[1], os.path.join(sys.argv[1], "m")
     models = [vedcore.compose(
         {"name": "vit", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32},
         {"name": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 20}, tokenizer="char", seed=seed,
     ) for seed in range(3)]
-    assert atomic_swap._renameat2() is None
 
     def same(one, other):
         a, b = one.state_dict(), other.state_dict()
@@ -63,6 +70,7 @@ WORK = """
             assert same(vedcore.load(folder), model)
             assert same(vedcore.load(folder, mmap=True), model)
             assert "notes.txt" in os.listdir(folder)
+    assert str(backup_path(Path(os.path.realpath(folder)))) in renamed  # the two names were not exchanged in one step
     assert same(vedcore.compose(folder, folder).encoder, model.encoder)
     assert vedcore.load(folder).generate_text([torch.zeros(3, 32, 32)], max_new_tokens=3)
     tensors = safetensors.torch.load_file(os.path.join(folder, "model.safetensors"))

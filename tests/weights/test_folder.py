@@ -226,18 +226,24 @@ def test_saving_into_the_working_folder(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_leftovers_of_the_dead_are_swept(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    host = folder._HOST_HASH
+    script = f"""
+        import os
+        from vedcore.weights.folder import FileWriter, save_folder
+        save_folder({str(tmp_path / "m")!r}, {{"a": FileWriter(1, lambda path: os._exit(9))}})
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
+    (left,) = (name for name in os.listdir(tmp_path) if name.startswith(".vedcore-tmp-"))
+    host, pid, _ = left.removeprefix(".vedcore-tmp-").split("-")
     names = {
-        f".vedcore-tmp-{host}-{dead.pid}-ab12": True,
+        left: True,
+        f".vedcore-tmp-{host}-{pid}-ab12": True,
         f".vedcore-tmp-{host}-{os.getpid()}-ab12": False,
-        f".vedcore-tmp-00000000-{dead.pid}-ab12": False,
+        f".vedcore-tmp-00000000-{pid}-ab12": False,
         ".vedcore-tmp-old": True,
         ".vedcore-tmp-new": False,
     }
     for name in names:
-        (tmp_path / name).mkdir()
+        (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "model.safetensors").touch()
         if name.endswith("old"):
             for path in (tmp_path / name / "model.safetensors", tmp_path / name):
@@ -388,11 +394,10 @@ def test_two_savers_and_a_reader(workplace: Path, monkeypatch: pytest.MonkeyPatc
     target = workplace / "m"
     save_folder(target, {"a": b"0" * 9, "b": b"0" * 9})
     child = f"""
-        import sys
-        from vedcore.weights import atomic_swap
+        import fcntl, sys
         from vedcore.weights.folder import save_folder
         if not {locks}:
-            atomic_swap._flock = lambda file: True
+            fcntl.flock = lambda file, operation: None
         for _ in range(200):
             value = (sys.argv[1] * 9).encode()
             save_folder({str(target)!r}, {{"a": value, "b": value, "only" + sys.argv[1]: b""}})

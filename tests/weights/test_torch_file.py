@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import tarfile
-import time
 import tracemalloc
 import warnings
 import zipfile
@@ -28,6 +27,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.counting import steps
 from vedcore.errors import (
     CheckpointCorruptError,
     CheckpointError,
@@ -363,8 +363,18 @@ def test_sizes_that_the_storage_does_not_have(tmp_path: Path) -> None:
         refused(with_pickle(tmp_path, tensor_code(**parts)), CheckpointCorruptError)
 
 
+def doubled(times: int) -> bytes:
+    """A tuple that holds one tuple twice, which holds one twice, and so on."""
+    return b")" + b"q\x00h\x00\x86" * times
+
+
+def memo(count: int) -> bytes:
+    """An empty list, put under each of many numbers that lie far apart."""
+    return b"]" + b"".join(b"r" + struct.pack("<I", n << 8) for n in range(count))
+
+
 COUNT = MAX_OPERATIONS - 10
-DOUBLED = b")" + b"q\x00h\x00\x86" * 60
+DOUBLED = doubled(60)
 WIDE = b"a" * 7_999_996 + "\U0001f600".encode()
 BOMBS = {
     "dicts": b"}" * COUNT,
@@ -373,7 +383,7 @@ BOMBS = {
     "too many": b"N" * (COUNT + 100),
     "long text": b"X\xff\xff\xff\xff",
     "wide text": b"X" + struct.pack("<I", 8_000_000) + WIDE,
-    "memo": b"]" + b"".join(b"r" + struct.pack("<I", n << 8) for n in range(COUNT)),
+    "memo": memo(COUNT),
     "hash": b"}" + DOUBLED + b"K\1s",
     "in itself": b"}q\0X\1\0\0\0ah\0s",
     "list in itself": b"]q\0h\0a",
@@ -386,18 +396,50 @@ BOMBS = {
 }
 
 
-@pytest.mark.parametrize("name", BOMBS)
-def test_bombs_are_refused_soon_and_small(tmp_path: Path, name: str) -> None:
-    bomb = b"\x80\x02" + BOMBS[name] + b"."
+def bombs(tmp_path: Path, code: bytes) -> tuple[Path, Path]:
+    """Files of both formats with a pickle of ``code``."""
+    bomb = b"\x80\x02" + code + b"."
     path, legacy = with_pickle(tmp_path, bomb), saved(tmp_path / "y.bin", STATE, new=False)
     head, separator, _ = legacy.read_bytes().partition(b"\x80\x02}q\0(X\1\0\0\0a")
     assert separator
     legacy.write_bytes(head + bomb + bomb + bytes(100))
-    started = time.process_time()
-    for file in (path, legacy):
+    return path, legacy
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_are_refused(tmp_path: Path, name: str) -> None:
+    """Without being unpickled: to build or to hash some of them would not end."""
+    for file in bombs(tmp_path, BOMBS[name]):
         with pytest.raises(CheckpointError):
             read(file)
-    assert time.process_time() - started < 10  # 1.4 at most on a quiet machine
+
+
+@pytest.mark.parametrize(
+    ("code", "size"),
+    [
+        (lambda n: b"}" * n, 1000),
+        (lambda n: b"(" * n, 1000),
+        (lambda n: b")" + b"\x85" * n, 50),
+        (memo, 1000),
+        (lambda n: b"}" + doubled(n) + b"K\1s", 30),  # 2 ** 30 values are too many
+        (lambda n: b"ccollections\nOrderedDict\n" + doubled(n) + b"\x85R", 30),
+    ],
+    ids=["dicts", "marks", "nested", "memo", "hash", "ordered"],
+)
+def test_the_cost_of_a_refusal_grows_no_faster_than_the_pickle(
+    tmp_path: Path, code: Callable[[int], bytes], size: int
+) -> None:
+    def cost(count: int) -> int:
+        def refuse() -> None:
+            for file in files:
+                with pytest.raises(CheckpointError):
+                    read(file)
+
+        files = bombs(tmp_path, code(count))
+        return steps(refuse)
+
+    cost(1)
+    assert cost(2 * size) < 2.2 * cost(size)
 
 
 @pytest.mark.parametrize("name", ["dicts", "memo", "wide text"])

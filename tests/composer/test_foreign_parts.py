@@ -1,0 +1,157 @@
+"""Parts of other distributions: good ones compose, bad ones are refused by name."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import vedcore
+from tests.composer.tiny import GPT2, VIT
+from vedcore.composer import resolve
+from vedcore.config import DecoderConfig, EncoderConfig, ProjectorConfig
+from vedcore.registry import Entry, Owner, ResolvedEntry
+
+
+class Encoder(vedcore.VisionEncoder):
+    """The smallest encoder: one token an image."""
+
+    config_class = EncoderConfig
+    loose = False
+    width = 6
+    gives: Any = None
+
+    def __init__(self, config: EncoderConfig, pretrained: bool = False) -> None:
+        super().__init__()
+        self.config, self.hidden_size = config, self.width
+        self.preprocessing = vedcore.Preprocessing(image_size=(4, 4))
+        self.proj = nn.Linear(3, 6)
+        if self.loose:
+            self.table = torch.zeros(3)
+
+    def num_tokens(self, image_size: tuple[int, int] | None = None) -> int:
+        return 1
+
+    def forward(self, pixel_values: Tensor, *args: Any, **kwargs: Any) -> Any:
+        states = self.proj(pixel_values.mean((2, 3)))[:, None]
+        return vedcore.EncoderOutput(states) if self.gives is None else self.gives(states)
+
+
+class Blind(vedcore.TextDecoder):
+    """A language model that cannot see."""
+
+    config_class = DecoderConfig
+    cross_attention_size = 0
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config, self.hidden_size, self.vocab_size, self.max_positions = config, 6, config.vocab_size, None
+        self.table = nn.Embedding(config.vocab_size, 6)
+        self.output = nn.Linear(6, config.vocab_size)
+
+    def embed(self, embeddings: Tensor, positions: Tensor) -> Tensor:
+        return embeddings
+
+    def head(self, hidden_states: Tensor) -> Tensor:
+        out: Tensor = self.output(hidden_states)
+        return out
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.table
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.output
+
+
+class Pool(vedcore.Projector):
+    """Half as many tokens, or so it says."""
+
+    config_class = ProjectorConfig
+    says = 2
+
+    def __init__(self, config: ProjectorConfig, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.config, self.in_features, self.out_features = config, in_features, out_features
+        self.proj = nn.Linear(in_features, out_features)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        out: Tensor = self.proj(hidden_states[:, ::2])
+        return out
+
+    def num_tokens(self, tokens: int) -> int:
+        return -(-tokens // self.says)
+
+    def project_mask(self, attention_mask: Tensor) -> Tensor:
+        return attention_mask[:, ::2]
+
+
+@pytest.fixture
+def foreign(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``foreign(Encoder, loose=True)``: a class of another distribution, found as ``theirs``."""
+    real = resolve.load_component
+
+    def register(base: type, **attributes: Any) -> None:
+        cls = type(base.__name__, (base,), attributes)
+        entry = Entry("theirs", "their_package:Part", owner=Owner("vedcore-theirs", "1.2"))
+
+        def load(kind: Any, name: str, recorded: str | None = None) -> tuple[Any, ResolvedEntry]:
+            return (cls, ResolvedEntry(entry, None)) if name == "theirs" else real(kind, name, recorded)
+
+        monkeypatch.setattr(resolve, "load_component", load)
+        monkeypatch.setattr(resolve, "registry", lambda: SimpleNamespace(shown_name=lambda kind, entry: entry.name))
+
+    return register
+
+
+def test_parts_of_others_compose(foreign: Any) -> None:
+    foreign(Encoder)
+    model = vedcore.compose("theirs", GPT2)
+    assert model.config.plugins["encoder"] == "vedcore-theirs==1.2"
+    ids = torch.zeros(2, 3, dtype=torch.long)
+    assert model(torch.zeros(2, 3, 4, 4), decoder_input_ids=ids).logits.shape == (2, 3, 50)
+    foreign(Pool)
+    plan, model = (make(VIT, GPT2, projector="theirs") for make in (vedcore.plan, vedcore.compose))
+    assert plan.image_tokens == 4  # of 7
+    mask = torch.ones(1, 7)
+    mask[0, 3:] = 0
+    given = {"decoder_input_ids": torch.zeros(1, 2, dtype=torch.long), "encoder_attention_mask": mask}
+    out = model(torch.zeros(1, 3, 16, 24), **given, output_attentions=True)
+    assert out.cross_attentions[0].shape[-1] == 4
+    assert out.cross_attentions[0][..., 2:].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("base", "attributes", "says"),
+    [
+        (Encoder, {"loose": True}, "tensor table is neither a parameter nor a buffer; use register_buffer"),
+        (Encoder, {"width": 7}, r"gives \(1, 1, 6\), but publishes \(1, 1, 7\)"),
+        (Encoder, {"gives": lambda self, x: x}, "AttributeError"),
+        (Encoder, {"gives": lambda self, x: vedcore.EncoderOutput(x @ x)}, "forward fails: "),
+        (Encoder, {"forward": nn.Module.forward}, "has no forward"),
+        (Encoder, {"__init__": lambda self, config, pretrained=False: 1 / 0}, "does not build: ZeroDivisionError"),
+        (Blind, {}, "no cross-attention: it would not see the image"),
+        (Blind, {"cross_attention_size": 6}, "forward fails: "),
+        (Pool, {"says": 3}, r"gives \(1, 8, 24\), but publishes \(1, 6, 24\)"),
+    ],
+)
+def test_bad_parts_of_others_are_refused_by_name(
+    foreign: Any, base: type, attributes: dict[str, Any], says: str
+) -> None:
+    foreign(base, **attributes)
+    sides = {Encoder: ("theirs", GPT2), Blind: (VIT, {"name": "theirs", "vocab_size": 9}), Pool: (VIT, GPT2)}[base]
+    with pytest.raises(vedcore.VedcoreError, match=says) as refused:
+        vedcore.compose(*sides, projector="theirs" if base is Pool else "auto")
+    assert isinstance(refused.value, (vedcore.IncompatibleError, vedcore.PluginContractError))
+    assert "theirs" in str(refused.value)
+    assert len(str(refused.value)) <= 300
+
+
+def test_parts_that_need_numbers_are_not_refused(foreign: Any) -> None:
+    def gives(self: Any, states: Tensor) -> Any:
+        return vedcore.EncoderOutput(states if states.sum().item() < 1e9 else -states)
+
+    foreign(Encoder, gives=gives)
+    assert vedcore.compose("theirs", GPT2).encoder.hidden_size == 6

@@ -1,0 +1,82 @@
+"""Vocabularies that are resized, and token ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import vedcore
+from tests.model.tiny import DECODERS, EOS, PAD, START, VOCABULARY, ids, tiny
+from vedcore.loss import shift_tokens_right
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_resized_vocabulary_keeps_what_it_kept(decoder: str, tied: bool, pixels: Tensor) -> None:
+    model = tiny(decoder, decoder_tie_word_embeddings=tied)
+    text = ids() % 36 + 4
+    before = model(pixels, decoder_input_ids=text).logits
+    model.resize_vocabulary(61)
+    grown = model(pixels, decoder_input_ids=text).logits
+    assert grown.shape[-1] == model.config.decoder.fields["vocab_size"] == model.decoder.vocab_size == 61
+    torch.testing.assert_close(grown[..., :50], before)
+    model(pixels, labels=torch.full((3, 4), 60)).loss.backward()
+    model.resize_vocabulary(40)
+    torch.testing.assert_close(model(pixels, decoder_input_ids=text).logits, before[..., :40])
+    embedding, output = model.decoder.get_input_embeddings(), model.decoder.get_output_embeddings()
+    assert (embedding.weight is output.weight) is tied
+    assert embedding.weight.shape == (40, model.decoder.hidden_size)
+    again = vedcore.compose(model.config)
+    again.load_state_dict(model.state_dict())
+    assert model.generate(pixels, max_new_tokens=4).tolist() == again.generate(pixels, max_new_tokens=4).tolist()
+
+
+def test_a_vocabulary_is_not_cut_below_its_token_ids(model: Any) -> None:
+    for size in (3, 0, -1):
+        with pytest.raises(vedcore.ConfigError):
+            model.resize_vocabulary(size)
+    assert model.decoder.vocab_size == VOCABULARY
+    with_text = tiny("bert", tokenizer="char", decoder_vocab_size=120, token_ids=None)
+    with pytest.raises(vedcore.IncompatibleError, match="98 tokens, more than 97"):
+        with_text.resize_vocabulary(97)
+    with_text.resize_vocabulary(98)
+
+
+def test_the_familys_own_ids_do_not_outlive_its_vocabulary() -> None:
+    model = tiny("gpt2", decoder_vocab_size=50257)
+    assert model.config.decoder.fields["bos_token_id"] == 50256
+    model.resize_vocabulary(100)
+    assert model.config.decoder.fields["bos_token_id"] is None
+    assert vedcore.compose(model.config).token_ids == model.token_ids
+
+
+def test_token_ids_are_in_one_place(pixels: Tensor) -> None:
+    model = tiny("bert", tokenizer="char", decoder_vocab_size=98, token_ids=None)
+    assert model.token_ids == vedcore.TokenIds(start=0, eos=(1,), pad=2)
+    model.token_ids = vedcore.TokenIds(start=9, eos=(8, 7), pad=6)
+    labels = ids(3, 4)
+    labels[0, 1] = -100
+    shifted = shift_tokens_right(labels, 6, 9)
+    torch.testing.assert_close(model(pixels, labels=labels).logits, model(pixels, decoder_input_ids=shifted).logits)
+    written = model.generate(pixels, max_new_tokens=20)
+    assert (written[:, 0] == 9).all()
+    assert model.processor(text="ab")["labels"][0, -1] == 8
+    assert model.config.token_ids == model.token_ids
+    assert vedcore.compose(model.config).token_ids == model.token_ids
+    with pytest.raises(vedcore.ConfigSchemaError, match="id 98 is not below vocab_size 98"):
+        model.token_ids = vedcore.TokenIds(start=98)
+    assert model.token_ids.start == 9
+
+
+def test_any_of_the_end_ids_ends_a_text(model: Any, pixels: Tensor) -> None:
+    free = model.generate(pixels, max_new_tokens=12, eos_token_id=None)
+    first = free[0, 4].item()
+    model.token_ids = vedcore.TokenIds(start=START, eos=(EOS, first), pad=PAD)
+    out = model.generate(pixels, max_new_tokens=12, return_dict_in_generate=True)
+    end = free[0].tolist().index(first, 1)
+    assert out.sequences[0, : end + 1].tolist() == free[0, : end + 1].tolist()
+    assert (out.sequences[0, end + 1 :] == PAD).all()
+    assert out.finish_reasons[0] == "eos"
