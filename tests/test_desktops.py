@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from vedcore.cli import app
 
 # Run after the libraries are imported, which ask for the system by other means, and before anything of ours is.
 WITHOUT_POSIX = """
@@ -85,19 +82,3 @@ def test_compose_train_generate_and_commands(system: str, tmp_path: Path) -> Non
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-def test_a_pipe_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows has no EPIPE for it."""
-    invalid = OSError(errno.EINVAL, "Invalid argument")
-    assert app._reader_has_gone(BrokenPipeError())
-    assert not app._reader_has_gone(invalid)
-    monkeypatch.setattr(app, "_ON_WINDOWS", True)
-    assert app._reader_has_gone(invalid)
-    assert not app._reader_has_gone(OSError(errno.EINVAL, "Invalid argument", "a?b"))
-
-
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-def test_closed_streams(closed: str) -> None:
-    command = f"{sys.executable} -m vedcore list encoders --json {closed}"
-    assert subprocess.run(command, shell=True, capture_output=True, timeout=60).returncode == 0

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 import vedcore
+from tests.packing import packed_products
 from vedcore.layers import onednn
-from vedcore.layers.linear import SeamLinear
 
 Result = TypeVar("Result")
 SMALL: tuple[dict[str, Any], dict[str, Any]] = (
@@ -131,5 +131,7 @@ def test_first_texts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
             return ids
 
         assert all(ids.equal(due) for ids in _at_once(write, 4))
-        layers = [layer for layer in model.decoder.modules() if isinstance(layer, SeamLinear)]
-        assert all(layer._packed is not None for layer in layers)
+        given = {"input_ids": torch.ones(1, 2, dtype=torch.long), "encoder_hidden_states": torch.zeros(1, 5, 768)}
+        products = packed_products(lambda model=model, given=given: model.decoder(**given))
+        assert products
+        assert all(products)

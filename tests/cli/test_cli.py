@@ -215,6 +215,43 @@ def test_a_reader_that_leaves_early(run: Run) -> None:
     assert "Exception" not in done.stderr
 
 
+GONE = """
+import errno, io, os, sys
+import click, vedcore, vedcore.builtin
+
+class Pipe(io.StringIO):
+    def write(self, text):
+        raise {"pipe": BrokenPipeError(), "invalid": OSError(errno.EINVAL, "Invalid argument"),
+               "name": OSError(errno.EINVAL, "Invalid argument", "a?b")}[sys.argv[2]]
+    def fileno(self):
+        return 1
+
+os.name, sys.stdout = sys.argv[1], Pipe()
+from vedcore.cli import main
+main(["--version"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("system", "failure", "reader_has_gone"),
+    [("posix", "pipe", True), ("posix", "invalid", False), ("nt", "invalid", True), ("nt", "name", False)],
+)
+def test_a_pipe_that_nobody_reads(system: str, failure: str, reader_has_gone: bool) -> None:
+    """Windows has no EPIPE for it, but EINVAL without the name of a file."""
+    command = [sys.executable, "-c", GONE, system, failure]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert (done.stderr == "") is reader_has_gone
+    assert reader_has_gone or done.stderr.startswith("error: [Errno 22]")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams(closed: str) -> None:
+    command = f"{sys.executable} -m vedcore list encoders --json {closed}"
+    assert subprocess.run(command, shell=True, capture_output=True, timeout=60).returncode == 0
+
+
 def test_texts_of_a_folder(run: Run, model: Path, pictures: Path) -> None:
     search = ["--max-new-tokens", "3", "--num-beams", "2"]
     done = run("generate", model, pictures, *search, "--batch-size", "2")

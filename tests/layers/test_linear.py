@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import vedcore
+from tests.packing import packed_products
 from vedcore.layers import onednn
 from vedcore.layers.attention import SelfAttention
 from vedcore.layers.linear import Linear, SeamLinear, output_layer, pack, use_seam
@@ -35,8 +36,9 @@ def _layers(dtype: torch.dtype = torch.float32) -> nn.Sequential:
     return layers.to(dtype).eval()
 
 
-def _is_packed(model: nn.Module) -> list[bool]:
-    return [layer._packed is not None for layer in model.modules() if isinstance(layer, SeamLinear)]
+def _are_packed(model: nn.Module, dtype: torch.dtype = torch.float32) -> list[bool]:
+    """Whether the weight is packed, of each layer of `_layers`; without looking at the weights, which unpacks them."""
+    return packed_products(lambda: model(torch.ones(2, 48, dtype=dtype)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -85,11 +87,11 @@ def test_whoever_looks_finds_plain_weights(look: str, dtype: torch.dtype) -> Non
     due = [parameter.clone() for parameter in model.parameters()]
     names = [id(parameter) for parameter in model.parameters()]
     pack(model)
-    assert _is_packed(model) == [True] * 3
+    assert _are_packed(model, dtype) == [True] * 3
     seen = LOOKS[look](model)
     if isinstance(seen, nn.Module) and seen is not model:
         assert all(torch.equal(a, b) for a, b in zip(seen.parameters(), due, strict=True))
-    assert not any(_is_packed(model))
+    assert _are_packed(model, torch.float32 if look == "to" else dtype) == [False] * 3
     if look not in ("to",):
         assert [id(parameter) for parameter in model.parameters()] == names  # optimizers hold these
     if look not in ("to", "load_state_dict"):
@@ -129,7 +131,7 @@ def test_gradients_flow_through_packed_layers() -> None:
     assert x.grad is not None
     assert all(parameter.grad is not None for parameter in model.parameters())
     pack(model)  # gradients belong to plain weights
-    assert not any(_is_packed(model))
+    assert _are_packed(model) == [False] * 3
 
 
 def test_a_tied_head_is_never_out_of_date() -> None:
@@ -142,7 +144,7 @@ def test_a_tied_head_is_never_out_of_date() -> None:
 
     with torch.no_grad():
         pack(model)
-        assert _is_packed(model) == [True]
+        assert packed_products(lambda: model["output"](x)) == [True]
         assert torch.allclose(model["output"](x), due(), atol=1e-5)
         embedding.weight.mul_(3)
         assert torch.allclose(model["output"](x), due(), atol=1e-5)
@@ -161,19 +163,20 @@ def test_the_off_switch_and_other_types(monkeypatch: pytest.MonkeyPatch) -> None
         raise AssertionError
 
     model, x = _layers(), torch.randn(2, 48)
+    held = list(model.parameters())  # which packing would empty
     with torch.no_grad():
         due = model(x)
         monkeypatch.setattr(onednn, "product", refuse)
         with monkeypatch.context() as switch:
             switch.setattr(torch.backends.mkldnn, "enabled", False)
             pack(model)
-            assert not any(_is_packed(model))
+            assert all(parameter.numel() for parameter in held)
             assert torch.allclose(model(x), due, atol=1e-5)
         with torch.autocast("cpu", torch.bfloat16):
             assert model(x).dtype == torch.bfloat16
         model.double()
         pack(model)
-        assert not any(_is_packed(model))
+        assert all(parameter.numel() for parameter in held)
         assert torch.allclose(model(x.double()).float(), due, atol=1e-5)
     model.float()
     assert torch.allclose(model(x), due, atol=1e-5)
@@ -194,27 +197,38 @@ def test_models_are_packed_when_they_write() -> None:
         tokenizer="char",
     )
     pixels = torch.randn(2, 3, 32, 32)
+    ids = torch.ones(2, 3, dtype=torch.long)
     assert any(isinstance(part, SeamLinear) for part in model.encoder.modules())
+
+    def whole() -> list[bool]:
+        return packed_products(lambda: model(pixels, decoder_input_ids=ids))
+
+    def decoder(dtype: torch.dtype = torch.float32) -> list[bool]:
+        states = torch.zeros(2, 5, 32, dtype=dtype)
+        return packed_products(lambda: model.decoder(ids, encoder_hidden_states=states))
+
     model.train()
     due = model.generate(pixels, max_new_tokens=5)
-    assert not any(_is_packed(model.decoder))
+    assert not any(decoder())
     model.eval()
     assert torch.equal(model.generate(pixels, max_new_tokens=5), due)
-    assert all(_is_packed(model.decoder))
+    assert decoder()
+    assert all(decoder())
     with pytest.MonkeyPatch.context() as switch:
         switch.setattr(torch.backends.mkldnn, "enabled", False)
         assert torch.equal(model.generate(pixels, max_new_tokens=5), due)
-        assert not any(_is_packed(model))
+    assert not any(whole())
     model.generate(pixels, max_new_tokens=5)
-    assert all(_is_packed(model.decoder))  # off once is not off for good
+    assert all(decoder())  # off once is not off for good
     with torch.autocast("cpu", torch.bfloat16):
         model.generate(pixels, max_new_tokens=5)
-        assert not any(_is_packed(model))
+    assert not any(whole())
     model.generate(pixels, max_new_tokens=5)
-    assert all(_is_packed(model.decoder))
+    assert all(decoder())
     model.train()
-    assert not any(_is_packed(model.decoder))
-    assert all(_is_packed(model.optimize_for_inference("bfloat16").decoder))
+    assert not any(decoder())
+    assert model.optimize_for_inference("bfloat16") is model
+    assert all(decoder(torch.bfloat16))
     assert model.dtype == torch.bfloat16
     assert model.generate(pixels, max_new_tokens=5).shape[0] == 2
     with pytest.raises(vedcore.UsageError, match="dtype"):
@@ -232,15 +246,15 @@ def test_layers_on_the_same_input_are_one_product() -> None:
     with torch.no_grad():
         plain, _ = attention(x, None, None, False)
         pack(attention)
-        assert attention.query._packed is attention.value._packed is not None
+        assert packed_products(lambda: attention(x, None, None, False)) == [True] * 2  # the second is the output
         assert sum(parameter.numel() for parameter in held) == 24  # the bias of the layer that is alone
         assert torch.allclose(attention(x, None, None, False)[0], plain, atol=1e-5)
         assert torch.allclose(attention.key(x), nn.functional.linear(x, due[2], due[3]), atol=1e-5)
-        assert attention.query._packed is None
+        assert packed_products(lambda: attention(x, None, None, False)) == [False] * 3 + [True]
         assert all(a is b and torch.equal(a, c) for a, b, c in zip(attention.parameters(), held, due, strict=True))
         pack(attention)
         attention.value.bias.add_(1)
-        assert not any(_is_packed(attention)[:3])
+        assert packed_products(lambda: attention(x, None, None, False)) == [False] * 3 + [True]
         pack(attention)
         seen: list[Tensor] = []
         attention.query.register_forward_hook(lambda layer, inputs, out: seen.append(out))

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -303,13 +304,22 @@ def test_threads_and_dtype_of_torch_are_put_back(site: Path) -> None:
     assert (torch.get_num_threads(), torch.get_default_dtype()) == before
 
 
-def test_a_slow_plugin_is_named_and_help_does_not_wait_for_it(site: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_slow_plugin_is_named_and_help_does_not_wait_for_it(
+    site: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Clock:
+        now = 0.0
+
+        def __call__(self) -> float:
+            return self.now
+
     marked = f"open({str(site / 'imported')!r}, 'w').close()\n"
-    slow = marked + "import time\ntime.sleep(1.2)\n" + GOOD.format(name="slow", module="slow")
+    slow = marked + "import time\ntime.perf_counter.now += 1.2\n" + GOOD.format(name="slow", module="slow")
     write_distribution(site, "slow", slow)
     help_text = run_cli(site, "--help")
     assert not (site / "imported").exists()
     assert "slow==1.0" in help_text.stdout
+    monkeypatch.setattr(time, "perf_counter", Clock())
     with caplog.at_level(logging.WARNING):
         assert any("1.2 s to import" in problem for problem in status("slow").problems)
     assert "slow==1.0 takes" in caplog.text
