@@ -81,6 +81,30 @@ def test_imports_run_strictly_downward() -> None:
     assert not wrong
 
 
+GENERATION = [
+    ["options"],
+    ["constraints", "arguments", "streaming"],
+    ["processors"],
+    ["request", "state", "protocol"],
+    ["stopping", "results"],
+    ["search"],
+    ["generate"],
+]
+"""The rooms of ``vedcore/generation``, from the bottom up."""
+
+
+def test_the_rooms_of_generation_import_downward() -> None:
+    row = {name: number for number, names in enumerate(GENERATION) for name in names}
+    wrong = []
+    for module, targets in graph().items():
+        for target in targets:
+            here, there = (name.removeprefix("generation.").partition(".")[0] for name in (module, target))
+            inside = module.startswith("generation.") and target.startswith("generation.")
+            if inside and here != there and row[there] >= row[here]:
+                wrong.append(f"{module} imports {target}")
+    assert not wrong
+
+
 def test_no_two_modules_import_each_other() -> None:
     assert list(graphlib.TopologicalSorter(graph()).static_order())
 
