@@ -1,4 +1,4 @@
-"""What people put on a torch model: other weights in its layers, adapters, trainers. It trains and writes as before."""
+"""Other people's tools on a model (parametrized weights, adapters, trainers): it trains and writes as before."""
 
 from __future__ import annotations
 

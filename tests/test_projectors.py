@@ -1,4 +1,4 @@
-"""What stands between encoder and decoder."""
+"""Projectors: shapes, defaults, and the choice of ``auto``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every decoder, whatever its family."""
+"""Properties of every decoder, whatever its family."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def the_class(name: str) -> TransformersClass:
 
 
 def saved(model: nn.Module, folder: Path, *, original: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What transformers writes: config and tensors."""
+    """Config and tensors as transformers writes them."""
     model.save_pretrained(folder, save_original_format=original)  # type: ignore[operator]
     return json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors")
 

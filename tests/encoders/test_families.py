@@ -1,4 +1,4 @@
-"""What holds for ViT, DeiT, BEiT and Swin alike."""
+"""Properties that ViT, DeiT, BEiT and Swin share."""
 
 from __future__ import annotations
 

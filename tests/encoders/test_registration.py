@@ -1,4 +1,4 @@
-"""What the package registers, and that registering is cheap."""
+"""The entries that the package registers, at little cost."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def write_texts(model: Any, ids: TokenIds, config: GenerationConfig) -> list[lis
 
 
 def same(folder: Path, **options: Any) -> tuple[TokenIds, GenerationConfig]:
-    """What we read gives their texts; without any length in the files both are told one."""
+    """A folder that vedcore reads gives transformers' texts; without a length in the files, both are given one."""
     model = theirs_of(folder)
     ids, config = read(folder)
     if config.max_length is None and config.max_new_tokens is None:

@@ -68,7 +68,7 @@ THEIRS = {
     "mbart-large-50": lambda: hf.MBartForConditionalGeneration(hf.MBartConfig(**BART)),
     "trocr-small-printed": trocr,
 }
-"""What the repositories of these variants hold, but small."""
+"""Contents of the repositories of these variants, at a small size."""
 
 
 def words(size: int) -> Tokenizer:

@@ -120,7 +120,7 @@ def test_files_are_read_to_where_they_belong(
 
 @pytest.mark.parametrize("mmap", [False, True])
 def test_changes_of_a_plugins_own(tmp_path: Path, mmap: bool) -> None:
-    """What is no view of the file is made of it once it has been read."""
+    """A tensor that cannot be a view of the file is made after the file has been read."""
     halved = Change("halved", lambda t: t / 2, lambda t: t * 2)
     flipped = Change("flipped", lambda t: t.flip(0), lambda t: t.flip(0))
     rows = (Row("a", "x", halved), Row("b+c", "y", flipped), Row("d", "p+q", flipped))

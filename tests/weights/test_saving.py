@@ -21,7 +21,7 @@ from vedcore.weights.saving import weight_files
 
 
 def written(folder: Path, state: dict[str, Tensor], **options: object) -> dict[str, Tensor]:
-    """What safetensors reads of the file of ``state``."""
+    """The tensors that safetensors reads from the file of ``state``."""
     save_folder(folder, weight_files(state, **options))  # type: ignore[arg-type]
     with safe_open(folder / WEIGHTS, "pt") as file:
         assert file.metadata()["format"] == "pt"

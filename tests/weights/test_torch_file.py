@@ -46,7 +46,7 @@ FORMATS = pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
 
 
 class Payload:
-    """What makes a folder when it is unpickled."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = str(mark)
