@@ -1,4 +1,4 @@
-"""What stands between encoder and decoder."""
+"""Projectors between encoder and decoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the package registers, and that registering is cheap."""
+"""Entries of the package, and that registering them imports little."""
 
 from __future__ import annotations
 
