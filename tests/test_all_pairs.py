@@ -1,4 +1,4 @@
-"""Every kind of encoder with every family of decoders: what must hold for any pair."""
+"""Every kind of encoder with every family of decoders: properties of all pairs."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_every_parameter_learns_in_one_step(model: vedcore.VisionEncoderDecoder,
         loss = model(pixels, labels=labels).loss
         loss.backward()
         still = [name for name, p in model.named_parameters() if p.grad is None]
-        # what is added to keys alone has no gradient: a softmax does not see it
+        # a bias of keys has no gradient: softmax cancels it
         zero = [
             name
             for name, p in model.named_parameters()

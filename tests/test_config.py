@@ -1,4 +1,4 @@
-"""Settings as data: what every config takes, what it refuses, and what the refusal says."""
+"""Configs: valid settings, refused settings, and the messages of refusals."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from vedcore_encoders import register_encoders
 
 
 class Family(DecoderConfig):
-    """As a family of decoders has it."""
+    """A config as a family of decoders has it."""
 
     attribute_map: ClassVar[dict[str, str]] = {"hidden_size": "n_embd"}
 
@@ -120,7 +120,7 @@ plain = st.recursive(
 
 
 def parse_or_refuse(config: type[Config], data: dict[str, Any]) -> str:
-    """The message of a refusal by one of our errors; empty where the data are taken, and come back the same."""
+    """The message of our error; empty where the data are valid and survive a round trip."""
     try:
         parsed = config.parse(data)
     except vedcore.ConfigError as error:
@@ -131,7 +131,7 @@ def parse_or_refuse(config: type[Config], data: dict[str, Any]) -> str:
 
 @settings(max_examples=150, deadline=None)
 @given(config=st.sampled_from([*CONFIGS, vedcore.ModelConfig]), data=st.data())
-def test_whatever_stands_in_a_field_is_taken_or_refused_as_ours(config: type[Config], data: st.DataObject) -> None:
+def test_any_value_of_a_field_is_taken_or_refused_by_our_error(config: type[Config], data: st.DataObject) -> None:
     fields = data.draw(st.dictionaries(st.sampled_from([*config.model_fields, "n_emb"]), plain, max_size=5))
     message = parse_or_refuse(config, fields)
     assert len(message) <= 300

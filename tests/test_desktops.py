@@ -1,4 +1,4 @@
-"""Windows and macOS, simulated: a process that has lost what only Linux or POSIX has still does everything."""
+"""Windows and macOS, simulated: a process without the functions of Linux or POSIX still does everything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-# Run after the libraries are imported, which ask for the system by other means, and before anything of ours is.
+# Run after the libraries are imported, which ask for the system in other ways, and before vedcore is.
 WITHOUT_POSIX = """
 import fcntl, mmap, os, signal, sys
 import click, huggingface_hub, numpy, PIL.Image, pluggy, pydantic, safetensors.torch, tokenizers, tqdm, yaml
@@ -72,7 +72,7 @@ for arguments in (["list", "encoders"], ["plugins"], ["plan", "vit", "gpt2"], ["
 
 @pytest.mark.parametrize("system", ["windows", "macos"])
 def test_compose_train_generate_and_commands(system: str, tmp_path: Path) -> None:
-    """Saving and loading are in ``tests/weights``."""
+    """Saving and loading are tested in ``tests/weights``."""
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_POSIX + WORK, system],
         cwd=tmp_path,

@@ -47,7 +47,7 @@ class Half(nn.Module):
 
 
 class Own(Tensor):
-    """Numbers that are kept in a way of their own, as quantized weights are."""
+    """A tensor of a subclass, as quantized weights are."""
 
 
 def _own(layer: Any) -> None:
@@ -130,7 +130,7 @@ def test_a_config_is_what_others_ask_of_one(model: Any) -> None:
 
 
 def test_export_and_whole_graphs(model: Any) -> None:
-    """Nothing in a training step depends on numbers."""
+    """No branch of a training step depends on the values of tensors."""
     given = {"pixel_values": PIXELS, "labels": LABELS, "return_dict": False}
     due = model(**given)[0]
     exported = torch.export.export(model, (), given)

@@ -1,4 +1,4 @@
-"""Who imports whom: strictly downward, never the built-in packages, and nothing heavy before it is needed."""
+"""Imports run strictly downward, never to the built-in packages, and import nothing heavy before it is needed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
-    """Dotted names that a file imports, in functions and for type checkers too, and where."""
+    """Dotted names that a file imports, with their lines; in functions and for type checkers too."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -52,7 +52,7 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def inside(name: str, known: dict[str, Path]) -> str | None:
-    """The module of ours that an imported name lies in; None for a foreign one."""
+    """The module of vedcore that an imported name lies in; None for other packages."""
     first, _, rest = name.partition(".")
     if first != "vedcore":
         return None

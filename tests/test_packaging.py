@@ -1,4 +1,4 @@
-"""The oldest versions that pyproject.toml allows are those that are tested."""
+"""The oldest versions that pyproject.toml allows are the ones that are tested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names to entries, without any plugin."""
+"""Names resolve to entries, without any plugin."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def registry() -> Registry:
         ("decoder", "gpt2-medium", "gpt2", "gpt2-medium"),
     ],
 )
-def test_what_names_mean(registry: Registry, kind: str, name: str, family: str, variant: str | None) -> None:
+def test_names_mean_families_and_variants(
+    registry: Registry, kind: str, name: str, family: str, variant: str | None
+) -> None:
     found = registry.find(kind, name)  # type: ignore[arg-type]
     assert (found.entry.name, found.variant) == (family, variant)
 
@@ -43,7 +45,7 @@ def test_what_names_mean(registry: Registry, kind: str, name: str, family: str, 
 @pytest.mark.parametrize(
     "name", ["", "vot", "timm/", "gpt2", "one:vit", ":vit", "vit:", "vedcore:", "VIT", "__class__", "../vit"]
 )
-def test_what_names_do_not_mean(registry: Registry, name: str) -> None:
+def test_unknown_names(registry: Registry, name: str) -> None:
     with pytest.raises(UnknownComponentError) as error:
         registry.find("encoder", name)
     assert "did you mean" in str(error.value) or "there are: timm, vit" in str(error.value)
@@ -80,7 +82,7 @@ def test_built_in_names_stay_whoever_takes_them(registry: Registry) -> None:
     assert registry.shown_name("encoder", vit) == "vit"
 
 
-def test_two_strangers_of_one_name_neither_of_whom_wins(registry: Registry) -> None:
+def test_a_name_of_two_plugins_means_neither(registry: Registry) -> None:
     registry.add([("encoder", Entry("same", "x:A")), ("encoder", Entry("fine", "x:B"))], ONE)
     registry.add([("encoder", Entry("other", "y:A", variants=("same",)))], TWO)
     with pytest.raises(PluginConflictError, match=r"One_Dist==1\.0 and two==2\.0"):

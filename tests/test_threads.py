@@ -1,4 +1,4 @@
-"""Several threads at once, as in a server: what is found, built, loaded and written is what one alone would get."""
+"""Several threads at once, as in a server, find, build, load and write what one thread alone would."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_one_model_writes_many_kinds_of_texts() -> None:
 
 @pytest.mark.skipif(not onednn.is_right(torch.float32), reason="this torch has no oneDNN product")
 def test_first_texts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who comes while another packs waits, and finds the weights packed."""
+    """A thread that comes while another packs waits, and finds the weights packed."""
     monkeypatch.setattr(onednn, "is_faster", onednn.is_right)
     pixels = torch.randn(1, 3, 32, 32)
     for seed in range(6):

@@ -1,4 +1,4 @@
-"""Folders of transformers that are damaged, unsafe or not what their config says."""
+"""Folders of transformers that are damaged, unsafe or at odds with their config."""
 
 from __future__ import annotations
 
@@ -72,15 +72,15 @@ def test_shapes_name_the_setting(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["int8", None, [], {"a": 1}, 24.5, True, -1])
-def test_a_vocabulary_of_no_size(folder: Path, value: object) -> None:
+def test_a_bad_vocabulary_size(folder: Path, value: object) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["decoder"]["vocab_size"] = value
     (folder / "config.json").write_text(json.dumps(config))
     refused(folder, vedcore.ConfigError, "config.json", "vocab_size")
 
 
-def test_one_of_three_is_missing_or_odd(folder: Path) -> None:
-    """Query, key and value become one tensor of ours: each of them must be there, and all alike."""
+def test_one_of_query_key_and_value_is_missing_or_odd(folder: Path) -> None:
+    """Query, key and value become one tensor here: each must be there, and all of one shape."""
     name = "encoder.encoder.layer.0.attention.attention.key.weight"
     kept = load_file(folder / SINGLE)[name]
     change(folder, lambda t: t.pop(name))
@@ -91,7 +91,7 @@ def test_one_of_three_is_missing_or_odd(folder: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["decoder.transformer.h.1.attn.c_attn.weight", "enc_to_dec_proj.bias"])
-def test_numbers_that_are_none(folder: Path, name: str, value: float) -> None:
+def test_numbers_that_are_not_finite(folder: Path, name: str, value: float) -> None:
     change(folder, lambda t: t[name].view(-1)[-1].fill_(value))
     refused(folder, vedcore.NonFiniteError, name)
     with pytest.warns(RuntimeWarning, match="NaN or Inf"):
@@ -120,7 +120,7 @@ def test_cut_files(folder: Path, name: str, size: float) -> None:
     refused(folder, vedcore.CheckpointCorruptError, name)
 
 
-def test_shards_and_files_of_old(folder: Path) -> None:
+def test_shards_and_old_files(folder: Path) -> None:
     expected = vedcore.load(folder)
     theirs = hf.VisionEncoderDecoderModel.from_pretrained(folder)
     theirs.save_pretrained(folder.with_name("shards"), max_shard_size="20KB")
@@ -137,7 +137,7 @@ def test_shards_and_files_of_old(folder: Path) -> None:
 
 
 def test_an_evil_pickle(folder: Path) -> None:
-    """Never opened beside safetensors; alone, refused by the name of what it wants to call."""
+    """It is never opened beside safetensors; alone, it is refused by the name of the function that it calls."""
     mark = folder.with_name("MARK")
     evil = f"import os, pickle\nclass E:\n def __reduce__(self): return os.mkdir, ({str(mark)!r},)\n"
     script = f"{evil}open({str(folder / OLD)!r}, 'wb').write(pickle.dumps(E()))"
@@ -173,7 +173,7 @@ def test_a_foreign_folder_stays_usable_when_it_is_cut(folder: Path) -> None:
     model(torch.zeros(1, 3, 16, 16), torch.ones(1, 1, dtype=torch.long))
 
 
-def test_what_transformers_has_no_class_for(tmp_path: Path) -> None:
+def test_models_that_transformers_has_no_class_for(tmp_path: Path) -> None:
     small = {"encoder_num_hidden_layers": 1, "decoder_num_hidden_layers": 1, "image_size": 32}
     for model, words in (
         (vedcore.compose("vit", "distilbert", **small), "cross-attention"),

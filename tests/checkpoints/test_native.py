@@ -1,4 +1,4 @@
-"""vedcore's own folder: a whole model there and back, and every way in which a folder can be wrong."""
+"""vedcore's own folder: a whole model saved and loaded, and every way in which a folder can be wrong."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def test_a_meta_model_is_refused(tmp_path: Path) -> None:
 # -- paths ------------------------------------------------------------------------------------------------------
 
 
-def test_paths_that_are_no_model(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_that_are_not_a_model(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(saved.parent)
     Path("empty").mkdir()
     for path, words in {
@@ -325,7 +325,7 @@ def test_settings_that_are_wrong(saved: Path, name: str, change: Any, error: typ
 @pytest.mark.parametrize(
     "name", ["config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json"]
 )
-def test_settings_that_are_missing_or_no_json(saved: Path, name: str) -> None:
+def test_settings_that_are_missing_or_not_json(saved: Path, name: str) -> None:
     whole = (saved / name).read_bytes()
     for data in (b"", whole[: len(whole) // 2], b"{", b"[]", b"null", b"\xff\xfe{\0}\0", b'{"a":' * 10**5):
         (saved / name).write_bytes(data)
@@ -438,7 +438,7 @@ def test_not_strict_leaves_no_memory_uninitialised(saved: Path) -> None:
 
 
 def test_nothing_is_executed_imported_or_written(saved: Path) -> None:
-    """By Python's own audit: loading opens nothing for writing, no socket, and starts no process."""
+    """Python's audit events: loading opens no file for writing and no socket, and starts no process."""
     shutil.copy(saved / "model.safetensors", saved / "pytorch_model.bin")
     script = f"""
         import sys, vedcore

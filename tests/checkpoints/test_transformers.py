@@ -1,4 +1,4 @@
-"""Folders of transformers' VisionEncoderDecoderModel: opened, the same model; written back, theirs again."""
+"""Folders of transformers' VisionEncoderDecoderModel open as the same model, and are written back as such folders."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ PAIRS = [
 
 
 def widen(model: torch.nn.Module, seed: int) -> None:
-    """Numbers large enough that logits do not tie."""
+    """Draw parameters so large that logits do not tie."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -170,7 +170,7 @@ def made(encoder: str, decoder: str, seed: int = 0) -> Any:
 
 
 def batch(model: Any, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Images and labels for it."""
+    """Images and labels for the model."""
     size = model.config.encoder.image_size
     height, width = (size, size) if isinstance(size, int) else size
     generator = torch.Generator().manual_seed(seed)
@@ -188,7 +188,7 @@ def opened(folder: Path) -> vedcore.VisionEncoderDecoder:
 
 
 def assert_same(ours: vedcore.VisionEncoderDecoder, theirs: Any) -> None:
-    """Encoder states, logits, loss and greedy ids."""
+    """Encoder states, logits, loss and greedy ids are the same."""
     images, labels = batch(theirs)
     with torch.no_grad():
         mine, other = ours(images, labels=labels), theirs(pixel_values=images, labels=labels)
@@ -229,7 +229,7 @@ def test_open_and_write_back(encoder: str, decoder: str, tmp_path: Path) -> None
     assert native.token_ids == ours.token_ids == vedcore.TokenIds(start=3, eos=(4,), pad=1)
 
 
-DUMPED = {  # what 4.23 wrote into both sections, as printed in the wild
+DUMPED = {  # transformers 4.23 wrote these into both sections
     "_name_or_path": "",
     "add_cross_attention": False,
     "architectures": None,
@@ -312,8 +312,8 @@ def test_sections_with_all_that_4_x_wrote_open_without_a_warning(encoder: str, d
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("decoder", ["bert", "roberta", "gpt2", "bart"])
-def test_what_is_stored_has_the_names_of_theirs(decoder: str, tied: bool, tmp_path: Path) -> None:
-    """In whole models and in parts alone: no tensor twice, none left out."""
+def test_stored_tensors_have_transformers_names(decoder: str, tied: bool, tmp_path: Path) -> None:
+    """Whole models and parts alone are stored with no tensor twice and none left out."""
     config = DECODERS[decoder]()
     config.tie_word_embeddings = tied
     whole = hf.VisionEncoderDecoderModel(
@@ -339,7 +339,7 @@ def test_what_is_stored_has_the_names_of_theirs(decoder: str, tied: bool, tmp_pa
 
 
 def test_roberta_without_a_padding_id_is_refused(tmp_path: Path) -> None:
-    """As transformers cannot run it: positions are counted from that id."""
+    """transformers cannot run it either: positions are counted from that id."""
     config = DECODERS["roberta"]()
     config.pad_token_id = None
     theirs = hf.VisionEncoderDecoderModel(
@@ -361,7 +361,7 @@ def test_roberta_without_a_padding_id_is_refused(tmp_path: Path) -> None:
     assert part.token_ids.pad == 1
 
 
-def test_what_cannot_be_honoured_is_named(tmp_path: Path) -> None:
+def test_settings_that_cannot_be_honoured_are_named(tmp_path: Path) -> None:
     made("vit", "bert").save_pretrained(tmp_path / "m")
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     for section, word, value in (
@@ -396,7 +396,7 @@ def test_what_cannot_be_honoured_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_positions_that_transformers_mixes_up_are_refused(size: list[int], positions: str, tmp_path: Path) -> None:
-    """It runs with them, and what comes out is another model's: tables are read with rows for columns."""
+    """transformers runs, but as another model: it reads tables of positions with rows for columns."""
     sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 40}
     encoder = hf.BeitConfig(**sizes, image_size=size, patch_size=8, **{positions: True})
     config = hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, DECODERS["gpt2"]())

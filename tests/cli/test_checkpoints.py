@@ -1,4 +1,4 @@
-"""``vedcore inspect`` and ``vedcore convert``: what is told of folders, whole and damaged, and what is written."""
+"""``vedcore inspect`` and ``vedcore convert``: reports of whole and damaged folders, and converted folders."""
 
 from __future__ import annotations
 
@@ -302,7 +302,7 @@ def test_a_changed_byte_is_seen_by_its_hash(run: Run, tiny: Path) -> None:
 def test_a_disk_that_cannot_read_is_told(run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(io.FileIO):
         def read(self, size: int | None = -1, /) -> bytes | None:
-            if self.tell() > 8 + int.from_bytes(header, "little"):  # beyond what says which tensors there are
+            if self.tell() > 8 + int.from_bytes(header, "little"):  # beyond the header
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             return super().read(-1 if size is None else size)
 
@@ -324,7 +324,7 @@ def test_edited_settings_are_noted(run: Run, tiny: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "code"), [(None, 1), ("{", 3), ("[]", 3), ('{"encoder": 1, "encoder": 2}', 3), ("{}", 1)]
 )
-def test_what_is_no_model(run: Run, tmp_path: Path, content: str | None, code: int) -> None:
+def test_folders_that_are_not_a_model(run: Run, tmp_path: Path, content: str | None, code: int) -> None:
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     done = run("inspect", tmp_path)
@@ -398,7 +398,7 @@ def test_the_users_own_files_stay(run: Run, tiny: Path, tmp_path: Path) -> None:
         (["--format", "transformers"], 3),  # an mlp between the two
     ],
 )
-def test_a_conversion_that_cannot_be_leaves_nothing(run: Run, tiny: Path, options: list[str], code: int) -> None:
+def test_an_impossible_conversion_leaves_nothing(run: Run, tiny: Path, options: list[str], code: int) -> None:
     out = tiny.with_name("out")
     done = run("convert", tiny, out, *options)
     assert (done.returncode, done.stdout) == (code, "")
@@ -429,7 +429,7 @@ def test_loading_for_a_conversion_is_strict(run: Run, theirs: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("decoder", ["bert", "roberta", "gpt2", "bart"])
 def test_a_tokenizer_comes_back_as_it_was(run: Run, tmp_path: Path, decoder: str) -> None:
-    """A decoder's class brings no special tokens of its own into a tokenizer that has none of them."""
+    """A decoder's class adds none of its special tokens to a tokenizer that lacks them."""
     small = {
         "bert": {"num_hidden_layers": 1, "hidden_size": 24, "num_attention_heads": 2, "intermediate_size": 9},
         "gpt2": {"n_layer": 1, "n_embd": 24, "n_head": 2},

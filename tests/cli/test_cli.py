@@ -1,4 +1,4 @@
-"""The command line: what goes to which stream, and how it ends."""
+"""The command line: its output, its streams and its exit codes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def run_apart(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own, where the environment and real streams matter."""
+    """Run in another process, where the environment and real streams matter."""
     return subprocess.run(
         [sys.executable, "-m", "vedcore", *map(str, arguments)],
         capture_output=True,
@@ -58,7 +58,7 @@ def run_apart(*arguments: str | Path, **environment: str) -> subprocess.Complete
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """In this process, which has loaded torch once."""
+    """Run in this process, which has loaded torch already."""
 
     def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         capsys.readouterr()
@@ -237,7 +237,7 @@ main(["--version"])
     [("posix", "pipe", True), ("posix", "invalid", False), ("nt", "invalid", True), ("nt", "name", False)],
 )
 def test_a_pipe_that_nobody_reads(system: str, failure: str, reader_has_gone: bool) -> None:
-    """Windows has no EPIPE for it, but EINVAL without the name of a file."""
+    """Windows has no EPIPE; it has EINVAL without the name of a file."""
     command = [sys.executable, "-c", GONE, system, failure]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""``vedcore generate``: the options of the search from the shell, and texts as they come."""
+"""``vedcore generate``: options of the search from the shell, and streamed texts."""
 
 from __future__ import annotations
 
@@ -117,14 +117,14 @@ def test_several_texts_an_image(run: Run, model: Path, image: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be(run: Run, model: Path, image: Path, words: list[str], said: str) -> None:
+def test_bad_options(run: Run, model: Path, image: Path, words: list[str], said: str) -> None:
     done = run(model, image, *words)
     assert done.returncode == 2
     assert re.search(said, done.stderr)
     assert "Traceback" not in done.stderr
 
 
-def test_a_stream_of_no_image(run: Run, model: Path, tmp_path: Path) -> None:
+def test_a_stream_of_a_file_that_is_not_an_image(run: Run, model: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_text("hello")
     done = run(model, broken, "--stream")

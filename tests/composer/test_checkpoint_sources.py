@@ -1,4 +1,4 @@
-"""Parts from checkpoints: transformers' files of a part, alone or within larger models, into ours."""
+"""Parts from checkpoints: transformers' files of a part, alone or within larger models, become our parts."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_decoder(theirs: Any, tmp_path: Path) -> None:
 
 
 def test_halves_of_whole_models(tmp_path: Path) -> None:
-    """Of transformers' and of ours, and of what was written from them."""
+    """Whole models of transformers and of vedcore, and the parts that were written from them."""
     config = hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(VIT, copy.deepcopy(GPT2))  # it changes them
     folder = saved(hf.VisionEncoderDecoderModel(config), tmp_path / "theirs")
     first = vedcore.compose(folder, folder)
@@ -132,7 +132,7 @@ def test_halves_of_whole_models(tmp_path: Path) -> None:
     assert not info["unexpected_keys"]
 
 
-def test_what_does_not_fit(tmp_path: Path) -> None:
+def test_parts_that_do_not_fit(tmp_path: Path) -> None:
     folder = saved(hf.GPT2LMHeadModel(GPT2), tmp_path / "gpt2")
     with pytest.raises(vedcore.CheckpointMismatchError, match="n_embd"):
         vedcore.compose("vit", folder, encoder_num_hidden_layers=1, decoder_n_embd=48)
@@ -155,7 +155,7 @@ def test_a_plan_counts_what_is_fresh(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_comes_first_but_for_what_is_given(tmp_path: Path) -> None:
-    """Settings under either of their names, and ids that it leaves open, which are its tokenizer's."""
+    """Settings are given under either name; ids that the checkpoint leaves open are those of its tokenizer."""
     gpt2, bert = saved(hf.GPT2LMHeadModel(GPT2), tmp_path / "gpt2"), saved(hf.BertForMaskedLM(BERT), tmp_path / "bert")
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]
     tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="[UNK]"))
@@ -195,7 +195,7 @@ SIDES: tuple[dict[str, Any], dict[str, Any]] = (
 
 @pytest.fixture(params=["native", "transformers"])
 def saves(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Path, Path]:
-    """Folders of two models of another tokenizer, other layers, other weights and other images."""
+    """Folders of two models that differ in tokenizer, layers, weights and preprocessing."""
     for number, tokenizer in enumerate(("char", "byte")):
         encoder, decoder = SIDES
         model = vedcore.compose(
@@ -214,8 +214,10 @@ def saves(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Path, Path]:
 def exchanges(
     saves: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, make: Callable[[str], Any], dropped: str
 ) -> Iterator[Any]:
-    """The results of ``make`` where the first save is exchanged for the second one before its first look at a folder,
-    its second one, and so on; of the old folder ``dropped`` is gone by then."""
+    """The results of ``make`` where the first save is exchanged for the second before the n-th look at the folder.
+
+    One result for each n, from 0 on; ``dropped`` of the old folder is removed with the exchange.
+    """
     target, steps = saves[0].with_name("model"), 0
 
     def exchange() -> None:

@@ -17,7 +17,7 @@ from vedcore.registry import Entry, Owner, ResolvedEntry
 
 
 class Encoder(vedcore.VisionEncoder):
-    """The smallest encoder: one token an image."""
+    """The smallest encoder: one token for each image."""
 
     config_class = EncoderConfig
     loose = False
@@ -41,7 +41,7 @@ class Encoder(vedcore.VisionEncoder):
 
 
 class Blind(vedcore.TextDecoder):
-    """A language model that cannot see."""
+    """A language model without cross-attention."""
 
     config_class = DecoderConfig
     cross_attention_size = 0
@@ -67,7 +67,7 @@ class Blind(vedcore.TextDecoder):
 
 
 class Pool(vedcore.Projector):
-    """Half as many tokens, or so it says."""
+    """A projector that halves the tokens, and publishes a number of them that may be wrong."""
 
     config_class = ProjectorConfig
     says = 2

@@ -1,4 +1,4 @@
-"""Plans: sizes of the real variants, what a plan says, and that it says what `compose` builds."""
+"""Plans: sizes of the real variants, the figures of a plan, and that `compose` builds what was planned."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_every_default_pair_is_planned(encoder: str, decoder: str) -> None:
 # -- plans ------------------------------------------------------------------------------------------------------
 
 
-def test_a_plan_says_it_all() -> None:
+def test_the_figures_of_a_plan() -> None:
     plan = vedcore.plan("vit", "gpt2")
     assert plan.model_dump(include={"parameters", "fresh_parameters", "weight_bytes", "cache_bytes_per_image"}) == {
         "parameters": 238_605_312,
@@ -141,7 +141,7 @@ def test_half_the_bytes_half_the_plan() -> None:
         assert getattr(single, field) == 2 * getattr(half, field)
 
 
-def test_what_is_planned_is_what_is_built() -> None:
+def test_a_plan_is_what_compose_builds() -> None:
     for options in ({}, {"projector": "mlp"}, {"tokenizer": "byte"}, {"image_size": (32, 16)}):
         decoder = without(BERT, "vocab_size")
         plan, model = vedcore.plan(VIT, decoder, **options), vedcore.compose(VIT, decoder, **options)

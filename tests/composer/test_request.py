@@ -1,4 +1,4 @@
-"""Every way to say what a model is: names, variants, mappings, keywords, sizes, types and seeds."""
+"""Every way to request a model: names, variants, mappings, keywords, sizes, types and seeds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_names_variants_and_mappings_mean_the_same() -> None:
     assert all(plan == plans[0] for plan in plans)
 
 
-def test_second_words_for_fields() -> None:
+def test_second_names_of_fields() -> None:
     model = vedcore.compose(VIT, without(GPT2, "n_embd"), decoder_hidden_size=24)
     assert model.decoder.config.n_embd == 24
     with pytest.raises(vedcore.ConfigSchemaError, match="given twice"):

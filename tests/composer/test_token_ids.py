@@ -1,4 +1,4 @@
-"""Tokenizers and token ids: where they come from, and which do not fit."""
+"""Tokenizers and token ids: their sources, and those that do not fit."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_token_ids_come_from_the_decoder_where_there_is_no_tokenizer() -> None:
     assert given.token_ids == vedcore.TokenIds(start=4, eos=(5, 6), pad=5)
 
 
-def test_the_familys_ids_that_do_not_fit_are_unset_with_a_note() -> None:
+def test_ids_of_the_family_that_do_not_fit_are_unset_with_a_note() -> None:
     plan = vedcore.plan(VIT, GPT2)
     assert plan.token_ids == vedcore.TokenIds()
     assert len(plan.notes) == 3
@@ -70,7 +70,7 @@ def test_the_familys_ids_that_do_not_fit_are_unset_with_a_note() -> None:
         ({"token_ids": 3}, "token_ids"),
     ],
 )
-def test_ids_of_ones_own_must_fit(options: dict[str, Any], says: str) -> None:
+def test_given_ids_must_fit(options: dict[str, Any], says: str) -> None:
     with pytest.raises(vedcore.ConfigError, match=says):
         vedcore.plan(VIT, GPT2, **options)
 

@@ -87,7 +87,7 @@ BAD_TEXT = {
     "yaml in toml": ("a.toml", "a: 1\n", P, "line 1", "accepted suffixes are .yaml, .yml, .toml, .json"),
     "cfg": ("a.cfg", "a = 1", P, "accepted suffixes", "'.cfg'"),
     "no suffix": ("a", "a: 1", P, "accepted suffixes", "no suffix"),
-    # what YAML and JSON have and plain data has not
+    # valid YAML or JSON that is not plain data
     "two documents": ("a.yaml", "a: 1\n---\nb: 1\n", P, "second YAML document", "line 2, column 1"),
     "int key": ("a.yaml", "0: cat\n", P, "key '0' is not a string", "line 1, column 1"),
     "null key": ("a.yaml", "a: {~: cat}\n", P, "not a string"),
@@ -120,7 +120,7 @@ def test_bad_text(case: str, tmp_path: Path) -> None:
     refusal(written(tmp_path, name, text), kind, *parts)
 
 
-def test_what_is_not_a_readable_file(tmp_path: Path) -> None:
+def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
     refusal(tmp_path / "none.yaml", P, "no such file")
     refusal(tmp_path / "a\0b.yaml", P)
     refusal(tmp_path / ("x" * 300 + ".yaml"), P)
@@ -163,7 +163,7 @@ def test_near_the_recursion_limit(tmp_path: Path) -> None:
                 deeper(left, path)
             except ConfigLimitError:
                 break
-            except RecursionError:  # ours were wrapped up to here; now not even the call fits
+            except RecursionError:  # the stack is too full even for the call
                 break
 
 

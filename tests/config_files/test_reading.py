@@ -53,7 +53,7 @@ def test_byte_order_mark_and_line_ends(text: str, tmp_path: Path) -> None:
     assert read_config_text(written(tmp_path, "a.YAML", text)).data == {"a": 1}
 
 
-# Where things stand
+# Files and lines of keys
 
 WHERE = {
     "yaml": """
@@ -189,7 +189,7 @@ def test_parse_json() -> None:
     )
 
 
-# Whatever can be written, read back
+# Round trips
 
 NOT_NULL = (
     st.booleans()

@@ -1,4 +1,4 @@
-"""One tiny decoder a family, and the class of transformers that it must agree with."""
+"""A tiny decoder of each family, and the class of transformers that it must agree with."""
 
 from __future__ import annotations
 
@@ -55,23 +55,23 @@ TINY: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Family:
-    """A family under some settings: how to build ours and theirs."""
+    """A family under some settings, with builders of our decoder and transformers'."""
 
     name: str
     theirs: str
-    """``GPT2`` for ``GPT2Config``."""
+    """Prefix of transformers' names: ``GPT2`` for ``GPT2Config``."""
     theirs_class: str
     fields: dict[str, Any] = field(default_factory=dict)
-    """Set on both sides."""
+    """Settings of both decoders."""
 
     def build(self, seed: int = 0, **fields: Any) -> TextDecoder:
-        """Ours, in eval mode, with weights spread widely."""
+        """Our decoder in eval mode, with weights spread widely."""
         cls = ENTRIES[self.name].load()
         model: TextDecoder = cls(cls.make_config(None, {**TINY[self.name], **self.fields, **fields}))
         return spread(model, seed).eval()
 
     def build_theirs(self, seed: int = 0) -> nn.Module:
-        """Theirs, in eval mode, with weights spread widely."""
+        """transformers' decoder in eval mode, with weights spread widely."""
         config = getattr(transformers, f"{self.theirs}Config")(
             **{**TINY[self.name], **_CROSS, **self.fields}, attn_implementation="eager"
         )
@@ -98,7 +98,7 @@ FAMILIES = {
     "mbart": Family("mbart", "MBart", "MBartForCausalLM"),
     "trocr": Family("trocr", "TrOCR", "TrOCRForCausalLM"),
 }
-"""Each with its defaults."""
+"""The families, each with its defaults."""
 
 
 @cache
@@ -140,7 +140,7 @@ def cases() -> dict[str, Family]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``family`` runs over the families, ``case`` over their settings too, or those that the other names say."""
+    """``family`` runs over the families, ``case`` over their settings too, the other names over some of the cases."""
     for argument, values in (
         ("family", FAMILIES),
         ("case", cases()),
@@ -153,7 +153,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def families() -> dict[str, Family]:
-    """All, by name."""
+    """All families by name."""
     return FAMILIES
 
 
@@ -165,7 +165,7 @@ def seeded() -> None:
 
 @pytest.fixture
 def ids() -> Tensor:
-    """(2, 7) token ids, none of them a special one."""
+    """(2, 7) token ids without special tokens."""
     return torch.randint(5, VOCABULARY, (2, 7))
 
 

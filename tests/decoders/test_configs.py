@@ -1,4 +1,4 @@
-"""The settings of the families: what is refused, what the variants are, how they are registered."""
+"""Settings of the families: refusals, variants, registration."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ HEADS = {"bert": "num_attention_heads", "roberta": "num_attention_heads", "disti
 
 
 def test_registering_imports_no_torch() -> None:
-    """An entry is a dotted path."""
+    """An entry holds a dotted path, which is imported at first use."""
     code = "import sys, vedcore_decoders; vedcore_decoders.register_decoders(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
 def test_entries_and_classes_agree(entry: Any) -> None:
-    """The variants of the entry are those of the class, each of them buildable and with a repository of its own."""
+    """The entry has the variants of the class; each can be built and has a repository."""
     cls = entry.load()
     assert tuple(cls.variants) == entry.variants == tuple(cls.hub_repos)
     assert entry.default_variant in cls.variants
@@ -36,7 +36,7 @@ def test_entries_and_classes_agree(entry: Any) -> None:
 
 
 def test_published_sizes() -> None:
-    """Parameters without cross-attention are as many as the published models have."""
+    """Without cross-attention there are as many parameters as in the published models."""
     expected = {
         "gpt2": 124_439_808,
         "gpt2-medium": 354_823_168,
@@ -60,7 +60,7 @@ def test_published_sizes() -> None:
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
 def test_bad_settings(entry: Any) -> None:
-    """Are refused with the name of the key, before anything is built."""
+    """Bad settings are refused with the name of the key, before anything is built."""
     cls = entry.load()
     heads = HEADS.get(entry.name, "decoder_attention_heads")
     with pytest.raises(IncompatibleError, match=rf"decoder\.{heads}: 7 heads do not divide \w+ 32") as caught:
@@ -111,14 +111,14 @@ def test_bad_settings(entry: Any) -> None:
     ],
 )
 def test_bad_settings_of_one_family(name: str, bad: dict[str, Any]) -> None:
-    """An activation, a rate, a width out of bounds; the key is named."""
+    """An activation, a rate or a width out of bounds is refused with the name of the key."""
     with pytest.raises(ConfigSchemaError) as caught:
         ENTRIES[name].load().make_config(None, bad, prefix="decoder.")
     assert caught.value.field == f"decoder.{next(iter(bad))}"
 
 
 def test_positions_that_the_padding_id_leaves_no_room_for() -> None:
-    """RoBERTa's begin after the padding id's row, and sinusoids need a padding id."""
+    """RoBERTa's positions begin after the padding id's row, and sinusoids need a padding id."""
     with pytest.raises(IncompatibleError, match="max_position_embeddings: 2 leaves no position"):
         ENTRIES["roberta"].load().make_config(None, {"max_position_embeddings": 2})
     with pytest.raises(IncompatibleError, match="pad_token_id"):
@@ -133,7 +133,7 @@ def test_words_of_both_kinds() -> None:
 
 
 def test_defaults_are_those_of_transformers() -> None:
-    """Every field that both have."""
+    """Every field that both configs have has one default."""
     import transformers
 
     for theirs in ("Bert", "Roberta", "DistilBert", "GPT2", "Bart", "MBart", "TrOCR"):

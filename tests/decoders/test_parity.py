@@ -1,4 +1,4 @@
-"""Every family gives what transformers' class of its name gives, once that one's weights are copied in."""
+"""With transformers' weights, every family computes what transformers' class of its name computes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOLERANCE = {"rtol": 0.0, "atol": 1e-4}
 
 
 def copied(case: Any) -> tuple[Any, Any]:
-    """Theirs, and ours with its weights."""
+    """transformers' decoder, and ours with its weights."""
     theirs, ours = case.build_theirs(seed=1), case.build(seed=2)
     absent = ours.load_state_dict(to_ours(theirs.state_dict(), ours.transformers[0].key_map), strict=False)
     assert not absent.unexpected_keys
@@ -24,9 +24,9 @@ def copied(case: Any) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("padding", ["none", "masked", "unmasked"])
 def test_logits_states_and_attentions(crossing_case: Any, padding: str, ids: Tensor) -> None:
-    """With encoder states, which their DistilBERT does not take; under padding, on the positions that are none.
+    """With encoder states, which transformers' DistilBERT does not take; under padding, at the real tokens.
 
-    A padding id that no mask names is a token as any, but takes no position where the family counts by ids.
+    A padding id that no mask names is a token as any, but has no position where the family counts by ids.
     """
     theirs, ours = copied(crossing_case)
     states = torch.randn(2, 5, ours.cross_attention_size)
@@ -68,7 +68,7 @@ def test_language_model_alone(case: Any, ids: Tensor) -> None:
 
 
 def test_distilbert_both_ways(distilbert_case: Any, ids: Tensor) -> None:
-    """Its embedding, layers and head, run without the causal mask, are DistilBertForMaskedLM."""
+    """Embedding, layers and head without the causal mask are DistilBertForMaskedLM."""
     theirs, ours = copied(distilbert_case)
     with torch.no_grad():
         x = ours.embed(ours.embed_tokens(ids), torch.arange(7)[None])
@@ -78,7 +78,7 @@ def test_distilbert_both_ways(distilbert_case: Any, ids: Tensor) -> None:
 
 
 def test_fresh_sinusoids_are_theirs() -> None:
-    """The tables that are not learned start out equal."""
+    """Tables that are not learned start out equal."""
     from transformers import DistilBertConfig, DistilBertForMaskedLM
 
     from vedcore_decoders.distilbert import interleaved_sinusoids
@@ -99,7 +99,7 @@ def test_fresh_sinusoids_are_theirs() -> None:
 
 
 def test_key_map_both_ways(case: Any) -> None:
-    """Their names and layouts come back, all of them, bit for bit; and so do ours."""
+    """All names and layouts of transformers come back bit for bit, and so do ours."""
     theirs, ours = copied(case)
     there = theirs.state_dict()
     back = to_theirs(to_ours(there, ours.transformers[0].key_map), ours.transformers[0].key_map)
@@ -115,8 +115,8 @@ def test_key_map_both_ways(case: Any) -> None:
     assert all(torch.equal(again[name], tensor) for name, tensor in here.items())
 
 
-def test_files_of_old(families: dict[str, Any], ids: Tensor) -> None:
-    """Names without their beginning, gamma and beta, causal masks, absent heads and shared embeddings are read."""
+def test_old_files(families: dict[str, Any], ids: Tensor) -> None:
+    """Names without a prefix, gamma and beta, causal masks, absent heads and shared embeddings are read."""
 
     def old(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if name == "gpt2":

@@ -15,19 +15,19 @@ TOLERANCE = {"rtol": 0.0, "atol": 1e-4}
 
 
 def close(a: Tensor, b: Tensor) -> None:
-    """Equal to 1e-4."""
+    """The tensors are equal to 1e-4."""
     torch.testing.assert_close(a, b, **TOLERANCE)
 
 
 @torch.no_grad()
 def logits(model: Any, ids: Tensor, states: Tensor | None = None, **given: Any) -> Tensor:
-    """Of one call."""
+    """Logits of one call, without gradients."""
     out: Tensor = model(ids, encoder_hidden_states=states, **given).logits
     return out
 
 
 def test_later_tokens_change_nothing_before_them(family: Any, ids: Tensor, states: Tensor) -> None:
-    """Causal: not a bit of the future leaks."""
+    """No bit of the future leaks."""
     model, other = family.build(), ids.clone()
     other[:, 4:] = other[:, 4:].flip(1) + 1
     other %= model.vocab_size
@@ -37,14 +37,14 @@ def test_later_tokens_change_nothing_before_them(family: Any, ids: Tensor, state
 
 
 def test_the_image_changes_the_logits(family: Any, ids: Tensor, states: Tensor) -> None:
-    """Of every token, the first included."""
+    """The logits of every token change, the first included."""
     model = family.build()
     assert ((logits(model, ids, states) - logits(model, ids, states.flip(0))).abs().amax(-1) > 1e-3).all()
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_counts_for_nothing(case: Any, side: str, ids: Tensor) -> None:
-    """A padded text gives what it gives alone, with the positions it has alone."""
+    """A padded text has the logits and the positions that it has alone."""
     model = case.build()
     states = torch.randn(2, 5, model.cross_attention_size)
     pad = model.config.pad_token_id or 0
@@ -65,7 +65,7 @@ def test_padding_counts_for_nothing(case: Any, side: str, ids: Tensor) -> None:
 def test_step_by_step(
     family: Any, capacity: int | None, chunks: list[int], padded: bool, ids: Tensor, states: Tensor
 ) -> None:
-    """With the cache, and the encoder states in the first call alone, as without."""
+    """Steps with a cache, and encoder states in the first call only, give the logits of one call."""
     model, mask, encoder_mask = family.build(), None, torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     if padded:
         ids[1, :2] = model.config.pad_token_id or 0
@@ -83,7 +83,7 @@ def test_step_by_step(
 
 
 def test_cache_is_given_when_asked_for(family: Any, ids: Tensor, states: Tensor) -> None:
-    """And not otherwise; the mask of the new tokens alone is enough."""
+    """No cache is given unasked; in a step the mask of the new tokens is enough."""
     model = family.build()
     assert model(ids, encoder_hidden_states=states).past_key_values is None
     mask = torch.tensor([[1] * 6, [0] * 2 + [1] * 4])
@@ -101,7 +101,7 @@ def test_a_cache_of_inference_mode_goes_on_outside_of_it(family: Any, ids: Tenso
 
 
 def test_rows_of_one_image_share_its_keys(family: Any, states: Tensor) -> None:
-    """Three rows an image give what the image's states repeated give, attentions included, with and without cache."""
+    """Three rows for one image give the logits and attentions of three rows with repeated states."""
     model, ids = family.build(), torch.randint(5, 61, (6, 4))
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     copies, copied_mask = states.repeat_interleave(3, 0), mask.repeat_interleave(3, 0)
@@ -115,7 +115,7 @@ def test_rows_of_one_image_share_its_keys(family: Any, states: Tensor) -> None:
 
 
 def test_beams_are_reordered(family: Any, states: Tensor) -> None:
-    """Rows that change places within their image go on as if they had been there all along, with padding too."""
+    """Rows that are reordered within their image continue as if computed in that order, with padding too."""
     model, ids = family.build(), torch.randint(5, 61, (4, 5))
     mask = torch.ones(4, 5, dtype=torch.long)
     mask[0, :2] = mask[3, :1] = 0
@@ -130,7 +130,7 @@ def test_beams_are_reordered(family: Any, states: Tensor) -> None:
 
 
 def test_masked_encoder_tokens_are_as_if_removed(family: Any, ids: Tensor, states: Tensor) -> None:
-    """Whatever they hold."""
+    """Masked states have no effect, whatever numbers they hold."""
     model, mask = family.build(), torch.tensor([[True] * 5, [True, True, False, True, False]])
     states[1, 2] = states[1, 4] = 1e3
     out = logits(model, ids, states, encoder_attention_mask=mask)
@@ -138,7 +138,7 @@ def test_masked_encoder_tokens_are_as_if_removed(family: Any, ids: Tensor, state
 
 
 def test_attentions_are_given_always(family: Any, ids: Tensor, states: Tensor) -> None:
-    """One a layer, of rows that sum to one; cross-attentions where there are encoder states."""
+    """One for each layer, of rows that sum to one; cross-attentions where there are encoder states."""
     model = family.build()
     out = model(ids, encoder_hidden_states=states, output_attentions=True)
     heads = model.num_attention_heads
@@ -152,7 +152,7 @@ def test_attentions_are_given_always(family: Any, ids: Tensor, states: Tensor) -
 
 
 def test_embeddings_in_place_of_ids(family: Any, ids: Tensor, states: Tensor) -> None:
-    """Scaled ones, where the family scales; and the last logits alone."""
+    """Embeddings are scaled where the family scales; the last logits can be had alone."""
     model = family.build()
     whole = model(ids, encoder_hidden_states=states).logits
     close(model(inputs_embeds=model.embed_tokens(ids), encoder_hidden_states=states).logits, whole)
@@ -162,7 +162,7 @@ def test_embeddings_in_place_of_ids(family: Any, ids: Tensor, states: Tensor) ->
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(family: Any, ids: Tensor, states: Tensor) -> None:
-    """Of every parameter, dropout included."""
+    """Gradients of every parameter are equal, with dropout too."""
     gradients = []
     for checkpointing in (False, True):
         model = family.build().train()
@@ -180,14 +180,14 @@ def test_gradient_checkpointing_gives_the_same_gradients(family: Any, ids: Tenso
 
 @pytest.mark.parametrize("token", [61, -1, 10**12])
 def test_ids_outside_the_vocabulary(family: Any, token: int, ids: Tensor) -> None:
-    """Are named, with the size of the vocabulary."""
+    """The id is named with the size of the vocabulary."""
     ids[0, 0] = token
     with pytest.raises(UsageError, match=f"{token}.*vocabulary has 61|vocabulary has 61"):
         family.build()(ids)
 
 
-def test_calls_that_cannot_be(family: Any, ids: Tensor, states: Tensor) -> None:
-    """Too many tokens, at once or by the cache; a width, a number of rows, a mask that do not fit."""
+def test_bad_calls(family: Any, ids: Tensor, states: Tensor) -> None:
+    """Too many tokens, in one call or with the cache; widths, rows and masks that do not fit."""
     model = family.build()
     with pytest.raises(IncompatibleError, match="33 tokens, but the decoder has 32 positions"):
         model(torch.full((1, 33), 5))
@@ -216,7 +216,7 @@ def test_calls_that_cannot_be(family: Any, ids: Tensor, states: Tensor) -> None:
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("size", [40, 90])
 def test_resizing_keeps_rows_and_ties(family: Any, tied: bool, size: int, ids: Tensor) -> None:
-    """Old tokens keep their scores; new ones start as an average token does."""
+    """Old tokens keep their scores; new tokens have finite ones."""
     model, ids = family.build(tie_word_embeddings=tied), ids % 35 + 5
     before = logits(model, ids)
     model.resize_token_embeddings(size)
@@ -228,7 +228,7 @@ def test_resizing_keeps_rows_and_ties(family: Any, tied: bool, size: int, ids: T
 
 
 def test_ties(family: Any) -> None:
-    """One parameter, counted once."""
+    """A tied weight is one parameter."""
     tied, untied = family.build(), family.build(tie_word_embeddings=False)
     assert tied.get_output_embeddings().weight is tied.get_input_embeddings().weight
     assert untied.get_output_embeddings().weight is not untied.get_input_embeddings().weight
@@ -236,7 +236,7 @@ def test_ties(family: Any) -> None:
 
 
 def test_fresh_parameters_are_those_of_cross_attention(family: Any, ids: Tensor, states: Tensor) -> None:
-    """And all of them are reached by a gradient."""
+    """A gradient reaches all of them once there are encoder states."""
     model = family.build()
     fresh = model.fresh_parameters()
     assert len(fresh) == 2 * (4 * 2 + 2)  # layers of four linear modules and a norm, each of weight and bias
@@ -248,7 +248,7 @@ def test_fresh_parameters_are_those_of_cross_attention(family: Any, ids: Tensor,
 
 
 def test_half_precision(family: Any, ids: Tensor, states: Tensor) -> None:
-    """bfloat16 in, bfloat16 out, near what float32 gives; with attentions and cache too."""
+    """bfloat16 states give bfloat16 logits near those of float32, with attentions and cache too."""
     model = family.build()
     whole = logits(model, ids, states)
     half = family.build().bfloat16()
@@ -258,7 +258,10 @@ def test_half_precision(family: Any, ids: Tensor, states: Tensor) -> None:
 
 
 def test_fresh_weights_are_spread_as_said(family: Any) -> None:
-    """``initializer_range`` or ``init_std``; GPT2's writers to the residual less; biases and ties without a draw."""
+    """Fresh weights have the spread of ``initializer_range`` or ``init_std``; biases are zero.
+
+    GPT2's layers that write to the residual have less.
+    """
     field = "init_std" if "init_std" in type(family.build().config).model_fields else "initializer_range"
     spread = family.build(**{field: 0.05})
     model = type(spread)(spread.config)
@@ -271,7 +274,7 @@ def test_fresh_weights_are_spread_as_said(family: Any) -> None:
 
 
 def test_layerdrop(families: dict[str, Any], ids: Tensor) -> None:
-    """Leaves layers out in training and at no other time."""
+    """Layers are dropped in training only."""
     for name in ("bart", "mbart", "trocr"):
         model = families[name].build(decoder_layerdrop=0.999)
         assert len(model(ids, output_hidden_states=True).hidden_states) == 3

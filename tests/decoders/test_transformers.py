@@ -1,4 +1,4 @@
-"""Folders of transformers' decoders, opened as ours, and ours written as theirs; both against transformers, live."""
+"""Folders of transformers' decoders open as ours, and ours open in transformers, with the same logits."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def saved(model: nn.Module, folder: Path, *, original: bool = True) -> tuple[dic
 
 
 def opened(name: str, config: dict[str, Any], tensors: dict[str, Tensor], without: set[str] = frozenset()) -> Any:  # type: ignore[assignment]
-    """Our decoder of their config and tensors, in which nothing but ``without`` and ties may be missing."""
+    """Our decoder with transformers' config and tensors; only ``without`` and ties may be missing."""
     cls, theirs = ENTRIES[name].load(), the_class(name)
     decoder = cls(cls.make_config(None, theirs.read(config))).eval()
     missing, unexpected = decoder.load_state_dict(to_ours(tensors, theirs.key_map), strict=False)
@@ -156,7 +156,7 @@ def test_a_wider_encoder_is_not_written(part: str) -> None:
         ("trocr", "normalize_before", True),
     ],
 )
-def test_what_the_class_lacks_is_not_written(part: str, field: str, value: bool) -> None:
+def test_settings_that_the_class_lacks_are_not_written(part: str, field: str, value: bool) -> None:
     decoder = cases()[part].build(**{field: value})
     with pytest.raises(IncompatibleError, match=field):
         the_class(part).write(decoder, decoder.settings())
@@ -342,7 +342,7 @@ def test_token_ids_of_old_files() -> None:
         assert the_class("gpt2").read({"pad_token_id": -1})["pad_token_id"] is None
 
 
-def test_tables_that_are_no_weights_are_passed_over(tmp_path: Path) -> None:
+def test_tables_that_are_not_weights_are_passed_over(tmp_path: Path) -> None:
     for name, extra in {
         "bert": {"bert.embeddings.position_ids": torch.arange(4)[None]},
         "gpt2": {"transformer.h.0.attn.bias": torch.ones(1, 1, 4, 4), "h.1.attn.masked_bias": torch.tensor(-1e4)},

@@ -1,4 +1,4 @@
-"""Pages as the tests see them: blocks of code, some of which are files."""
+"""Pages of the manual as blocks of code, some of which are files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BLOCK = re.compile(r"(?:^`([\w./-]+)`\n\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE 
 
 
 class Block(NamedTuple):
-    """A fenced block; ``file`` is what stands alone in the line above it."""
+    """A fenced block; ``file`` is the name that stands alone in the line above it, or None."""
 
     file: str | None
     language: str

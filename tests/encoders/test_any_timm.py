@@ -80,7 +80,7 @@ CACHED: dict[str, AnyTimm] = {}
 
 
 def test_positions_tell_where_something_is() -> None:
-    """Without positions a shifted image gives the same tokens in another order, and cross-attention the same sum."""
+    """Without positions a shifted image has the same tokens in another order, and so the same cross-attention."""
     image = torch.zeros(1, 3, 128, 256)
     image[:, :, 32:64, 64:96] = 1.0
     shifted = image.roll(96, 3)

@@ -1,4 +1,4 @@
-"""Every bad setting gets an error that says which numbers do not fit and what to change, before anything is built."""
+"""Every bad setting is refused before anything is built, with the numbers that do not fit and the change to make."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_weights_that_are_not_published() -> None:
 
 @pytest.fixture
 def weights(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Stands for the hub: what is in it is what timm downloads."""
+    """A stand-in for the hub: timm downloads its ``state``, or fails with its ``error``."""
     held: dict[str, Any] = {}
 
     def fetch(*_: Any, **__: Any) -> Any:

@@ -217,6 +217,6 @@ def test_images_of_another_size_are_refused(make: Any, family: str) -> None:
     "pixels",
     [torch.zeros(3, 32, 32), torch.zeros(1, 1, 32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8), [[1.0]], None],
 )
-def test_what_is_no_batch_of_images_is_refused(make: Any, pixels: Any) -> None:
+def test_values_that_are_not_a_batch_of_images_are_refused(make: Any, pixels: Any) -> None:
     with pytest.raises(UsageError, match="pixel_values"):
         make("vit")(pixels)

@@ -1,4 +1,4 @@
-"""Our encoders give what transformers' classes of that name give, once they have the weights of their files."""
+"""With the weights of transformers' files, our encoders compute what transformers' classes compute."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ OURS: dict[str, type[VisionEncoder]] = {
     "swin": SwinEncoder,
 }
 VARIANTS = {"deit": "deit_tiny_distilled_patch16_224"}
-DEFAULTS: dict[str, dict[str, Any]] = {  # what transformers has where its config says nothing
+DEFAULTS: dict[str, dict[str, Any]] = {  # transformers' own defaults
     "vit": {"layer_norm_eps": 1e-12, "qkv_bias": True},
     "deit": {},
     "beit": {
@@ -169,7 +169,7 @@ def test_a_deit_without_distillation_is_a_vit() -> None:
     ],
 )
 def test_timm_itself_gives_the_same(cls: type[VisionEncoder], variant: str, fields: dict[str, Any]) -> None:
-    """Our way through timm's blocks is timm's own, where windows divide the maps."""
+    """Where windows divide the maps, our encoder and timm's model compute the same."""
     torch.manual_seed(0)
     encoder: Any = cls(cls.make_config(variant, fields)).eval()
     pixels = torch.randn(1, 3, *encoder.image_size)

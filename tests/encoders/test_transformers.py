@@ -1,4 +1,4 @@
-"""Checkpoints of transformers' encoders open as ours, give the same states, and ours written open there again."""
+"""Checkpoints of transformers' encoders open as ours with the same states, and ours open in transformers."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_the_encoder_of_a_larger_model(model_type: str, task: str, era: bool, tm
 
 @pytest.mark.parametrize("model_type", OURS)
 def test_defaults_are_those_of_transformers(model_type: str) -> None:
-    """A file that says nothing reads as one in which transformers has written everything."""
+    """An empty file reads as one into which transformers has written all defaults."""
     cls = OURS[model_type]
     row = mapping(cls, model_type)
     config = transformers.AutoConfig.for_model(model_type).to_dict()
@@ -353,7 +353,7 @@ def test_every_variant_is_refused_or_has_exactly_the_tensors_of_theirs(family: s
 
 
 def shapes(theirs: nn.Module, row: TransformersClass) -> dict[str, tuple[int, ...]]:
-    """Names of files and shapes of a model of transformers, which lies on the meta device."""
+    """Names, as in files, and shapes of the tensors of transformers' model on the meta device."""
     from transformers.core_model_loading import revert_weight_conversion
 
     state: dict[str, Tensor] = revert_weight_conversion(theirs, theirs.state_dict())
@@ -379,7 +379,9 @@ def shapes(theirs: nn.Module, row: TransformersClass) -> dict[str, tuple[int, ..
         (SwinEncoder, "swin_tiny_patch4_window7_224", {"image_size": 64}, "windows"),
     ],
 )
-def test_reasons(cls: type[VisionEncoder], variant: str, fields: dict[str, Any], reason: str) -> None:
+def test_reasons_why_an_encoder_is_not_written(
+    cls: type[VisionEncoder], variant: str, fields: dict[str, Any], reason: str
+) -> None:
     small = {"depths": (1, 1, 1, 1)} if cls is SwinEncoder else {"num_hidden_layers": 1}
     with torch.device("meta"):
         encoder = cls(cls.make_config(variant, {**small, **fields}))
@@ -389,7 +391,7 @@ def test_reasons(cls: type[VisionEncoder], variant: str, fields: dict[str, Any],
 
 
 def test_a_name_that_timm_moves_is_noticed() -> None:
-    """The key maps are total: a tensor of ours that no row explains is refused, in every family."""
+    """The key maps are total: in every family, a tensor that no row names is refused."""
     for family, case in (("vit", "vit"), ("deit", "deit"), ("beit", "beit, everything"), ("swin", "swin")):
         cls, fields = OURS[family], CASES[case][1]
         row = mapping(cls, family)

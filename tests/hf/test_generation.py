@@ -1,4 +1,4 @@
-"""Folders of transformers of several eras, read: the same texts. Written by us, and read by transformers: likewise."""
+"""Generation settings of transformers' folders, read and written: the same texts as transformers'."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def folder(saved: Path, tmp_path: Path) -> Path:
-    """The saved folder again, its settings free to be changed."""
+    """A copy of the saved folder, whose settings may be changed."""
     for file in saved.iterdir():
         if file.suffix == ".json":
             (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -141,7 +141,7 @@ def same(folder: Path, **options: Any) -> tuple[TokenIds, GenerationConfig]:
     return ids, config
 
 
-OLD = {  # what 4.x wrote into every section, whether set or not
+OLD = {  # transformers 4.x wrote these into every section, set or not
     "bad_words_ids": None,
     "begin_suppress_tokens": None,
     "diversity_penalty": 0.0,
@@ -221,7 +221,7 @@ def test_generation_config(folder: Path, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("decoder", [{}, OLD], ids=["plain", "old"])
 def test_the_top_of_config(folder: Path, options: dict[str, Any], decoder: dict[str, Any]) -> None:
-    """As 4.x had it, before there was a file for it."""
+    """transformers 4.x wrote options there before there was a file for them."""
     (folder / GENERATION).unlink()
     edit(folder / CONFIG, lambda data: data["decoder"].update(decoder))
     edit(folder / CONFIG, {**IDS, **options})
@@ -241,7 +241,7 @@ def test_the_section_of_the_decoder(folder: Path, options: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("seed", range(8))
 def test_ids_from_everywhere(folder: Path, seed: int) -> None:
-    """Some here and some there, as fine-tuning leaves them."""
+    """Some ids are in one file and some in another, as fine-tuning leaves them."""
     draw = random.Random(seed)
 
     def some() -> dict[str, Any]:
@@ -360,7 +360,7 @@ def test_bad_values(change: dict[str, Any], kind: type[ConfigError], field: str,
     assert len(message) <= 300
 
 
-def test_no_object() -> None:
+def test_a_file_that_is_not_an_object() -> None:
     with pytest.raises(ConfigSchemaError, match=r"generation_config\.json: object expected, got list"):
         read_generation([1], {}, {}, path="some")  # type: ignore[arg-type]
 
@@ -457,8 +457,8 @@ def test_written_without_positions_and_seed() -> None:
     ],
     ids=str,
 )
-def test_there_and_back(options: dict[str, Any], tmp_path: Path) -> None:
-    """Options that need a caller, another library or a clock: saved by theirs, too, as they were."""
+def test_options_survive_a_round_trip(options: dict[str, Any], tmp_path: Path) -> None:
+    """Options that need a caller, another library or a clock stay as they were, also when transformers saves them."""
     from transformers import GenerationConfig as Theirs
 
     config, ids = GenerationConfig(max_length=9, **options), TokenIds(start=1, eos=(2,), pad=0)
@@ -476,7 +476,7 @@ def test_contrastive_search_keeps_its_top_k() -> None:
     assert read_generation(write_generation(config, TokenIds()), {}, {}, path="some")[1] == config
 
 
-def test_what_transformers_has_no_word_for() -> None:
+def test_options_that_transformers_does_not_have() -> None:
     options = GenerationConfig(
         allowed_chars="ab", pattern="a+", lexicon=["a"], repetition_stop=3, compile=True, output_scores=True
     )

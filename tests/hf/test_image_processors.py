@@ -1,4 +1,4 @@
-"""Settings of transformers' image processors as ours and back: the same pixels, live."""
+"""Settings of transformers' image processors, read and written: the same pixels as transformers'."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_defaults(kind: str, looks: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_not_said_is_what_the_class_does(kind: str) -> None:
+def test_defaults_are_those_of_the_class(kind: str) -> None:
     for backend in ("Pil", ""):
         written = json.loads(getattr(transformers, f"{kind}ImageProcessor{backend}")().to_json_string())
         assert read({"image_processor_type": f"{kind}ImageProcessor"}) == read(written)
@@ -90,7 +90,7 @@ def test_what_is_not_said_is_what_the_class_does(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("resample", [0, 2, 3, 1])
 def test_torchvision_is_a_level_away(kind: str, resample: int) -> None:
-    """By bicubic and lanczos few pixels are further away: their overshoot is rounded otherwise."""
+    """With bicubic and lanczos a few pixels differ by more: their overshoot is rounded differently."""
     data: dict[str, Any] = {"image_processor_type": f"{kind}ImageProcessor", "resample": resample}
     if kind in ("Donut", "Nougat"):
         data["size"] = {"height": 96, "width": 64}
@@ -171,7 +171,7 @@ def test_options(data: dict[str, Any], image: Image.Image) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(files(), pictures)
-def test_there_and_back(data: dict[str, Any], image: Image.Image) -> None:
+def test_settings_survive_a_round_trip(data: dict[str, Any], image: Image.Image) -> None:
     preprocessing = read(data)
     written = write_image_processor(preprocessing)
     assert json.loads(json.dumps(written)) == written
@@ -223,7 +223,7 @@ def test_transformers_opens_what_is_written(tmp_path: Path, fields: dict[str, An
     ],
     ids=str,
 )
-def test_what_no_processor_of_theirs_does(fields: dict[str, Any]) -> None:
+def test_settings_that_no_processor_of_transformers_has(fields: dict[str, Any]) -> None:
     with pytest.raises(IncompatibleError, match=r'preprocessing: no image processor.*format="native"'):
         write_image_processor(Preprocessing(image_size=(32, 24), **fields))
 
@@ -233,7 +233,7 @@ def test_what_no_processor_of_theirs_does(fields: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["FeatureExtractor", "ImageProcessor", "ImageProcessorFast", "ImageProcessorPil"])
 @pytest.mark.parametrize("field", ["image_processor_type", "feature_extractor_type"])
-def test_names_of_every_era(name: str, field: str) -> None:
+def test_class_names_of_every_version(name: str, field: str) -> None:
     for kind in KINDS:
         assert read({field: kind + name}) == read({"image_processor_type": f"{kind}ImageProcessor"})
 

@@ -69,8 +69,8 @@ def test_any_text(name: str, text: str) -> None:
 @pytest.mark.parametrize(
     "name", ["gpt2", "roberta", "bert", "bert cased", "xlm-r nmt_nfkc", "mbart50", "generic bytes"]
 )
-def test_what_transformers_saves(name: str, tmp_path: Path) -> None:
-    """As tokenizer.json, with tokens added by a fine-tune."""
+def test_tokenizers_that_transformers_saves(name: str, tmp_path: Path) -> None:
+    """transformers saves tokenizer.json, with tokens that a fine-tune added."""
     reference = theirs(*ALL[name])
     reference.add_tokens(["<new>", AddedToken("plain", normalized=True)])
     reference.add_special_tokens({"additional_special_tokens": ["<task>"]})
@@ -130,7 +130,7 @@ def test_unlimited_and_without_ids() -> None:
 
 
 def test_trocr_by_its_files() -> None:
-    """Its two vocabularies, where no class is named; transformers itself knows one of them only."""
+    """TrOCR has two vocabularies where no class is named; transformers knows only one of them."""
     for name, like in (("roberta", "roberta by type"), ("xlm-r nmt_nfkc", "xlm-r by type")):
         files = {key: data for key, data in ALL[name][0].items() if key != "tokenizer_config.json"}
         made = read_tokenizer(files, folder="f", model_type="trocr")

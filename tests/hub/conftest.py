@@ -1,4 +1,4 @@
-"""A hub on the loopback, and a client that knows no other."""
+"""A hub on the loopback, and a client that is bound to it."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def hub(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 @pytest.fixture
 def no_xet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Uploads as to a hub that has large file storage alone, as this one."""
+    """Uploads go to large file storage, the only kind that this hub has."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
 
 
 def fill(folder: Path, seed: int = 0) -> None:
-    """Files by the names that a model has; the contents do not matter here."""
+    """Write files under the names of a model's files; their contents do not matter."""
     (folder / "config.json").write_text(json.dumps({"seed": seed}))
     (folder / "tokenizer.json").write_text(json.dumps({"words": seed}))
     (folder / "README.md").write_text("# A model")

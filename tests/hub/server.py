@@ -28,7 +28,7 @@ class Fault:
     """A part of the path."""
     method: str = ""
     times: int = 10**9
-    """How often."""
+    """The number of requests that it is given to."""
     status: int = 500
     headers: dict[str, str] = field(default_factory=dict)
     value: str = ""
@@ -95,7 +95,7 @@ class Hub:
         return commit
 
     def asked(self, part: str, method: str = "") -> int:
-        """How many requests had ``part`` in their path."""
+        """The number of requests with ``part`` in their path."""
         return sum(part in path and method in ("", m) for m, path in self.requests)
 
     def fault(self, method: str, path: str) -> Fault | None:

@@ -23,7 +23,7 @@ from vedcore.errors import CheckpointNotFoundError, CheckpointUnsafeError, HubEr
 from vedcore.weights.snapshot import Snapshot
 
 
-def test_a_cache_of_its_own(hub: Hub, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_cache_folder(hub: Hub, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = tmp_path / "mine"
     folder = fetch(cache_dir=mine)
     assert folder.is_relative_to(mine)
@@ -131,7 +131,7 @@ def test_large_files_of_the_cache_are_left_to_the_loader(hub: Hub) -> None:
 
 @pytest.mark.parametrize("fault", ["", "elsewhere", "prefix", "third", "folder", "blobs", "gone", "device"])
 def test_the_store_that_repositories_share(hub: Hub, cache: Path, tmp_path: Path, fault: str) -> None:
-    """As huggingface_hub makes it of what hf_xet fetched: a blob is a link itself, and nothing else may be one."""
+    """huggingface_hub makes it of files from hf_xet: a blob is a link into the store, and no other link is taken."""
     folder = fetch()
     data = (folder / "model.safetensors").read_bytes()
     blob = (folder / "model.safetensors").resolve()

@@ -1,4 +1,4 @@
-"""The real client against a hub on the loopback: what comes, what is checked, and what every fault ends in."""
+"""The real client against a hub on the loopback: files, checks, and the errors of every fault."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_file_names_that_lead_out(hub: Hub, cache: Path, name: str) -> None:
     assert not cache.exists()
 
 
-def test_no_model(hub: Hub) -> None:
+def test_a_repo_without_a_model(hub: Hub) -> None:
     os.remove(hub.folder / "org/model/config.json")
     fails(fetch, "no config.json")
 
@@ -256,7 +256,7 @@ for line in sys.stdin:
     print(pid, flush=True)
     print(os.waitpid(pid, 0)[1], flush=True)
 """
-"""A fetch a line in a process of its own, which need not import everything again."""
+"""Forks a process for each line of input, so that each fetch need not import everything again."""
 
 
 def test_killed_while_it_fetches(hub: Hub, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +315,7 @@ def test_killed_while_it_fetches(hub: Hub, cache: Path, tmp_path: Path, monkeypa
     ids=["body", "answer", "listing", "pause", "long pause"],
 )
 def test_ctrl_c_ends_a_download_at_once(hub: Hub, cache: Path, fault: Fault) -> None:
-    """While the hub is still busy with the answer, or with no more tries after it."""
+    """The client ends while the hub is still answering, and does not try again."""
     (hub.folder / "org/model/model.safetensors").write_bytes(bytes(60 << 20))  # for 96 s, if it is slow
     hub.faults = [fault]
     hub.patience = 120.0

@@ -81,7 +81,7 @@ def test_a_name_that_is_a_folder_stays_one(hub: Hub, tmp_path: Path, monkeypatch
     assert hub.requests == []
 
 
-def test_a_subfolder_and_a_cache_of_its_own(hub: Hub, cache: Path, tmp_path: Path) -> None:
+def test_a_subfolder_and_another_cache_folder(hub: Hub, cache: Path, tmp_path: Path) -> None:
     model = small()
     (hub.folder / "me/many/a").mkdir(parents=True)
     model.save_pretrained(hub.folder / "me/many/a/captioner")
@@ -129,7 +129,7 @@ def test_the_token_is_in_no_frame_of_load(hub: Hub) -> None:
         assert token not in repr([frame.locals for frame in ours]) + str(caught.value)
 
 
-def test_what_the_hub_does_not_have(hub: Hub) -> None:
+def test_repos_that_the_hub_does_not_have(hub: Hub) -> None:
     for name in ("org/none", "hub:org/none", "hub:org/model@nowhere"):
         with pytest.raises(vedcore.HubError) as error:
             vedcore.load(name)

@@ -65,7 +65,7 @@ def test_revisions_that_are_wrong(hub: Hub, revision: str) -> None:
     assert hub.requests == []
 
 
-def test_a_repo_that_is_none(hub: Hub) -> None:
+def test_a_bad_repo(hub: Hub) -> None:
     fails(lambda: ours.fetch_folder("../x"), "no repo")
     fails(lambda: ours.verify("org/none"), "vedcore pull org/none")
     assert ours.verify() == (0, [])

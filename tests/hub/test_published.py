@@ -1,4 +1,4 @@
-"""``pretrained=True``: a decoder's variant is its checkpoint on the hub, and goes the way of all checkpoints."""
+"""``pretrained=True``: a decoder's variant loads its checkpoint from the hub, as every checkpoint is loaded."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ THEIRS = {
 
 
 def words(size: int) -> Tokenizer:
-    """A tokenizer whose special tokens are not where the families' own ids are."""
+    """A tokenizer whose special tokens have other ids than those of the families."""
     special = ["[UNK]", "[PAD]", "[CLS]", "[SEP]"]
     names = [*special, *(f"w{i}" for i in range(size - len(special)))]
     tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="[UNK]"))
@@ -82,7 +82,7 @@ def words(size: int) -> Tokenizer:
 
 
 def publish(hub: Hub, variant: str) -> Any:
-    """The model of transformers that the variant's repository holds from now on."""
+    """Put a small model of transformers into the variant's repository, and return it."""
     cls, _ = load_component("decoder", variant)
     folder = hub.folder / cls.hub_repos[variant]
     theirs = THEIRS[variant]().eval()
@@ -131,7 +131,7 @@ def test_ids_that_it_leaves_open_are_those_of_its_tokenizer(hub: Hub, monkeypatc
     assert (model.token_ids.start, model.token_ids.eos, model.token_ids.pad) == (2, (3,), 0)
 
 
-def test_what_is_given_counts_first(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_given_options_count_first(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(hub, "gpt2-medium")
     model = vedcore.compose(
         "hub:a/vit",
@@ -176,7 +176,7 @@ def test_weights_of_the_cache_are_checked(hub: Hub, cache: Path, monkeypatch: py
         vedcore.compose("hub:a/vit", "gpt2-medium", pretrained=True)
 
 
-def test_what_the_hub_does_not_have(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variants_that_the_hub_does_not_have(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(hub, "gpt2-medium")
     with pytest.raises(vedcore.HubError, match="openai-community/gpt2-large"):
         vedcore.compose("hub:a/vit", "gpt2-large", pretrained=True)

@@ -1,4 +1,4 @@
-"""The shared blocks, each alone."""
+"""The shared blocks: activations, positions, masks, attention, caches, fresh weights."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ def seeded() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - {"swish"}))
 def test_activations_are_transformers(name: str) -> None:
-    """By their names."""
+    """Each name computes what it computes in transformers."""
     x = torch.linspace(-12, 12, 201)
     torch.testing.assert_close(activation(name)(x), ACT2FN[name](x), rtol=0, atol=1e-6)
 
 
 def test_activations_are_all_of_transformers() -> None:
-    """But those with parameters of their own; and a config takes just these."""
+    """Only those with parameters are missing, and a config takes exactly these names."""
     assert {*ACTIVATIONS} == {*ACT2FN} - {"prelu", "xielu"} == {*get_args(Activation)}
 
 
 def test_an_unknown_activation_is_named() -> None:
-    """With the nearest ones."""
+    """The error offers the nearest names."""
     with pytest.raises(UnknownComponentError, match="did you mean 'gelu"):
         activation("geluu")
 
 
 @pytest.mark.parametrize("width", [6, 7, 24])
 def test_sinusoids_are_fairseqs(width: int) -> None:
-    """As TrOCR's; an odd width ends in a zero."""
+    """The table is TrOCR's; an odd width ends in a zero."""
     theirs = TrOCRSinusoidalPositionalEmbedding.get_embedding(20, width)
     torch.testing.assert_close(sinusoid(torch.arange(20), width), theirs, rtol=0, atol=1e-5)
 
 
 def test_sinusoids_of_a_map() -> None:
-    """Every place is unlike every other, for odd widths too."""
+    """Every position differs from every other, for odd widths too."""
     for channels in (8, 9, 13):
         places = sinusoid_2d(5, 7, channels)
         assert places.shape == (35, channels)
@@ -61,7 +61,7 @@ def test_sinusoids_of_a_map() -> None:
 
 
 def test_causal_mask() -> None:
-    """Itself and what is before, less padding; padding looks at itself, so that no row is empty."""
+    """A token sees itself and the real tokens before it; padding sees itself, so that no row is empty."""
     assert causal_mask(1, 9, None, CPU) is None
     mask = causal_mask(2, 3, None, CPU)
     assert mask is not None
@@ -73,7 +73,7 @@ def test_causal_mask() -> None:
 
 @pytest.mark.parametrize("upcast", [False, True])
 def test_both_ways_of_attending_agree(upcast: bool) -> None:
-    """The fused one, and the explicit one that gives the weights; with a mask and a scaling."""
+    """The fused attention, and the explicit one that returns the weights, with a mask and a scaling."""
     query, key, value = torch.randn(2, 3, 4, 8), torch.randn(2, 3, 6, 8), torch.randn(2, 3, 6, 8)
     mask = torch.rand(2, 1, 4, 6) > 0.3
     mask[..., 0] = True
@@ -86,7 +86,7 @@ def test_both_ways_of_attending_agree(upcast: bool) -> None:
 
 
 def test_attention_dropout_is_for_training() -> None:
-    """And for training only."""
+    """In eval mode there is none."""
     layer = SelfAttention(8, 2, dropout=0.5, std=1.0)
     x = torch.randn(1, 5, 8)
     assert not torch.equal(layer(x, None, None, False)[0], layer(x, None, None, False)[0])
@@ -95,13 +95,13 @@ def test_attention_dropout_is_for_training() -> None:
 
 
 def test_heads_that_do_not_divide() -> None:
-    """Are refused with both numbers."""
+    """The refusal names both numbers."""
     with pytest.raises(IncompatibleError, match="hidden size of 10 does not divide into 3"):
         SelfAttention(10, 3)
 
 
 def test_cross_attention_of_several_rows_an_image() -> None:
-    """Rows that share an image are as rows with an image each."""
+    """Rows that share an image attend as rows with a copy of it each."""
     layer, text, image = CrossAttention(8, 12, 2, std=0.5).eval(), torch.randn(6, 3, 8), torch.randn(2, 5, 12)
     mask = torch.rand(2, 1, 1, 5) > 0.4
     mask[..., 0] = True
@@ -112,7 +112,7 @@ def test_cross_attention_of_several_rows_an_image() -> None:
 
 
 def test_cache_grows() -> None:
-    """By chunks, beyond its capacity, without one; and keeps a graph where gradients are wanted."""
+    """The cache grows by chunks, beyond its capacity and without one, and keeps the graph for gradients."""
     chunks = [torch.randn(2, 3, n, 4) for n in (1, 5, 70, 1, 200)]
     for capacity in (None, 2, 300):
         cache = LayerCache(capacity)
@@ -130,7 +130,7 @@ def test_cache_grows() -> None:
 
 
 def test_a_cache_with_room_is_never_copied() -> None:
-    """One buffer from the second token to the last; before it rows may multiply, so the first takes no more than it."""
+    """One buffer serves from the second token on; the first takes its own size, as rows may multiply after it."""
     cache = DecoderCache(1, capacity=50)
     places = []
     with torch.no_grad():
@@ -143,7 +143,7 @@ def test_a_cache_with_room_is_never_copied() -> None:
 
 
 def test_fresh_weights() -> None:
-    """Normal with the spread that was asked for; a bias starts at zero."""
+    """Weights are normal with the given spread; a bias starts at zero."""
     layer, embedding = Linear(300, 200, std=0.1), Embedding(300, 200, std=0.3)
     assert layer.weight.std().item() == pytest.approx(0.1, rel=0.02)
     assert not layer.bias.any()
@@ -151,7 +151,7 @@ def test_fresh_weights() -> None:
 
 
 def test_output_layer() -> None:
-    """Tied, it draws nothing and holds the embedding's own weight."""
+    """A tied layer draws nothing and holds the embedding's weight."""
     embedding = Embedding(11, 6)
     state = torch.get_rng_state()
     tied = output_layer(embedding, tied=True, bias=True)

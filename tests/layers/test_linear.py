@@ -1,4 +1,4 @@
-"""The seam for linear layers: packed weights compute the same, and nobody ever sees anything but the plain ones."""
+"""Packed linear layers compute the same, and their weights look plain to everybody."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vedcore.layers.linear import Linear, SeamLinear, output_layer, pack, use_se
 
 @pytest.fixture(autouse=True)
 def packs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pack wherever it can be done, whether it is faster here or not."""
+    """Pack wherever it is possible, whether it is faster on this machine or not."""
     can = onednn.is_right(torch.float32)
     if not can:
         pytest.skip("this torch has no oneDNN product")
@@ -82,7 +82,7 @@ LOOKS: dict[str, Callable[[nn.Sequential], Any]] = {
 
 @pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_whoever_looks_finds_plain_weights(look: str, dtype: torch.dtype) -> None:
+def test_weights_that_are_looked_at_are_plain(look: str, dtype: torch.dtype) -> None:
     model = _layers(dtype)
     due = [parameter.clone() for parameter in model.parameters()]
     names = [id(parameter) for parameter in model.parameters()]

@@ -25,7 +25,7 @@ def model() -> Any:
 
 @pytest.fixture(scope="module")
 def reader() -> Any:
-    """A model with text on its other side; its weights are wide, so that images differ."""
+    """A model with a tokenizer; its weights are spread widely, so that images have different texts."""
     model = tiny("bert", tokenizer="char", token_ids=None, decoder_vocab_size=98)
     spread(model, seed=5)
     return model

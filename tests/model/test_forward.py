@@ -1,4 +1,4 @@
-"""Arguments of `forward`: what stands for what, and what is refused."""
+"""Arguments of `forward`: equivalent ones, and those that are refused."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def test_many_images_go_through_the_encoder_a_few_at_a_time(
     model: Any, monkeypatch: pytest.MonkeyPatch, images: int, masks: str
 ) -> None:
     pixels = torch.randn(images, 3, *IMAGE)
-    whole = model.encode(pixels)  # for gradients all at once
+    whole = model.encode(pixels)  # with gradients, all at once
     sizes, encode = [], model.encoder.forward
 
     def forward(pixel_values: Tensor, **options: Any) -> Any:
         sizes.append(len(pixel_values))
         states = encode(pixel_values, **options).last_hidden_state
-        shown = torch.arange(states.shape[1]) < 1 + len(sizes)  # of each part another mask
+        shown = torch.arange(states.shape[1]) < 1 + len(sizes)  # another mask for each part
         masked = masks == "all" or (masks == "some" and len(sizes) == 2)
         return vedcore.outputs.EncoderOutput(states, shown.expand(states.shape[:2]) if masked else None)
 
@@ -58,7 +58,7 @@ def test_many_images_go_through_the_encoder_a_few_at_a_time(
         counts = [1 + n if masks == "all" or n == 2 else 7 for n, size in enumerate(sizes, 1) for _ in range(size)]
         assert parts.attention_mask.sum(1).tolist() == counts
     model.train()
-    with torch.no_grad():  # what is drawn for a batch is drawn for it whole
+    with torch.no_grad():  # random numbers are drawn for the whole batch
         model.encode(pixels)
     assert sizes[-1] == images
 

@@ -15,7 +15,7 @@ from vedcore.loss import shift_tokens_right
 
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_resized_vocabulary_keeps_what_it_kept(decoder: str, tied: bool, pixels: Tensor) -> None:
+def test_a_resized_vocabulary_keeps_the_logits_of_its_tokens(decoder: str, tied: bool, pixels: Tensor) -> None:
     model = tiny(decoder, decoder_tie_word_embeddings=tied)
     text = ids() % 36 + 4
     before = model(pixels, decoder_input_ids=text).logits

@@ -1,4 +1,4 @@
-"""Third parties' distributions, good and bad: each is made of real files, and found as pip's would be."""
+"""Good and bad distributions of third parties, made of real files and found as those that pip installs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def register_projectors():
 def write_distribution(
     site: Path, name: str, code: str | None = None, entry_points: str | None = None, version: str = "1.0"
 ) -> None:
-    """A distribution as pip leaves it: metadata, entry points, one module."""
+    """Write a distribution as pip installs it: metadata, entry points, one module."""
     module = name.replace("-", "_")
     info = site / f"{module}-{version}.dist-info"
     info.mkdir(parents=True)
@@ -56,7 +56,7 @@ def write_distribution(
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder on sys.path to install into; what was imported from it is forgotten afterwards."""
+    """A folder on sys.path to install into; its modules are forgotten afterwards."""
     for variable in ("VEDCORE_PLUGINS", "VEDCORE_DISABLE_PLUGINS", "VEDCORE_DISABLE_PLUGIN_AUTOLOAD"):
         monkeypatch.delenv(variable, raising=False)
     folder, before = tmp_path / "site", set(sys.modules)
@@ -128,7 +128,7 @@ def test_a_broken_plugin_stops_nobody_else(site: Path) -> None:
         ("def f(): f()\nf()", None, "RecursionError"),
     ],
 )
-def test_what_does_not_import_is_named_with_version_and_entry_point(
+def test_a_plugin_that_does_not_import_is_named_with_version_and_entry_point(
     site: Path, code: str, entry_points: str | None, expected: str
 ) -> None:
     write_distribution(site, "bad", code, entry_points)
@@ -195,7 +195,7 @@ def test_the_version_of_the_hooks(site: Path, version: str, works: bool) -> None
         assert "has 1" in info.reason
 
 
-def test_a_name_of_two_strangers_is_nobodys(site: Path) -> None:
+def test_a_name_of_two_plugins_is_ambiguous(site: Path) -> None:
     for name in ("one", "two"):
         write_distribution(site, name, GOOD.format(name="shared", module=name))
     with pytest.raises(PluginConflictError) as error:
@@ -343,7 +343,7 @@ def test_a_plugin_that_asks_for_parts_while_it_is_imported(site: Path) -> None:
         ((), ("entry-two",), {}, {"one"}),
     ],
 )
-def test_who_is_loaded(
+def test_which_plugins_are_loaded(
     site: Path,
     monkeypatch: pytest.MonkeyPatch,
     allow: tuple[str, ...],
@@ -361,7 +361,7 @@ def test_who_is_loaded(
     assert "linear" in plugins.list_projectors()
 
 
-def test_what_is_allowed_must_be_there_and_vedcore_cannot_be_blocked(site: Path) -> None:
+def test_allowed_plugins_must_be_there_and_vedcore_cannot_be_blocked(site: Path) -> None:
     write_distribution(site, "present")
     plugins.configure(allow=["presnt"])
     with pytest.raises(UsageError, match="did you mean 'present'"):
@@ -383,7 +383,7 @@ def test_a_name_imports_nothing(site: Path, name: str) -> None:
     assert len(str(error.value)) <= 300
 
 
-def test_a_part_that_does_not_import_or_is_none(site: Path) -> None:
+def test_a_part_that_does_not_import_or_is_not_a_part(site: Path) -> None:
     entries = "Entry('gone', 'nowhere:C'), Entry('number', 'parts_x:number'), Entry('bare', 'parts_x:Bare')"
     write_distribution(site, "parts", HEAD + f"@hookimpl\ndef register_encoders(): return [{entries}]")
     (site / "parts_x.py").write_text(
@@ -402,7 +402,7 @@ def test_a_saved_part_whose_plugin_is_gone_other_or_broken(site: Path, caplog: p
         plugins.load_component("encoder", "fancy", recorded="vedcore-fancy==2.1")
     assert "'fancy'" in str(error.value)
     assert "pip install vedcore-fancy==2.1" in str(error.value)
-    with pytest.raises(UnknownComponentError):  # nothing that pip should be given
+    with pytest.raises(UnknownComponentError):  # not a requirement to give to pip
         plugins.load_component("encoder", "fancy", recorded="x; rm -rf ~")
 
     write_distribution(site, "broken", "raise ValueError")
@@ -412,7 +412,7 @@ def test_a_saved_part_whose_plugin_is_gone_other_or_broken(site: Path, caplog: p
     plugins.reset()
     with pytest.raises(PluginLoadError):
         plugins.load_component("projector", "x", recorded="broken==1.0")
-    with caplog.at_level(logging.WARNING):  # the plugin that it was saved with decides whose part is meant
+    with caplog.at_level(logging.WARNING):  # the part of the plugin that it was saved with is meant
         assert plugins.load_component("projector", "p", recorded="mine==0.9")[1].entry.owner.distribution == "mine"
     assert "saved with mine==0.9, and version 1.0 is installed" in caplog.text
 

@@ -82,7 +82,7 @@ def test_scales_of_tensors() -> None:
         (torch.zeros(0), ["(0,)"]),
     ],
 )
-def test_arrays_that_are_no_image(array: object, words: list[str]) -> None:
+def test_arrays_that_are_not_an_image(array: object, words: list[str]) -> None:
     refused(ImageDecodeError, array, *words)
 
 

@@ -51,7 +51,7 @@ def one_bit_bomb() -> bytes:
         (b"\0\0\0\x1cftypavif", "AVIF"),
     ],
 )
-def test_bytes_that_are_no_image(data: bytes, word: str, tmp_path: Path) -> None:
+def test_bytes_that_are_not_an_image(data: bytes, word: str, tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(data)
     refused(ImageDecodeError, data, word)
@@ -117,7 +117,7 @@ def run_child(code: str, *arguments: object) -> None:
 
 
 @pytest.mark.parametrize(("format", "length"), [("JPEG", 400), ("PNG", 100), ("GIF", 60), ("BMP", 100), ("TIFF", 120)])
-def test_what_is_cut_short(format: str, length: int, tmp_path: Path) -> None:
+def test_files_that_are_cut_short(format: str, length: int, tmp_path: Path) -> None:
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 40, 3), np.uint8))
     path = tmp_path / "cut"
     path.write_bytes(encoded(noise, format)[:length])
@@ -230,7 +230,7 @@ def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
     refused(ImageDecodeError, tmp_path / "file" / "x.png", "not a directory")
 
 
-def test_what_is_no_regular_file_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_not_regular_are_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "fifo")
     refused(ImageDecodeError, tmp_path / "fifo", "not a regular file")
     refused(ImageDecodeError, "/dev/zero", "not a regular file")

@@ -1,4 +1,4 @@
-"""Whatever a user calls an image becomes the same RGB picture: sources, formats, modes, turns, frames."""
+"""Images from every kind of source become RGB pictures: formats, modes, orientations, frames."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_text_file_object_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", [None, 5, ["a.png"], {"path": "a.png"}, object()])
-def test_what_is_no_image_at_all_is_refused(source: object) -> None:
+def test_other_objects_are_refused(source: object) -> None:
     refused(ImageDecodeError, source, type(source).__name__)
 
 

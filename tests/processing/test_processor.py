@@ -1,4 +1,4 @@
-"""Images and texts to a batch, and ids to text."""
+"""The processor makes a batch of images and texts, and texts of ids."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_grey_is_made_rgb_first() -> None:
 WHITE: dict[str, Any] = {"image_mean": (0.0,) * 3, "image_std": (1.0,) * 3}
 
 
-def test_what_padding_and_cropping_add_is_black() -> None:
+def test_padding_and_cropping_add_black() -> None:
     dot = Image.new("RGB", (3, 3), "white")
     padded = prepare_image(dot, settings_of(resize_mode="none", do_pad=True, **WHITE))
     assert padded.shape == (3, 8, 12)
@@ -124,7 +124,7 @@ def test_what_padding_and_cropping_add_is_black() -> None:
     assert padded.sum() == cropped.sum() == 27
 
 
-def test_an_image_of_its_own_size() -> None:
+def test_images_that_keep_their_size() -> None:
     assert prepare_image(noise(5, 7), settings_of(resize_mode="none")).shape == (3, 5, 7)
     assert prepare_image(noise(5, 7), settings_of(resize_mode="shortest_edge")).shape == (3, 8, 11)
     with pytest.raises(IncompatibleError, match="5 x 7, 4 x 4"):
@@ -215,7 +215,7 @@ def test_both_and_to() -> None:
     assert all(tensor.is_meta for tensor in moved.values())
 
 
-def test_an_encoder_of_its_own_ways() -> None:
+def test_an_encoder_that_preprocesses_images() -> None:
     processor = Processor(settings_of(), encoder=OwnSizes())
     same = processor([noise(8, 4), noise(8, 4)])
     assert list(same) == ["pixel_values"]
@@ -240,7 +240,7 @@ def test_an_encoder_that_leaves_it_to_preprocessing() -> None:
     assert torch.equal(ours, prepare_image(image, settings_of()))
 
 
-def test_padding_that_nobody_tells_from_image_is_refused() -> None:
+def test_padding_without_a_mask_is_refused() -> None:
     processor = Processor(settings_of(), encoder=OwnSizes(tells=False))
     with pytest.raises(IncompatibleError, match="4 x 8, 8 x 12"):
         processor([noise(4, 8), noise(8, 12)])
@@ -303,7 +303,7 @@ def test_decoding() -> None:
 
 
 @pytest.mark.parametrize("mode", ["squash", "crop", "pad"])
-def test_files_there_and_back(mode: str) -> None:
+def test_files_survive_a_round_trip(mode: str) -> None:
     processor = Processor(settings_of(resize_mode=mode, interpolation="lanczos"), make_tokenizer("byte"))
     files = processor.to_files()
     again = Processor.from_files(files)
@@ -325,7 +325,7 @@ def test_files_there_and_back(mode: str) -> None:
     ],
     ids=str,
 )
-def test_every_setting_there_and_back(fields: dict[str, Any]) -> None:
+def test_every_setting_survives_a_round_trip(fields: dict[str, Any]) -> None:
     processor = Processor(settings_of(**fields))
     assert Processor.from_files(processor.to_files()).preprocessing == processor.preprocessing
 

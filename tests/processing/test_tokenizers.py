@@ -1,4 +1,4 @@
-"""Text to ids and back, and what a tokenizer file may not be."""
+"""Text to ids and back, and tokenizer files that are refused."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_character_without_a_token() -> None:
 
 
 @pytest.mark.parametrize("spec", ["char:", "char:aba", "char:\ud800"])
-def test_alphabets_that_are_none(spec: str) -> None:
+def test_bad_alphabets(spec: str) -> None:
     refused(TokenizerError, lambda: make_tokenizer(spec))
 
 
@@ -141,7 +141,7 @@ def test_alphabets_that_are_none(spec: str) -> None:
 
 
 @pytest.mark.parametrize("tokenizer", [CHAR, BYTE], ids=["char", "byte"])
-def test_texts_that_are_none(tokenizer: Tokenizer) -> None:
+def test_values_that_are_not_text(tokenizer: Tokenizer) -> None:
     refused(TokenizerError, lambda: encode_text(tokenizer, "ab\ud800"), "surrogate", "character 2")
     for text in (None, b"abc", 5, ["abc"]):
         refused(TokenizerError, lambda text=text: encode_text(tokenizer, text), type(text).__name__)  # type: ignore[misc]
@@ -301,7 +301,7 @@ def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
         (with_vocab({"a": "0"}), "not a tokenizer"),
     ],
 )
-def test_files_that_are_no_tokenizer(data: object, word: str, tmp_path: Path) -> None:
+def test_files_that_are_not_a_tokenizer(data: object, word: str, tmp_path: Path) -> None:
     path = write(tmp_path, data)
     error = refused(TokenizerError, lambda: make_tokenizer(path), word, "tokenizer.json")
     assert error.path == str(path)
@@ -359,8 +359,8 @@ def test_a_prefix_that_would_abort_the_process(prefix: str, merges: list[object]
 
 @pytest.mark.parametrize("prefix", [None, "", "##"])
 @pytest.mark.parametrize("merges", [["aaaa ##bbbb"], [["aaaa", "##bbbb"]]])
-def test_a_merge_that_makes_no_token(prefix: str | None, merges: list[object], tmp_path: Path) -> None:
-    """The library has room for the longest token of the vocabulary, and may abort the process if that is too little."""
+def test_a_merge_whose_result_is_not_a_token(prefix: str | None, merges: list[object], tmp_path: Path) -> None:
+    """The library allocates for the longest token of the vocabulary, and may abort the process if a merge is longer."""
     model = {"type": "BPE", "vocab": {"aaaa": 0, "##bbbb": 1}, "merges": merges, "continuing_subword_prefix": prefix}
     path = write(tmp_path, changed(added_tokens=[], model=model))
     refused(TokenizerError, lambda: make_tokenizer(path), "model.merges", "'aaaa'", "not a token", "tokenizer.json")

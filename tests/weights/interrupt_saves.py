@@ -76,7 +76,7 @@ class Tensors:
 
 
 class Model:
-    """A whole model; its configuration tells of the value too."""
+    """A whole model; its configuration holds the value too."""
 
     ENCODER: ClassVar = {
         "name": "vit",
@@ -127,7 +127,7 @@ class Stop:
 
     def __init__(self, how: str, at: int) -> None:
         self.how, self.left = HOWS[how], at
-        self.events = ("c_call",) if how == "full" else ("c_call", "c_return")  # what failed was not done
+        self.events = ("c_call",) if how == "full" else ("c_call", "c_return")  # a call that fails has no effect
 
     def __call__(self, frame: Any, event: str, function: Any) -> None:
         if event not in self.events:

@@ -1,4 +1,4 @@
-"""Writing a folder: whole or not at all, beside other savers and readers, and around what the user keeps in it."""
+"""Writing a folder: whole or not at all, with other savers and readers, and with files of the user in it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SCRIPT = Path(__file__).with_name("interrupt_saves.py")
 
 @pytest.fixture
 def workplace() -> Iterator[Path]:
-    """A folder in memory where there is one, for saves by the hundred."""
+    """A folder in memory where the system has one, for hundreds of saves."""
     shared = Path("/dev/shm")
     path = Path(tempfile.mkdtemp(prefix="vedcore-test-", dir=shared if os.access(shared, os.W_OK) else None))
     yield path
@@ -64,7 +64,7 @@ def put(path: Path, data: bytes) -> FileRecord:
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux to name an open file")
 def test_the_order_of_things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """fsync of the files, the manifest last; fsync of the folder; exchange; fsync of the parent; then the old goes."""
+    """fsync of the files, the manifest last; of the folder; exchange; fsync of the parent; removal of the old one."""
     save_folder(tmp_path / "m", {"a": b"1"})
     events: list[str] = []
 
@@ -254,7 +254,7 @@ def test_leftovers_of_the_dead_are_swept(tmp_path: Path) -> None:
 
 
 def test_a_saver_that_died_between_two_renames(tmp_path: Path) -> None:
-    """Without an exchange call: its folder is read from where it stands, and put back by the next save."""
+    """Where names cannot be exchanged: the folder is read from its other name, and the next save restores it."""
     target = tmp_path / "m"
     save_folder(target, {"a": b"1"})
     os.rename(target, backup_path(target))
@@ -324,7 +324,7 @@ def test_no_space_is_said_before_anything_is_written(tmp_path: Path) -> None:
 
 
 def test_a_limit_on_file_sizes(tmp_path: Path) -> None:
-    """A write that fails in the middle, of tensors and of bytes."""
+    """A write of tensors or of bytes fails in the middle."""
     script = f"""
         import os, resource, signal, torch
         from vedcore.weights.folder import save_folder
@@ -348,7 +348,7 @@ def test_a_limit_on_file_sizes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("call", ["save_file", "fsync"])
 def test_a_disk_that_fails_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """While tensors are written, or once they are; the old folder stays."""
+    """It fails while tensors are written, or after; the old folder stays."""
     save_folder(tmp_path / "m", {"a": b"old"})
 
     def fails(*_: object) -> None:
@@ -379,7 +379,7 @@ def test_a_disk_that_fails_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     ],
 )
 def test_stopped_at_any_point(workplace: Path, what: str, how: str, exchanges: str, before: str, step: int) -> None:
-    """The folder is the old one or the new one, and nothing is left; see the script for a run over every point."""
+    """The folder is the old or the new one, and no file is left over; the script can also stop at every point."""
     command = [sys.executable, str(SCRIPT), what, how, exchanges, before, str(step), str(workplace)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -390,7 +390,7 @@ def test_stopped_at_any_point(workplace: Path, what: str, how: str, exchanges: s
 
 @pytest.mark.parametrize("locks", [True, False])
 def test_two_savers_and_a_reader(workplace: Path, monkeypatch: pytest.MonkeyPatch, locks: bool) -> None:
-    """Every read is of one save; also where the file system says yes to every lock."""
+    """Every read is of one save, even where the file system grants every lock."""
     target = workplace / "m"
     save_folder(target, {"a": b"0" * 9, "b": b"0" * 9})
     child = f"""
@@ -430,7 +430,7 @@ def test_a_real_ctrl_c(tmp_path: Path) -> None:
     script = f"""
         import signal, time
         from vedcore.weights.folder import FileWriter, save_folder
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts beside itself ignores it
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes of a shell ignore it
         save_folder({str(tmp_path / "m")!r}, {{"a": b"old"}})
         print("ready", flush=True)
         save_folder({str(tmp_path / "m")!r}, {{"a": FileWriter(1, lambda path: time.sleep(30))}})

@@ -1,4 +1,4 @@
-"""The key map's language: what a row means, both ways, and what is refused."""
+"""Rows of a key map: their meaning both ways, and tensors that are refused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ROWS = (
 
 @st.composite
 def files(draw: st.DrawFn) -> dict[str, Tensor]:
-    """A whole file of theirs, of any number of layers and any width."""
+    """A whole file of transformers', of any number of layers and any width."""
     size = st.integers(1, 4)
     width, layers = draw(size), draw(st.integers(1, 12))
     state = {"base.embed.weight": torch.randn(draw(size), width)}
@@ -64,7 +64,7 @@ def files(draw: st.DrawFn) -> dict[str, Tensor]:
 
 
 def record(path: Path) -> FileRecord:
-    """The manifest's entry for a file that somebody else wrote."""
+    """The manifest's entry for a file that another library wrote."""
     with open(path, "rb", buffering=0) as raw:
         file = TensorFile(raw, path)
         hashes = {name: tensor_sha256(file.get(name)) for name in file.tensors}
@@ -93,7 +93,7 @@ class Bag(nn.Module):
 def test_files_are_read_to_where_they_belong(
     state: dict[str, Tensor], dtype: torch.dtype, shards: int, how: str, verify: bool
 ) -> None:
-    """Joined, cut and turned on the way, and across shards: the same bits as in memory."""
+    """Tensors that are joined, split and transposed while read, across shards too, have the same bits as in memory."""
     state = {name: tensor.to(dtype) if "attn" in name else tensor for name, tensor in state.items()}
     ours = to_ours(state, ROWS)
     model, files = Bag(ours), dict[str, dict[str, Tensor]]()
@@ -136,8 +136,8 @@ def test_changes_of_a_plugins_own(tmp_path: Path, mmap: bool) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(files(), st.randoms())
-def test_there_and_back(state: dict[str, Tensor], random: object) -> None:
-    """Names and bits, whatever the order of the file."""
+def test_tensors_survive_a_round_trip(state: dict[str, Tensor], random: object) -> None:
+    """Names and bits come back, whatever the order of the file."""
     names = list(state)
     random.shuffle(names)  # type: ignore[attr-defined]
     shuffled = {name: state[name] for name in names}
@@ -150,7 +150,7 @@ def test_there_and_back(state: dict[str, Tensor], random: object) -> None:
 
 
 def whole() -> dict[str, Tensor]:
-    """The smallest file of theirs."""
+    """The smallest file of transformers'."""
     return {
         "base.embed.weight": torch.randn(4, 2),
         "base.h.0.attn.c_attn.weight": torch.arange(12.0).reshape(2, 6),
@@ -160,7 +160,7 @@ def whole() -> dict[str, Tensor]:
 
 
 def test_cut_and_transposed() -> None:
-    """Columns of theirs are rows of ours; a bias is only cut; the parts share no memory."""
+    """Columns of transformers' weight are rows of ours; a bias is only split; the parts share no memory."""
     ours = to_ours(whole(), ROWS)
     assert ours["layers.0.attention.key.weight"].tolist() == [[2.0, 8.0], [3.0, 9.0]]
     assert ours["layers.0.attention.value.bias"].tolist() == [4.0, 5.0]
@@ -169,14 +169,14 @@ def test_cut_and_transposed() -> None:
 
 
 def test_layer_numbers_may_be_shifted() -> None:
-    """Theirs at the end of a stage is ours at the start of the next."""
+    """A layer at the end of a stage there is at the start of the next stage here."""
     ours = to_ours(whole() | {"base.stages.0.down.norm.bias": torch.ones(1)}, ROWS)
     assert "stages.1.down.norm.bias" in ours
     assert "base.stages.0.down.norm.bias" in to_theirs(ours, ROWS)
 
 
 def test_other_spellings() -> None:
-    """Without the optional beginning, with old names of a norm's tensors, under a second name."""
+    """Names without the optional prefix, old names of a norm's tensors, and second names are read."""
     plain = {name.removeprefix("base."): tensor for name, tensor in whole().items()}
     assert to_ours(plain, ROWS).keys() == to_ours(whole(), ROWS).keys()
     norm = {"base.stages.0.down.norm.gamma": torch.ones(2), "stages.0.down.norm.beta": torch.ones(2)}
@@ -190,13 +190,13 @@ def test_other_spellings() -> None:
 
 
 def test_ignored() -> None:
-    """Tensors that hold nothing of ours go, and do not come back."""
+    """Ignored tensors are dropped, and are not written back."""
     others = dict.fromkeys(["h.0.attn.bias", "pooler.dense.weight", "pooler.x.y.z"], torch.ones(1))
     assert to_ours(whole() | others, ROWS).keys() == to_ours(whole(), ROWS).keys()
 
 
 def test_everything_wrong_is_said_at_once() -> None:
-    """Five names and the count in the message, all of them in the details."""
+    """The message has the count and five names, the details have all."""
     state = {**whole(), **{f"stray.{i}": torch.ones(1) for i in range(7)}}
     del state["base.embed.weight"]
     state["base.h.1.attn.c_attn.weight"] = torch.ones(2, 7)
@@ -219,7 +219,7 @@ def test_everything_wrong_is_said_at_once() -> None:
 
 
 def test_going_back_is_as_strict() -> None:
-    """A tensor of ours that no row explains, or one of three that should be joined."""
+    """It refuses a tensor that no row names, and the lack of one of three that should be joined."""
     ours = to_ours(whole(), ROWS)
     del ours["layers.0.attention.key.bias"]
     said = r"1 tensor missing \(layers.0.attention.key.bias\); 1 tensor unexpected \(zorg\)"
@@ -244,6 +244,6 @@ def test_going_back_is_as_strict() -> None:
     ],
 )
 def test_names_that_only_look_right(name: str) -> None:
-    """Are explained by no row."""
+    """No row matches them."""
     with pytest.raises(CheckpointMismatchError, match="1 tensor unexpected"):
         to_ours({**whole(), name: torch.ones(1)}, ROWS)

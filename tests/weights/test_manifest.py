@@ -1,4 +1,4 @@
-"""The manifest's entry for a file: there and back, what earlier versions wrote, and what is not an entry."""
+"""The manifest's entries for files: a round trip, entries of earlier versions, and bad ones."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ OLD = pytest.mark.parametrize("old", [of_the_whole, of_blocks])
 @pytest.mark.parametrize(
     "record", [FileRecord.of(b""), FileRecord.of(b"abc"), FileRecord(9, header="0", tensors={"a": "1"})]
 )
-def test_there_and_back(record: FileRecord) -> None:
+def test_records_survive_a_round_trip(record: FileRecord) -> None:
     assert FileRecord.from_json(json.loads(json.dumps(record.as_json()))) == record
 
 
 def test_no_hash_straddles_tensors(tmp_path: Path) -> None:
-    """Each tensor's hash is that of its bytes, and the header's that of all before the first; no byte is left over."""
+    """A tensor's hash covers its bytes, the header's all before the first tensor; no byte is left out."""
     state = {"a": torch.ones(3, dtype=torch.int8), "b": torch.ones(3), "c": torch.ones(1).double()}
     save_folder(tmp_path / "m", weight_files(state))
     data = (tmp_path / "m" / NAME).read_bytes()
@@ -65,7 +65,7 @@ def test_no_hash_straddles_tensors(tmp_path: Path) -> None:
 
 
 def test_without_hashes(tmp_path: Path) -> None:
-    """Who does not pay for them has sizes and headers."""
+    """A save without hashes has sizes and headers."""
     model = nn.Linear(3, 3)
     save_folder(tmp_path / "m", weight_files(model.state_dict(), hashes=False))
     assert json.loads((tmp_path / "m" / "manifest.json").read_text())["files"][NAME]["tensors"] == {}
@@ -193,5 +193,5 @@ def test_hashes_of_files(tmp_path: Path, size: int, block: int | None) -> None:
         {"size": 1, "header": "", "tensors": {}},
     ],
 )
-def test_what_is_not_a_record(data: object) -> None:
+def test_values_that_are_not_a_record(data: object) -> None:
     assert FileRecord.from_json(data) is None

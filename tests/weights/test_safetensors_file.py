@@ -1,4 +1,4 @@
-"""Damaged safetensors files: each is refused by a named error, and what is accepted reads as safetensors reads it."""
+"""Damaged safetensors files are refused by a named error; accepted ones read as safetensors reads them."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_header_text(tmp_path: Path, text: bytes) -> None:
 @given(at=st.integers(0, 400), value=st.integers(0, 255))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_one_changed_byte(tmp_path: Path, at: int, value: int) -> None:
-    """Whatever safetensors refuses is refused here; what is accepted reads the same."""
+    """A file that safetensors refuses is refused here; an accepted one reads the same."""
     path = tmp_path / "x.safetensors"
     save_file(TENSORS, path, {"format": "pt"})
     raw = bytearray(path.read_bytes())
@@ -200,7 +200,7 @@ def test_one_changed_byte(tmp_path: Path, at: int, value: int) -> None:
 
 
 def test_safetensors_itself_accepts_what_we_refuse(tmp_path: Path) -> None:
-    """Duplicate names: the reason to read the header ourselves. When this fails, theirs may do."""
+    """Duplicate names are the reason to read the header ourselves. When this fails, safetensors' reader may do."""
     path = tmp_path / "x.safetensors"
     one = b'"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
     path.write_bytes(with_header(b"{" + one + b"," + one + b"}", bytes(8)))
@@ -221,7 +221,7 @@ def test_cut_while_it_is_read(good: Path) -> None:
 
 
 def test_another_file_is_put_in_its_place_while_it_is_opened(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between our look at the header and the package's: what was looked at is what is read, or it is refused."""
+    """The file is exchanged between our look at the header and the package's; it is refused."""
 
     def exchanged(path: str, framework: str) -> object:
         save_file({"a": torch.zeros(2, 3), "b": torch.zeros(2).bfloat16()}, good.with_name("other"))
@@ -293,7 +293,7 @@ def test_a_mapped_tensor_is_written_to_in_memory_alone(good: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64])
 @pytest.mark.parametrize("value", [torch.nan, -torch.nan, torch.inf, -torch.inf])
-def test_what_is_finite(dtype: torch.dtype, value: float) -> None:
+def test_finite_numbers(dtype: torch.dtype, value: float) -> None:
     type_ = torch.float32 if dtype.is_complex else dtype
     largest = torch.finfo(type_).max
     values = torch.tensor([[0.0, -0.0, largest], [-largest, torch.finfo(type_).tiny, 1.0]], dtype=dtype)
@@ -302,7 +302,7 @@ def test_what_is_finite(dtype: torch.dtype, value: float) -> None:
     assert not is_finite(values)
 
 
-def test_what_else_is_finite() -> None:
+def test_finite_numbers_of_other_types() -> None:
     assert is_finite(torch.full((3,), -1))
     assert is_finite(torch.empty(0))
     assert is_finite(torch.tensor(1.0))

@@ -1,4 +1,4 @@
-"""The bytes of our safetensors files: every type and layout, read back by safetensors; and what writing them takes."""
+"""Our safetensors files: every type and layout, read back by safetensors."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_every_layout(tmp_path: Path) -> None:
 
 
 def test_memory_that_several_share(tmp_path: Path) -> None:
-    """Views of one storage are tensors of their own in the file."""
+    """Views of one storage are separate tensors in the file."""
     base = torch.arange(12.0)
     state = {"flat": base, "square": base.view(3, 4), "part": base[2:5], "bits": base.view(torch.int32), "again": base}
     back = written(tmp_path / "m", state)
@@ -124,7 +124,7 @@ def test_numbers_are_cast_and_what_was_one_tensor_stays_one(tmp_path: Path) -> N
         ("a\ud800", torch.ones(2), "surrogate"),
     ],
 )
-def test_what_the_format_has_not(tmp_path: Path, name: str, tensor: Tensor, word: str) -> None:
+def test_tensors_that_the_format_cannot_store(tmp_path: Path, name: str, tensor: Tensor, word: str) -> None:
     with pytest.raises(CheckpointWriteError, match=word):
         save_folder(tmp_path / "m", weight_files({name: tensor}))
     assert not (tmp_path / "m").exists()

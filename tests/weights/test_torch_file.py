@@ -1,4 +1,4 @@
-"""Files of ``torch.save``: what is good reads bit for bit, all else is refused by a named error, and nothing is run."""
+"""Files of ``torch.save``: good ones read bit for bit, others are refused by a named error, and no code is run."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def zipped(path: Path, members: list[tuple[str, bytes]], **options: Any) -> Path
 
 
 def members(tmp_path: Path, value: object = STATE) -> list[tuple[str, bytes]]:
-    """Those of a good file."""
+    """Members of the archive of a good file."""
     with zipfile.ZipFile(saved(tmp_path / "m.good", value)) as archive:
         return [(info.filename, archive.read(info)) for info in archive.infolist()]
 
@@ -273,7 +273,7 @@ def test_globals_that_torch_allows_and_weights_do_not_need(tmp_path: Path) -> No
         ({"a": torch.ones(1).expand(1000)}, CheckpointCorruptError, "storage"),
     ],
 )
-def test_what_is_no_dict_of_dense_tensors(
+def test_values_that_are_not_a_dict_of_dense_tensors(
     tmp_path: Path, value: object, kind: type[CheckpointError], text: str, new: bool
 ) -> None:
     refused(saved(tmp_path / "x.bin", value, new), kind, text)
@@ -295,7 +295,7 @@ def test_what_is_no_dict_of_dense_tensors(
         b"version https://git-lfs.github.com/spec/v1\n",
     ],
 )
-def test_no_file_of_torch(tmp_path: Path, data: bytes) -> None:
+def test_files_that_torch_did_not_write(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(data)
     message = refused(path, CheckpointUnsafeError if data.endswith(b"dog\n.") else CheckpointCorruptError)
@@ -369,7 +369,7 @@ def doubled(times: int) -> bytes:
 
 
 def memo(count: int) -> bytes:
-    """An empty list, put under each of many numbers that lie far apart."""
+    """An empty list, put into the memo under many numbers that lie far apart."""
     return b"]" + b"".join(b"r" + struct.pack("<I", n << 8) for n in range(count))
 
 
@@ -408,7 +408,7 @@ def bombs(tmp_path: Path, code: bytes) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_refused(tmp_path: Path, name: str) -> None:
-    """Without being unpickled: to build or to hash some of them would not end."""
+    """They are refused before they are unpickled: to build or to hash some of them would not end."""
     for file in bombs(tmp_path, BOMBS[name]):
         with pytest.raises(CheckpointError):
             read(file)

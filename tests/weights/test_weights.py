@@ -1,4 +1,4 @@
-"""Tensors to files and back: ties, shards, odd layouts, and everything that does not fit."""
+"""Tensors saved and loaded: ties, shards, odd layouts, and everything that does not fit."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_odd_layouts(tmp_path: Path) -> None:
     assert all(back[name].equal(state[name]) for name in state)
 
 
-def test_what_cannot_be_stored_is_named_and_nothing_written(tmp_path: Path) -> None:
+def test_tensors_that_cannot_be_stored_are_named_and_nothing_is_written(tmp_path: Path) -> None:
     bad = {
         "meta": torch.empty(2, device="meta"),
         "sparse": torch.eye(3).to_sparse(),
@@ -154,7 +154,7 @@ def test_what_cannot_be_stored_is_named_and_nothing_written(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("size", ["much", "5XB", ""])
-def test_sizes_that_are_none(size: str) -> None:
+def test_bad_shard_sizes(size: str) -> None:
     with pytest.raises(UsageError, match="max_shard_size"):
         weight_files({"x": torch.ones(2)}, size)
 
@@ -217,8 +217,8 @@ def test_a_shape_names_the_setting(tmp_path: Path) -> None:
         load(folder, nn.ModuleDict({"decoder": Net(width=5)}), settings={"decoder.n_embd": 5, "encoder.depth": 5})
 
 
-def test_what_was_laid_out_is_filled_as_it_is(tmp_path: Path) -> None:
-    """Ties stay, buffers are moved, and torch's own lists of parameters (timm's sequencer2d has such) follow."""
+def test_a_laid_out_model_is_filled_in_place(tmp_path: Path) -> None:
+    """Ties stay, buffers are filled, and torch's lists of parameters, as in an LSTM, follow."""
 
     def laid_out() -> nn.ModuleDict:
         parts = nn.ModuleDict(
@@ -244,7 +244,7 @@ def test_what_was_laid_out_is_filled_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64, torch.int64])
 def test_another_kind_of_number(tmp_path: Path, dtype: torch.dtype, strict: bool) -> None:
-    """Quantized weights are not taken for real ones; another width of the same kind is the model's new type."""
+    """Quantized weights are refused; another width of the same kind becomes the model's type."""
     folder = save(Net(), tmp_path / "m")
     rewrite(folder, lambda tensors: tensors.update({"layer.weight": tensors["layer.weight"].to(dtype)}))
     name = str(dtype).removeprefix("torch.")
@@ -264,7 +264,7 @@ def test_a_counter_that_is_a_real_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("mmap", [True, False])
 def test_a_model_on_the_meta_device(tmp_path: Path, tied: bool, mmap: bool) -> None:
-    """It is filled at once, with its ties, and knows what is to be trained."""
+    """It is filled, keeps its ties, and keeps ``requires_grad``."""
     model = Net(tied)
     folder = save(model, tmp_path / "m")
     with torch.device("meta"):
@@ -303,7 +303,7 @@ def test_a_flipped_bit_is_found_by_the_manifest(tmp_path: Path, shard: str | int
 
 
 def test_a_flipped_bit_is_found_anywhere_in_a_large_file(tmp_path: Path) -> None:
-    """A file of 145 MB, hashed and read by several threads."""
+    """The file has 145 MB, and is hashed and read by several threads."""
     torch.manual_seed(0)
     big = nn.Sequential(nn.Linear(6000, 6000), nn.Linear(400, 300))
     folder = save(big, tmp_path / "m")
@@ -326,7 +326,7 @@ def test_a_flipped_bit_is_found_anywhere_in_a_large_file(tmp_path: Path) -> None
 
 
 def test_sizes_are_looked_at_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of all shards, the last too; and a manifest that knows no file is none that says yes."""
+    """The sizes of all shards are compared first; a file that the manifest lacks is refused."""
     folder = save(Net(), tmp_path / "m", max_shard_size=100)
     monkeypatch.setattr(TensorFile, "get", lambda *_, **__: pytest.fail("read"))
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -483,7 +483,7 @@ def test_links(tmp_path: Path) -> None:
         load(folder, Net(), verify=False)
 
 
-def test_what_is_no_file_is_never_waited_for(tmp_path: Path) -> None:
+def test_files_that_are_not_regular_are_never_waited_for(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     os.mkfifo(tmp_path / "a" / WEIGHTS)
     (tmp_path / "b" / WEIGHTS).mkdir(parents=True)

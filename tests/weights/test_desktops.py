@@ -1,4 +1,4 @@
-"""Saving and loading where the calls of Linux are missing: each is taken away before vedcore is imported."""
+"""Saving and loading without the system calls of Linux, which are removed before vedcore is imported."""
 
 from __future__ import annotations
 
