@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PLUGIN := plugins/vedcore-printed
+BENCHMARKS := tests/benchmarks
 PIP    := -m pip install --quiet --disable-pip-version-check
 
 NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("vedcore needs Python 3.11 or newer, \
@@ -44,10 +45,12 @@ fix: $(VENV)/tested
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Rewrites the plot and the table of docs/speed.md; BENCH_OPTIONS=--quick tries the scripts.
 bench: $(VENV)/tested
-	$(BIN)/python tests/benchmarks/start.py
-	$(BIN)/python tests/benchmarks/folders.py
-	$(BIN)/python tests/benchmarks/generate.py
+	$(BIN)/python $(BENCHMARKS)/start.py $(BENCH_OPTIONS) --json $(BENCHMARKS)/results/start.json
+	$(BIN)/python $(BENCHMARKS)/folders.py $(BENCH_OPTIONS) --json $(BENCHMARKS)/results/folders.json
+	$(BIN)/python $(BENCHMARKS)/generate.py $(BENCH_OPTIONS) --json $(BENCHMARKS)/results/generate.json
+	$(BIN)/python $(BENCHMARKS)/plot.py
 
 # The reader of shards in huggingface_hub 1.20 takes each for the whole model.
 minima:

@@ -1,24 +1,27 @@
-"""How soon and in how little memory a folder is a model again, and a model a folder: ViT-base + GPT2, 957 MB.
+"""Time and memory to load and to save a folder of 957 MB: ViT-base + GPT2.
 
-    python tests/benchmarks/folders.py [--rounds 5] [--json]
+    python tests/benchmarks/folders.py [--rounds 3] [--quick] [--json FILE]
 
-vedcore, vedcore with ``mmap=True`` and transformers (which maps, too) read the same folder, each in a process of its
-own, in turns (A B C A B C …): from the call to load until the first forward pass has run, and how far memory rose from
-what the imports had taken. Then they write it.
+vedcore, vedcore with ``mmap=True`` and transformers (which maps the file, too) read the same folder, each in a new
+process, in turns (A B C A B C …). Measured are the time from the call to load until the first forward pass has run, and
+how far memory rises above the imports. Then each saves the model.
 
-A virtual machine may give free memory back to its host, and then waits for it when it is needed again, 2 seconds a
-gigabyte where this was written. So each process touches as much as is needed before it is measured.
+A virtual machine may give free memory back to its host, and then waits when it needs the memory again: 2 seconds per
+gigabyte where this was written. So each process touches as much memory as it will need before it is measured.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import report
+import torch
 
 CHILD = """
 import json, mmap, re, sys, time
@@ -34,8 +37,8 @@ else:
     from transformers import GPT2LMHeadModel, ViTModel
     load, options = transformers.VisionEncoderDecoderModel.from_pretrained, {}
 
-def memory(word):
-    return 1024 * int(re.search(word + r":\\s+(\\d+)", open("/proc/self/status").read())[1])
+def memory(field):
+    return 1024 * int(re.search(field + r":\\s+(\\d+)", open("/proc/self/status").read())[1])
 
 def forget_peak():
     open("/proc/self/clear_refs", "w").write("5")
@@ -66,7 +69,7 @@ print(json.dumps({"load": loaded - start, "load and first forward": ready - star
 
 
 def measure(who: str, source: Path, target: Path) -> dict[str, float]:
-    """One load and one save, in a process of its own."""
+    """Seconds and bytes of one load and one save, in a new process."""
     arguments = [sys.executable, "-c", CHILD, who, str(source), str(target)]
     done = subprocess.run(arguments, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -74,7 +77,7 @@ def measure(who: str, source: Path, target: Path) -> dict[str, float]:
 
 
 def make(folder: Path) -> None:
-    """The folder, as transformers writes it."""
+    """Write the folder with transformers."""
     import transformers as hf
 
     decoder = hf.GPT2Config(is_decoder=True, add_cross_attention=True)
@@ -83,29 +86,28 @@ def make(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="rounds, after one that warms caches")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    options = parser.parse_args()
+    options = report.arguments(__doc__, rounds=3).parse_args()
+    rounds = 1 if options.quick else options.rounds
     runs: dict[str, list[dict[str, float]]] = {"vedcore": [], "vedcore mmap": [], "transformers": []}
-    with tempfile.TemporaryDirectory() as place:
-        source = Path(place, "source")
+    with tempfile.TemporaryDirectory() as temporary:
+        source = Path(temporary, "source")
         make(source)
-        for round_number in range(options.rounds + 1):
+        for round_number in range(rounds + 1):
             for who, found in runs.items():
-                figures = measure(who, source, Path(place, f"target-{who}"))
-                if round_number:
+                figures = measure(who, source, Path(temporary, f"target-{who}"))
+                if round_number:  # the first round warms caches
                     found.append(figures)
-    rows = []
-    for what in runs["transformers"][0]:
-        theirs = [run[what] for run in runs["transformers"]]
+    rows: list[dict[str, Any]] = []
+    for name in runs["transformers"][0]:
+        theirs = [run[name] for run in runs["transformers"]]
         for who in ("vedcore", "vedcore mmap"):
-            ours = [run[what] for run in runs[who]]
+            ours = [run[name] for run in runs[who]]
             ratios = [a / max(b, 1e-9) for a, b in zip(ours, theirs, strict=True)]
             rows.append(
                 {
-                    "what": what,
+                    "name": name,
                     "who": who,
+                    "rounds": rounds,
                     "ours": statistics.median(ours),
                     "transformers": statistics.median(theirs),
                     "ratio": statistics.median(ratios),
@@ -113,15 +115,15 @@ def main() -> None:
                     "highest": max(ratios),
                 }
             )
-    if options.json:
-        print(json.dumps(rows, indent=2))
-        return
     print(f"{'':<38}{'':>9}   {'transformers':>14}{'ratio':>8}   lowest to highest")
     for row in rows:
-        scale, unit = (1e6, "MB") if "memory" in row["what"] else (1.0, "s")
-        figures = f"{row['ours'] / scale:>9.2f} {unit:<2}{row['transformers'] / scale:>11.2f} {unit:<2}"
+        scale, unit = (1e6, "MB") if "memory" in row["name"] else (1.0, "s")
+        medians = f"{row['ours'] / scale:>9.2f} {unit:<2}{row['transformers'] / scale:>11.2f} {unit:<2}"
         spread = f"{row['lowest']:.2f} to {row['highest']:.2f}"
-        print(f"{row['what']:<24}{row['who']:<14}{figures}{row['ratio']:>8.2f}   {spread}")
+        print(f"{row['name']:<24}{row['who']:<14}{medians}{row['ratio']:>8.2f}   {spread}")
+    print(f"{rounds} rounds, load {report.load():.1f}")
+    if options.json:
+        report.write(options.json, rows, torch.get_num_threads(), preliminary=options.quick)
 
 
 if __name__ == "__main__":

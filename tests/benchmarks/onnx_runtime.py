@@ -1,4 +1,7 @@
-"""The same models in ONNX Runtime: two graphs exported from transformers, and a plain loop over them."""
+"""The benchmark's models in ONNX Runtime: two graphs exported from transformers, and a plain loop over them.
+
+Shape letters: A rows of the past, B rows of the step, C channels, D head width, S image tokens, T text tokens.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ INSTALLED = all(find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"
 
 
 class Look(nn.Module):
-    """Pixels to the keys and values of cross-attention, layer by layer; what else the decoder does is cut away."""
+    """Pixels to the keys and values of cross-attention, layer by layer; the export drops the rest of the decoder."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -30,7 +33,7 @@ class Look(nn.Module):
 
 
 class Step(nn.Module):
-    """One token for every row: the best of the next ones, and the past with this one in it."""
+    """One decoding step: the most probable next tokens of every row, and the past with the current token added."""
 
     def __init__(self, model: Any, beams: int) -> None:
         super().__init__()
@@ -39,26 +42,32 @@ class Step(nn.Module):
     def forward(
         self, tokens: Tensor, parents: Tensor, past: list[Tensor], seen: list[Tensor]
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """(B, 1) tokens that continue (B,) rows of the past, each (A, heads, T, D), over what `Look` returns ->
-        (B, beams) log-probabilities and tokens, and the past as each (B, heads, T + 1, D)."""
+        """Log-probabilities and ids of the best next tokens, each (B, beams), and the past, each (B, heads, T + 1, D).
+
+        Args:
+            tokens: (B, 1), the current tokens.
+            parents: (B,), index of the row of the past that each token continues.
+            past: keys and values of self-attention, each (A, heads, T, D).
+            seen: keys and values of cross-attention, as `Look` returns them.
+        """
         past = [states[parents] for states in past]
         cache = hf.EncoderDecoderCache(
             hf.DynamicCache(list(zip(past[::2], past[1::2], strict=True))),
             hf.DynamicCache(list(zip(seen[::2], seen[1::2], strict=True))),
         )
-        length_only = seen[0][:, 0]  # (1, S, D): the keys of these states are in the cache
+        length_only = seen[0][:, 0]  # (1, S, D): only its length is read, as their keys are in the cache
         logits = self.decoder(tokens, past_key_values=cache, encoder_hidden_states=length_only, use_cache=True).logits
         best = logits[:, -1].log_softmax(-1).topk(self.beams)
         return *best, [states for layer in cache.self_attention_cache.layers for states in layer_of(layer)]
 
 
 def layer_of(layer: Any) -> tuple[Tensor, Tensor]:
-    """Keys and values."""
+    """Keys and values of one layer of a cache."""
     return layer.keys, layer.values
 
 
 def export(folder: Path, beams: int, size: int) -> None:
-    """Writes look.onnx and step.onnx beside the weights, for square images of `size` pixels."""
+    """Write look.onnx and step.onnx beside the weights, for images of `size` by `size` pixels."""
     hf.utils.logging.disable_progress_bar()
     model = hf.VisionEncoderDecoderModel.from_pretrained(folder).eval()
     pixels = torch.randn(1, 3, size, size)
@@ -80,13 +89,13 @@ def export(folder: Path, beams: int, size: int) -> None:
 
 
 def search(folder: Path, images: Tensor, beams: int, tokens: int, threads: int) -> Callable[[], Tensor]:
-    """What decodes the one image to (1, 1 + tokens) ids; no text may end early."""
-    import onnxruntime as ort  # here, since the benchmark also runs without it
+    """A function that decodes the one image to (1, 1 + tokens) ids; the text must not end early."""
+    import onnxruntime as ort  # optional
 
     config = hf.VisionEncoderDecoderConfig.from_pretrained(folder)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # or its threads slow down who runs next
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # spinning threads would slow the next run
     look, step = (ort.InferenceSession(folder / f"{name}.onnx", options) for name in ("look", "step"))
     names = [entry.name for entry in step.get_inputs()]
     value = ort.OrtValue.ortvalue_from_numpy

@@ -1,18 +1,14 @@
-"""How soon vedcore is there: import, list, plan, and building ViT-base + GPT2 against transformers.
+"""Time to start: import, list, plan, and building ViT-base + GPT2, the latter against transformers.
 
-    python tests/benchmarks/start.py [--rounds 7] [--json]
+    python tests/benchmarks/start.py [--rounds 7] [--quick] [--json FILE]
 
-What is compared runs in turns (A B A B …), so that a neighbour on the machine slows both; a table shows the median, and
-the fastest and slowest of the rounds.
+Runs that are compared take turns (A B A B …), so that other load on the machine slows both. The table shows the median,
+the fastest and the slowest of the rounds, in seconds.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,17 +16,20 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import report
+
 Seconds = list[float]
-TARGETS = {
+AT_MOST = {
     "import vedcore, beyond python -c pass": 0.1,
     "vedcore list encoders": 0.3,
     "plan, vit + gpt2, after imports": 0.1,
     "compose over transformers": 0.6,
 }
+"""The highest median that the project wants: seconds, and in the last line a ratio."""
 
 
 def in_turns(rounds: int, *runs: Callable[[], object]) -> list[Seconds]:
-    """Seconds of each run, one list a run; a first round warms caches and is not counted."""
+    """Seconds of each run, one list per run; a first round warms caches and is not counted."""
     times: list[Seconds] = [[] for _ in runs]
     for round_number in range(rounds + 1):
         for run, seconds in zip(runs, times, strict=True):
@@ -38,19 +37,19 @@ def in_turns(rounds: int, *runs: Callable[[], object]) -> list[Seconds]:
             start = time.perf_counter()
             result = run()
             elapsed = time.perf_counter() - start
-            del result  # freeing a gigabyte is no part of building one
+            del result  # freeing a gigabyte is not part of building it
             if round_number:
                 seconds.append(elapsed)
     return times
 
 
 def child(*arguments: str) -> Callable[[], object]:
-    """A run of Python in a process of its own."""
+    """A run of Python in a new process."""
     return lambda: subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 def measure_processes(rounds: int) -> dict[str, Seconds]:
-    """Processes that start, do one thing and end."""
+    """Seconds of processes that start, do one thing and end."""
     bare, importing, listing = in_turns(
         rounds, child("-c", "pass"), child("-c", "import vedcore"), child("-m", "vedcore", "list", "encoders")
     )
@@ -59,7 +58,7 @@ def measure_processes(rounds: int) -> dict[str, Seconds]:
 
 
 def measure_building(rounds: int) -> dict[str, Seconds]:
-    """Plan and compose in this process, and transformers' own construction of the same."""
+    """Seconds of plan and compose in this process, and of the same model built by transformers."""
     import vedcore
 
     start = time.perf_counter()
@@ -79,57 +78,47 @@ def measure_building(rounds: int) -> dict[str, Seconds]:
         return hf.VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
 
     ours, their = in_turns(rounds, lambda: vedcore.compose("vit", "gpt2"), theirs)
-    found["compose, vit + gpt2"], found[f"the same in transformers {hf.__version__}"] = ours, their
+    found["compose, vit + gpt2"], found["the same in transformers"] = ours, their
     found["compose over transformers"] = [a / b for a, b in zip(ours, their, strict=True)]
     return found
 
 
 def summary(found: dict[str, Seconds]) -> list[dict[str, Any]]:
-    """A row a measurement."""
+    """One row per measurement."""
     return [
         {
-            "what": what,
+            "name": name,
             "median": statistics.median(seconds),
             "fastest": min(seconds),
             "slowest": max(seconds),
             "rounds": len(seconds),
-            "target": TARGETS.get(what),
+            "at_most": AT_MOST.get(name),
         }
-        for what, seconds in found.items()
+        for name, seconds in found.items()
     ]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows for people; times in seconds."""
-    width = max(len(row["what"]) for row in rows)
+    """The rows as text."""
+    width = max(len(row["name"]) for row in rows)
     lines = [f"{'':<{width}}    median   fastest   slowest  rounds  at most"]
     for row in rows:
-        target = row["target"]
-        verdict = "" if target is None else f"{target:.1f} {'ok' if row['median'] <= target else 'MISSED'}"
+        limit = row["at_most"]
+        verdict = "" if limit is None else f"{limit:.1f} {'ok' if row['median'] <= limit else 'MISSED'}"
         figures = "".join(f"{row[key]:>10.3f}" for key in ("median", "fastest", "slowest"))
-        lines.append(f"{row['what']:<{width}}{figures}{row['rounds']:>8}  {verdict}".rstrip())
+        lines.append(f"{row['name']:<{width}}{figures}{row['rounds']:>8}  {verdict}".rstrip())
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of each comparison")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    options = parser.parse_args()
-    rows = summary({**measure_processes(options.rounds), **measure_building(options.rounds)})
-    import torch
+    options = report.arguments(__doc__, rounds=7).parse_args()
+    rounds = 1 if options.quick else options.rounds
+    rows = summary({**measure_processes(rounds), **measure_building(rounds)})
+    import torch  # late, as the first plan is measured with its imports
 
-    machine = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
-    }
+    print(f"{table(rows)}\n\n{rounds} rounds, {torch.get_num_threads()} threads, load {report.load():.1f}")
     if options.json:
-        print(json.dumps({"machine": machine, "rows": rows}, indent=2))
-    else:
-        print(f"{table(rows)}\n\n{', '.join(f'{key} {value}' for key, value in machine.items())}")
+        report.write(options.json, rows, torch.get_num_threads(), preliminary=options.quick)
 
 
 if __name__ == "__main__":
