@@ -10,7 +10,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
@@ -136,6 +136,33 @@ class VisionEncoderDecoder(nn.Module):
     def dtype(self) -> torch.dtype:
         """The parameters' type."""
         return next(self.parameters()).dtype
+
+    def get_encoder(self) -> VisionEncoder:
+        """The encoder, by transformers' name."""
+        return self.encoder
+
+    def get_decoder(self) -> TextDecoder:
+        """The decoder, by transformers' name."""
+        return self.decoder
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Number of parameters; shared ones count once.
+
+        Args:
+            only_trainable: count those that are trained.
+            exclude_embeddings: leave out the weights of embeddings.
+        """
+        tables = {id(m.weight) for m in self.modules() if exclude_embeddings and isinstance(m, nn.Embedding)}
+        counted = (p for p in self.parameters() if p.requires_grad or not only_trainable)
+        return sum(p.numel() for p in counted if id(p) not in tables)
+
+    def resize_token_embeddings(self, *_: object, **__: object) -> NoReturn:
+        """Not here: `resize_vocabulary` is the method.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError("no such method", field="resize_token_embeddings", hint="call model.resize_vocabulary(n)")
 
     # -- training -----------------------------------------------------------------------------------------------
 
