@@ -313,7 +313,7 @@ class TextDecoder(Component):
             raise IncompatibleError(
                 f"a text of {past + queries} tokens, but the decoder has {self.max_positions} positions",
                 field="decoder_input_ids",
-                hint="cut the text, or compose with more positions",
+                hint=f"cut the text to {self.max_positions - past} tokens",
             )
         padding = _full_mask(attention_mask, cache, embeddings.shape[0], past, queries)
         positions = self._positions(input_ids, padding, cache, past, queries, embeddings.device, prompt_length)
@@ -386,7 +386,7 @@ class TextDecoder(Component):
             raise IncompatibleError(
                 f"encoder states of width {states.shape[-1]}, but cross-attention takes {self.cross_attention_size}",
                 field="decoder.cross_attention_hidden_size",
-                hint="compose with a projector",
+                hint="give what model.project made of what model.encode gave",
             )
         if not rows or not len(states) or rows % len(states):
             raise UsageError(f"{rows} rows of text for {states.shape[0]} images", hint="give every image as many rows")

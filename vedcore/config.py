@@ -289,7 +289,7 @@ class TokenIds(Config):
             raise UsageError(
                 f"the model has no {role} token id",
                 field=f"token_ids.{role}",
-                hint=f"compose with a tokenizer, or with token_ids={{'{role}': …}}",
+                hint=f"set model.token_ids = model.token_ids.changed({role}=…)",
             )
         return value
 

@@ -274,7 +274,9 @@ class Processor:
         tokenizer = self._tokenizer()
         if not self.token_ids.eos:
             raise TokenizerError(
-                "no token id ends a text", field="token_ids.eos", hint="compose with token_ids={'eos': …}"
+                "no token id ends a text",
+                field="token_ids.eos",
+                hint="set model.token_ids = model.token_ids.changed(eos=…)",
             )
         rows = [encode_labels(tokenizer, text, self.token_ids.eos[0], max_length) for text in texts]
         labels = torch.full((len(rows), max(map(len, rows))), IGNORE_INDEX)  # (N, T)
@@ -285,7 +287,9 @@ class Processor:
     def _tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             raise TokenizerError(
-                "the model has no tokenizer", field="tokenizer", hint="compose with tokenizer='char', 'byte' or a file"
+                "the model has no tokenizer",
+                field="tokenizer",
+                hint="give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
             )
         return self.tokenizer
 
