@@ -7,6 +7,8 @@ after the projector, T text tokens, D width of the decoder, E that of its cross-
 from __future__ import annotations
 
 import contextlib
+import importlib
+import inspect
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +27,7 @@ from vedcore.config import (
     check_limit,
     token_id_tuple,
 )
-from vedcore.errors import IncompatibleError, UsageError
+from vedcore.errors import IncompatibleError, UsageError, did_you_mean
 from vedcore.generation.arguments import as_encoder_output, check_pixels, check_tensors
 from vedcore.generation.generate import generate, generate_text, stream
 from vedcore.generation.options.config import GenerationConfig
@@ -401,6 +403,28 @@ class VisionEncoderDecoder(nn.Module):
                 module.training = True
 
     # -- folders ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any
+    ) -> VisionEncoderDecoder:
+        """`vedcore.load` by transformers' name.
+
+        Args:
+            pretrained_model_name_or_path: ``folder_or_name`` of `vedcore.load`.
+            options: its keyword arguments.
+
+        Raises:
+            UsageError: an argument that `vedcore.load` does not have.
+            VedcoreError: as `vedcore.load`.
+        """
+        load = importlib.import_module("vedcore.checkpoints").load  # it stands above this module
+        known = [*inspect.signature(load).parameters][1:]
+        for name in options.keys() - set(known):
+            hint = did_you_mean(name, known) or f"there are: {', '.join(known)}"
+            raise UsageError("unknown argument", field=name, hint=hint)
+        model: VisionEncoderDecoder = load(pretrained_model_name_or_path, **options)
+        return model
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, format: str = "native", **options: Any) -> None:
         """Write the model as a folder; `vedcore.load` reads it back bit for bit.
