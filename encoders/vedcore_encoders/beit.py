@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vedcore.transformers_class import ConfigField, TransformersClass, unused_fields
 from vedcore.weights.keymap import Row, ignored
-from vedcore_encoders.positions import relative_grid, resample_relative, table_rows
+from vedcore_encoders.positions import relative_rows, resample_relative, stored_grid
 from vedcore_encoders.timm_building import as_square, pair
 from vedcore_encoders.timm_encoder import Run
 from vedcore_encoders.timm_transformers import key_map_mismatch, layer_mismatch, model_type_field, with_version_5_names
@@ -169,18 +169,11 @@ class BeitEncoder(ViTEncoder):
         }
 
     def fit_tensor(self, name: str, tensor: Tensor, image_size: tuple[int, int] | None = None) -> Tensor | None:
-        if not name.endswith(".relative_position_bias_table"):
+        if not name.endswith(".relative_position_bias_table") or tensor.ndim != 2:
             return super().fit_tensor(name, tensor, image_size)
-        new = self.grid(self.image_size)
-        if tensor.ndim != 2:
-            return None
-        if image_size is not None:
-            old = self.grid(image_size)
-        else:
-            old = new if len(tensor) == table_rows(new) else relative_grid(len(tensor))
-        if old is None or old == new or len(tensor) != table_rows(old):
-            return None
-        return resample_relative(tensor, old, new)
+        new, known = self.grid(self.image_size), image_size and self.grid(image_size)
+        old = stored_grid(len(tensor), relative_rows, new, known)
+        return None if old is None else resample_relative(tensor, old, new)
 
     def states(self, pixel_values: Tensor, run: Run) -> Iterator[Tensor]:
         size = (pixel_values.shape[-2], pixel_values.shape[-1])
@@ -210,7 +203,8 @@ class BeitEncoder(ViTEncoder):
         grid = self.grid(image_size)
         table = resample_relative(table, self.grid(self.image_size), grid)
         index = gen_relative_position_index(grid, device=table.device)  # (S, S)
-        return table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1).contiguous()
+        bias: Tensor = table[index.flatten()].view(*index.shape, -1).permute(2, 0, 1).contiguous()
+        return bias
 
 
 def _without_table(block: Any) -> Any:

@@ -8,6 +8,7 @@ Shape letters: N images, C channels, H x W pixels, Y rows and X columns of a map
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -23,7 +24,7 @@ from vedcore.errors import IncompatibleError
 from vedcore.layers.lazy_init import LazyInit
 from vedcore.transformers_class import ConfigField, TransformersClass, restricted_field, unused_fields
 from vedcore.weights.keymap import Row, ignored
-from vedcore_encoders.positions import Grid, crop_offsets, resample_absolute, square_of
+from vedcore_encoders.positions import Grid, crop_offsets, resample_absolute, stored_grid, window_rows
 from vedcore_encoders.timm_building import (
     as_square,
     build,
@@ -350,27 +351,22 @@ class SwinEncoder(BlockEncoder):
 
     def fit_tensor(self, name: str, tensor: Tensor, image_size: tuple[int, int] | None = None) -> Tensor | None:
         if name == "position_embeddings" and tensor.ndim == 3:
-            cells = tensor.shape[1]
-            if image_size is not None:
-                old = self.grid(image_size)
-            else:
-                old = self._own_grid if cells == self._own_grid[0] * self._own_grid[1] else square_of(cells)
-            if old is None or old == self._own_grid or old[0] * old[1] != cells:
-                return None
-            return resample_absolute(tensor, old, self._own_grid, 0)
+            known = image_size and self.grid(image_size)
+            old = stored_grid(tensor.shape[1], math.prod, self._own_grid, known)
+            return None if old is None else resample_absolute(tensor, old, self._own_grid, 0)
         found = re.fullmatch(rf"model\.layers\.(\d+)\.blocks\.(\d+)\.attn\.{_TABLE}", name)
         if found is None or tensor.ndim != 2:
             return None
-        stage = int(found[1])
-        block = self.model.layers[stage].blocks[int(found[2])]
-        new: Grid = tuple(block.window_size)
-        old = None if len(tensor) == _table_rows(new) else _square_window(len(tensor))
-        if image_size is not None and self.config.window_size is not None:  # where a map is smaller, it is the window
+        stage, block = int(found[1]), int(found[2])
+        new: Grid = tuple(self.model.layers[stage].blocks[block].window_size)
+        window = self.config.window_size
+        if image_size is None or window is None:
+            known = None
+        else:  # a map smaller than the window was one window
             rows, columns = self.maps(image_size)[stage]
-            old = min(self.config.window_size, rows), min(self.config.window_size, columns)
-        if old is None or old == new or len(tensor) != _table_rows(old):
-            return None
-        return crop_offsets(tensor, old, new)
+            known = min(window, rows), min(window, columns)
+        old = stored_grid(len(tensor), window_rows, new, known)
+        return None if old is None else crop_offsets(tensor, old, new)
 
     @property
     def _own_grid(self) -> Grid:
@@ -434,18 +430,8 @@ def _shift_mask(x: Tensor, window: Grid, shift: Grid) -> Tensor:
     )
     regions = (3 * rows[:, None] + columns)[None, :, :, None]  # (1, Y, X, 1)
     windows = window_partition(regions, window).flatten(1)  # (windows, P)
-    return (windows[:, None] != windows[:, :, None]).to(x.dtype) * -100.0
-
-
-def _table_rows(window: Grid) -> int:
-    """Rows of the table of relative positions of a window."""
-    return (2 * window[0] - 1) * (2 * window[1] - 1)
-
-
-def _square_window(rows: int) -> Grid | None:
-    """The square window whose table has so many rows, or None."""
-    sides = square_of(rows)
-    return None if sides is None or sides[0] % 2 == 0 else ((sides[0] + 1) // 2,) * 2
+    mask: Tensor = (windows[:, None] != windows[:, :, None]).to(x.dtype) * -100.0
+    return mask
 
 
 def _disable_shift(blocks: Any) -> None:

@@ -8,6 +8,7 @@ Shape letters: N images, C channels, H x W pixels, S tokens, D width.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,7 +22,7 @@ from vedcore.errors import IncompatibleError
 from vedcore.layers.lazy_init import LazyInit
 from vedcore.transformers_class import ConfigField, TransformersClass, unused_fields
 from vedcore.weights.keymap import Row, ignored
-from vedcore_encoders.positions import Grid, resample_absolute, square_of
+from vedcore_encoders.positions import Grid, resample_absolute, stored_grid
 from vedcore_encoders.timm_building import (
     as_square,
     build,
@@ -292,18 +293,11 @@ class ViTEncoder(BlockEncoder):
         return 0 if getattr(self.model, "no_embed_class", False) else int(self.model.num_prefix_tokens)
 
     def fit_tensor(self, name: str, tensor: Tensor, image_size: tuple[int, int] | None = None) -> Tensor | None:
-        due = self.model.pos_embed
-        if name != "model.pos_embed" or due is None or tensor.ndim != 3:
+        if name != "model.pos_embed" or tensor.ndim != 3:
             return None
-        extra, new = self.extra_positions, self.grid(self.image_size)
-        cells = tensor.shape[1] - extra
-        if image_size is not None:
-            old = self.grid(image_size)
-        else:
-            old = new if tensor.shape == due.shape else square_of(cells)
-        if old is None or old == new or old[0] * old[1] != cells:
-            return None
-        return resample_absolute(tensor, old, new, extra)
+        extra, new, known = self.extra_positions, self.grid(self.image_size), image_size and self.grid(image_size)
+        old = stored_grid(tensor.shape[1], lambda grid: extra + math.prod(grid), new, known)
+        return None if old is None else resample_absolute(tensor, old, new, extra)
 
     def states(self, pixel_values: Tensor, run: Run) -> Iterator[Tensor]:
         x = self.embed(pixel_values)  # (N, S, D)
