@@ -181,6 +181,7 @@ def _assemble(
 ) -> VisionEncoderDecoder:
     resolved, encoder = layout.resolved, modules.encoder
     preprocessing: Preprocessing = resolved.config.preprocessing or encoder.preprocessing
+    preprocessing = preprocessing.with_channels(getattr(encoder, "num_channels", 3))
     config = resolved.config.model_copy(
         update={
             **{part.kind: part.section() for part in layout.all_parts},

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vedcore.components import fit_to
 from vedcore.composer.snapshot_files import manifest_of, read_json
 from vedcore.config import ComponentConfig
 from vedcore.errors import CheckpointError
@@ -91,7 +92,9 @@ class CheckpointSource:
         weights = Weights(self.snapshot, self.rows, select=self.select, pickles=self.rows is not None)
         fresh = part.fresh_parameters() if self.kind == "decoder" else ()
         settings = {field: value for field, value in part.settings().items() if type(value) is int}
-        return weights.load_into(part, fresh=fresh, manifest=manifest_of(self.snapshot, weights), settings=settings)
+        fit = fit_to(part, self.fields.get("image_size")) if self.kind == "encoder" else None
+        manifest = manifest_of(self.snapshot, weights)
+        return weights.load_into(part, fresh=fresh, manifest=manifest, settings=settings, fit=fit)
 
 
 def find_checkpoint(name: str) -> Path | None:
