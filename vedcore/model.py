@@ -1,12 +1,14 @@
 """The composed model: images in; logits and a loss out. How it writes text stands in `vedcore.generation`.
 
-Shape letters: N images, B rows of text (N times the captions of an image), H x W pixels, S encoder tokens, S' tokens
-after the projector, T text tokens, D width of the decoder, E that of its cross-attention, V vocabulary size.
+Shape letters: N images, B rows of text (N times the captions of an image), C channels, H x W pixels, S encoder tokens,
+S' tokens after the projector, T text tokens, D width of the decoder, E that of its cross-attention, V vocabulary size.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import inspect
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 import torch
 from torch import Tensor, nn
 
-from vedcore.components import Projector, TextDecoder, VisionEncoder, torch_dtype
+from vedcore.components import Projector, TextDecoder, VisionEncoder, check_interpolation, torch_dtype
 from vedcore.config import (
     MAX_VOCAB_SIZE,
     TOKEN_ID_FIELDS,
@@ -25,7 +27,7 @@ from vedcore.config import (
     check_limit,
     token_id_tuple,
 )
-from vedcore.errors import IncompatibleError, UsageError
+from vedcore.errors import IncompatibleError, UsageError, did_you_mean
 from vedcore.generation.arguments import as_encoder_output, check_pixels, check_tensors
 from vedcore.generation.generate import generate, generate_text, stream
 from vedcore.generation.options.config import GenerationConfig
@@ -137,6 +139,12 @@ class VisionEncoderDecoder(nn.Module):
         """The parameters' type."""
         return next(self.parameters()).dtype
 
+    @property
+    def num_channels(self) -> int:
+        """C, the channels of an image: 3 for RGB, 1 for grey."""
+        channels: int = getattr(self.encoder, "num_channels", 3)
+        return channels
+
     def get_encoder(self) -> VisionEncoder:
         """The encoder, by transformers' name."""
         return self.encoder
@@ -172,14 +180,18 @@ class VisionEncoderDecoder(nn.Module):
         encoder_attention_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        interpolate_pos_encoding: bool = False,
     ) -> EncoderOutput:
-        """Images (N, 3, H, W) to encoder states (N, S, D_encoder), to be passed on as ``encoder_outputs``.
+        """Images (N, C, H, W) to encoder states (N, S, D_encoder), to be passed on as ``encoder_outputs``.
 
-        A frozen encoder runs without a graph.
+        A frozen encoder runs without a graph. With ``interpolate_pos_encoding`` images may have another size: the
+        encoder resamples its positions for this call.
         """
-        check_pixels(pixel_values)
+        check_pixels(pixel_values, self.num_channels)
         check_tensors(encoder_attention_mask=encoder_attention_mask)
-        return self.run_encoder(pixel_values, encoder_attention_mask, output_attentions, output_hidden_states)
+        return self.run_encoder(
+            pixel_values, encoder_attention_mask, output_attentions, output_hidden_states, interpolate_pos_encoding
+        )
 
     def run_encoder(
         self,
@@ -187,21 +199,26 @@ class VisionEncoderDecoder(nn.Module):
         encoder_attention_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        interpolate_pos_encoding: bool = False,
     ) -> EncoderOutput:
         """`encode` for arguments that were checked."""
+        options = {}  # an encoder of a third party may not know the argument
+        if interpolate_pos_encoding:
+            check_interpolation(self.encoder)
+            options = {"interpolate_pos_encoding": True}
         no_graph = "encoder" in self._frozen and not any(p.requires_grad for p in self.encoder.parameters())
         with torch.no_grad() if no_graph else contextlib.nullcontext():
             pixel_values = pixel_values.to(self.dtype)
             more = encoder_attention_mask is not None or output_attentions or output_hidden_states
             if not more and self._pays_in_parts(pixel_values):
-                return _joined(
-                    [self.encoder(part) for part in pixel_values.chunk(-(-len(pixel_values) // MAX_IMAGES_ENCODED))]
-                )
+                parts = pixel_values.chunk(-(-len(pixel_values) // MAX_IMAGES_ENCODED))
+                return _joined([self.encoder(part, **options) for part in parts])
             out: EncoderOutput = self.encoder(
                 pixel_values,
                 attention_mask=encoder_attention_mask,
                 output_attentions=output_attentions,
                 output_hidden_states=output_hidden_states,
+                **options,
             )
         return out
 
@@ -226,11 +243,12 @@ class VisionEncoderDecoder(nn.Module):
         encoder_attention_mask: Tensor | None = None,
         label_smoothing: float = 0.0,
         num_items_in_batch: int | Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
     ) -> VisionEncoderDecoderOutput | tuple[Any, ...]:
         """Logits for a text about each image, and the loss where ``labels`` are given.
 
         Args:
-            pixel_values: (N, 3, H, W), prepared as ``model.processor`` does.
+            pixel_values: (N, C, H, W), prepared as ``model.processor`` does.
             decoder_input_ids: (B, T); B may be a multiple of N: so many texts for each image, side by side.
             decoder_attention_mask: (B, T), or with a cache (B, T so far); 0 or False marks padding.
             encoder_outputs: what `encode` gave, in place of ``pixel_values``; a tuple counts by position.
@@ -246,6 +264,8 @@ class VisionEncoderDecoder(nn.Module):
             label_smoothing: share of the target that the loss spreads over the vocabulary.
             num_items_in_batch: divides the summed loss, in place of the number of labels that count; for gradient
                 accumulation.
+            interpolate_pos_encoding: take images of another size than the encoder's own; its positions are resampled
+                for this call.
 
         Raises:
             UsageError: arguments that contradict each other or are missing.
@@ -275,7 +295,9 @@ class VisionEncoderDecoder(nn.Module):
         attentions, hidden = bool(output_attentions), bool(output_hidden_states)
         cached = past_key_values is not None and past_key_values.length > 0
         if encoder_outputs is None and pixel_values is not None:
-            encoder_outputs = self.encode(pixel_values, encoder_attention_mask, attentions, hidden)
+            encoder_outputs = self.encode(
+                pixel_values, encoder_attention_mask, attentions, hidden, interpolate_pos_encoding
+            )
         elif encoder_outputs is not None and pixel_values is not None:
             raise UsageError("give pixel_values or encoder_outputs, not both")
         elif encoder_outputs is None and not cached:
@@ -428,6 +450,28 @@ class VisionEncoderDecoder(nn.Module):
                 module.training = True
 
     # -- folders ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any
+    ) -> VisionEncoderDecoder:
+        """`vedcore.load` by transformers' name.
+
+        Args:
+            pretrained_model_name_or_path: ``folder_or_name`` of `vedcore.load`.
+            options: its keyword arguments.
+
+        Raises:
+            UsageError: an argument that `vedcore.load` does not have.
+            VedcoreError: as `vedcore.load`.
+        """
+        load = importlib.import_module("vedcore.checkpoints").load  # it stands above this module
+        known = [*inspect.signature(load).parameters][1:]
+        for name in options.keys() - set(known):
+            hint = did_you_mean(name, known) or f"there are: {', '.join(known)}"
+            raise UsageError("unknown argument", field=name, hint=hint)
+        model: VisionEncoderDecoder = load(pretrained_model_name_or_path, **options)
+        return model
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, format: str = "native", **options: Any) -> None:
         """Write the model as a folder; `vedcore.load` reads it back bit for bit.

@@ -1,7 +1,7 @@
 """`generate`, `generate_text` and `stream`: from images to ids, to texts, and to a text piece by piece.
 
-Shape letters: N images, B rows of text (N times the captions or beams of an image), H x W pixels, S encoder tokens, T
-prompt tokens, L tokens of a text so far, V vocabulary size.
+Shape letters: N images, B rows of text (N times the captions or beams of an image), C channels, H x W pixels, S encoder
+tokens, T prompt tokens, L tokens of a text so far, V vocabulary size.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def generate(
     prefix_allowed_tokens_fn: PrefixFunction | None = None,
     assistant_model: ImageToTextModel | None = None,
     streamer: Streamer | None = None,
+    interpolate_pos_encoding: bool = False,
     **options: Any,
 ) -> Tensor | GenerateOutput:
     """Token ids of a text for each image.
@@ -58,7 +59,7 @@ def generate(
 
     Args:
         model: writes the text.
-        pixel_values: (N, 3, H, W), prepared as ``model.processor`` does.
+        pixel_values: (N, C, H, W), prepared as ``model.processor`` does.
         generation_config: settings in place of ``model.generation_config``.
         decoder_input_ids: (N, T) the start of each text; the start id by default.
         decoder_attention_mask: (N, T) 0 or False where that start is padded at the left.
@@ -73,6 +74,8 @@ def generate(
         assistant_model: a smaller model with the same vocabulary, which guesses the next tokens for this one to
             check; the texts stay the same. It encodes the images itself; given ``encoder_outputs``, it takes them.
         streamer: gets the ids as they come; of one image under beams or in assisted decoding.
+        interpolate_pos_encoding: take images of another size than the encoder's own; its positions are resampled for
+            this call.
         options: fields of `GenerationConfig`, by transformers' names, for this call.
 
     Returns:
@@ -100,6 +103,7 @@ def generate(
         decoder_input_ids=decoder_input_ids,
         decoder_attention_mask=decoder_attention_mask,
         streamer=streamer,
+        interpolate_pos_encoding=interpolate_pos_encoding,
     )
     return out if call.options.return_dict_in_generate else out.sequences
 
@@ -123,7 +127,7 @@ def stream(
 
     Args:
         model: writes the text.
-        image: a path, bytes, PIL image, array or tensor, or pixels (1, 3, H, W) as ``model.processor`` makes them.
+        image: a path, bytes, PIL image, array or tensor, or pixels (1, C, H, W) as ``model.processor`` makes them.
         prompt: as `generate_text` takes it.
         generation_config: as `generate` takes it, like all that follows.
         logits_processor: see `generate`.
@@ -328,6 +332,7 @@ class _Call:
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         first: int = 0,
+        interpolate_pos_encoding: bool = False,
     ) -> tuple[DecodingState, Request, EncoderOutput]:
         """All that a search needs of some images, number ``first`` the first; checked before the encoder runs.
 
@@ -345,7 +350,7 @@ class _Call:
         encoded = as_encoder_output(encoder_outputs)
         projected = None if encoded is None else model.project(encoded, encoder_attention_mask)
         if pixel_values is not None:
-            check_pixels(pixel_values)
+            check_pixels(pixel_values, model.num_channels)
         images = len(pixel_values if projected is None else projected[0])  # type: ignore[arg-type]
         if decoder_input_ids is None:
             decoder_input_ids = self.prompts(None, images)
@@ -373,7 +378,9 @@ class _Call:
         attentions, hidden = options.output_attentions, options.output_hidden_states
         if encoded is None:
             assert pixel_values is not None
-            encoded = model.run_encoder(pixel_values, encoder_attention_mask, attentions, hidden)
+            encoded = model.run_encoder(
+                pixel_values, encoder_attention_mask, attentions, hidden, interpolate_pos_encoding
+            )
             projected = model.project(encoded, encoder_attention_mask)
         assert projected is not None
         state = DecodingState(
@@ -387,7 +394,11 @@ class _Call:
             compiled=options.compile,
         )
         if self.assistant is not None:
-            own = encoded if pixel_values is None else self.assistant.run_encoder(pixel_values, encoder_attention_mask)
+            own = encoded
+            if pixel_values is not None:
+                own = self.assistant.run_encoder(
+                    pixel_values, encoder_attention_mask, interpolate_pos_encoding=interpolate_pos_encoding
+                )
             request = replace(request, drafter=self._drafter(request, own, encoder_attention_mask))
         return state, request, replace(encoded, last_hidden_state=encoded.last_hidden_state.new_empty(0))
 

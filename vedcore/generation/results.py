@@ -36,7 +36,9 @@ def require_tokenizer(processor: Processor) -> Tokenizer:
     """
     if processor.tokenizer is None:
         raise UsageError(
-            "the model has no tokenizer", field="tokenizer", hint="compose with tokenizer='char', 'byte' or a file"
+            "the model has no tokenizer",
+            field="tokenizer",
+            hint="give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
         )
     return processor.tokenizer
 
@@ -86,7 +88,7 @@ def constraint_of(
         raise UsageError(
             "the model has no tokenizer, which it needs",
             field=field,
-            hint="compose with tokenizer='char', 'byte' or a file, or leave it out",
+            hint="leave it out, or give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
         )
     return _compiled(tokenizer, tokenizer.get_vocab_size(), vocab_size, eos, *rules.values())
 

@@ -1,6 +1,6 @@
 """Images and texts to the input of a model, and token ids to text.
 
-Shape letters: N images or texts, H x W pixels, S encoder tokens, T label tokens.
+Shape letters: N images or texts, C channels, H x W pixels, S encoder tokens, T label tokens.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ TRANSFORMERS_KEYS = frozenset({"do_resize", "size", "resample", "do_rescale", "r
 
 
 def prepare_image(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    """An image as (3, H, W) float32: resized, scaled to 0 to 1, minus mean, divided by std.
+    """An image as (C, H, W) float32: resized, scaled to 0 to 1, minus mean, divided by std.
+
+    C is the number of means in ``preprocessing``: 3 for RGB, 1 for the luminance alone.
 
     The steps, of which ``preprocessing`` selects some, in order: cut the margins, turn, resize, shrink to a thumbnail,
     pad, crop, normalise. Resize modes: ``squash`` stretches the image to H x W. ``crop`` resizes the largest centred
@@ -59,6 +61,8 @@ def prepare_image(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     """
     if image.mode != "RGB":
         image = load_image(image)
+    if len(preprocessing.image_mean) == 1:
+        image = image.convert("L")
     if preprocessing.do_crop_margin:
         image = _crop_margin(image)
     height, width = preprocessing.image_size
@@ -67,7 +71,7 @@ def prepare_image(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     if preprocessing.resize_mode == "pad":
         scale = min(width / image.width, height / image.height)
         size = max(1, min(width, round(image.width * scale))), max(1, min(height, round(image.height * scale)))
-        pixels = _normalise(_resize(image, size, preprocessing), preprocessing)  # (3, h, w)
+        pixels = _normalise(_resize(image, size, preprocessing), preprocessing)  # (C, h, w)
         left, top = (width - size[0]) // 2, (height - size[1]) // 2
         return torch.nn.functional.pad(pixels, (left, width - size[0] - left, top, height - size[1] - top))
     image = _resized(image, preprocessing)
@@ -151,8 +155,9 @@ def _window(image: Image.Image, left: int, top: int, width: int, height: int) ->
 
 
 def _normalise(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
-    mean = torch.tensor(preprocessing.image_mean)[:, None, None]  # (3, 1, 1)
+    values = np.atleast_3d(np.array(image))  # (H, W, C)
+    pixels = torch.from_numpy(values).permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
+    mean = torch.tensor(preprocessing.image_mean)[:, None, None]  # (C, 1, 1)
     std = torch.tensor(preprocessing.image_std)[:, None, None]
     return pixels.div_(255).sub_(mean).div_(std)
 
@@ -207,7 +212,7 @@ class Processor:
             max_length: limit of labels for a text; a longer text is cut, and still ends with the end id.
 
         Returns:
-            ``pixel_values`` (N, 3, H, W) float32 if images are given; ``labels`` (N, T) int64 if texts are given, each
+            ``pixel_values`` (N, C, H, W) float32 if images are given; ``labels`` (N, T) int64 if texts are given, each
             row with the end id after its text, and then -100. ``encoder_attention_mask`` (N, S) bool if the encoder's
             ``preprocess`` gives images of different sizes, which are padded at the right and at the bottom.
 
@@ -246,7 +251,7 @@ class Processor:
                 field="images",
                 hint="give them one by one, or resize them to the same size",
             )
-        padded = pixels[0].new_zeros(len(pixels), 3, height, width)
+        padded = pixels[0].new_zeros(len(pixels), len(pixels[0]), height, width)
         for row, p in zip(padded, pixels, strict=True):
             row[:, : p.shape[1], : p.shape[2]] = p
         return {"pixel_values": padded, "encoder_attention_mask": mask}
@@ -262,11 +267,12 @@ class Processor:
         pixels = None if self.encoder is None else self.encoder.preprocess(image)
         if pixels is None:
             return prepare_image(image, self.preprocessing)
-        if pixels.ndim != 3 or pixels.shape[0] != 3 or not pixels.is_floating_point():
+        channels = getattr(self.encoder, "num_channels", 3)
+        if pixels.ndim != 3 or pixels.shape[0] != channels or not pixels.is_floating_point():
             raise IncompatibleError(
                 f"the encoder's preprocess gave {tuple(pixels.shape)} of {pixels.dtype}",
                 field="encoder",
-                hint="it must give (3, H, W) float",
+                hint=f"it must give ({channels}, H, W) float",
             )
         return pixels
 
@@ -274,7 +280,9 @@ class Processor:
         tokenizer = self._tokenizer()
         if not self.token_ids.eos:
             raise TokenizerError(
-                "no token id ends a text", field="token_ids.eos", hint="compose with token_ids={'eos': …}"
+                "no token id ends a text",
+                field="token_ids.eos",
+                hint="set model.token_ids = model.token_ids.changed(eos=…)",
             )
         rows = [encode_labels(tokenizer, text, self.token_ids.eos[0], max_length) for text in texts]
         labels = torch.full((len(rows), max(map(len, rows))), IGNORE_INDEX)  # (N, T)
@@ -285,7 +293,9 @@ class Processor:
     def _tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             raise TokenizerError(
-                "the model has no tokenizer", field="tokenizer", hint="compose with tokenizer='char', 'byte' or a file"
+                "the model has no tokenizer",
+                field="tokenizer",
+                hint="give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
             )
         return self.tokenizer
 

@@ -285,7 +285,7 @@ def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
                 raise
             raise TokenizerError(
                 f"the tokenizer has no token for {unknown!r} (U+{ord(unknown):04X})",
-                hint="leave it out, or compose with tokenizer='byte', or 'char:' and your own alphabet",
+                hint="leave it out, or give vedcore.load or compose a tokenizer= that has it",
             ) from None
     return ids
 

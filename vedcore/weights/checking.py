@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vedcore.errors import CheckpointMismatchError
 from vedcore.weights.keymap import MAX_NAMES_SHOWN
 from vedcore.weights.safetensors_file import StoredTensor
 
-__all__ = ["CheckpointTensors", "LoadReport", "abbreviated", "compare"]
+__all__ = ["CheckpointTensors", "Comparison", "Fit", "LoadReport", "abbreviated", "compare"]
+
+Fit: TypeAlias = Callable[[str, Tensor], Tensor | None]
+"""Given the model's name of a stored tensor and its values, maybe on the meta device: those that the model takes in
+their place, or None to take them as they are."""
 
 
 class LoadReport(NamedTuple):
@@ -30,10 +34,13 @@ class LoadReport(NamedTuple):
     """Parameters and buffers of the model that were left unchanged."""
     left: list[str]
     """Tensors of the checkpoint that are not in the model."""
+    resampled: Sequence[str] = ()
+    """Parameters and buffers of the model whose values were made to fit images of another size."""
 
     def __str__(self) -> str:
         lines = [self.source]
-        for what, names in (("loaded", self.loaded), ("fresh", self.fresh), ("left behind", self.left)):
+        rows = [("loaded", self.loaded), ("fresh", self.fresh), ("left behind", self.left)]
+        for what, names in [*rows, *([("resampled", self.resampled)] if self.resampled else [])]:
             layers: dict[str, int] = {}
             for name in names:
                 pattern = re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
@@ -59,6 +66,13 @@ class CheckpointTensors:
     """Maps a name of the model to the tensor's name in the file, for messages."""
 
 
+class Comparison(NamedTuple):
+    """Names of the model's tensors that a checkpoint does not have, and that it has for images of another size."""
+
+    absent: list[str]
+    resampled: list[str]
+
+
 def compare(
     stored: CheckpointTensors,
     model: nn.Module,
@@ -66,7 +80,8 @@ def compare(
     strict: bool = True,
     fresh: Collection[str] = (),
     settings: Mapping[str, Any] | None = None,
-) -> list[str]:
+    fit: Fit | None = None,
+) -> Comparison:
     """Compare names, shapes and kinds of numbers with the model's, which may be on the meta device.
 
     Args:
@@ -75,9 +90,7 @@ def compare(
         strict: False accepts names that only one side has, and warns of them.
         fresh: names of the model that may be missing.
         settings: dotted names to values of the config, to name the one that a wrong shape comes from.
-
-    Returns:
-        The model's names that are not stored.
+        fit: asked for each stored tensor, with its type and shape alone, before a wrong shape counts.
 
     Raises:
         CheckpointMismatchError: with all mismatches.
@@ -88,7 +101,13 @@ def compare(
     missing = [name for name in absent if name not in fresh]
     unexpected = sorted([*(name for name in there if name not in ours), *stored.unexpected])
     pairs = [(name, there[name], tensor) for name, tensor in ours.items() if name in there]
-    shapes = [(name, found.shape, tuple(due.shape)) for name, found, due in pairs if found.shape != due.shape]
+    fitted = {name: fit(name, found.empty()) for name, found, _ in pairs} if fit else {}
+    resampled = [name for name, _, due in pairs if (made := fitted.get(name)) is not None and made.shape == due.shape]
+    shapes = [
+        (name, found.shape, tuple(due.shape))
+        for name, found, due in pairs
+        if found.shape != due.shape and name not in resampled
+    ]
     kinds = [(n, found.dtype, due.dtype) for n, found, due in pairs if _kind(found.dtype) != _kind(due.dtype)]
     if not strict:
         said = {"left random": missing, "not used": unexpected}
@@ -111,7 +130,7 @@ def compare(
         if kinds and not shapes:
             hint = "quantized checkpoints are not supported: load the one that it was made from"
         raise _mismatch(stored.folder, problems, _suspect(shapes, settings or {}) or hint)
-    return absent
+    return Comparison(absent, resampled)
 
 
 def _mismatch(folder: Path, problems: Mapping[str, list[str]], hint: str) -> CheckpointMismatchError:

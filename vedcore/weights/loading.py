@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vedcore.errors import CheckpointCorruptError, CheckpointMismatchError, NonFiniteError, UsageError
-from vedcore.weights.checking import CheckpointTensors, LoadReport, abbreviated, compare
+from vedcore.weights.checking import CheckpointTensors, Fit, LoadReport, abbreviated, compare
 from vedcore.weights.finite import is_finite
 from vedcore.weights.keymap import Assignment, Assignments, Row, assign, their_name
 from vedcore.weights.manifest import FileRecord, tensor_sha256
@@ -24,7 +24,7 @@ from vedcore.weights.opening import WeightFile, open_weights
 from vedcore.weights.safetensors_file import MAX_IO_THREADS, StoredTensor, TensorFile
 from vedcore.weights.snapshot import Snapshot
 
-__all__ = ["CheckFinite", "LoadReport", "Weights"]
+__all__ = ["CheckFinite", "Fit", "LoadReport", "Weights"]
 
 CheckFinite = bool | Literal["warn"]
 Select: TypeAlias = Callable[[Sequence[str]], Mapping[str, str]]
@@ -126,6 +126,7 @@ class Weights:
         strict: bool = True,
         fresh: Collection[str] = (),
         settings: Mapping[str, Any] | None = None,
+        fit: Fit | None = None,
     ) -> LoadReport:
         """Compare names, shapes and kinds of numbers with the model's, which may be on the meta device.
 
@@ -134,14 +135,17 @@ class Weights:
             strict: False accepts names that only one side has.
             fresh: names of the model that may be missing.
             settings: dotted names to values of the config, to name the one that a wrong shape comes from.
+            fit: given a name of the model and a stored tensor, the one to load in its place, or None. It is first
+                asked with a tensor on the meta device.
 
         Raises:
             CheckpointMismatchError: with all mismatches.
         """
-        absent = compare(self._found, model, strict=strict, fresh=fresh, settings=settings)
+        absent, resampled = compare(self._found, model, strict=strict, fresh=fresh, settings=settings, fit=fit)
         used = {name for assignment in self._assignments for name in assignment.sources}
         loaded = [name for name in model.state_dict() if name not in absent]
-        return LoadReport(str(self.folder), loaded, absent, [name for name in self.stored if name not in used])
+        left = [name for name in self.stored if name not in used]
+        return LoadReport(str(self.folder), loaded, absent, left, resampled)
 
     def compare_files(self, hashes: Mapping[str, str]) -> None:
         """Compare whole files with the sha256 that their source publishes.
@@ -166,6 +170,7 @@ class Weights:
         manifest: Mapping[str, FileRecord] | None = None,
         settings: Mapping[str, Any] | None = None,
         mmap: bool = False,
+        fit: Fit | None = None,
     ) -> LoadReport:
         """Set the values and types of the model's parameters and buffers, which may be on the meta device.
 
@@ -179,6 +184,7 @@ class Weights:
             settings: as in `check`.
             mmap: map tensors that need no conversion into memory instead of reading them. The process crashes if such a
                 file is truncated later.
+            fit: as in `check`.
 
         Raises:
             CheckpointMismatchError: names, shapes or kinds of numbers that differ from the model's, all at once, before
@@ -187,7 +193,7 @@ class Weights:
             NonFiniteError: naming the first tensors.
             UsageError: ``mmap`` for weights that are not in safetensors files.
         """
-        report = self.check(model, strict=strict, fresh=fresh, settings=settings)
+        report = self.check(model, strict=strict, fresh=fresh, settings=settings, fit=fit)
         for name, file in self.files.items():
             if mmap and not isinstance(file, TensorFile):
                 raise UsageError(
@@ -214,7 +220,11 @@ class Weights:
         not_finite = [name for result in results for name in result.not_finite]
         if not_finite and check_finite != "warn":
             self._refuse_not_finite(not_finite)
-        self._fill(model, {name: t for result in results for name, t in result.values.items() if name in state})
+        values = {name: t for result in results for name, t in result.values.items() if name in state}
+        for name in report.resampled:
+            made = fit(name, values[name]) if fit else None
+            values[name] = values[name] if made is None else made.contiguous()
+        self._fill(model, values)
         if not_finite:
             warnings.warn(f"{self.folder}: NaN or Inf in {abbreviated(not_finite)}", RuntimeWarning, stacklevel=4)
         return report
