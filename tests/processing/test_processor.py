@@ -290,7 +290,7 @@ def test_the_models_token_ids_win() -> None:
 
 def test_decoding() -> None:
     processor = Processor(settings_of(), make_tokenizer("char"))
-    labels = processor(text=["  a b ", "</s>"])["labels"]
+    labels = processor(text=["  a b ", "</s>"], untrusted=True)["labels"]
     assert processor.batch_decode(labels) == ["  a b ", "</s>"]
     assert processor.batch_decode([[0, 4, 1], [4]]) == ["!", "!"]
     assert processor.decode([0, 4, 1], skip_special_tokens=False) == "<s>!</s>"
