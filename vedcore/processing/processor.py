@@ -6,6 +6,8 @@ Shape letters: N images or texts, H x W pixels, S encoder tokens, T label tokens
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -24,6 +26,7 @@ from vedcore.errors import (
     TokenizerError,
     UsageError,
 )
+from vedcore.hub import push_folder
 from vedcore.model_files import PREPROCESSOR_CONFIG, TOKENIZER
 from vedcore.processing.batch import Batch, check_return_tensors
 from vedcore.processing.encoding import OnUnknown, encode_labels
@@ -404,6 +407,53 @@ class Processor:
     def token_text(self, token: int) -> str:
         """The text of a single id, or the name of a special token; empty for an id outside of the vocabulary."""
         return decode_ids(self._backend(), [token], skip_special_tokens=False)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the preprocessing and the tokenizer to a folder, that of the model for one; `from_pretrained` reads it.
+
+        Raises:
+            CheckpointWriteError: the folder cannot be written.
+        """
+        from vedcore.plugins import load_component
+
+        load_component("format", "native")[0].save_processor(self, folder)
+
+    @classmethod
+    def from_pretrained(cls, folder_or_name: str | os.PathLike[str], **options: Any) -> Processor:
+        """The processor of a folder or repository, of vedcore or transformers, without the model.
+
+        ``model.processor`` of a loaded model also has what only the model knows: the encoder's own preprocessing.
+
+        Args:
+            folder_or_name: as `vedcore.load` takes it.
+            options: ``revision``, ``subfolder``, ``token``, ``cache_dir`` and ``local_files_only``, as there.
+
+        Raises:
+            CheckpointNotFoundError: no such folder, or no settings of images in it.
+            ConfigError, TokenizerError, HubError: as `vedcore.load`.
+        """
+        from vedcore.plugins import load_component
+
+        processor: Processor = load_component("format", "native")[0].load_processor(folder_or_name, **options)
+        return processor
+
+    def push_to_hub(self, repo: str, *, commit_message: str = "Upload processor", **options: Any) -> str:
+        """Write the processor's files to a repository of the hub, in one commit, beside whatever is in it.
+
+        Args:
+            repo: ``org/name``; a missing repository is created.
+            commit_message: of the commit.
+            options: ``revision``, ``private``, ``create_pr`` and ``token``, as ``model.push_to_hub`` takes them.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            HubError: the hub refuses it.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return push_folder(folder, repo, commit_message=commit_message, **options)
 
     def to_files(self) -> dict[str, bytes]:
         """The processor as files, name to content: the preprocessing, and the tokenizer if there is one.

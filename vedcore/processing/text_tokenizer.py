@@ -34,7 +34,7 @@ _NAMES = {
 """Common names of special tokens by role; the first that a tokenizer has counts."""
 
 
-class TextTokenizer(_Base):
+class TextTokenizer(_Base):  # type: ignore[misc]
     """A ``tokenizers.Tokenizer`` that is used as one of transformers, or as the ``tokenizers.Tokenizer`` that it is.
 
     All of that class's own attributes are here too, and reading or setting one means the backend's.
@@ -54,19 +54,19 @@ class TextTokenizer(_Base):
     token_ids: TokenIds
     model_max_length: int | None
 
-    if not TYPE_CHECKING:
+    def __init__(self, backend: Tokenizer, token_ids: TokenIds, model_max_length: int | None = None) -> None:
+        self.backend_tokenizer = backend
+        self.token_ids = token_ids
+        self.model_max_length = model_max_length
 
-        def __init__(self, backend: Tokenizer, token_ids: TokenIds, model_max_length: int | None = None) -> None:
-            self.backend_tokenizer = backend
-            self.token_ids = token_ids
-            self.model_max_length = model_max_length
+    def __reduce__(self) -> Any:
+        return TextTokenizer, (self.backend_tokenizer, self.token_ids, self.model_max_length)
+
+    if not TYPE_CHECKING:
 
         @property
         def __class__(self) -> type:  # isinstance() takes it for the library's
             return Tokenizer
-
-        def __reduce__(self) -> Any:
-            return TextTokenizer, (self.backend_tokenizer, self.token_ids, self.model_max_length)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
