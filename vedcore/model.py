@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import torch
+from tokenizers import AddedToken
 from torch import Tensor, nn
 
 from vedcore.components import Projector, TextDecoder, VisionEncoder, check_interpolation, torch_dtype
@@ -27,7 +28,7 @@ from vedcore.config import (
     check_limit,
     token_id_tuple,
 )
-from vedcore.errors import IncompatibleError, UsageError, did_you_mean
+from vedcore.errors import IncompatibleError, TokenizerError, UsageError, did_you_mean
 from vedcore.generation.arguments import as_encoder_output, check_pixels, check_tensors
 from vedcore.generation.generate import generate, generate_text, stream
 from vedcore.generation.options.config import GenerationConfig
@@ -87,6 +88,7 @@ class VisionEncoderDecoder(nn.Module):
         self.projector = projector
         self.decoder = decoder
         self.processor = processor
+        processor.model_max_length = decoder.max_positions
         self.token_ids = token_ids
         self.generation_config = generation_config or GenerationConfig()
         self.load_reports: Mapping[str, LoadReport] = {}
@@ -285,9 +287,10 @@ class VisionEncoderDecoder(nn.Module):
                 field="past_key_values",
                 hint="give what an earlier call returned with use_cache=True",
             )
+        shifts = labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None
         if labels is not None:
-            check_labels(labels, self.decoder.vocab_size)
-        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            check_labels(labels, self.decoder.vocab_size, self.token_ids.start if shifts else None)
+        if labels is not None and shifts:
             start, pad = self.token_ids.required("start"), self.token_ids.required("pad")
             decoder_input_ids = shift_tokens_right(labels, pad, start)
         if use_cache is None:
@@ -409,6 +412,30 @@ class VisionEncoderDecoder(nn.Module):
         config = self.decoder.config
         outside = [f for f in TOKEN_ID_FIELDS if max(token_id_tuple(getattr(config, f)), default=0) >= vocab_size]
         self.decoder.config = config.changed(**dict.fromkeys(outside))  # the family's own ids, which token_ids replaced
+
+    def add_tokens(self, tokens: str | Sequence[str | AddedToken], special_tokens: bool = False) -> int:
+        """Add tokens to the tokenizer, and rows for them to the decoder.
+
+        Args:
+            tokens: a text or several, such as `vedcore.fields.tokens` gives; those that are there already stay.
+            special_tokens: decoding leaves them out by default.
+
+        Returns:
+            Number of tokens that are new.
+
+        Raises:
+            TokenizerError: the model has no tokenizer.
+            ConfigLimitError: more tokens than a vocabulary may have.
+        """
+        tokenizer = self.processor.tokenizer
+        if tokenizer is None:
+            raise TokenizerError("the model has no tokenizer to add them to", field="tokenizer")
+        new = [tokens] if isinstance(tokens, (str, AddedToken)) else list(tokens)
+        check_limit(vocab_size_of(tokenizer) + len(new), MAX_VOCAB_SIZE, "vocab_size", "the vocabulary of")
+        added = tokenizer.add_tokens(new, special_tokens=special_tokens)
+        if (size := vocab_size_of(tokenizer)) > self.decoder.vocab_size:
+            self.resize_vocabulary(size)
+        return added
 
     # -- inference ----------------------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from tests.hf.tokenizer_files import ALL, added, both, config, special_map, thei
 from vedcore.config import TokenIds
 from vedcore.errors import IncompatibleError
 from vedcore.hf.tokenizers import TOKENIZER_FILES, read_tokenizer, write_tokenizer
-from vedcore.processing.tokenizers import decode_ids, encode_text, make_tokenizer
+from vedcore.processing.encoding import encode_text
+from vedcore.processing.tokenizers import decode_ids, make_tokenizer
 
 TEXTS = [
     "",

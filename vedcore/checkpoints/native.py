@@ -19,6 +19,7 @@ import torch
 from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
 from vedcore.checkpoints.model_loading import load_model
+from vedcore.checkpoints.processors import load_processor, save_processor
 from vedcore.components import torch_dtype
 from vedcore.composer.snapshot_files import MAX_TOKENIZER_BYTES, read_json, read_preprocessing, replaceable
 from vedcore.config import ModelConfig, Preprocessing
@@ -88,6 +89,9 @@ class NativeFormat(Format):
             **weight_files(model.state_dict(), max_shard_size, torch_dtype(weights_dtype), hashes=hashes),
         }
         save_folder(folder, files, replaces=MODEL_FILES)
+
+    save_processor = staticmethod(save_processor)
+    load_processor = staticmethod(load_processor)
 
 
 def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:

@@ -113,6 +113,7 @@ def stream(
     image: Any,
     *,
     prompt: str | None = None,
+    untrusted: bool = False,
     generation_config: GenerationConfig | None = None,
     logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
     stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
@@ -129,6 +130,7 @@ def stream(
         model: writes the text.
         image: a path, bytes, PIL image, array or tensor, or pixels (1, C, H, W) as ``model.processor`` makes them.
         prompt: as `generate_text` takes it.
+        untrusted: see `generate_text`.
         generation_config: as `generate` takes it, like all that follows.
         logits_processor: see `generate`.
         stopping_criteria: see `generate`.
@@ -161,7 +163,9 @@ def stream(
         raise UsageError(f"{count} images cannot be one stream", field="image", hint="call stream for each")
     with torch.no_grad(), call.inference():
         state, request, _ = call.begin(
-            batch["pixel_values"], batch.get("encoder_attention_mask"), decoder_input_ids=call.prompts(prompt, 1)
+            batch["pixel_values"],
+            batch.get("encoder_attention_mask"),
+            decoder_input_ids=call.prompts(prompt, 1, untrusted),
         )
     tokens = stream_tokens(state, request)
 
@@ -178,6 +182,7 @@ def generate_text(
     *,
     batch_size: int = 8,
     prompt: str | None = None,
+    untrusted: bool = False,
     generation_config: GenerationConfig | None = None,
     logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
     stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
@@ -191,8 +196,9 @@ def generate_text(
         model: writes the text.
         images: a path, bytes, PIL image, array or tensor, or a list of them; see `vedcore.processing`.
         batch_size: images that go through the model together.
-        prompt: the start of every text. Names of special tokens in it are those tokens; one that does not begin with
-            such a name stands behind the start id.
+        prompt: the start of every text. Names of special and added tokens in it are those tokens; one that does not
+            begin with the name of a special token stands behind the start id.
+        untrusted: spell out such names in the prompt, so that only their characters count.
         generation_config: as `generate` takes it, like all that follows.
         logits_processor: see `generate`.
         stopping_criteria: see `generate`.
@@ -220,7 +226,7 @@ def generate_text(
     if not isinstance(batch_size, int) or batch_size < 1:
         raise UsageError(f"batches of {batch_size!r}", field="batch_size", hint="give 1 or more")
     sources = list(images) if isinstance(images, (list, tuple)) else [images]
-    prompts = call.prompts(prompt, len(sources))
+    prompts = call.prompts(prompt, len(sources), untrusted)
     results: list[TextResult] = []
     for first in range(0, len(sources), batch_size):
         batch = _batch(model, sources[first : first + batch_size])
@@ -303,10 +309,10 @@ class _Call:
                 stack.enter_context(model.ready_for_inference(compiled=self.options.compile))
             yield
 
-    def prompts(self, prompt: str | None, images: int) -> Tensor:
+    def prompts(self, prompt: str | None, images: int, untrusted: bool = False) -> Tensor:
         """(N, T) ids of the prompt, or the start id, for each image."""
         if prompt is not None:
-            return encode_prompt(self.model.processor, prompt, self.token_ids.start).expand(images, -1)
+            return encode_prompt(self.model.processor, prompt, self.token_ids.start, untrusted).expand(images, -1)
         return torch.tensor(self.options.start_ids(self.token_ids.required("start"), images))[:, None]
 
     @torch.no_grad()

@@ -6,6 +6,9 @@ Shape letters: N images or texts, C channels, H x W pixels, S encoder tokens, T 
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,12 +26,15 @@ from vedcore.errors import (
     TokenizerError,
     UsageError,
 )
+from vedcore.hub import push_folder
 from vedcore.model_files import PREPROCESSOR_CONFIG, TOKENIZER
+from vedcore.processing.batch import Batch, check_return_tensors
+from vedcore.processing.encoding import OnUnknown, encode_labels
 from vedcore.processing.images import MAX_PIXELS, ImageSource, load_image
+from vedcore.processing.text_tokenizer import TextTokenizer, length_limit, padded_length, shall_cut
 from vedcore.processing.tokenizers import (
     IGNORE_INDEX,
     decode_ids,
-    encode_labels,
     make_tokenizer,
     parse_tokenizer,
     token_ids_of,
@@ -162,14 +168,6 @@ def _normalise(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     return pixels.div_(255).sub_(mean).div_(std)
 
 
-class Batch(dict[str, Tensor]):
-    """Tensors by the names of the model's arguments: ``model(**batch)``."""
-
-    def to(self, device: str | torch.device) -> Self:
-        """A batch with every tensor on ``device``."""
-        return type(self)({name: tensor.to(device) for name, tensor in self.items()})
-
-
 class Processor:
     """Images and texts to a `Batch`, and token ids to text.
 
@@ -180,7 +178,7 @@ class Processor:
         token_ids: their end id ends labels; None takes the tokenizer's.
         max_pixels: limit of an image's width times height.
 
-    Attributes: the arguments, under their names.
+    Attributes: the arguments, under their names. ``tokenizer`` is a `TextTokenizer` over the given one.
     """
 
     def __init__(
@@ -192,24 +190,75 @@ class Processor:
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.preprocessing = preprocessing
-        self.tokenizer = tokenizer
         self.encoder = encoder
-        self.token_ids = token_ids or (TokenIds() if tokenizer is None else token_ids_of(tokenizer))
         self.max_pixels = max_pixels
+        self._token_ids = token_ids or (TokenIds() if tokenizer is None else token_ids_of(tokenizer))
+        self._model_max_length: int | None = None
+        self.tokenizer = tokenizer
+
+    @property
+    def tokenizer(self) -> TextTokenizer | None:
+        """For texts and ids; set it to another ``tokenizers.Tokenizer`` to change it."""
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Tokenizer | None) -> None:
+        self._tokenizer: TextTokenizer | None = None
+        if tokenizer is not None:
+            backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+            self._tokenizer = TextTokenizer(backend, self._token_ids, self._model_max_length)
+
+    @property
+    def token_ids(self) -> TokenIds:
+        """The ids of the model; their end id ends labels."""
+        return self._token_ids
+
+    @token_ids.setter
+    def token_ids(self, ids: TokenIds) -> None:
+        self._token_ids = ids
+        if self._tokenizer is not None:
+            self._tokenizer.token_ids = ids
+
+    @property
+    def model_max_length(self) -> int | None:
+        """The most tokens that the model takes; None for no limit."""
+        return self._model_max_length
+
+    @model_max_length.setter
+    def model_max_length(self, length: int | None) -> None:
+        self._model_max_length = length
+        if self._tokenizer is not None:
+            self._tokenizer.model_max_length = length
 
     def __call__(
         self,
         images: ImageSource | Sequence[ImageSource] | None = None,
         text: str | Sequence[str] | None = None,
         *,
+        padding: bool | str = True,
+        truncation: bool | str | None = None,
         max_length: int | None = None,
+        return_tensors: str | None = "pt",
+        untrusted: bool = False,
+        on_unknown: OnUnknown = "warn",
     ) -> Batch:
         """The input of a model for images, texts or both.
+
+        Names of special and added tokens in a text are those tokens.
 
         Args:
             images: an image or a list of images, each as `load_image` takes it.
             text: a text or a list of texts, as many as images if both are given.
-            max_length: limit of labels for a text; a longer text is cut, and still ends with the end id.
+            padding: True or ``"longest"`` fills labels up with -100 to the longest of them, ``"max_length"`` to
+                ``max_length``; False refuses texts of different lengths.
+            truncation: True cuts labels to ``max_length``, where they still end with the end id, False does not; by
+                default they are cut where a ``max_length`` is given.
+            max_length: length of the labels; where one is needed, the most tokens that the model takes by default.
+            return_tensors: ``"pt"``, torch's, are the only ones.
+            untrusted: spell out the names of special and added tokens in the texts, so that only their characters
+                count.
+            on_unknown: what to do about pieces of a text that the tokenizer has no token for: ``"warn"`` names them in
+                one warning, ``"error"`` raises, ``"ignore"`` does neither.
 
         Returns:
             ``pixel_values`` (N, C, H, W) float32 if images are given; ``labels`` (N, T) int64 if texts are given, each
@@ -219,9 +268,10 @@ class Processor:
         Raises:
             ImageError: with the image's path, or its index in the list.
             TokenizerError: no tokenizer, no end id, or a text that cannot be encoded.
-            UsageError: neither images nor texts, or different numbers of them.
+            UsageError: neither images nor texts, different numbers of them, or arguments that contradict each other.
             IncompatibleError: images of different sizes, and an encoder that cannot mask padding.
         """
+        check_return_tensors(return_tensors)
         sources: list[Any] = [] if images is None else list(images) if isinstance(images, (list, tuple)) else [images]
         texts = [] if text is None else [text] if isinstance(text, str) else list(text)
         if not sources and not texts:
@@ -230,19 +280,28 @@ class Processor:
             raise UsageError(
                 f"{len(sources)} images, but {len(texts)} texts", field="text", hint="give one text for each image"
             )
+        limit = length_limit(max_length, self.model_max_length, padding, truncation)
+        cut = limit if shall_cut(truncation, limit, default=True) else None
         batch = Batch()
         if sources:
-            batch.update(self._images(sources))
+            batch.update(self.batch_of([self._pixels(source, index) for index, source in enumerate(sources)]))
         if texts:
-            batch["labels"] = self._labels(texts, max_length)
+            tokenizer, eos = self._backend(), self._eos()
+            rows = encode_labels(tokenizer, texts, eos, cut, untrusted=untrusted, on_unknown=on_unknown)
+            self._warn_of_start(rows)
+            batch["labels"] = _label_rows(rows, padded_length(padding, limit, rows))
         return batch
 
-    def _images(self, sources: Sequence[ImageSource]) -> dict[str, Tensor]:
-        pixels = [self._pixels(source, index) for index, source in enumerate(sources)]
+    def batch_of(self, pixels: Sequence[Tensor]) -> Batch:
+        """Images (3, H, W) as one batch, padded where their sizes differ.
+
+        Raises:
+            IncompatibleError: images of different sizes, and an encoder that cannot mask padding.
+        """
         sizes = torch.tensor([p.shape[1:] for p in pixels])  # (N, 2)
         height, width = (int(n) for n in sizes.amax(0))
         if bool((sizes == sizes[0]).all()):
-            return {"pixel_values": torch.stack(pixels)}
+            return Batch(pixel_values=torch.stack(list(pixels)))
         mask = None if self.encoder is None else self.encoder.token_mask(sizes, (height, width))
         if mask is None:
             shown = ", ".join(f"{h} x {w}" for h, w in sizes[:3].tolist())
@@ -254,7 +313,7 @@ class Processor:
         padded = pixels[0].new_zeros(len(pixels), len(pixels[0]), height, width)
         for row, p in zip(padded, pixels, strict=True):
             row[:, : p.shape[1], : p.shape[2]] = p
-        return {"pixel_values": padded, "encoder_attention_mask": mask}
+        return Batch(pixel_values=padded, encoder_attention_mask=mask)
 
     def _pixels(self, source: ImageSource, index: int) -> Tensor:
         try:
@@ -276,28 +335,68 @@ class Processor:
             )
         return pixels
 
-    def _labels(self, texts: Sequence[str], max_length: int | None) -> Tensor:
-        tokenizer = self._tokenizer()
+    def collate(self, examples: Sequence[Any]) -> Batch:
+        """A batch of examples: ``collate_fn=`` of a DataLoader, ``data_collator=`` of transformers' Trainer.
+
+        Args:
+            examples: all of one kind. Mappings may have ``pixel_values``, (3, H, W) or (1, 3, H, W), or ``image``, as
+                `load_image` takes it; and ``labels``, ids with the end id last, or ``text``. Pairs are an image and a
+                text. The Trainer hands on ``image`` and ``text`` only with ``remove_unused_columns=False``.
+
+        Returns:
+            As `__call__` does.
+
+        Raises:
+            UsageError: examples that have nothing of these, or not the same.
+        """
+        rows = [{"image": e[0], "text": e[1]} if isinstance(e, (tuple, list)) and len(e) == 2 else e for e in examples]
+        known = {"pixel_values", "image", "images", "labels", "text"}
+        keys = set(rows[0]) if rows and isinstance(rows[0], Mapping) else set()
+        if not keys or keys - known or any(not isinstance(row, Mapping) or set(row) != keys for row in rows):
+            raise UsageError(
+                "examples that cannot be put into a batch",
+                field="examples",
+                hint="give mappings of the same names (pixel_values or image, labels or text), or pairs (image, text)",
+            )
+        columns = {name: [row[name] for row in rows] for name in sorted(keys)}
+        images = columns.get("image", columns.get("images"))
+        batch = Batch() if images is None and "text" not in columns else self(images, columns.get("text"))
+        if "pixel_values" in columns:
+            pixels = [torch.as_tensor(p) for p in columns["pixel_values"]]
+            batch.update(self.batch_of([p[0] if p.ndim == 4 and len(p) == 1 else p for p in pixels]))
+        if "labels" in columns:
+            ids = [torch.as_tensor(row, dtype=torch.long).flatten().tolist() for row in columns["labels"]]
+            batch["labels"] = _label_rows(ids, max(map(len, ids)))
+        return batch
+
+    def _warn_of_start(self, rows: Sequence[Sequence[int]]) -> None:
+        start = self.token_ids.start
+        first = next((i for i, row in enumerate(rows) if len(row) > 1 and row[0] == start), None)
+        if first is not None:
+            warnings.warn(
+                f"text[{first}] begins with the start id {start}, which the model puts before the labels itself, so "
+                "that it comes twice; leave it out",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _eos(self) -> int:
         if not self.token_ids.eos:
             raise TokenizerError(
                 "no token id ends a text",
                 field="token_ids.eos",
-                hint="set model.token_ids = model.token_ids.changed(eos=…)",
+                hint="set it: model.token_ids = model.token_ids.changed(eos=(…,))",
             )
-        rows = [encode_labels(tokenizer, text, self.token_ids.eos[0], max_length) for text in texts]
-        labels = torch.full((len(rows), max(map(len, rows))), IGNORE_INDEX)  # (N, T)
-        for label, row in zip(labels, rows, strict=True):
-            label[: len(row)] = torch.tensor(row)
-        return labels
+        return self.token_ids.eos[0]
 
-    def _tokenizer(self) -> Tokenizer:
+    def _backend(self) -> Tokenizer:
         if self.tokenizer is None:
             raise TokenizerError(
                 "the model has no tokenizer",
                 field="tokenizer",
                 hint="give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
             )
-        return self.tokenizer
+        return self.tokenizer.backend_tokenizer
 
     def decode(self, ids: Tensor | Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of a row of ids, (T,); -100, as in labels, is left out.
@@ -305,7 +404,7 @@ class Processor:
         Raises:
             TokenizerError: no tokenizer, or not a single row of ids.
         """
-        return decode_ids(self._tokenizer(), ids, skip_special_tokens)
+        return decode_ids(self._backend(), ids, skip_special_tokens)
 
     def batch_decode(
         self, ids: Tensor | Iterable[Tensor | Sequence[int]], skip_special_tokens: bool = True
@@ -315,7 +414,54 @@ class Processor:
 
     def token_text(self, token: int) -> str:
         """The text of a single id, or the name of a special token; empty for an id outside of the vocabulary."""
-        return decode_ids(self._tokenizer(), [token], skip_special_tokens=False)
+        return decode_ids(self._backend(), [token], skip_special_tokens=False)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the preprocessing and the tokenizer to a folder, that of the model for one; `from_pretrained` reads it.
+
+        Raises:
+            CheckpointWriteError: the folder cannot be written.
+        """
+        from vedcore.plugins import load_component
+
+        load_component("format", "native")[0].save_processor(self, folder)
+
+    @classmethod
+    def from_pretrained(cls, folder_or_name: str | os.PathLike[str], **options: Any) -> Processor:
+        """The processor of a folder or repository, of vedcore or transformers, without the model.
+
+        ``model.processor`` of a loaded model also has what only the model knows: the encoder's own preprocessing.
+
+        Args:
+            folder_or_name: as `vedcore.load` takes it.
+            options: ``revision``, ``subfolder``, ``token``, ``cache_dir`` and ``local_files_only``, as there.
+
+        Raises:
+            CheckpointNotFoundError: no such folder, or no settings of images in it.
+            ConfigError, TokenizerError, HubError: as `vedcore.load`.
+        """
+        from vedcore.plugins import load_component
+
+        processor: Processor = load_component("format", "native")[0].load_processor(folder_or_name, **options)
+        return processor
+
+    def push_to_hub(self, repo: str, *, commit_message: str = "Upload processor", **options: Any) -> str:
+        """Write the processor's files to a repository of the hub, in one commit, beside whatever is in it.
+
+        Args:
+            repo: ``org/name``; a missing repository is created.
+            commit_message: of the commit.
+            options: ``revision``, ``private``, ``create_pr`` and ``token``, as ``model.push_to_hub`` takes them.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            HubError: the hub refuses it.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return push_folder(folder, repo, commit_message=commit_message, **options)
 
     def to_files(self) -> dict[str, bytes]:
         """The processor as files, name to content: the preprocessing, and the tokenizer if there is one.
@@ -351,6 +497,20 @@ class Processor:
         data = files.get(TOKENIZER)
         tokenizer = None if data is None else parse_tokenizer(data, path=path(TOKENIZER))
         return cls(preprocessing, tokenizer)
+
+
+def _label_rows(rows: Sequence[Sequence[int]], width: int) -> Tensor:
+    """(N, T) labels, filled up with -100 to ``width``.
+
+    Raises:
+        UsageError: rows of different lengths, and no width.
+    """
+    if not width and len(set(map(len, rows))) > 1:
+        raise UsageError("texts of different lengths", field="padding", hint="give padding=True")
+    labels = torch.full((len(rows), width or len(rows[0])), IGNORE_INDEX)  # (N, T)
+    for label, row in zip(labels, rows, strict=True):
+        label[: len(row)] = torch.tensor(row)
+    return labels
 
 
 def _transformers_keys(preprocessing: Preprocessing) -> dict[str, Any]:
