@@ -17,7 +17,6 @@ from torch import Tensor
 from vedcore.config import Preprocessing, TokenIds
 from vedcore.errors import (
     ConfigSchemaError,
-    ImageError,
     ImageLimitError,
     IncompatibleError,
     TokenizerError,
@@ -25,6 +24,8 @@ from vedcore.errors import (
 )
 from vedcore.model_files import PREPROCESSOR_CONFIG, TOKENIZER
 from vedcore.processing.images import MAX_PIXELS, ImageSource, load_image
+from vedcore.processing.pages import Pages
+from vedcore.processing.reader import ImageReader, Place
 from vedcore.processing.tokenizers import (
     IGNORE_INDEX,
     decode_ids,
@@ -197,13 +198,18 @@ class Processor:
         images: ImageSource | Sequence[ImageSource] | None = None,
         text: str | Sequence[str] | None = None,
         *,
+        pages: Pages | None = None,
+        dpi: float | None = None,
         max_length: int | None = None,
     ) -> Batch:
         """The input of a model for images, texts or both.
 
         Args:
             images: an image or a list of images, each as `load_image` takes it.
-            text: a text or a list of texts, as many as images if both are given.
+            text: a text or a list of texts, as many as images if both are given; a chosen page is an image.
+            pages: the pages to read of each TIFF and PDF, such as ``"1-3"`` (see `Pages`); by default the first, with a
+                warning if there are more.
+            dpi: pixels an inch of a page of a PDF, as `load_image` takes it.
             max_length: limit of labels for a text; a longer text is cut, and still ends with the end id.
 
         Returns:
@@ -221,23 +227,31 @@ class Processor:
         texts = [] if text is None else [text] if isinstance(text, str) else list(text)
         if not sources and not texts:
             raise UsageError("nothing to process", hint="give images, text or both, one or more")
-        if images is not None and text is not None and len(sources) != len(texts):
-            raise UsageError(
-                f"{len(sources)} images, but {len(texts)} texts", field="text", hint="give one text for each image"
-            )
         batch = Batch()
-        if sources:
-            batch.update(self._images(sources))
+        with self.open_images(sources, pages=pages, first_page_only=True, dpi=dpi) as reader:
+            if images is not None and text is not None and len(reader.places) != len(texts):
+                message = f"{len(reader.places)} images, but {len(texts)} texts"
+                raise UsageError(message, field="text", hint="give one text for each image")
+            if sources:
+                batch.update(self.batch_of([self.pixels_at(reader, place) for place in reader.places]))
         if texts:
             batch["labels"] = self._labels(texts, max_length)
         return batch
 
-    def _images(self, sources: Sequence[ImageSource]) -> dict[str, Tensor]:
-        pixels = [self._pixels(source, index) for index, source in enumerate(sources)]
+    def open_images(self, sources: Sequence[ImageSource], **options: Any) -> ImageReader:
+        """A reader of the images of ``sources``; ``options`` as `ImageReader` takes them."""
+        return ImageReader(sources, **options, max_pixels=self.max_pixels)
+
+    def batch_of(self, pixels: Sequence[Tensor]) -> Batch:
+        """The images that `pixels_at` gave as one batch, padded where their sizes differ.
+
+        Raises:
+            IncompatibleError: images of different sizes, and an encoder that cannot mask padding.
+        """
         sizes = torch.tensor([p.shape[1:] for p in pixels])  # (N, 2)
         height, width = (int(n) for n in sizes.amax(0))
         if bool((sizes == sizes[0]).all()):
-            return {"pixel_values": torch.stack(pixels)}
+            return Batch(pixel_values=torch.stack(list(pixels)))
         mask = None if self.encoder is None else self.encoder.token_mask(sizes, (height, width))
         if mask is None:
             shown = ", ".join(f"{h} x {w}" for h, w in sizes[:3].tolist())
@@ -249,16 +263,15 @@ class Processor:
         padded = pixels[0].new_zeros(len(pixels), 3, height, width)
         for row, p in zip(padded, pixels, strict=True):
             row[:, : p.shape[1], : p.shape[2]] = p
-        return {"pixel_values": padded, "encoder_attention_mask": mask}
+        return Batch(pixel_values=padded, encoder_attention_mask=mask)
 
-    def _pixels(self, source: ImageSource, index: int) -> Tensor:
-        try:
-            image = load_image(source, max_pixels=self.max_pixels)
-        except ImageError as error:
-            if error.path is not None:
-                raise
-            message = str(error).removesuffix(f"; {error.hint}")
-            raise type(error)(message, field=f"images[{index}]", hint=error.hint) from None
+    def pixels_at(self, reader: ImageReader, place: Place) -> Tensor:
+        """The image of a place as the encoder takes it, (3, H, W).
+
+        Raises:
+            ImageError: as `ImageReader.read`, or an image that cannot be resized.
+        """
+        image = reader.read(place)
         pixels = None if self.encoder is None else self.encoder.preprocess(image)
         if pixels is None:
             return prepare_image(image, self.preprocessing)
