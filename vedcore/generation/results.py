@@ -106,13 +106,16 @@ def _compiled(
     )
 
 
-def text_results(out: GenerateOutput, processor: Processor, eos: tuple[int, ...]) -> list[TextResult]:
+def text_results(
+    out: GenerateOutput, processor: Processor, eos: tuple[int, ...], skip_special_tokens: bool = True
+) -> list[TextResult]:
     """The text of each row, with its confidence and tokens.
 
     Args:
         out: the output of `generate`.
         processor: with the tokenizer.
-        eos: end ids in force, which are not part of a text.
+        eos: end ids in force, which are not among the tokens.
+        skip_special_tokens: leave special tokens out of the text.
     """
     assert out.token_logprobs is not None
     assert out.finish_reasons is not None
@@ -125,7 +128,7 @@ def text_results(out: GenerateOutput, processor: Processor, eos: tuple[int, ...]
         new, probabilities = row[prompt : prompt + length], logprobs[:length].exp()
         results.append(
             TextResult(
-                text=processor.decode(row[: prompt + length]),
+                text=processor.decode(row[: prompt + length], skip_special_tokens),
                 confidence=float(logprobs[:length].mean().exp()) if length else 0.0,
                 tokens=tuple(
                     (processor.token_text(token), p)

@@ -20,7 +20,6 @@ from torch import Tensor
 from vedcore.config import Preprocessing, TokenIds
 from vedcore.errors import (
     ConfigSchemaError,
-    ImageError,
     ImageLimitError,
     IncompatibleError,
     TokenizerError,
@@ -31,6 +30,8 @@ from vedcore.model_files import PREPROCESSOR_CONFIG, TOKENIZER
 from vedcore.processing.batch import Batch, check_return_tensors
 from vedcore.processing.encoding import OnUnknown, encode_labels
 from vedcore.processing.images import MAX_PIXELS, ImageSource, load_image
+from vedcore.processing.pages import Pages
+from vedcore.processing.reader import ImageReader, Place
 from vedcore.processing.text_tokenizer import TextTokenizer, length_limit, padded_length, shall_cut
 from vedcore.processing.tokenizers import (
     IGNORE_INDEX,
@@ -235,6 +236,8 @@ class Processor:
         images: ImageSource | Sequence[ImageSource] | None = None,
         text: str | Sequence[str] | None = None,
         *,
+        pages: Pages | None = None,
+        dpi: float | None = None,
         padding: bool | str = True,
         truncation: bool | str | None = None,
         max_length: int | None = None,
@@ -248,7 +251,10 @@ class Processor:
 
         Args:
             images: an image or a list of images, each as `load_image` takes it.
-            text: a text or a list of texts, as many as images if both are given.
+            text: a text or a list of texts, as many as images if both are given; a chosen page is an image.
+            pages: the pages to read of each TIFF and PDF, such as ``"1-3"`` (see `Pages`); by default the first, with a
+                warning if there are more.
+            dpi: pixels an inch of a page of a PDF, as `load_image` takes it.
             padding: True or ``"longest"`` fills labels up with -100 to the longest of them, ``"max_length"`` to
                 ``max_length``; False refuses texts of different lengths.
             truncation: True cuts labels to ``max_length``, where they still end with the end id, False does not; by
@@ -276,15 +282,15 @@ class Processor:
         texts = [] if text is None else [text] if isinstance(text, str) else list(text)
         if not sources and not texts:
             raise UsageError("nothing to process", hint="give images, text or both, one or more")
-        if images is not None and text is not None and len(sources) != len(texts):
-            raise UsageError(
-                f"{len(sources)} images, but {len(texts)} texts", field="text", hint="give one text for each image"
-            )
         limit = length_limit(max_length, self.model_max_length, padding, truncation)
         cut = limit if shall_cut(truncation, limit, default=True) else None
         batch = Batch()
-        if sources:
-            batch.update(self.batch_of([self._pixels(source, index) for index, source in enumerate(sources)]))
+        with self.open_images(sources, pages=pages, first_page_only=True, dpi=dpi) as reader:
+            if images is not None and text is not None and len(reader.places) != len(texts):
+                message = f"{len(reader.places)} images, but {len(texts)} texts"
+                raise UsageError(message, field="text", hint="give one text for each image")
+            if sources:
+                batch.update(self.batch_of([self.pixels_at(reader, place) for place in reader.places]))
         if texts:
             tokenizer, eos = self._backend(), self._eos()
             rows = encode_labels(tokenizer, texts, eos, cut, untrusted=untrusted, on_unknown=on_unknown)
@@ -292,8 +298,12 @@ class Processor:
             batch["labels"] = _label_rows(rows, padded_length(padding, limit, rows))
         return batch
 
+    def open_images(self, sources: Sequence[ImageSource], **options: Any) -> ImageReader:
+        """A reader of the images of ``sources``; ``options`` as `ImageReader` takes them."""
+        return ImageReader(sources, **options, max_pixels=self.max_pixels)
+
     def batch_of(self, pixels: Sequence[Tensor]) -> Batch:
-        """Images (3, H, W) as one batch, padded where their sizes differ.
+        """Images (C, H, W) as one batch, padded where their sizes differ.
 
         Raises:
             IncompatibleError: images of different sizes, and an encoder that cannot mask padding.
@@ -315,14 +325,13 @@ class Processor:
             row[:, : p.shape[1], : p.shape[2]] = p
         return Batch(pixel_values=padded, encoder_attention_mask=mask)
 
-    def _pixels(self, source: ImageSource, index: int) -> Tensor:
-        try:
-            image = load_image(source, max_pixels=self.max_pixels)
-        except ImageError as error:
-            if error.path is not None:
-                raise
-            message = str(error).removesuffix(f"; {error.hint}")
-            raise type(error)(message, field=f"images[{index}]", hint=error.hint) from None
+    def pixels_at(self, reader: ImageReader, place: Place) -> Tensor:
+        """The image of a place as the encoder takes it, (3, H, W).
+
+        Raises:
+            ImageError: as `ImageReader.read`, or an image that cannot be resized.
+        """
+        image = reader.read(place)
         pixels = None if self.encoder is None else self.encoder.preprocess(image)
         if pixels is None:
             return prepare_image(image, self.preprocessing)
