@@ -25,6 +25,7 @@ from vedcore.model_files import CONFIG
 from vedcore.plugins import load_component, registry
 from vedcore.weights.loading import CheckFinite
 from vedcore.weights.snapshot import Snapshot, read_folder
+from vedcore.weights.unwrapping import ADAPTER_ALONE, ADAPTER_CONFIG, MERGE_HINT
 
 if TYPE_CHECKING:
     import torch
@@ -142,6 +143,8 @@ def load(
 
 def _require_config(snapshot: Snapshot) -> None:
     """Raise where a folder has no config.json."""
+    if not snapshot.has(CONFIG) and snapshot.has(ADAPTER_CONFIG):
+        raise CheckpointNotFoundError(ADAPTER_ALONE, path=snapshot.path, hint=MERGE_HINT)
     if not snapshot.has(CONFIG):
         raise CheckpointNotFoundError(f"no {CONFIG} in this folder", path=snapshot.path, hint=snapshot.listing())
 

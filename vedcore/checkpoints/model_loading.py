@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["load_model"]
 
+LOOSE_HINT = "strict=False takes what fits"
+
 
 def load_model(
     config: ModelConfig,
@@ -51,7 +53,7 @@ def load_model(
     """
     settings = _integer_settings(config)
     try:
-        check = partial(weights.check, settings=settings) if options["strict"] else None
+        check = partial(weights.check, settings=settings, loose_hint=LOOSE_HINT) if options["strict"] else None
         model = build(config, tokenizer=tokenizer, draw=not options["strict"], check=check)
     except ConfigError as error:
         raise error if error.path else error.at(path) from None
