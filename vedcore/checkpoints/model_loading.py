@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["load_model"]
 
+LOOSE_HINT = "strict=False takes what fits"
+
 
 def load_model(
     config: ModelConfig,
@@ -57,7 +59,7 @@ def load_model(
     settings = _integer_settings(config)
 
     def check(modules: nn.Module) -> None:
-        weights.check(modules, settings=settings, **_fit(modules, size, stored_size))
+        weights.check(modules, settings=settings, loose_hint=LOOSE_HINT, **_fit(modules, size, stored_size))
 
     try:
         strict = options["strict"]
