@@ -84,6 +84,8 @@ class VisionEncoder(Component):
     """D, the width of ``last_hidden_state``."""
     preprocessing: Preprocessing
     """How an image becomes the input: size, mean, std, interpolation."""
+    takes_task_prompts: bool = False
+    """Whether prompts of its models name a task in place of the start id, as Donut's do."""
     key_map: ClassVar[tuple[Any, ...]] = ()
     """Rows of `vedcore.weights.keymap`: the names that transformers' class of this family has."""
     num_channels: int = 3
@@ -267,7 +269,12 @@ class TextDecoder(Component):
         return out
 
     def takes_position(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
-        """Which of the new tokens count as a position, (B, T) bool; None means all."""
+        """Which of the new tokens count as a position, (B, T) bool; None means all.
+
+        Args:
+            input_ids: (B, T) or None.
+            attention_mask: (B, T) False for padding at the left, or None.
+        """
         return attention_mask
 
     def fresh_parameters(self) -> set[str]:
@@ -322,8 +329,8 @@ class TextDecoder(Component):
 
         Args:
             input_ids: (B, T) the new tokens.
-            attention_mask: (B, T), or (B, L) with those in the cache; 1 or True where a token counts, 0 where it is
-                padding, which may stand at the left or at the right.
+            attention_mask: (B, T), or (B, L) with those in the cache; 1 or True where a token counts, 0 where no token
+                attends to it. Padding at the left takes no position; any other masked token does, as in transformers.
             encoder_hidden_states: (N, S, E), N dividing B; not needed again once the cache holds their keys.
             encoder_attention_mask: (N, S), 1 or True where an encoder token counts.
             past_key_values: the cache of earlier calls, which this one extends.
@@ -340,7 +347,13 @@ class TextDecoder(Component):
                 outside the vocabulary.
             IncompatibleError: more tokens than the decoder has positions, encoder states of another width.
         """
-        if (input_ids is None) == (inputs_embeds is None):
+        if input_ids is None and inputs_embeds is None:
+            raise UsageError(
+                "no text is given",
+                field="decoder_input_ids",
+                hint="give it, or labels to train; model.generate writes texts",
+            )
+        if input_ids is not None and inputs_embeds is not None:
             raise UsageError("give either decoder_input_ids or decoder_inputs_embeds, and not both")
         self._check_text(input_ids, inputs_embeds)
         embeddings = self._lookup(input_ids) if inputs_embeds is None else inputs_embeds
@@ -451,14 +464,15 @@ class TextDecoder(Component):
         prompt_length: int | None,
     ) -> Tensor:
         real = None if padding is None else padding[:, past:]  # (B, T)
-        taken = self.takes_position(input_ids, real)
+        begun = None if padding is None else (padding.cumsum(1) > 0)[:, past:]  # (B, T) all but padding at the left
+        taken = self.takes_position(input_ids, begun)
         before = cache.positions if cache is not None else None
         if taken is None and before is None:
             return torch.arange(past, past + queries, device=device)[None]  # (1, T)
         start = torch.full((1, 1), past, device=device) if before is None else before  # (1 or B, 1)
-        every = torch.ones(start.shape[0], queries, dtype=torch.bool, device=device) if real is None else real
+        every = torch.ones(start.shape[0], queries, dtype=torch.bool, device=device) if begun is None else begun
         after = start + every.long().cumsum(1)  # (B, T)
-        if cache is not None and (real is not None or before is not None):
+        if cache is not None and (begun is not None or before is not None):
             cache.positions = after[:, -1:]
         if taken is None:
             return after - 1
@@ -466,7 +480,7 @@ class TextDecoder(Component):
         if prompt_length is not None:
             indices = torch.arange(past, past + queries, device=device)
             counted = torch.where(indices < prompt_length, counted, after)
-        return torch.where(taken, counted - 1, -1)
+        return torch.where(taken if real is None else taken & real, counted - 1, -1)
 
 
 def torch_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

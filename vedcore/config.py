@@ -11,7 +11,15 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, UsageError, did_you_mean
 
@@ -76,6 +84,20 @@ class Config(BaseModel):
 
     attribute_map: ClassVar[Mapping[str, str]] = {}
     """Second words for fields, second to first: ``{"hidden_size": "n_embd"}``."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse to change settings in place.
+
+        Raises:
+            UsageError: always; the hint is what to write instead.
+        """
+        raise UsageError(
+            f"settings of a {type(self).__name__} do not change in place", field=name, hint=self._instead(name, value)
+        )
+
+    def _instead(self, name: str, value: object) -> str:
+        """What to write instead of assigning ``value`` to ``name``."""
+        return f"make a copy: config.changed({name}={_shown(value)})"
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], *, path: object = None, prefix: str = "") -> Self:
@@ -163,6 +185,9 @@ class EncoderConfig(Config):
     def _square(cls, value: object) -> object:
         return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
+    def _instead(self, name: str, value: object) -> str:
+        return f"compose with encoder_{name}={_shown(value)}"
+
 
 class DecoderConfig(Config):
     """Base of the decoders' configs: the fields that all have under one name."""
@@ -181,6 +206,14 @@ class DecoderConfig(Config):
     """Width of the encoder states that cross-attention takes; None means the decoder's own width."""
     tie_word_embeddings: bool = True
     """Whether the output layer is the input embedding."""
+
+    @field_validator(*TOKEN_ID_FIELDS, mode="before")
+    @classmethod
+    def _plain_ids(cls, value: object) -> object:
+        return plain(value)
+
+    def _instead(self, name: str, value: object) -> str:
+        return _model_setting(name, value) or f"compose with decoder_{name}={_shown(value)}"
 
 
 class ProjectorConfig(Config):
@@ -220,6 +253,11 @@ class Preprocessing(Config):
     cut off."""
     do_center_crop: bool = False
     """Whether to cut ``image_size`` out of the middle; what is missing is black, an odd pixel at the left and top."""
+
+    def _instead(self, name: str, value: object) -> str:
+        if name == "image_size":  # the encoder must take it too
+            return f"load or compose the model with image_size={_shown(value)}"
+        return f"model.processor.preprocessing = model.processor.preprocessing.changed({name}={_shown(value)})"
 
     @field_validator("image_std")
     @classmethod
@@ -297,6 +335,16 @@ class TokenIds(Config):
     pad: TokenId | None = None
     """Fills a row after its end."""
 
+    @field_validator("start", "eos", "pad", mode="before")
+    @classmethod
+    def _plain_ids(cls, value: object, info: ValidationInfo) -> object:
+        value = plain(value)
+        return (value,) if info.field_name == "eos" and isinstance(value, int) else value
+
+    def _instead(self, name: str, value: object) -> str:
+        role = _ROLES.get(name, name)
+        return f"model.token_ids = model.token_ids.changed({role}={_shown(value)})"
+
     def check(self, vocab_size: int) -> None:
         """Refuse ids that the vocabulary does not have.
 
@@ -340,6 +388,9 @@ class ComponentConfig(Config):
     def fields(self) -> dict[str, Any]:
         """Everything but the name."""
         return dict(self.__pydantic_extra__ or {})
+
+    def _instead(self, name: str, value: object) -> str:
+        return _model_setting(name, value) or f"compose the model with {name}={_shown(value)} in this part"
 
 
 class ModelConfig(Config):
@@ -394,6 +445,53 @@ class ModelConfig(Config):
     def __setattr__(self, name: str, value: object) -> None:
         if name != "use_cache":  # which ``Trainer`` sets on every config; here it is an argument of each call
             super().__setattr__(name, value)
+
+    def _instead(self, name: str, value: object) -> str:
+        known = name in type(self).model_fields or name in ("image_size", "device")
+        return _model_setting(name, value) or f"compose the model with {f'{name}={_shown(value)}' if known else 'it'}"
+
+
+_ROLES = {
+    "bos_token_id": "start",
+    "decoder_start_token_id": "start",
+    "eos_token_id": "eos",
+    "pad_token_id": "pad",
+}
+"""transformers' names of the fields of `TokenIds`."""
+_OPTIONS = (
+    "do_sample",
+    "early_stopping",
+    "length_penalty",
+    "max_length",
+    "max_new_tokens",
+    "min_length",
+    "no_repeat_ngram_size",
+    "num_beams",
+    "num_return_sequences",
+    "repetition_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+)
+"""Options of ``generate`` that transformers' tutorials set on a model's config."""
+
+
+def _model_setting(name: str, value: object) -> str:
+    """The assignment to a model that changes ``name``, a setting of several parts; empty for any other."""
+    if name in _ROLES:
+        return f"model.token_ids = model.token_ids.changed({_ROLES[name]}={_shown(value)})"
+    if name in _OPTIONS:
+        return f"model.generation_config = model.generation_config.with_options({name}={_shown(value)})"
+    if name == "token_ids":
+        return "model.token_ids = vedcore.TokenIds(start=0, eos=2, pad=1), or model.token_ids.changed(eos=2)"
+    return f"model.resize_vocabulary({_shown(value)})" if name == "vocab_size" else ""
+
+
+def plain(value: Any) -> Any:
+    """Tensors, arrays and their numbers as Python's own; lists as tuples, at any depth."""
+    if callable(to_list := getattr(value, "tolist", None)):
+        value = to_list()
+    return tuple(map(plain, value)) if isinstance(value, list | tuple) else value
 
 
 def check_limit(value: int, limit: int, field: str, what: str) -> None:

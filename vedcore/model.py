@@ -32,6 +32,8 @@ from vedcore.errors import IncompatibleError, TokenizerError, UsageError, did_yo
 from vedcore.generation.arguments import as_encoder_output, check_pixels, check_tensors
 from vedcore.generation.generate import generate, generate_text, stream
 from vedcore.generation.options.config import GenerationConfig
+from vedcore.generation.results import transition_scores
+from vedcore.hf.generation import is_generation_config, read_generation_config
 from vedcore.layers.cache import DecoderCache
 from vedcore.layers.linear import pack, packed, unpacked, use_seam
 from vedcore.loss import check_labels, cross_entropy, shift_tokens_right
@@ -130,6 +132,44 @@ class VisionEncoderDecoder(nn.Module):
             )
         ids.check(self.decoder.vocab_size)
         self._token_ids = self.processor.token_ids = ids  # labels that the processor makes end with them too
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """Defaults of `generate`; set it to change them, to transformers' object too.
+
+        Raises:
+            UsageError: on setting something else.
+        """
+        return self._generation_config
+
+    @generation_config.setter
+    def generation_config(self, config: object) -> None:
+        self._generation_config = self.as_generation_config(config, GenerationConfig())
+
+    def as_generation_config(self, given: object, base: GenerationConfig | None = None) -> GenerationConfig:
+        """The options that a `GenerationConfig` of ours or of transformers means.
+
+        Args:
+            given: ours is returned as it is; transformers' is read like its JSON.
+            base: the options of what is not set in transformers'; the model's own by default.
+
+        Raises:
+            UsageError: something else.
+        """
+        if isinstance(given, GenerationConfig):
+            return given
+        if not is_generation_config(given):
+            raise UsageError(
+                f"a GenerationConfig expected, got {type(given).__name__}",
+                field="generation_config",
+                hint="give vedcore.GenerationConfig(num_beams=4), or to a call its fields as keywords",
+            )
+        return read_generation_config(given, self.generation_config if base is None else base)
+
+    @property
+    def takes_task_prompts(self) -> bool:
+        """Whether prompts name a task in place of the start id, as Donut's do, so that it is not put before them."""
+        return bool(getattr(self.encoder, "takes_task_prompts", False))
 
     @property
     def device(self) -> torch.device:
@@ -442,6 +482,29 @@ class VisionEncoderDecoder(nn.Module):
     generate = generate
     generate_text = generate_text
     stream = stream
+
+    def compute_transition_scores(
+        self,
+        sequences: Tensor,
+        scores: Sequence[Tensor],
+        beam_indices: Tensor | None = None,
+        normalize_logits: bool = False,
+    ) -> Tensor:
+        """The score by which each new token of `generate` was chosen, as transformers computes it.
+
+        Args:
+            sequences: (B, T) of `GenerateOutput`.
+            scores: for each step (rows, V), with ``output_scores=True``.
+            beam_indices: (B, L) of the same output, with beams.
+            normalize_logits: make log-probabilities of the scores first; those of beams are such already.
+
+        Returns:
+            (B, L), 0 where a beam's text has ended.
+
+        Raises:
+            UsageError: arguments that are not of one output.
+        """
+        return transition_scores(sequences, scores, beam_indices, normalize_logits)
 
     def optimize_for_inference(self, dtype: str | torch.dtype | None = None) -> Self:
         """Put the model into eval mode and lay its weights out for speed, as the first `generate` does by itself.

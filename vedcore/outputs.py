@@ -124,6 +124,8 @@ class GenerateOutput(Output):
     """On request: for each step, `DecoderOutput.hidden_states`."""
     decoder_attentions: tuple[tuple[Tensor, ...], ...] | None = None
     cross_attentions: tuple[tuple[Tensor, ...], ...] | None = None
+    past_key_values: DecoderCache | None = None
+    """The cache after greedy search, sampling or beams: of all tokens but the last, ended rows and beams among them."""
 
 
 @dataclass(frozen=True)

@@ -222,6 +222,7 @@ class SwinEncoder(BlockEncoder):
 
     def __init__(self, config: SwinConfig, pretrained: bool = False) -> None:
         super().__init__(config, pretrained)
+        self.takes_task_prompts = not config.final_norm  # Donut's
         self.hidden_size = self.model.num_features
         grid = self.model.patch_embed.grid_size
         self.position_embeddings = (

@@ -17,10 +17,18 @@ from torch import Tensor
 
 from vedcore.config import TokenIds
 from vedcore.errors import GenerationError, ImageError, IncompatibleError, UsageError, VedcoreError
-from vedcore.generation.arguments import as_encoder_output, as_functions, check_pixels, check_tensors, prompt_ids
+from vedcore.generation.arguments import (
+    as_encoder_output,
+    as_functions,
+    check_cache,
+    check_pixels,
+    check_tensors,
+    prompt_ids,
+)
 from vedcore.generation.constraints.token_automaton import TokenAutomaton
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.generation.options.strategies import check_assisted
+from vedcore.generation.own_criteria import OwnCriteria, warn_of_replaced
 from vedcore.generation.processors.logits import LogitsProcessor, PrefixFunction
 from vedcore.generation.protocol import ImageToTextModel
 from vedcore.generation.request import Request, StoppingCriterion
@@ -30,6 +38,7 @@ from vedcore.generation.search.dispatch import search
 from vedcore.generation.search.dispatch import stream as stream_tokens
 from vedcore.generation.state import DecodingState
 from vedcore.generation.streaming import Streamer, check_streamer, text_pieces
+from vedcore.layers.cache import DecoderCache
 from vedcore.outputs import EncoderOutput, GenerateOutput, TextResult
 from vedcore.processing.pages import Pages
 from vedcore.processing.processor import Batch, Processor
@@ -41,17 +50,20 @@ __all__ = ["generate", "generate_text", "stream"]
 def generate(
     model: ImageToTextModel,
     pixel_values: Tensor | None = None,
-    generation_config: GenerationConfig | None = None,
+    generation_config: Any = None,
     *,
+    inputs: Tensor | None = None,
     decoder_input_ids: Tensor | None = None,
     decoder_attention_mask: Tensor | None = None,
     encoder_outputs: EncoderOutput | Sequence[Any] | None = None,
     encoder_attention_mask: Tensor | None = None,
+    past_key_values: DecoderCache | None = None,
     logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
     stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
     prefix_allowed_tokens_fn: PrefixFunction | None = None,
     assistant_model: ImageToTextModel | None = None,
     streamer: Streamer | None = None,
+    tokenizer: Any = None,
     interpolate_pos_encoding: bool = False,
     **options: Any,
 ) -> Tensor | GenerateOutput:
@@ -62,20 +74,27 @@ def generate(
     Args:
         model: writes the text.
         pixel_values: (N, C, H, W), prepared as ``model.processor`` does.
-        generation_config: settings in place of ``model.generation_config``.
-        decoder_input_ids: (N, T) the start of each text; the start id by default.
-        decoder_attention_mask: (N, T) 0 or False where that start is padded at the left.
+        generation_config: settings in place of ``model.generation_config``; or transformers' object, over them.
+        inputs: transformers' other name of ``pixel_values``.
+        decoder_input_ids: (N, T) the start of each text; the start id by default. Where no row begins with the start
+            id, it is put before them, but not where ``model.takes_task_prompts``.
+        decoder_attention_mask: (N, T) 0 or False where no token may attend. Padding at the left takes no position; a
+            masked token behind a text's first one does.
         encoder_outputs: the output of ``model.encode``, in place of ``pixel_values``.
         encoder_attention_mask: (N, S) 0 or False marks tokens that show only padding of the image.
+        past_key_values: the cache of earlier tokens of ``decoder_input_ids``, which are the whole text so far; only
+            the others are read. It is extended in place. Images are not needed then.
         logits_processor: one or several of ``(input_ids (B, L), scores (B, V)) -> scores (B, V)``, called after
             those of the options, and before those that sampling adds.
         stopping_criteria: one or several of ``(input_ids (B, L), scores) -> (B,) bool``, True where a row is done;
             ``scores`` is a tuple of those so far with ``output_scores=True``, else None. In assisted decoding it gets
-            one row at a time, and so do processors.
+            one row at a time, and so do processors. A criterion or processor of a class of transformers' that an option
+            makes too takes the place of the option's.
         prefix_allowed_tokens_fn: ``(number of the image, ids (L,) of a row so far) -> ids that may follow``.
         assistant_model: a smaller model with the same vocabulary, which guesses the next tokens for this one to
             check; the texts stay the same. It encodes the images itself; given ``encoder_outputs``, it takes them.
         streamer: gets the ids as they come; of one image under beams or in assisted decoding.
+        tokenizer: makes text of ids for ``stop_strings``, where the model has no tokenizer of its own.
         interpolate_pos_encoding: take images of another size than the encoder's own; its positions are resampled for
             this call.
         options: fields of `GenerationConfig`, by transformers' names, for this call.
@@ -85,10 +104,17 @@ def generate(
         ``return_dict_in_generate=True`` a `GenerateOutput`.
 
     Raises:
-        UsageError: an unknown option, or options that contradict each other.
+        UsageError: an unknown option, options that contradict each other, a cache that does not fit.
         GenerationError: a prompt that leaves no position; `NonFiniteError` for NaN in the logits.
+
+    Warns:
+        UserWarning: options without effect, or whose place an argument takes.
     """
     check_streamer(streamer)
+    if inputs is not None:
+        if pixel_values is not None:
+            raise UsageError("contradicts pixel_values", field="inputs", hint="give the images once")
+        pixel_values = inputs
     call = _Call.of(
         model,
         generation_config,
@@ -97,13 +123,17 @@ def generate(
         stopping_criteria=stopping_criteria,
         prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
         assistant_model=assistant_model,
+        tokenizer=tokenizer,
     )
+    decoder_input_ids, decoder_attention_mask = call.from_start(decoder_input_ids, decoder_attention_mask)
     out = call.write(
         pixel_values,
         encoder_attention_mask,
         encoder_outputs=encoder_outputs,
         decoder_input_ids=decoder_input_ids,
         decoder_attention_mask=decoder_attention_mask,
+        past_key_values=past_key_values,
+        returns_cache=call.options.return_dict_in_generate and call.options.use_cache,
         streamer=streamer,
         interpolate_pos_encoding=interpolate_pos_encoding,
     )
@@ -119,7 +149,7 @@ def stream(
     skip_special_tokens: bool = True,
     prompt: str | None = None,
     untrusted: bool = False,
-    generation_config: GenerationConfig | None = None,
+    generation_config: Any = None,
     logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
     stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
     prefix_allowed_tokens_fn: PrefixFunction | None = None,
@@ -207,7 +237,7 @@ def generate_text(
     skip_special_tokens: bool = True,
     prompt: str | None = None,
     untrusted: bool = False,
-    generation_config: GenerationConfig | None = None,
+    generation_config: Any = None,
     logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
     stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
     prefix_allowed_tokens_fn: PrefixFunction | None = None,
@@ -342,48 +372,56 @@ class _Call:
     token_ids: TokenIds
     constraint: TokenAutomaton | None
     logits_processor: tuple[LogitsProcessor, ...]
-    stopping_criteria: tuple[StoppingCriterion, ...]
+    own_criteria: OwnCriteria
     prefix_allowed_tokens_fn: PrefixFunction | None
+    tokenizer: Any
+    """The caller's, where the model has none."""
 
     @property
     def text_of(self) -> Callable[[Sequence[int]], str] | None:
         """Ids to text, special tokens too; None without a tokenizer."""
         processor = self.model.processor
-        return None if processor.tokenizer is None else partial(processor.decode, skip_special_tokens=False)
+        source = self.tokenizer if processor.tokenizer is None else processor
+        return None if source is None else partial(source.decode, skip_special_tokens=False)
 
     @classmethod
     def of(
         cls,
         model: ImageToTextModel,
-        generation_config: GenerationConfig | None,
+        generation_config: Any,
         options: dict[str, Any],
         *,
         logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None,
         stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None,
         prefix_allowed_tokens_fn: PrefixFunction | None,
         assistant_model: ImageToTextModel | None,
+        tokenizer: Any = None,
     ) -> _Call:
         """The call that the arguments mean, before any work."""
-        if generation_config is not None and not isinstance(generation_config, GenerationConfig):
-            raise UsageError(
-                f"GenerationConfig expected, got {type(generation_config).__name__}",
-                field="generation_config",
-                hint="give its fields as keywords: num_beams=4",
-            )
-        config = (generation_config or model.generation_config).with_options(**options)
+        base = model.generation_config
+        if generation_config is not None:
+            base = model.as_generation_config(generation_config)
+        config = base.with_options(**options)
         _check_assistant(model, assistant_model, config)
         vocab_size = model.decoder.vocab_size
         token_ids = config.token_ids(model.token_ids, vocab_size)
         as_functions("prefix_allowed_tokens_fn", prefix_allowed_tokens_fn)
+        if tokenizer is not None and not callable(getattr(tokenizer, "decode", None)):
+            message = f"{type(tokenizer).__name__} does not decode ids"
+            raise UsageError(message, field="tokenizer", hint="give a tokenizer, or leave it out")
+        processors = as_functions("logits_processor", logits_processor)
+        own_criteria = OwnCriteria.of(config, token_ids, as_functions("stopping_criteria", stopping_criteria))
+        warn_of_replaced(config, own_criteria, processors, prefix_allowed_tokens_fn)
         return cls(
             model,
             assistant_model,
-            config,
+            own_criteria.options,
             token_ids,
             constraint_of(model.processor.tokenizer, config, token_ids.eos, vocab_size),
-            as_functions("logits_processor", logits_processor),
-            as_functions("stopping_criteria", stopping_criteria),
+            processors,
+            own_criteria,
             prefix_allowed_tokens_fn,
+            tokenizer,
         )
 
     @contextlib.contextmanager
@@ -401,6 +439,16 @@ class _Call:
             return encode_prompt(self.model.processor, prompt, self.token_ids.start, untrusted).expand(images, -1)
         return torch.tensor(self.options.start_ids(self.token_ids.required("start"), images))[:, None]
 
+    def from_start(self, ids: Tensor | None, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The caller's prompts (N, T) and their mask, behind the start id where none of them begins with it."""
+        if ids is None or self.token_ids.start is None or self.model.takes_task_prompts:
+            return ids, mask
+        ids, mask = prompt_ids(ids, mask)
+        starts = ids.new_tensor(self.options.start_ids(self.token_ids.start, len(ids)))[:, None]
+        if bool((ids[:, :1] == starts).any()):
+            return ids, mask
+        return torch.cat([starts, ids], 1), None if mask is None else torch.cat([torch.ones_like(mask[:, :1]), mask], 1)
+
     @torch.no_grad()
     def write(
         self,
@@ -413,7 +461,10 @@ class _Call:
         with self.inference():
             state, request, encoded = self.begin(pixel_values, encoder_attention_mask, **begin)
             out = search(state, request, streamer)
-        return with_inner_states(out, state, encoded, request.rows(self.options.rows_per_prompt))
+        rows = request.rows(self.options.rows_per_prompt)
+        return with_inner_states(
+            out, state, encoded, rows, request.keeps_cache and self.options.return_dict_in_generate
+        )
 
     def begin(
         self,
@@ -423,6 +474,8 @@ class _Call:
         encoder_outputs: EncoderOutput | Sequence[Any] | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
+        past_key_values: DecoderCache | None = None,
+        returns_cache: bool = False,
         first: int = 0,
         interpolate_pos_encoding: bool = False,
     ) -> tuple[DecodingState, Request, EncoderOutput]:
@@ -433,7 +486,9 @@ class _Call:
         """
         model, options = self.model, self.options
         check_tensors(encoder_attention_mask=encoder_attention_mask)
-        if (pixel_values is None) == (encoder_outputs is None):
+        cached = isinstance(past_key_values, DecoderCache) and past_key_values.length > 0
+        given = (pixel_values is not None) + (encoder_outputs is not None)
+        if given == 2 or (not given and not cached):
             raise UsageError(
                 "give either pixel_values or encoder_outputs, and not both",
                 field="pixel_values",
@@ -443,15 +498,18 @@ class _Call:
         projected = None if encoded is None else model.project(encoded, encoder_attention_mask)
         if pixel_values is not None:
             check_pixels(pixel_values, model.num_channels)
-        images = len(pixel_values if projected is None else projected[0])  # type: ignore[arg-type]
+        images = len(projected[0]) if projected is not None else 0 if pixel_values is None else len(pixel_values)
         if decoder_input_ids is None:
-            decoder_input_ids = self.prompts(None, images)
+            decoder_input_ids = self.prompts(None, images or 1)
         prompts, prompt_mask = prompt_ids(decoder_input_ids, decoder_attention_mask)
-        if len(prompts) != images:
+        if past_key_values is not None:
+            self._check_cache(past_key_values, prompts)
+        if len(prompts) != images and given:
             raise UsageError(
                 f"{len(prompts)} prompts for {images} images", field="decoder_input_ids", hint="give one for each image"
             )
-        limits = options.limits(prompts.shape[1], model.decoder.max_positions)
+        limits, forced_length = self.own_criteria.limits(prompts.shape[1], model.decoder.max_positions)
+        strategy = options.strategy(assisted=self.assistant is not None)
         request = Request(
             prompts.to(model.device),
             options,
@@ -459,16 +517,20 @@ class _Call:
             limits,
             None if prompt_mask is None else prompt_mask.to(model.device),
             logits_processor=self.logits_processor,
-            stopping_criteria=self.stopping_criteria,
+            stopping_criteria=self.own_criteria.criteria,
             prefix_allowed_tokens_fn=self.prefix_allowed_tokens_fn,
-            text_of=None
-            if model.processor.tokenizer is None
-            else partial(model.processor.decode, skip_special_tokens=False),
+            text_of=self.text_of,
             constraint=self.constraint,
             first=first,
+            keeps_cache=past_key_values is not None or (returns_cache and strategy.takes_cache),
+            stop_ids=self.own_criteria.stop_ids,
+            forced_length=forced_length,
         )
         attentions, hidden = options.output_attentions, options.output_hidden_states
-        if encoded is None:
+        if cached and not (given and (attentions or hidden)):  # the cache has what the decoder reads of the images
+            projected = torch.empty(len(prompts), 0, model.decoder.cross_attention_size, device=model.device), None
+            encoded = encoded or EncoderOutput(projected[0])
+        elif encoded is None:
             assert pixel_values is not None
             encoded = model.run_encoder(
                 pixel_values, encoder_attention_mask, attentions, hidden, interpolate_pos_encoding
@@ -484,6 +546,7 @@ class _Call:
             output_attentions=attentions,
             output_hidden_states=hidden,
             compiled=options.compile,
+            cache=past_key_values,
         )
         if self.assistant is not None:
             own = encoded
@@ -493,6 +556,16 @@ class _Call:
                 )
             request = replace(request, drafter=self._drafter(request, own, encoder_attention_mask))
         return state, request, replace(encoded, last_hidden_state=encoded.last_hidden_state.new_empty(0))
+
+    def _check_cache(self, cache: DecoderCache, prompts: Tensor) -> None:
+        strategy = self.options.strategy(assisted=self.assistant is not None)
+        if not self.options.use_cache:
+            hint = "leave out one of them"
+            raise UsageError("contradicts use_cache=False", field="past_key_values", hint=hint)
+        if not strategy.takes_cache:
+            message = f"{strategy.name} does not go on with a cache"
+            raise UsageError(message, field="past_key_values", hint="leave it out")
+        check_cache(cache, self.model.decoder, prompts)
 
     def _drafter(self, request: Request, encoded: EncoderOutput, mask: Tensor | None) -> DraftModel:
         """The assistant over its own encoder states of the images."""

@@ -44,6 +44,13 @@ class ImageToTextModel(Protocol):
     def num_channels(self) -> int:
         """C, the channels of an image."""
 
+    @property
+    def takes_task_prompts(self) -> bool:
+        """Whether prompts name a task in place of the start id, as Donut's do, so that it is not put before them."""
+
+    def as_generation_config(self, given: object) -> GenerationConfig:
+        """The options that ``generation_config=`` means: ours, or transformers' object over the model's own."""
+
     def run_encoder(
         self,
         pixel_values: Tensor,

@@ -33,7 +33,7 @@ class Stopping:
 
     def __init__(self, request: Request) -> None:
         options = request.options
-        self.eos = torch.tensor(request.token_ids.eos, dtype=torch.long, device=request.device)
+        self.eos = torch.tensor(request.end_ids, dtype=torch.long, device=request.device)
         self.strings, self.text_of = options.stop_strings, request.text_of
         self.times, self.prompt_length = options.repetition_stop, request.prompt_length
         self.criteria = request.stopping_criteria
