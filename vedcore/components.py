@@ -112,13 +112,14 @@ class VisionEncoder(Component):
             output_hidden_states: return the states between the blocks.
         """
 
-    def fit_tensor(self, name: str, tensor: Tensor, image_size: tuple[int, int] | None = None) -> Tensor | None:
+    def fit_tensor(self, name: str, tensor: Tensor, image_size: int | Sequence[int] | None = None) -> Tensor | None:
         """A stored tensor made for images of another size, resampled for the size of this encoder.
 
         Args:
             name: its name in this encoder's ``state_dict``.
             tensor: its values, maybe on the meta device.
-            image_size: height and width of the images that it was stored for; None means a square.
+            image_size: height and width of the images that it was stored for, or one number for both; None means a
+                square.
 
         Returns:
             A new tensor of the same type; None where the stored one is to be taken as it is, or cannot be resampled.
@@ -174,8 +175,7 @@ def fit_to(
     fit = getattr(encoder, "fit_tensor", None)
     if fit is None:
         return None
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size) if image_size else None
-    return lambda name, tensor: fit(name.removeprefix(prefix), tensor, size) if name.startswith(prefix) else None
+    return lambda name, tensor: fit(name.removeprefix(prefix), tensor, image_size) if name.startswith(prefix) else None
 
 
 class Projector(Component):

@@ -123,7 +123,10 @@ class AnyTimm(TimmEncoder):
             IncompatibleError: a size that the model does not take.
         """
         size = image_size or self.image_size
-        self.check_size(size)
+        if self.interpolates_positions:
+            self.check_size(size)
+        else:
+            self.check_own_size(size)
         return feature_shape(self.config.variant, size, *_shape_arguments(self.config)[1:]).tokens
 
     def check_size(self, image_size: tuple[int, int], interpolate: bool = False) -> None:

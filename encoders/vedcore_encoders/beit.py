@@ -10,7 +10,7 @@ Shape letters: N images, S tokens, D width.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -168,10 +168,11 @@ class BeitEncoder(ViTEncoder):
             "use_mean_pooling": isinstance(model.norm, nn.Identity),
         }
 
-    def fit_tensor(self, name: str, tensor: Tensor, image_size: tuple[int, int] | None = None) -> Tensor | None:
+    def fit_tensor(self, name: str, tensor: Tensor, image_size: int | Sequence[int] | None = None) -> Tensor | None:
+        size = pair(image_size)
         if not name.endswith(".relative_position_bias_table") or tensor.ndim != 2:
-            return super().fit_tensor(name, tensor, image_size)
-        new, known = self.grid(self.image_size), image_size and self.grid(image_size)
+            return super().fit_tensor(name, tensor, size)
+        new, known = self.grid(self.image_size), size and self.grid(size)
         old = stored_grid(len(tensor), relative_rows, new, known)
         return None if old is None else resample_relative(tensor, old, new)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
@@ -349,9 +349,10 @@ class SwinEncoder(BlockEncoder):
                     hint=f"make them {least[0]} x {least[1]} pixels or larger",
                 )
 
-    def fit_tensor(self, name: str, tensor: Tensor, image_size: tuple[int, int] | None = None) -> Tensor | None:
+    def fit_tensor(self, name: str, tensor: Tensor, image_size: int | Sequence[int] | None = None) -> Tensor | None:
+        size = pair(image_size)
         if name == "position_embeddings" and tensor.ndim == 3:
-            known = image_size and self.grid(image_size)
+            known = size and self.grid(size)
             old = stored_grid(tensor.shape[1], math.prod, self._own_grid, known)
             return None if old is None else resample_absolute(tensor, old, self._own_grid, 0)
         found = re.fullmatch(rf"model\.layers\.(\d+)\.blocks\.(\d+)\.attn\.{_TABLE}", name)
@@ -360,10 +361,10 @@ class SwinEncoder(BlockEncoder):
         stage, block = int(found[1]), int(found[2])
         new: Grid = tuple(self.model.layers[stage].blocks[block].window_size)
         window = self.config.window_size
-        if image_size is None or window is None:
+        if size is None or window is None:
             known = None
         else:  # a map smaller than the window was one window
-            rows, columns = self.maps(image_size)[stage]
+            rows, columns = self.maps(size)[stage]
             known = min(window, rows), min(window, columns)
         old = stored_grid(len(tensor), window_rows, new, known)
         return None if old is None else crop_offsets(tensor, old, new)
@@ -375,8 +376,9 @@ class SwinEncoder(BlockEncoder):
     def states(self, pixel_values: Tensor, run: Run) -> Iterator[Tensor]:
         size, embed = (pixel_values.shape[-2], pixel_values.shape[-1]), self.model.patch_embed
         down, across = embed.patch_size
-        pixels = F.pad(pixel_values, (0, -size[1] % across, 0, -size[0] % down))
-        x = embed.norm(embed.proj(pixels).permute(0, 2, 3, 1))  # (N, Y, X, D)
+        if size[0] % down or size[1] % across:
+            pixel_values = F.pad(pixel_values, (0, -size[1] % across, 0, -size[0] % down))
+        x = embed.norm(embed.proj(pixel_values).permute(0, 2, 3, 1))  # (N, Y, X, D)
         if self.position_embeddings is not None:
             positions = resample_absolute(self.position_embeddings, self._own_grid, self.grid(size), 0)
             x = x + positions.view(1, *x.shape[1:])

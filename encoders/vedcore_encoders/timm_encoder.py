@@ -226,6 +226,19 @@ class TimmEncoder(VisionEncoder):
             other = ", or pass interpolate_pos_encoding=True" if self.interpolates_positions else ""
             raise self.wrong_size(image_size, f"resize them{other}")
 
+    def check_own_size(self, image_size: tuple[int, int] | None, patch_size: tuple[int, int] | None = None) -> None:
+        """Refuse another size than the encoder's own for all of its images; None means its own.
+
+        Raises:
+            IncompatibleError: with both sizes, and what to pass; an ``image_size`` where patches cover it.
+        """
+        if image_size is None or image_size == self.image_size:
+            return
+        hint = f"pass a preprocessing whose image_size is {self.image_size}"
+        if patch_size and all(side % patch == 0 for side, patch in zip(image_size, patch_size, strict=True)):
+            hint += f", or image_size={tuple(image_size)}"
+        raise self.wrong_size(image_size, hint)
+
     def wrong_size(self, image_size: tuple[int, int], hint: str) -> IncompatibleError:
         """The error for images of another size."""
         return IncompatibleError(

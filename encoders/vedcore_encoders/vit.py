@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -267,7 +267,7 @@ class ViTEncoder(BlockEncoder):
         Raises:
             IncompatibleError: a size that the encoder does not take.
         """
-        self.check_size(image_size or self.image_size)
+        self.check_own_size(image_size, self.model.patch_embed.feat_ratio(as_scalar=False))
         return int(self.model.num_prefix_tokens + self.model.patch_embed.num_patches)
 
     @property
@@ -292,10 +292,11 @@ class ViTEncoder(BlockEncoder):
         """Rows of the position table before those of patches."""
         return 0 if getattr(self.model, "no_embed_class", False) else int(self.model.num_prefix_tokens)
 
-    def fit_tensor(self, name: str, tensor: Tensor, image_size: tuple[int, int] | None = None) -> Tensor | None:
+    def fit_tensor(self, name: str, tensor: Tensor, image_size: int | Sequence[int] | None = None) -> Tensor | None:
+        size = pair(image_size)
         if name != "model.pos_embed" or tensor.ndim != 3:
             return None
-        extra, new, known = self.extra_positions, self.grid(self.image_size), image_size and self.grid(image_size)
+        extra, new, known = self.extra_positions, self.grid(self.image_size), size and self.grid(size)
         old = stored_grid(tensor.shape[1], lambda grid: extra + math.prod(grid), new, known)
         return None if old is None else resample_absolute(tensor, old, new, extra)
 

@@ -210,7 +210,7 @@ def test_tables_of_a_rectangle(case: str, tmp_path: Path) -> None:
     model_type, fields = POSITIONS[case]
     state = stored(oracle(model_type, {**fields, "image_size": 32}), tmp_path)
     wide = fitted(built(tmp_path, image_size=(16, 64)), state)
-    tall = fitted(built(tmp_path, image_size=(64, 16)), dict(wide.state_dict()), (16, 64))
+    tall = fitted(built(tmp_path, image_size=(64, 16)), dict(wide.state_dict()), [16, 64])
     with torch.no_grad():
         expected = wide(images((64, 16)), interpolate_pos_encoding=True).last_hidden_state
         close(tall(images((64, 16))).last_hidden_state, expected)

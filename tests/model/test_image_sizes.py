@@ -318,3 +318,19 @@ def test_a_composed_model_of_one_channel() -> None:
         assert len(model.generate_text([Image.new("RGB", (30, 40), "red")], max_new_tokens=2)) == 1
     with pytest.raises(vedcore.ConfigSchemaError, match=r"encoder\.num_channels"):
         vedcore.compose("vit", "gpt2", encoder_num_channels=4)
+
+
+def test_a_preprocessing_of_another_size_is_refused_with_what_to_pass() -> None:
+    encoder, decoder = {"name": "vit", **VIT}, {"name": "gpt2", **DECODER}
+    for size, hint in (((48, 64), "or image_size=(48, 64)"), ((33, 64), "")):
+        wrong = {"image_size": size}
+        with pytest.raises(vedcore.IncompatibleError) as error:
+            vedcore.compose(encoder, decoder, preprocessing=wrong)
+        assert error.value.hint.endswith(hint)
+        assert ("or image_size" in error.value.hint) == bool(hint)
+        assert vedcore.compose(encoder, decoder, preprocessing={"image_size": (32, 32)}).num_channels == 3
+        if hint:
+            model = vedcore.compose(encoder, decoder, preprocessing=wrong, image_size=size)
+            assert model.encoder.image_size == model.processor.preprocessing.image_size == size
+    swin = vedcore.compose({"name": "swin", **SWIN}, decoder, preprocessing={"image_size": (33, 50)})
+    assert swin.processor(images=Image.new("RGB", (9, 9)))["pixel_values"].shape[2:] == (33, 50)

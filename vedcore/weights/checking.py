@@ -101,7 +101,8 @@ def compare(
     missing = [name for name in absent if name not in fresh]
     unexpected = sorted([*(name for name in there if name not in ours), *stored.unexpected])
     pairs = [(name, there[name], tensor) for name, tensor in ours.items() if name in there]
-    fitted = {name: fit(name, found.empty()) for name, found, _ in pairs} if fit else {}
+    floats = [(name, found) for name, found, _ in pairs if found.dtype.is_floating_point and found.dtype.itemsize > 1]
+    fitted = {name: fit(name, found.empty()) for name, found in floats} if fit else {}
     resampled = [name for name, _, due in pairs if (made := fitted.get(name)) is not None and made.shape == due.shape]
     shapes = [
         (name, found.shape, tuple(due.shape))
