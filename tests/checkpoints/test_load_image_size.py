@@ -36,7 +36,9 @@ ENCODERS: dict[str, dict[str, Any]] = {
 def saved(family: str, folder: Path) -> Any:
     """A model of transformers with a projection, in a folder with its options and its image processor."""
     encoder = hf.AutoConfig.for_model(family, **ENCODERS[family])
-    decoder = hf.GPT2Config(vocab_size=50, n_embd=36, n_layer=2, n_head=3, n_positions=30, bos_token_id=2, eos_token_id=3)
+    decoder = hf.GPT2Config(
+        vocab_size=50, n_embd=36, n_layer=2, n_head=3, n_positions=30, bos_token_id=2, eos_token_id=3
+    )
     model = hf.VisionEncoderDecoderModel(hf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder))
     spread(model.eval(), seed=3)
     model.generation_config = hf.GenerationConfig(
@@ -126,7 +128,7 @@ def test_one_number_is_a_square_and_a_crop_keeps_its_proportion(tmp_path: Path) 
 def test_a_size_that_the_encoder_cannot_take_is_the_callers(tmp_path: Path) -> None:
     saved("vit", tmp_path)
     for size in ((33, 64), 4, 1 << 30):
-        with pytest.raises(vedcore.ConfigError, match="^image_size: "):
+        with pytest.raises(vedcore.ConfigError, match=r"^image_size[.:]"):
             vedcore.load(tmp_path, image_size=size)
 
 
@@ -137,9 +139,9 @@ def test_tables_of_another_size_are_not_resampled_unasked(tmp_path: Path) -> Non
     config["encoder"]["image_size"] = 64
     path.write_text(json.dumps(config))
     with pytest.raises(vedcore.CheckpointMismatchError, match="position_embeddings"):
-        vedcore.load(tmp_path)
+        vedcore.load(tmp_path, preprocessing={"image_size": (64, 64)})
     with pytest.raises(vedcore.CheckpointMismatchError, match="position_embeddings"):
-        vedcore.compose(str(tmp_path), str(tmp_path))
+        vedcore.compose(str(tmp_path), str(tmp_path), preprocessing={"image_size": (64, 64)})
 
 
 def test_the_hint_for_images_of_another_size_is_followed(tmp_path: Path) -> None:
