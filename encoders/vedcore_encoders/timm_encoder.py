@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Annotated, Any, ClassVar, Literal
 
 import timm
@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vedcore.components import VisionEncoder, check_interpolation
 from vedcore.config import EncoderConfig, Preprocessing
-from vedcore.errors import IncompatibleError, UsageError
+from vedcore.errors import IncompatibleError, UsageError, VedcoreError
 from vedcore.layers.linear import activated
 from vedcore.outputs import EncoderOutput
 from vedcore.weights.keymap import Row
@@ -223,8 +223,13 @@ class TimmEncoder(VisionEncoder):
             IncompatibleError: with both sizes.
         """
         if image_size != self.image_size:
-            other = ", or pass interpolate_pos_encoding=True" if self.interpolates_positions else ""
-            raise self.wrong_size(image_size, f"resize them{other}")
+            hint = "resize them"
+            if self.interpolates_positions:
+                hint += ", or pass interpolate_pos_encoding=True"
+                with suppress(VedcoreError):
+                    self.check(self.config.changed(image_size=image_size))
+                    hint += f", or give image_size={tuple(image_size)} to vedcore.load or compose"
+            raise self.wrong_size(image_size, hint)
 
     def check_own_size(self, image_size: tuple[int, int] | None, patch_size: tuple[int, int] | None = None) -> None:
         """Refuse another size than the encoder's own for all of its images; None means its own.

@@ -186,12 +186,25 @@ def test_a_projector_that_is_missing_or_damaged_is_an_error(folder: str) -> None
     (name,) = (name for name in header if name.endswith("proj.weight") and name.startswith(("projector.", "enc_to_")))
     raw[start + header[name]["data_offsets"][0]] ^= 1
     path.write_bytes(raw)
-    with pytest.raises(vedcore.CheckpointCorruptError, match=r"proj\.weight: another sha256"):
+    with pytest.raises(vedcore.CheckpointCorruptError, match=r"proj\.weight: another sha256") as caught:
         vedcore.compose(folder, folder)
+    assert caught.value.hint == "get it from its source again"  # compose has no verify=False
     (Path(folder) / "manifest.json").unlink()
     save_file({n: tensor for n, tensor in load_file(path).items() if n != name}, path, {"format": "pt"})
     with pytest.raises(vedcore.CheckpointMismatchError, match=r"1 missing: .*proj\.weight"):
         vedcore.compose(folder, folder)
+
+
+def test_what_is_not_finite_has_a_hint_for_compose(folder: str) -> None:
+    path = Path(folder) / "model.safetensors"
+    (Path(folder) / "manifest.json").unlink()
+    tensors = load_file(path)
+    (name,) = (name for name in tensors if name.endswith("proj.weight") and name.startswith(("projector.", "enc_to_")))
+    tensors[name][0, 0] = torch.nan
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(vedcore.NonFiniteError) as caught:
+        vedcore.compose(folder, folder)
+    assert "check_finite" not in str(caught.value)
 
 
 def test_a_folder_of_another_program(tmp_path: Path) -> None:

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vedcore.checkpoints.formats import LoadOptions
-from vedcore.components import torch_dtype
+from vedcore.components import fit_to, torch_dtype
 from vedcore.composer.build import build
 from vedcore.composer.request import PART_KINDS, with_image_size
 from vedcore.config import ComponentConfig, ModelConfig, Preprocessing
 from vedcore.errors import ConfigError
 from vedcore.model import VisionEncoderDecoder
-from vedcore.weights.loading import Weights
+from vedcore.weights.loading import Fit, Weights
 from vedcore.weights.manifest import FileRecord
 
 if TYPE_CHECKING:
@@ -58,8 +58,11 @@ def load_model(
         config, tokenizer = config.model_copy(update={"tokenizer": None}), options["tokenizer"]
     settings = _integer_settings(config)
 
-    def check(modules: nn.Module) -> None:
-        weights.check(modules, settings=settings, loose_hint=LOOSE_HINT, **_fit(modules, size, stored_size))
+    def fit(module: Any) -> Fit | None:
+        return None if size is None else fit_to(module.encoder, stored_size, "encoder.")
+
+    def check(module: nn.Module) -> None:
+        weights.check(module, settings=settings, loose_hint=LOOSE_HINT, fit=fit(module))
 
     try:
         strict = options["strict"]
@@ -75,7 +78,7 @@ def load_model(
         manifest=manifest,
         settings=settings,
         mmap=options["mmap"],
-        **_fit(model, size, stored_size),
+        fit=fit(model),
     )
     device, dtype = options["device"], options["dtype"] or _uniform_dtype(model, config)
     if device is not None or dtype is not None:
@@ -89,17 +92,6 @@ def _with_image_size(config: ModelConfig, size: tuple[int, int]) -> ModelConfig:
     resized = with_image_size(config.preprocessing, size)
     preprocessing = None if resized is None else Preprocessing.parse(resized, prefix="preprocessing.")
     return config.model_copy(update={"encoder": encoder, "preprocessing": preprocessing})
-
-
-def _fit(model: Any, size: tuple[int, int] | None, stored_size: Any) -> dict[str, Any]:
-    """The argument of `Weights` that makes the encoder's tensors fit images of another size, where one is given."""
-
-    def fit(name: str, tensor: Tensor) -> Tensor | None:
-        part, _, rest = name.partition(".")
-        made: Tensor | None = model.encoder.fit_tensor(rest, tensor, stored_size) if part == "encoder" else None
-        return made
-
-    return {} if size is None else {"fit": fit}
 
 
 def _uniform_dtype(model: VisionEncoderDecoder, config: ModelConfig) -> torch.dtype | None:

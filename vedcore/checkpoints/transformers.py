@@ -207,7 +207,7 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
         tokenizer = read_tokenizer_of(snapshot, decoder.transformers_class.model_type)
     if preprocessing is None:
         preprocessing = read_preprocessing(snapshot, encoder.transformers_class.model_type)
-    token_ids, generation_config = read_generation_of(snapshot, top, decoder.fields["vocab_size"])
+    token_ids, generation_config = read_generation_of(snapshot, top, decoder.fields.get("vocab_size"))
     rows = (
         *under(encoder.transformers_class.key_map, "encoder.", "encoder."),
         *under(decoder.transformers_class.key_map, "decoder.", "decoder."),

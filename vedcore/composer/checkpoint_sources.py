@@ -18,7 +18,7 @@ from typing import Any
 from vedcore.components import fit_to
 from vedcore.composer.snapshot_files import manifest_of, read_json
 from vedcore.config import ComponentConfig
-from vedcore.errors import CheckpointError
+from vedcore.errors import CheckpointCorruptError, CheckpointError, NonFiniteError
 from vedcore.hf.sections import WHOLE, read_section
 from vedcore.hub import from_hub, is_hub_name
 from vedcore.model_files import CONFIG
@@ -94,7 +94,10 @@ class CheckpointSource:
         settings = {field: value for field, value in part.settings().items() if type(value) is int}
         fit = fit_to(part, self.fields.get("image_size")) if self.kind == "encoder" else None
         manifest = manifest_of(self.snapshot, weights)
-        return weights.load_into(part, fresh=fresh, manifest=manifest, settings=settings, fit=fit)
+        try:
+            return weights.load_into(part, fresh=fresh, manifest=manifest, settings=settings, fit=fit)
+        except (CheckpointCorruptError, NonFiniteError) as error:  # compose does not have the arguments of load
+            raise error.with_hint(error.hint.partition(", or load with")[0]) from None
 
 
 def find_checkpoint(name: str) -> Path | None:

@@ -48,7 +48,7 @@ def read_text_settings(decoder: CheckpointSource) -> TextSettings | None:
     snapshot = decoder.snapshot
     data, path = read_json(snapshot, CONFIG), snapshot.path / CONFIG
     if data.get("model_type") == WHOLE:
-        return TextSettings(*read_generation_of(snapshot, data, decoder.fields["vocab_size"]))
+        return TextSettings(*read_generation_of(snapshot, data, decoder.fields.get("vocab_size")))
     if not is_native_whole(data):
         return None
     ids = TokenIds.parse(data.get("token_ids") or {}, path=path, prefix="token_ids.")
