@@ -26,7 +26,8 @@ _OPTIONAL = {"fit_tensor"}
 def check_part(kind: Kind, entry: Entry, target: Any) -> None:
     """Refuse a target that breaks the contract of an encoder, decoder or projector.
 
-    It must be a subclass of the contract without abstract methods, or a module class with all of its methods but `fit_tensor`.
+    It must be a subclass of the contract without abstract methods, or a module class with all of its methods but
+    `fit_tensor`.
 
     Raises:
         PluginContractError: naming the first violation.
