@@ -371,3 +371,22 @@ def test_windows_shrink_and_grow_back(tmp_path: Path) -> None:
             large(pixels, decoder_input_ids=text).logits,
             fresh(pixel_values=pixels, decoder_input_ids=text).logits,
         )
+
+
+def test_texts_of_images_that_keep_their_size() -> None:
+    """The hint of the error works with whatever was called."""
+    preprocessing = {"image_size": (32, 32), "resize_mode": "none"}
+    encoder, decoder = {"name": "vit", **VIT}, {**DECODER, "name": "gpt2", "vocab_size": 98}
+    model = vedcore.compose(encoder, decoder, preprocessing=preprocessing, tokenizer="char", seed=0)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 24, 3), dtype=np.uint8))
+    for call in (
+        lambda **o: model.generate_text(picture, **o)[0].text,
+        lambda **o: "".join(model.stream(picture, **o)),
+    ):
+        with pytest.raises(vedcore.IncompatibleError, match="pass interpolate_pos_encoding=True"):
+            call(max_new_tokens=6)
+    pixels = model.processor(images=picture)["pixel_values"]
+    ids_ = model.generate(pixels, max_new_tokens=6, interpolate_pos_encoding=True)
+    text = model.generate_text(picture, max_new_tokens=6, interpolate_pos_encoding=True)[0].text
+    assert text == model.processor.decode(ids_[0])
+    assert "".join(model.stream(picture, max_new_tokens=6, interpolate_pos_encoding=True)) == text

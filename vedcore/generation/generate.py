@@ -118,6 +118,7 @@ def stream(
     stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
     prefix_allowed_tokens_fn: PrefixFunction | None = None,
     assistant_model: ImageToTextModel | None = None,
+    interpolate_pos_encoding: bool = False,
     **options: Any,
 ) -> Iterator[str]:
     """The text in, or about, one image, piece by piece as it is written: ``for piece in model.stream(image)``.
@@ -134,6 +135,7 @@ def stream(
         stopping_criteria: see `generate`.
         prefix_allowed_tokens_fn: see `generate`.
         assistant_model: see `generate`.
+        interpolate_pos_encoding: see `generate`.
         options: see `generate`.
 
     Raises:
@@ -161,7 +163,10 @@ def stream(
         raise UsageError(f"{count} images cannot be one stream", field="image", hint="call stream for each")
     with torch.no_grad(), call.inference():
         state, request, _ = call.begin(
-            batch["pixel_values"], batch.get("encoder_attention_mask"), decoder_input_ids=call.prompts(prompt, 1)
+            batch["pixel_values"],
+            batch.get("encoder_attention_mask"),
+            decoder_input_ids=call.prompts(prompt, 1),
+            interpolate_pos_encoding=interpolate_pos_encoding,
         )
     tokens = stream_tokens(state, request)
 
@@ -183,6 +188,7 @@ def generate_text(
     stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
     prefix_allowed_tokens_fn: PrefixFunction | None = None,
     assistant_model: ImageToTextModel | None = None,
+    interpolate_pos_encoding: bool = False,
     **options: Any,
 ) -> list[TextResult]:
     """The text in, or about, each image.
@@ -198,6 +204,7 @@ def generate_text(
         stopping_criteria: see `generate`.
         prefix_allowed_tokens_fn: see `generate`; gets the number of the image among all of them.
         assistant_model: see `generate`.
+        interpolate_pos_encoding: see `generate`.
         options: see `generate`.
 
     Returns:
@@ -229,6 +236,7 @@ def generate_text(
             batch.get("encoder_attention_mask"),
             decoder_input_ids=prompts[first : first + batch_size],
             first=first,
+            interpolate_pos_encoding=interpolate_pos_encoding,
         )
         results.extend(text_results(out, model.processor, call.token_ids.eos))
     return results
