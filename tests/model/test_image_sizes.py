@@ -334,3 +334,59 @@ def test_a_preprocessing_of_another_size_is_refused_with_what_to_pass() -> None:
             assert model.encoder.image_size == model.processor.preprocessing.image_size == size
     swin = vedcore.compose({"name": "swin", **SWIN}, decoder, preprocessing={"image_size": (33, 50)})
     assert swin.processor(images=Image.new("RGB", (9, 9)))["pixel_values"].shape[2:] == (33, 50)
+
+
+def test_windows_shrink_and_grow_back(tmp_path: Path) -> None:
+    """transformers cannot run an image whose maps are smaller than a window."""
+    theirs = made("swin", tmp_path / "theirs", window_size=6)
+    size, ids_ = (12, 48), {"start": 2, "eos": (3,), "pad": 1}
+    pixels, text = images(size), ids(2)
+    with pytest.raises(RuntimeError):
+        theirs(pixel_values=pixels, decoder_input_ids=text)
+    folder = str(tmp_path / "theirs")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(vedcore.IncompatibleError, match="window of 6 x 6; make them 21 x 21 pixels"):
+            opened(tmp_path / "theirs").generate(pixels)
+        small = vedcore.compose(folder, folder, image_size=size, token_ids=ids_)
+    assert {name.split(".")[2] for name in small.load_reports["encoder"].resampled} == {"1"}  # the second stage
+    with pytest.raises(vedcore.IncompatibleError, match="a map is smaller than a window"):
+        small.save_pretrained(tmp_path / "back", format="transformers")
+    small.save_pretrained(tmp_path / "small")
+    again = vedcore.load(tmp_path / "small")
+    with torch.no_grad():
+        found = small(pixels, decoder_input_ids=text).logits
+        torch.testing.assert_close(again(pixels, decoder_input_ids=text).logits, found)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        folder = str(tmp_path / "small")
+        large = vedcore.compose(folder, folder, image_size=24, token_ids=ids_)
+    tables = [block.attn.relative_position_bias_table for block in large.encoder.model.layers[1].blocks]
+    assert {tuple(table.shape) for table in tables} == {(121, 3)}
+    large.save_pretrained(tmp_path / "large", format="transformers")
+    fresh = transformers.VisionEncoderDecoderModel.from_pretrained(tmp_path / "large").eval()
+    pixels = images((24, 24))
+    with torch.no_grad():
+        close(
+            large(pixels, decoder_input_ids=text).logits,
+            fresh(pixel_values=pixels, decoder_input_ids=text).logits,
+        )
+
+
+def test_texts_of_images_that_keep_their_size() -> None:
+    """The hint of the error works with whatever was called."""
+    preprocessing = {"image_size": (32, 32), "resize_mode": "none"}
+    encoder, decoder = {"name": "vit", **VIT}, {**DECODER, "name": "gpt2", "vocab_size": 98}
+    model = vedcore.compose(encoder, decoder, preprocessing=preprocessing, tokenizer="char", seed=0)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 24, 3), dtype=np.uint8))
+    for call in (
+        lambda **o: model.generate_text(picture, **o)[0].text,
+        lambda **o: "".join(model.stream(picture, **o)),
+    ):
+        with pytest.raises(vedcore.IncompatibleError, match="pass interpolate_pos_encoding=True"):
+            call(max_new_tokens=6)
+    pixels = model.processor(images=picture)["pixel_values"]
+    ids_ = model.generate(pixels, max_new_tokens=6, interpolate_pos_encoding=True)
+    text = model.generate_text(picture, max_new_tokens=6, interpolate_pos_encoding=True)[0].text
+    assert text == model.processor.decode(ids_[0])
+    assert "".join(model.stream(picture, max_new_tokens=6, interpolate_pos_encoding=True)) == text

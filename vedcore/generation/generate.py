@@ -124,6 +124,7 @@ def generate(
         prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
         assistant_model=assistant_model,
         tokenizer=tokenizer,
+        interpolate_pos_encoding=interpolate_pos_encoding,
     )
     decoder_input_ids, decoder_attention_mask = call.from_start(decoder_input_ids, decoder_attention_mask)
     out = call.write(
@@ -135,7 +136,6 @@ def generate(
         past_key_values=past_key_values,
         returns_cache=call.options.return_dict_in_generate and call.options.use_cache,
         streamer=streamer,
-        interpolate_pos_encoding=interpolate_pos_encoding,
     )
     return out if call.options.return_dict_in_generate else out.sequences
 
@@ -154,6 +154,7 @@ def stream(
     stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
     prefix_allowed_tokens_fn: PrefixFunction | None = None,
     assistant_model: ImageToTextModel | None = None,
+    interpolate_pos_encoding: bool = False,
     **options: Any,
 ) -> Iterator[str]:
     """The text in, or about, one image, piece by piece as it is written: ``for piece in model.stream(image)``.
@@ -174,6 +175,7 @@ def stream(
         stopping_criteria: see `generate`.
         prefix_allowed_tokens_fn: see `generate`.
         assistant_model: see `generate`.
+        interpolate_pos_encoding: see `generate`.
         options: see `generate`.
 
     Raises:
@@ -188,6 +190,7 @@ def stream(
         stopping_criteria=stopping_criteria,
         prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
         assistant_model=assistant_model,
+        interpolate_pos_encoding=interpolate_pos_encoding,
     )
     if call.options.num_return_sequences > 1:
         raise UsageError(
@@ -242,6 +245,7 @@ def generate_text(
     stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
     prefix_allowed_tokens_fn: PrefixFunction | None = None,
     assistant_model: ImageToTextModel | None = None,
+    interpolate_pos_encoding: bool = False,
     **options: Any,
 ) -> list[TextResult]:
     """The text in, or about, each image; all pages of a TIFF and of a PDF are images.
@@ -265,6 +269,7 @@ def generate_text(
         stopping_criteria: see `generate`.
         prefix_allowed_tokens_fn: see `generate`; gets the number of the image among all of them, where a page is one.
         assistant_model: see `generate`.
+        interpolate_pos_encoding: see `generate`.
         options: see `generate`.
 
     Returns:
@@ -283,6 +288,7 @@ def generate_text(
         stopping_criteria=stopping_criteria,
         prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
         assistant_model=assistant_model,
+        interpolate_pos_encoding=interpolate_pos_encoding,
     )
     if not isinstance(batch_size, int) or batch_size < 1:
         raise UsageError(f"batches of {batch_size!r}", field="batch_size", hint="give 1 or more")
@@ -376,6 +382,7 @@ class _Call:
     prefix_allowed_tokens_fn: PrefixFunction | None
     tokenizer: Any
     """The caller's, where the model has none."""
+    interpolate_pos_encoding: bool
 
     @property
     def text_of(self) -> Callable[[Sequence[int]], str] | None:
@@ -396,6 +403,7 @@ class _Call:
         prefix_allowed_tokens_fn: PrefixFunction | None,
         assistant_model: ImageToTextModel | None,
         tokenizer: Any = None,
+        interpolate_pos_encoding: bool = False,
     ) -> _Call:
         """The call that the arguments mean, before any work."""
         base = model.generation_config
@@ -422,6 +430,7 @@ class _Call:
             own_criteria,
             prefix_allowed_tokens_fn,
             tokenizer,
+            interpolate_pos_encoding,
         )
 
     @contextlib.contextmanager
@@ -477,7 +486,6 @@ class _Call:
         past_key_values: DecoderCache | None = None,
         returns_cache: bool = False,
         first: int = 0,
-        interpolate_pos_encoding: bool = False,
     ) -> tuple[DecodingState, Request, EncoderOutput]:
         """All that a search needs of some images, number ``first`` the first; checked before the encoder runs.
 
@@ -533,7 +541,7 @@ class _Call:
         elif encoded is None:
             assert pixel_values is not None
             encoded = model.run_encoder(
-                pixel_values, encoder_attention_mask, attentions, hidden, interpolate_pos_encoding
+                pixel_values, encoder_attention_mask, attentions, hidden, self.interpolate_pos_encoding
             )
             projected = model.project(encoded, encoder_attention_mask)
         assert projected is not None
@@ -552,7 +560,7 @@ class _Call:
             own = encoded
             if pixel_values is not None:
                 own = self.assistant.run_encoder(
-                    pixel_values, encoder_attention_mask, interpolate_pos_encoding=interpolate_pos_encoding
+                    pixel_values, encoder_attention_mask, interpolate_pos_encoding=self.interpolate_pos_encoding
                 )
             request = replace(request, drafter=self._drafter(request, own, encoder_attention_mask))
         return state, request, replace(encoded, last_hidden_state=encoded.last_hidden_state.new_empty(0))
