@@ -315,6 +315,13 @@ def _roberta_processing(folder: TokenizerFolder, tokenizer: Tokenizer) -> Any:
     )
 
 
+def _mpnet_processing(folder: TokenizerFolder, tokenizer: Tokenizer) -> Any:
+    sep, cls = folder.token("sep_token"), folder.token("cls_token")
+    return processors.RobertaProcessing(
+        (sep, _id_of(folder, tokenizer, sep)), (cls, _id_of(folder, tokenizer, cls)), True, False
+    )
+
+
 def _fairseq_template(folder: TokenizerFolder, tokenizer: Tokenizer) -> Any:
     bos, eos = folder.token("bos_token"), folder.token("eos_token")
     return _template(folder, tokenizer, [bos, "$A", eos], [bos, "$A", eos, eos, "$B", eos], bos, eos)
@@ -359,6 +366,7 @@ _ROBERTA_TOKENS = {
     "cls_token": "<s>",
     "mask_token": "<mask>",
 }
+_MPNET_TOKENS = {**_ROBERTA_TOKENS, "unk_token": "[UNK]"}
 _MBART50_TOKENS = {role: token for role, token in _ROBERTA_TOKENS.items() if role != "bos_token"}
 GENERIC = TokenizerFamily(_generic, {}, _bos_eos_template)
 _BERT = TokenizerFamily(_bert, _BERT_TOKENS, _bert_template)
@@ -370,6 +378,9 @@ FAMILIES = {
     "BertTokenizer": _BERT,
     "DistilBertTokenizer": _BERT,
     "ElectraTokenizer": _BERT,
+    "MobileBertTokenizer": _BERT,
+    "SqueezeBertTokenizer": _BERT,
+    "MPNetTokenizer": TokenizerFamily(_bert, _MPNET_TOKENS, _mpnet_processing, mask_lstrip=True),
     "GPT2Tokenizer": _GPT2,
     "RobertaTokenizer": _ROBERTA,
     "BartTokenizer": _ROBERTA,
@@ -382,7 +393,12 @@ FAMILIES = {
 FAMILY_OF_MODEL_TYPE = {
     "bert": "BertTokenizer",
     "distilbert": "DistilBertTokenizer",
+    "convbert": "BertTokenizer",
     "electra": "BertTokenizer",
+    "layoutlm": "BertTokenizer",
+    "mobilebert": "BertTokenizer",
+    "squeezebert": "BertTokenizer",
+    "mpnet": "MPNetTokenizer",
     "gpt2": "GPT2Tokenizer",
     "opt": "GPT2Tokenizer",
     "roberta": "RobertaTokenizer",
