@@ -380,7 +380,11 @@ class VisionEncoderDecoder(nn.Module):
         """
         tokenizer = self.processor.tokenizer
         if tokenizer is None:
-            raise TokenizerError("the model has no tokenizer to add them to", field="tokenizer")
+            raise TokenizerError(
+                "the model has no tokenizer to add them to",
+                field="tokenizer",
+                hint="set model.processor.tokenizer to 'char', 'byte' or the path of a tokenizer.json",
+            )
         known = {} if special_tokens else tokenizer.get_added_vocab()  # a special token stays one
         given = [tokens] if isinstance(tokens, (str, AddedToken)) else list(tokens)
         new = [token for token in given if str(token) not in known]
