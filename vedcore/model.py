@@ -457,7 +457,7 @@ class VisionEncoderDecoder(nn.Module):
         """Add tokens to the tokenizer, and rows for them to the decoder.
 
         Args:
-            tokens: a text or several, such as `vedcore.fields.tokens` gives; those that are there already stay.
+            tokens: a text or several, such as `vedcore.fields.tokens` gives; those that were added before stay.
             special_tokens: decoding leaves them out by default.
 
         Returns:
@@ -469,13 +469,20 @@ class VisionEncoderDecoder(nn.Module):
         """
         tokenizer = self.processor.tokenizer
         if tokenizer is None:
-            raise TokenizerError("the model has no tokenizer to add them to", field="tokenizer")
-        new = [tokens] if isinstance(tokens, (str, AddedToken)) else list(tokens)
+            raise TokenizerError(
+                "the model has no tokenizer to add them to",
+                field="tokenizer",
+                hint="set model.processor.tokenizer to 'char', 'byte' or the path of a tokenizer.json",
+            )
+        known = {} if special_tokens else tokenizer.get_added_vocab()  # a special token stays one
+        given = [tokens] if isinstance(tokens, (str, AddedToken)) else list(tokens)
+        new = [token for token in given if str(token) not in known]
         check_limit(vocab_size_of(tokenizer) + len(new), MAX_VOCAB_SIZE, "vocab_size", "the vocabulary of")
-        added = tokenizer.add_tokens(new, special_tokens=special_tokens)
+        before = len(tokenizer)
+        tokenizer.add_tokens(new, special_tokens=special_tokens)
         if (size := vocab_size_of(tokenizer)) > self.decoder.vocab_size:
             self.resize_vocabulary(size)
-        return added
+        return len(tokenizer) - before
 
     # -- inference ----------------------------------------------------------------------------------------------
 

@@ -68,7 +68,19 @@ def test_any_text(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["gpt2", "roberta", "bert", "bert cased", "xlm-r nmt_nfkc", "mbart50", "generic bytes"]
+    "name",
+    [
+        "gpt2",
+        "roberta",
+        "bert",
+        "bert cased",
+        "mpnet",
+        "electra",
+        "xlm-r nmt_nfkc",
+        "camembert",
+        "mbart50",
+        "generic bytes",
+    ],
 )
 def test_tokenizers_that_transformers_saves(name: str, tmp_path: Path) -> None:
     """transformers saves tokenizer.json, with tokens that a fine-tune added."""

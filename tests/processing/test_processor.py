@@ -277,7 +277,7 @@ def test_calls_that_contradict_themselves() -> None:
 def test_no_tokenizer_or_no_end() -> None:
     processor = Processor(settings_of())
     for call in (lambda: processor(text="a"), lambda: processor.decode([1]), lambda: processor.token_text(1)):
-        with pytest.raises(TokenizerError, match="no tokenizer"):
+        with pytest.raises(TokenizerError, match="no tokenizer; set model.processor.tokenizer to 'char'"):
             call()
     with pytest.raises(TokenizerError, match="ends a text"):
         Processor(settings_of(), make_tokenizer("char"), token_ids=TokenIds())(text="a")
@@ -482,6 +482,8 @@ def test_setting_tokenizer_and_ids() -> None:
     processor.tokenizer = make_tokenizer("byte")
     assert len(processor.tokenizer) == 259
     assert processor.tokenizer.eos_token_id == 7
+    processor.tokenizer = "char"
+    assert len(processor.tokenizer) == 98
     processor.tokenizer = processor.tokenizer
     assert not hasattr(processor.tokenizer.backend_tokenizer, "backend_tokenizer")
     processor.tokenizer = None

@@ -147,6 +147,8 @@ def test_what_is_the_models_cannot_be_set_here() -> None:
         ours.eos_token_id = 3
     with pytest.raises(UsageError, match="add_tokens"):
         ours.unk_token = "x"
+    with pytest.raises(UsageError, match=r"tokenizer\.padding_side: a tokenizer has no such setting"):
+        ours.padding_side = "left"
 
 
 @pytest.mark.parametrize(

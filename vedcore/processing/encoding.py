@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Encoding, Tokenizer, models
 
 from vedcore.config_files.plain import short
 from vedcore.errors import TokenizerError, UsageError
+from vedcore.processing.japanese import split_words
 from vedcore.processing.tokenizers import foreign_errors, require_unicode
 
 __all__ = ["OnUnknown", "encode_labels", "encode_text", "encode_texts", "encodings", "unknown_id"]
@@ -92,9 +93,10 @@ def encodings(
     """
     if on_unknown not in ("warn", "error", "ignore"):
         raise UsageError(f"{short(on_unknown)} is not a choice", field="on_unknown", hint="give warn, error or ignore")
-    found, unknown = [], Counter[str]()
     for text in texts:
-        found.append(_encode(tokenizer, text, untrusted))
+        _check(text)
+    texts = [split_words(tokenizer, text, untrusted=untrusted) for text in texts]
+    found, unknown = [_encode(tokenizer, text, untrusted) for text in texts], Counter[str]()
     if on_unknown != "ignore" and found:
         index = unknown_id(tokenizer)
         for text, encoding in zip(texts, found, strict=True):
@@ -104,7 +106,7 @@ def encodings(
     return found
 
 
-def _encode(tokenizer: Tokenizer, text: str, untrusted: bool) -> Encoding:
+def _check(text: str) -> None:
     if not isinstance(text, str):
         raise TokenizerError(f"text expected, got {type(text).__name__}", hint="give a str")
     if len(text) > MAX_TEXT_CHARACTERS:
@@ -112,6 +114,9 @@ def _encode(tokenizer: Tokenizer, text: str, untrusted: bool) -> Encoding:
             f"a text of {len(text):,} characters, above the limit of {MAX_TEXT_CHARACTERS:,}", hint="shorten it"
         )
     require_unicode(text)
+
+
+def _encode(tokenizer: Tokenizer, text: str, untrusted: bool) -> Encoding:
     with foreign_errors("the text cannot be encoded", None, "try another text, or another tokenizer"):
         try:
             encoding: Encoding = tokenizer.encode(text, add_special_tokens=False)

@@ -199,12 +199,14 @@ class Processor:
 
     @property
     def tokenizer(self) -> TextTokenizer | None:
-        """For texts and ids; set it to another ``tokenizers.Tokenizer`` to change it."""
+        """For texts and ids; set it to another one, or to a name or path as `make_tokenizer` takes it, to change it."""
         return self._tokenizer
 
     @tokenizer.setter
-    def tokenizer(self, tokenizer: Tokenizer | None) -> None:
+    def tokenizer(self, tokenizer: Tokenizer | str | os.PathLike[str] | None) -> None:
         self._tokenizer: TextTokenizer | None = None
+        if isinstance(tokenizer, (str, os.PathLike)):
+            tokenizer = make_tokenizer(tokenizer)
         if tokenizer is not None:
             backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
             self._tokenizer = TextTokenizer(backend, self._token_ids, self._model_max_length)

@@ -88,8 +88,10 @@ class TextTokenizer(_Base):  # type: ignore[misc]
             )
         if name in ("backend_tokenizer", "token_ids", "model_max_length"):
             object.__setattr__(self, name, value)
-        else:
+        elif hasattr(type(self.backend_tokenizer), name):
             setattr(self.backend_tokenizer, name, value)
+        else:
+            raise UsageError("a tokenizer has no such setting", field=f"tokenizer.{name}", hint="give it in the call")
 
     def _id_of(self, role: str) -> int | None:
         if role == "pad":
