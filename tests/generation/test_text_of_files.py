@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,18 @@ def test_a_function_that_allows_nothing_for_one_image(pair: Any, pictures: list[
     assert "for image 4" in str(found[4].error)
     token = model.processor.token_text
     assert [found[i].text for i in (0, 1, 3, 5)] == [token(50 + i) * 6 for i in (0, 1, 3, 5)]
+
+
+def test_a_failure_keeps_no_images_in_memory(pair: Any, pictures: list[Image.Image]) -> None:
+    def forbidden(image: int, row: torch.Tensor) -> list[int]:
+        return []
+
+    for images in (pictures[:1], [b""]):
+        [result] = pair("gpt2").ours.generate_text(images, on_error="return", prefix_allowed_tokens_fn=forbidden)
+        assert result.error is not None
+        assert result.error.__traceback__ is None
+        again = pickle.loads(pickle.dumps(result))
+        assert (str(again.error), again.error.hint) == (str(result.error), result.error.hint)
 
 
 def test_errors_of_the_call_are_raised(pair: Any, pictures: list[Image.Image]) -> None:
