@@ -222,11 +222,31 @@ def test_a_bad_page_is_told_and_the_others_are_read(run: Run, model: Path, scans
     assert "a.tiff: page 3: the TIFF data" in done.stderr
 
 
-def test_a_failure_in_the_model_names_the_image(run: Run, model: Path, scans: Path) -> None:
-    done = run(model, scans / "a.tiff", *LENGTH, "--set", "suppress_tokens=[" + ",".join(map(str, range(98))) + "]")
+def test_a_failure_in_the_model_names_the_image(
+    run: Run, model: Path, scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = vedcore.load(model)
+    second = loaded.processor(scans / "a.tiff", pages=2)["pixel_values"]
+    encode = loaded.encoder.forward
+
+    def forward(pixels: torch.Tensor, **arguments: Any) -> Any:
+        out = encode(pixels, **arguments)
+        out.last_hidden_state[(pixels == second).flatten(1).all(1)] = torch.nan
+        return out
+
+    monkeypatch.setattr(loaded.encoder, "forward", forward)
+    monkeypatch.setattr(vedcore, "load", lambda *_, **__: loaded)
+    done = run(model, scans / "a.tiff", *LENGTH, "--jsonl")
+    assert (done.returncode, ["error" in json.loads(line) for line in done.stdout.splitlines()]) == (1, [0, 1, 0])
+    assert "a.tiff, page 2: the logits of row 1 hold NaN" in done.stderr
+    assert "2 read, 1 failed" in done.stderr
+
+
+def test_a_failure_of_all_images_is_that_of_the_call(run: Run, model: Path, scans: Path) -> None:
+    done = run(model, scans, *LENGTH, "--set", "suppress_tokens=[" + ",".join(map(str, range(98))) + "]")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "a.tiff, page 2: the options leave row 1 no token" in done.stderr
-    assert "0 read, 3 failed" in done.stderr
+    assert done.stderr.count("error: ") == 1
+    assert "error: the options leave rows 0, 1, 2" in done.stderr
 
 
 def test_special_tokens_are_kept_on_demand(run: Run, model: Path, image: Path) -> None:
