@@ -130,7 +130,7 @@ class GenerateOutput(Output):
 
 @dataclass(frozen=True)
 class TextResult:
-    """The text read from one image, or from one page of a file; two are equal where their texts and numbers are."""
+    """The text read from one image, or from one page of a file; from which does not count where two are compared."""
 
     text: str
     """Empty where there is an error."""

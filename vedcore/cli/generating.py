@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from vedcore.cli.images import ImageWalk
-from vedcore.errors import UsageError, did_you_mean, printable
+from vedcore.errors import GenerationError, UsageError, did_you_mean, printable
 from vedcore.files import open_regular
 
 if TYPE_CHECKING:
@@ -141,6 +141,10 @@ def generate(
         for at in range(0, len(paths), batch_size):
             batch, start = paths[at : at + batch_size], time.perf_counter()
             results = loaded.generate_text(batch, batch_size=batch_size, on_error="return", **settings)
+            if all(
+                isinstance(result.error, GenerationError) for result in results
+            ):  # the model's or the options' fault
+                loaded.generate_text(batch, batch_size=batch_size, **settings)
             seconds = (time.perf_counter() - start) / len({(result.source, result.page) for result in results})
             for result in results:
                 path = batch[result.source]

@@ -318,7 +318,7 @@ class _Texts:
             raise unread
 
     def batches(self, size: int) -> Iterator[list[TextResult]]:
-        """The results in order; only images side by side are written together, so an unreadable one ends a batch."""
+        """The results in order. Texts are written of images side by side, so that an unreadable one ends a batch."""
         pixels: list[Tensor] = []
         for number, place in enumerate(self.reader.places):
             try:
@@ -359,6 +359,7 @@ class _Texts:
 
     def failed(self, number: int, error: VedcoreError) -> list[TextResult]:
         """The results of an image without a text."""
+        error.__context__ = error.__traceback__ = None  # which hold the images of the batch
         result = TextResult("", 0.0, (), "error", error=error)
         return [self.placed(number, result)] * self.call.options.num_return_sequences
 

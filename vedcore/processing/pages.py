@@ -5,7 +5,7 @@
   `PDF_DPI` pixels an inch. A page that would have more pixels than the limit is drawn with fewer, down to the 72 an
   inch that PDF itself counts in; a ``dpi`` that the caller gives is kept. A PDF that needs a password is refused.
 
-A file is not read as a whole: a page is read when it is asked for, and the one before it is then gone.
+A page is decoded when it is asked for; no other is in memory then.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import IO, Any, TypeAlias
 
 from PIL import Image
@@ -114,7 +114,7 @@ def check_dpi(dpi: float | None) -> None:
     Raises:
         UsageError: not a number above 0.
     """
-    if dpi is not None and not (isinstance(dpi, (int, float)) and not isinstance(dpi, bool) and 0 < dpi < math.inf):
+    if dpi is not None and not (isinstance(dpi, Real) and not isinstance(dpi, bool) and 0 < dpi < math.inf):
         raise UsageError(f"{dpi!r} is not a number above 0", field="dpi", hint=f"leave it out for {PDF_DPI}")
 
 
