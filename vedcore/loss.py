@@ -48,11 +48,15 @@ def check_labels(labels: Tensor, vocab_size: int) -> None:
     if labels.device.type != "cpu" or torch.compiler.is_compiling():  # a GPU would have to be waited for
         return
     counted = labels[labels != -100]
-    if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < vocab_size:
+    if not counted.numel():
+        return
+    low, high = int(counted.min()), int(counted.max())
+    if not 0 <= low <= high < vocab_size:
         raise UsageError(
-            f"labels run from {int(counted.min())} to {int(counted.max())}, but the vocabulary has {vocab_size}",
+            f"labels run from {low} to {high}, but the vocabulary has {vocab_size}",
             field="labels",
-            hint="use -100 for what is to be ignored, the model's own tokenizer, or model.resize_vocabulary(n)",
+            hint="use -100 for what is to be ignored"
+            + (f"; for added tokens first call model.resize_vocabulary({high + 1})" if high >= vocab_size else ""),
         )
 
 

@@ -124,7 +124,7 @@ class VisionEncoderDecoder(nn.Module):
                 field="token_ids",
                 hint="model.token_ids.changed(eos=(1,)) gives such",
             )
-        ids.check(self.decoder.vocab_size)
+        ids.check(self.decoder.vocab_size, built=True)
         self._token_ids = self.processor.token_ids = ids  # labels that the processor makes end with them too
 
     @property

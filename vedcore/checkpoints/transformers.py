@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,21 +22,38 @@ from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
 from vedcore.checkpoints.model_loading import load_model
 from vedcore.components import torch_dtype
-from vedcore.composer.snapshot_files import manifest_of, read_json, read_preprocessing, read_tokenizer_of
+from vedcore.composer.snapshot_files import (
+    likely_place,
+    manifest_of,
+    read_json,
+    read_preprocessing,
+    read_tokenizer_of,
+)
 from vedcore.config import ComponentConfig, ModelConfig, TokenIds
 from vedcore.errors import ConfigError, IncompatibleError, UsageError
 from vedcore.hf.generation import read_generation, within_positions, write_generation, write_ids
 from vedcore.hf.image_processors import write_image_processor
 from vedcore.hf.sections import WHOLE, Section, read_section
-from vedcore.hf.tokenizers import write_tokenizer
+from vedcore.hf.tokenizers import TOKENIZER_FILES, write_tokenizer
 from vedcore.model import VisionEncoderDecoder
-from vedcore.model_files import CARD, CONFIG, GENERATION_CONFIG, MODEL_FILES, PREPROCESSOR_CONFIG
+from vedcore.model_files import (
+    CARD,
+    CONFIG,
+    GENERATION_CONFIG,
+    MODEL_FILES,
+    PREPROCESSOR_CONFIG,
+    PROCESSOR_CONFIG,
+)
+from vedcore.processing.tokenizers import vocab_size_of
 from vedcore.transformers_class import TransformersClass
 from vedcore.weights.folder import FileWriter, save_folder
 from vedcore.weights.keymap import Row, to_theirs, under
 from vedcore.weights.loading import Weights
 from vedcore.weights.saving import weight_files
 from vedcore.weights.snapshot import Snapshot, read_folder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 __all__ = ["TransformersFormat"]
 
@@ -208,7 +225,7 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
         encoder=_component(encoder),
         decoder=_component(decoder),
         preprocessing=read_preprocessing(snapshot, encoder.transformers_class.model_type),
-        token_ids=_within_vocabulary(token_ids, decoder.fields["vocab_size"], path),
+        token_ids=_within_vocabulary(token_ids, decoder.fields["vocab_size"], tokenizer, path),
         dtype=_dtype(weights),
     )
     manifest = manifest_of(snapshot, weights) if options["verify"] else None
@@ -216,12 +233,16 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     model.generation_config = within_positions(generation_config, model.decoder.max_positions)
     if config.preprocessing is None:
         height, width = model.processor.preprocessing.image_size
+        place = likely_place(snapshot, (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG), top, top["encoder"])
         warnings.warn(
             f"{snapshot.path}: no {PREPROCESSOR_CONFIG}: images are stretched to {height} x {width}, with mean "
-            f"{model.processor.preprocessing.image_mean}; set model.processor.preprocessing if the model saw others",
+            f"{model.processor.preprocessing.image_mean}; set model.processor.preprocessing if the model saw others"
+            f"{place}",
             UserWarning,
             stacklevel=5,
         )
+    if tokenizer is None and (place := likely_place(snapshot, TOKENIZER_FILES, top, top["decoder"])):
+        warnings.warn(f"{snapshot.path}: no tokenizer: the model has ids and no text{place}", UserWarning, stacklevel=5)
     return model
 
 
@@ -229,19 +250,21 @@ def _component(section: Section) -> ComponentConfig:
     return ComponentConfig(name=section.name, **section.fields)
 
 
-def _within_vocabulary(ids: TokenIds, vocab_size: Any, path: Path) -> TokenIds:
-    """The ids that the vocabulary has; drops defaults that were kept although the vocabulary is smaller."""
+def _within_vocabulary(ids: TokenIds, vocab_size: Any, tokenizer: Tokenizer | None, path: Path) -> TokenIds:
+    """The ids that the vocabulary has; drops defaults that were kept although the vocabulary is smaller.
+
+    Those of tokens that were added to the tokenizer alone are not named here: composing warns of these tokens.
+    """
     if type(vocab_size) is not int:
         return ids  # building the part refuses such a vocab_size
-    start, pad = (None if i is not None and i >= vocab_size else i for i in (ids.start, ids.pad))
-    kept = TokenIds(start=start, eos=tuple(i for i in ids.eos if i < vocab_size), pad=pad)
-    if kept != ids:
+    known = vocab_size if tokenizer is None else max(vocab_size, vocab_size_of(tokenizer))
+    if ids.below(known) != ids:
         warnings.warn(
             f"{path}: token ids {ids} exceed the vocabulary of {vocab_size}; set model.token_ids",
             UserWarning,
             stacklevel=5,
         )
-    return kept
+    return ids.below(vocab_size)
 
 
 def _dtype(weights: Weights) -> Any:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vedcore.config import Preprocessing
 from vedcore.config_files import parse_json
+from vedcore.config_files.plain import short
 from vedcore.hf.image_processors import read_image_processor
 from vedcore.hf.tokenizers import TOKENIZER_FILES, read_tokenizer
 from vedcore.hub import expected_hashes
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_CONFIG_BYTES",
     "MAX_TOKENIZER_BYTES",
+    "likely_place",
     "manifest_of",
     "read_json",
     "read_preprocessing",
@@ -73,6 +78,24 @@ def read_preprocessing(snapshot: Snapshot, model_type: str | None) -> Preprocess
         if data is not None:
             return read_image_processor(data, path=snapshot.path / name, model_type=model_type)
     return None
+
+
+def likely_place(snapshot: Snapshot, names: Collection[str], *sections: Mapping[str, Any]) -> str:
+    """The end of a warning of missing files: where a Trainer's checkpoint has them; empty where nothing tells.
+
+    Args:
+        snapshot: the folder that lacks the files.
+        names: names of the files.
+        sections: of config.json, whose ``_name_or_path`` may name the model that training began with.
+    """
+    here = Path(os.path.abspath(snapshot.path))
+    if any((here.parent / name).is_file() for name in names):
+        return f"; {here.parent} has it: copy it from there"
+    models = (section.get("_name_or_path") for section in sections)
+    name = next((name for name in models if isinstance(name, str) and name), None)
+    if name is None or Path(os.path.abspath(name)) == here:
+        return ""
+    return f"; {short(name)}, which training began with, is likely to have it: copy it from there"
 
 
 def read_json(snapshot: Snapshot, name: str) -> dict[str, Any]:
