@@ -5,11 +5,17 @@ Shape letters: B rows of text, T text tokens, V vocabulary size.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vedcore.config_files.plain import short
 from vedcore.errors import UsageError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 __all__ = ["check_labels", "cross_entropy", "shift_tokens_right"]
 
@@ -33,8 +39,13 @@ def shift_tokens_right(labels: Tensor, pad_token_id: int, start_token_id: int) -
     return shifted.masked_fill_(shifted == -100, pad_token_id)
 
 
-def check_labels(labels: Tensor, vocab_size: int) -> None:
+def check_labels(labels: Tensor, vocab_size: int, tokenizer: Tokenizer | None = None) -> None:
     """Refuse labels that are not (B, T) ids of the vocabulary, or -100.
+
+    Args:
+        labels: the labels.
+        vocab_size: number of ids.
+        tokenizer: names an id beyond the vocabulary.
 
     Raises:
         UsageError: saying what they are.
@@ -52,8 +63,10 @@ def check_labels(labels: Tensor, vocab_size: int) -> None:
         return
     low, high = int(counted.min()), int(counted.max())
     if not 0 <= low <= high < vocab_size:
+        token = None if tokenizer is None or high < vocab_size else tokenizer.id_to_token(high)
+        named = f" ({short(token)})" if token else ""
         raise UsageError(
-            f"labels run from {low} to {high}, but the vocabulary has {vocab_size}",
+            f"labels run from {low} to {high}{named}, but the vocabulary has {vocab_size}",
             field="labels",
             hint="use -100 for what is to be ignored"
             + (f"; for added tokens first call model.resize_vocabulary({high + 1})" if high >= vocab_size else ""),

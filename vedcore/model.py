@@ -239,7 +239,7 @@ class VisionEncoderDecoder(nn.Module):
                 hint="give what an earlier call returned with use_cache=True",
             )
         if labels is not None:
-            check_labels(labels, self.decoder.vocab_size)
+            check_labels(labels, self.decoder.vocab_size, self.processor.tokenizer)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             start, pad = self.token_ids.required("start"), self.token_ids.required("pad")
             decoder_input_ids = shift_tokens_right(labels, pad, start)

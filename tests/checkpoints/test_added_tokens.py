@@ -105,6 +105,8 @@ def test_the_use_of_an_added_token_is_an_error_until_the_vocabulary_is_resized(t
     for token, use in uses:
         with pytest.raises(vedcore.ConfigError, match=rf"\b{token}\b.*model\.resize_vocabulary\({token + 1}\)"):
             use()
+    with pytest.raises(vedcore.UsageError, match=r"labels run from 3 to 21 \('<x>'\)"):
+        uses[0][1]()
     model.resize_vocabulary(last + 1)
     for _, use in uses:
         use()
