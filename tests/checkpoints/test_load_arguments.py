@@ -262,7 +262,7 @@ def test_without_ids_the_hint_is_followed(tmp_path: Path) -> None:
     composed.save_pretrained(tmp_path)
     pixels, labels = torch.zeros(1, 3, 16, 16), torch.tensor([[5, 1]])
     for model in (composed, vedcore.load(tmp_path)):
-        with pytest.raises(vedcore.TokenizerError, match=r"set model\.token_ids = model\.token_ids\.changed\(eos"):
+        with pytest.raises(vedcore.TokenizerError, match=r"model\.token_ids = model\.token_ids\.changed\(eos"):
             model.processor(text="a")
         with pytest.raises(vedcore.UsageError, match=r"set model\.token_ids = model\.token_ids\.changed\(start"):
             model(pixels, labels=labels)
