@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 import vedcore
 from vedcore.config import (
@@ -49,7 +48,7 @@ CONFIGS = [Family, *(entry.load().config_class for entry in (*register_encoders(
 def test_a_parsed_config_is_whole_and_frozen() -> None:
     config = Family.parse({"hidden_size": 16, "depths": [3, 4]})
     assert (config.n_embd, config.depths, config.dropout) == (16, (3, 4), 0.1)
-    with pytest.raises(ValidationError):
+    with pytest.raises(vedcore.UsageError, match="n_embd: settings of a Family do not change in place"):
         config.n_embd = 3  # type: ignore[misc]
     assert Family.parse(config.model_dump()) == config
     assert Family.parse(json.loads(json.dumps(config.model_dump(mode="json")))) == config
@@ -178,6 +177,9 @@ def test_image_sizes_are_one_number_or_two() -> None:
         {"image_size": (4, 4), "image_std": (math.nan, 1.0, 1.0)},
         {"image_size": (4, 4), "image_mean": (math.inf, 1.0, 1.0)},
         {"image_size": (4, 4), "image_mean": (1.0, 1.0)},
+        {"image_size": (4, 4), "image_mean": (1.0,)},
+        {"image_size": (4, 4), "image_std": (1.0,)},
+        {"image_size": (4, 4), "image_mean": (), "image_std": ()},
         {"image_size": (4, 4), "interpolation": "magic"},
         {"image_size": (4, 4), "resize_mode": "os.system"},
         {"image_size": (4, 4), "do_resize": True},

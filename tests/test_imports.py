@@ -86,7 +86,7 @@ GENERATION = [
     ["constraints", "arguments", "streaming"],
     ["processors"],
     ["request", "state", "protocol"],
-    ["stopping", "results"],
+    ["stopping", "results", "own_criteria"],
     ["search"],
     ["generate"],
 ]

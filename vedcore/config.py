@@ -7,10 +7,19 @@ Hugging Face's own; where a family there has a second word for a field (``attrib
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, UsageError, did_you_mean
 
@@ -75,6 +84,20 @@ class Config(BaseModel):
 
     attribute_map: ClassVar[Mapping[str, str]] = {}
     """Second words for fields, second to first: ``{"hidden_size": "n_embd"}``."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse to change settings in place.
+
+        Raises:
+            UsageError: always; the hint is what to write instead.
+        """
+        raise UsageError(
+            f"settings of a {type(self).__name__} do not change in place", field=name, hint=self._instead(name, value)
+        )
+
+    def _instead(self, name: str, value: object) -> str:
+        """What to write instead of assigning ``value`` to ``name``."""
+        return f"make a copy: config.changed({name}={_shown(value)})"
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], *, path: object = None, prefix: str = "") -> Self:
@@ -162,6 +185,9 @@ class EncoderConfig(Config):
     def _square(cls, value: object) -> object:
         return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
+    def _instead(self, name: str, value: object) -> str:
+        return f"compose with encoder_{name}={_shown(value)}"
+
 
 class DecoderConfig(Config):
     """Base of the decoders' configs: the fields that all have under one name."""
@@ -181,6 +207,14 @@ class DecoderConfig(Config):
     tie_word_embeddings: bool = True
     """Whether the output layer is the input embedding."""
 
+    @field_validator(*TOKEN_ID_FIELDS, mode="before")
+    @classmethod
+    def _plain_ids(cls, value: object) -> object:
+        return plain(value)
+
+    def _instead(self, name: str, value: object) -> str:
+        return _model_setting(name, value) or f"compose with decoder_{name}={_shown(value)}"
+
 
 class ProjectorConfig(Config):
     """Base of the projectors' configs."""
@@ -191,9 +225,9 @@ class Preprocessing(Config):
 
     image_size: tuple[Size, Size]
     """Height and width in pixels."""
-    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Subtracted from each channel, on the scale 0 to 1."""
-    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    """Subtracted from each channel, on the scale 0 to 1: three numbers for RGB; one, and images are made grey."""
+    image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
     """Divides each channel afterwards."""
     interpolation: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] = "bicubic"
     """How pixels are resampled."""
@@ -220,22 +254,40 @@ class Preprocessing(Config):
     do_center_crop: bool = False
     """Whether to cut ``image_size`` out of the middle; what is missing is black, an odd pixel at the left and top."""
 
+    def _instead(self, name: str, value: object) -> str:
+        if name == "image_size":  # the encoder must take it too
+            return f"load or compose the model with image_size={_shown(value)}"
+        return f"model.processor.preprocessing = model.processor.preprocessing.changed({name}={_shown(value)})"
+
     @field_validator("image_std")
     @classmethod
-    def _positive(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not all(math.isfinite(v) and v > 0 for v in value):
             raise ValueError("every image_std must be above 0")
         return value
 
     @field_validator("image_mean")
     @classmethod
-    def _finite(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+    def _finite(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not all(map(math.isfinite, value)):
             raise ValueError("every image_mean must be finite")
         return value
 
+    @field_validator("image_mean", "image_std")
+    @classmethod
+    def _channels(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(value) not in (1, 3):
+            raise ValueError(f"three numbers for RGB or one for grey expected, got {len(value)}")
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if len(self.image_mean) != len(self.image_std):
+            raise ConfigSchemaError(
+                f"{len(self.image_std)} numbers, but image_mean has {len(self.image_mean)}",
+                field="image_std",
+                hint="give both one number for each channel",
+            )
         whole = self.resize_mode in ("crop", "pad")  # these give image_size by themselves
         for name in ("thumbnail", "do_pad", "do_center_crop", "resize_size"):
             if whole and getattr(self, name):
@@ -252,6 +304,26 @@ class Preprocessing(Config):
             )
         return self
 
+    def with_channels(self, channels: int) -> Preprocessing:
+        """The same for images of that many channels: one number becomes three, three become one.
+
+        Warns:
+            UserWarning: three different numbers, of which the mean is taken.
+        """
+        if channels == len(self.image_mean):
+            return self
+        fields = {"image_mean": self.image_mean, "image_std": self.image_std}
+        for name, values in fields.items():
+            if channels == 1 and len(set(values)) > 1:
+                warnings.warn(
+                    f"preprocessing.{name}: {values}, but the encoder takes grey images: their mean is used",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            same = len(set(values)) == 1
+            fields[name] = values * 3 if channels == 3 else values[:1] if same else (sum(values) / len(values),)
+        return self.model_copy(update=fields)
+
 
 class TokenIds(Config):
     """The token ids that training, generation and saving read: their one place is ``model.token_ids``."""
@@ -262,6 +334,16 @@ class TokenIds(Config):
     """Ids that end a text."""
     pad: TokenId | None = None
     """Fills a row after its end."""
+
+    @field_validator("start", "eos", "pad", mode="before")
+    @classmethod
+    def _plain_ids(cls, value: object, info: ValidationInfo) -> object:
+        value = plain(value)
+        return (value,) if info.field_name == "eos" and isinstance(value, int) else value
+
+    def _instead(self, name: str, value: object) -> str:
+        role = _ROLES.get(name, name)
+        return f"model.token_ids = model.token_ids.changed({role}={_shown(value)})"
 
     def check(self, vocab_size: int) -> None:
         """Refuse ids that the vocabulary does not have.
@@ -289,7 +371,7 @@ class TokenIds(Config):
             raise UsageError(
                 f"the model has no {role} token id",
                 field=f"token_ids.{role}",
-                hint=f"compose with a tokenizer, or with token_ids={{'{role}': …}}",
+                hint=f"set model.token_ids = model.token_ids.changed({role}=…)",
             )
         return value
 
@@ -306,6 +388,9 @@ class ComponentConfig(Config):
     def fields(self) -> dict[str, Any]:
         """Everything but the name."""
         return dict(self.__pydantic_extra__ or {})
+
+    def _instead(self, name: str, value: object) -> str:
+        return _model_setting(name, value) or f"compose the model with {name}={_shown(value)} in this part"
 
 
 class ModelConfig(Config):
@@ -360,6 +445,53 @@ class ModelConfig(Config):
     def __setattr__(self, name: str, value: object) -> None:
         if name != "use_cache":  # which ``Trainer`` sets on every config; here it is an argument of each call
             super().__setattr__(name, value)
+
+    def _instead(self, name: str, value: object) -> str:
+        known = name in type(self).model_fields or name in ("image_size", "device")
+        return _model_setting(name, value) or f"compose the model with {f'{name}={_shown(value)}' if known else 'it'}"
+
+
+_ROLES = {
+    "bos_token_id": "start",
+    "decoder_start_token_id": "start",
+    "eos_token_id": "eos",
+    "pad_token_id": "pad",
+}
+"""transformers' names of the fields of `TokenIds`."""
+_OPTIONS = (
+    "do_sample",
+    "early_stopping",
+    "length_penalty",
+    "max_length",
+    "max_new_tokens",
+    "min_length",
+    "no_repeat_ngram_size",
+    "num_beams",
+    "num_return_sequences",
+    "repetition_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+)
+"""Options of ``generate`` that transformers' tutorials set on a model's config."""
+
+
+def _model_setting(name: str, value: object) -> str:
+    """The assignment to a model that changes ``name``, a setting of several parts; empty for any other."""
+    if name in _ROLES:
+        return f"model.token_ids = model.token_ids.changed({_ROLES[name]}={_shown(value)})"
+    if name in _OPTIONS:
+        return f"model.generation_config = model.generation_config.with_options({name}={_shown(value)})"
+    if name == "token_ids":
+        return "model.token_ids = vedcore.TokenIds(start=0, eos=2, pad=1), or model.token_ids.changed(eos=2)"
+    return f"model.resize_vocabulary({_shown(value)})" if name == "vocab_size" else ""
+
+
+def plain(value: Any) -> Any:
+    """Tensors, arrays and their numbers as Python's own; lists as tuples, at any depth."""
+    if callable(to_list := getattr(value, "tolist", None)):
+        value = to_list()
+    return tuple(map(plain, value)) if isinstance(value, list | tuple) else value
 
 
 def check_limit(value: int, limit: int, field: str, what: str) -> None:

@@ -1,22 +1,24 @@
 """The composed model: images in; logits and a loss out. How it writes text stands in `vedcore.generation`.
 
-Shape letters: N images, B rows of text (N times the captions of an image), H x W pixels, S encoder tokens, S' tokens
-after the projector, T text tokens, D width of the decoder, E that of its cross-attention, V vocabulary size.
+Shape letters: N images, B rows of text (N times the captions of an image), C channels, H x W pixels, S encoder tokens,
+S' tokens after the projector, T text tokens, D width of the decoder, E that of its cross-attention, V vocabulary size.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import inspect
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import torch
 from tokenizers import AddedToken
 from torch import Tensor, nn
 
-from vedcore.components import Projector, TextDecoder, VisionEncoder, torch_dtype
+from vedcore.components import Projector, TextDecoder, VisionEncoder, check_interpolation, torch_dtype
 from vedcore.config import (
     MAX_VOCAB_SIZE,
     TOKEN_ID_FIELDS,
@@ -26,10 +28,12 @@ from vedcore.config import (
     check_limit,
     token_id_tuple,
 )
-from vedcore.errors import IncompatibleError, TokenizerError, UsageError
+from vedcore.errors import IncompatibleError, TokenizerError, UsageError, did_you_mean
 from vedcore.generation.arguments import as_encoder_output, check_pixels, check_tensors
 from vedcore.generation.generate import generate, generate_text, stream
 from vedcore.generation.options.config import GenerationConfig
+from vedcore.generation.results import transition_scores
+from vedcore.hf.generation import is_generation_config, read_generation_config
 from vedcore.layers.cache import DecoderCache
 from vedcore.layers.linear import pack, packed, unpacked, use_seam
 from vedcore.loss import check_labels, cross_entropy, shift_tokens_right
@@ -130,6 +134,44 @@ class VisionEncoderDecoder(nn.Module):
         self._token_ids = self.processor.token_ids = ids  # labels that the processor makes end with them too
 
     @property
+    def generation_config(self) -> GenerationConfig:
+        """Defaults of `generate`; set it to change them, to transformers' object too.
+
+        Raises:
+            UsageError: on setting something else.
+        """
+        return self._generation_config
+
+    @generation_config.setter
+    def generation_config(self, config: object) -> None:
+        self._generation_config = self.as_generation_config(config, GenerationConfig())
+
+    def as_generation_config(self, given: object, base: GenerationConfig | None = None) -> GenerationConfig:
+        """The options that a `GenerationConfig` of ours or of transformers means.
+
+        Args:
+            given: ours is returned as it is; transformers' is read like its JSON.
+            base: the options of what is not set in transformers'; the model's own by default.
+
+        Raises:
+            UsageError: something else.
+        """
+        if isinstance(given, GenerationConfig):
+            return given
+        if not is_generation_config(given):
+            raise UsageError(
+                f"a GenerationConfig expected, got {type(given).__name__}",
+                field="generation_config",
+                hint="give vedcore.GenerationConfig(num_beams=4), or to a call its fields as keywords",
+            )
+        return read_generation_config(given, self.generation_config if base is None else base)
+
+    @property
+    def takes_task_prompts(self) -> bool:
+        """Whether prompts name a task in place of the start id, as Donut's do, so that it is not put before them."""
+        return bool(getattr(self.encoder, "takes_task_prompts", False))
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
@@ -139,6 +181,39 @@ class VisionEncoderDecoder(nn.Module):
         """The parameters' type."""
         return next(self.parameters()).dtype
 
+    @property
+    def num_channels(self) -> int:
+        """C, the channels of an image: 3 for RGB, 1 for grey."""
+        channels: int = getattr(self.encoder, "num_channels", 3)
+        return channels
+
+    def get_encoder(self) -> VisionEncoder:
+        """The encoder, by transformers' name."""
+        return self.encoder
+
+    def get_decoder(self) -> TextDecoder:
+        """The decoder, by transformers' name."""
+        return self.decoder
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Number of parameters; shared ones count once.
+
+        Args:
+            only_trainable: count those that are trained.
+            exclude_embeddings: leave out the weights of embeddings.
+        """
+        tables = {id(m.weight) for m in self.modules() if exclude_embeddings and isinstance(m, nn.Embedding)}
+        counted = (p for p in self.parameters() if p.requires_grad or not only_trainable)
+        return sum(p.numel() for p in counted if id(p) not in tables)
+
+    def resize_token_embeddings(self, *_: object, **__: object) -> NoReturn:
+        """Not here: `resize_vocabulary` is the method.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError("no such method", field="resize_token_embeddings", hint="call model.resize_vocabulary(n)")
+
     # -- training -----------------------------------------------------------------------------------------------
 
     def encode(
@@ -147,14 +222,18 @@ class VisionEncoderDecoder(nn.Module):
         encoder_attention_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        interpolate_pos_encoding: bool = False,
     ) -> EncoderOutput:
-        """Images (N, 3, H, W) to encoder states (N, S, D_encoder), to be passed on as ``encoder_outputs``.
+        """Images (N, C, H, W) to encoder states (N, S, D_encoder), to be passed on as ``encoder_outputs``.
 
-        A frozen encoder runs without a graph.
+        A frozen encoder runs without a graph. With ``interpolate_pos_encoding`` images may have another size: the
+        encoder resamples its positions for this call.
         """
-        check_pixels(pixel_values)
+        check_pixels(pixel_values, self.num_channels)
         check_tensors(encoder_attention_mask=encoder_attention_mask)
-        return self.run_encoder(pixel_values, encoder_attention_mask, output_attentions, output_hidden_states)
+        return self.run_encoder(
+            pixel_values, encoder_attention_mask, output_attentions, output_hidden_states, interpolate_pos_encoding
+        )
 
     def run_encoder(
         self,
@@ -162,21 +241,26 @@ class VisionEncoderDecoder(nn.Module):
         encoder_attention_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        interpolate_pos_encoding: bool = False,
     ) -> EncoderOutput:
         """`encode` for arguments that were checked."""
+        options = {}  # an encoder of a third party may not know the argument
+        if interpolate_pos_encoding:
+            check_interpolation(self.encoder)
+            options = {"interpolate_pos_encoding": True}
         no_graph = "encoder" in self._frozen and not any(p.requires_grad for p in self.encoder.parameters())
         with torch.no_grad() if no_graph else contextlib.nullcontext():
             pixel_values = pixel_values.to(self.dtype)
             more = encoder_attention_mask is not None or output_attentions or output_hidden_states
             if not more and self._pays_in_parts(pixel_values):
-                return _joined(
-                    [self.encoder(part) for part in pixel_values.chunk(-(-len(pixel_values) // MAX_IMAGES_ENCODED))]
-                )
+                parts = pixel_values.chunk(-(-len(pixel_values) // MAX_IMAGES_ENCODED))
+                return _joined([self.encoder(part, **options) for part in parts])
             out: EncoderOutput = self.encoder(
                 pixel_values,
                 attention_mask=encoder_attention_mask,
                 output_attentions=output_attentions,
                 output_hidden_states=output_hidden_states,
+                **options,
             )
         return out
 
@@ -201,11 +285,12 @@ class VisionEncoderDecoder(nn.Module):
         encoder_attention_mask: Tensor | None = None,
         label_smoothing: float = 0.0,
         num_items_in_batch: int | Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
     ) -> VisionEncoderDecoderOutput | tuple[Any, ...]:
         """Logits for a text about each image, and the loss where ``labels`` are given.
 
         Args:
-            pixel_values: (N, 3, H, W), prepared as ``model.processor`` does.
+            pixel_values: (N, C, H, W), prepared as ``model.processor`` does.
             decoder_input_ids: (B, T); B may be a multiple of N: so many texts for each image, side by side.
             decoder_attention_mask: (B, T), or with a cache (B, T so far); 0 or False marks padding.
             encoder_outputs: what `encode` gave, in place of ``pixel_values``; a tuple counts by position.
@@ -221,6 +306,8 @@ class VisionEncoderDecoder(nn.Module):
             label_smoothing: share of the target that the loss spreads over the vocabulary.
             num_items_in_batch: divides the summed loss, in place of the number of labels that count; for gradient
                 accumulation.
+            interpolate_pos_encoding: take images of another size than the encoder's own; its positions are resampled
+                for this call.
 
         Raises:
             UsageError: arguments that contradict each other or are missing.
@@ -251,7 +338,9 @@ class VisionEncoderDecoder(nn.Module):
         attentions, hidden = bool(output_attentions), bool(output_hidden_states)
         cached = past_key_values is not None and past_key_values.length > 0
         if encoder_outputs is None and pixel_values is not None:
-            encoder_outputs = self.encode(pixel_values, encoder_attention_mask, attentions, hidden)
+            encoder_outputs = self.encode(
+                pixel_values, encoder_attention_mask, attentions, hidden, interpolate_pos_encoding
+            )
         elif encoder_outputs is not None and pixel_values is not None:
             raise UsageError("give pixel_values or encoder_outputs, not both")
         elif encoder_outputs is None and not cached:
@@ -401,6 +490,29 @@ class VisionEncoderDecoder(nn.Module):
     generate_text = generate_text
     stream = stream
 
+    def compute_transition_scores(
+        self,
+        sequences: Tensor,
+        scores: Sequence[Tensor],
+        beam_indices: Tensor | None = None,
+        normalize_logits: bool = False,
+    ) -> Tensor:
+        """The score by which each new token of `generate` was chosen, as transformers computes it.
+
+        Args:
+            sequences: (B, T) of `GenerateOutput`.
+            scores: for each step (rows, V), with ``output_scores=True``.
+            beam_indices: (B, L) of the same output, with beams.
+            normalize_logits: make log-probabilities of the scores first; those of beams are such already.
+
+        Returns:
+            (B, L), 0 where a beam's text has ended.
+
+        Raises:
+            UsageError: arguments that are not of one output.
+        """
+        return transition_scores(sequences, scores, beam_indices, normalize_logits)
+
     def optimize_for_inference(self, dtype: str | torch.dtype | None = None) -> Self:
         """Put the model into eval mode and lay its weights out for speed, as the first `generate` does by itself.
 
@@ -435,6 +547,28 @@ class VisionEncoderDecoder(nn.Module):
                 module.training = True
 
     # -- folders ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any
+    ) -> VisionEncoderDecoder:
+        """`vedcore.load` by transformers' name.
+
+        Args:
+            pretrained_model_name_or_path: ``folder_or_name`` of `vedcore.load`.
+            options: its keyword arguments.
+
+        Raises:
+            UsageError: an argument that `vedcore.load` does not have.
+            VedcoreError: as `vedcore.load`.
+        """
+        load = importlib.import_module("vedcore.checkpoints").load  # it stands above this module
+        known = [*inspect.signature(load).parameters][1:]
+        for name in options.keys() - set(known):
+            hint = did_you_mean(name, known) or f"there are: {', '.join(known)}"
+            raise UsageError("unknown argument", field=name, hint=hint)
+        model: VisionEncoderDecoder = load(pretrained_model_name_or_path, **options)
+        return model
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, format: str = "native", **options: Any) -> None:
         """Write the model as a folder; `vedcore.load` reads it back bit for bit.

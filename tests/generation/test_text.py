@@ -235,7 +235,7 @@ def test_prompts(pair: Any) -> None:
     pixels = model.processor(images=image)["pixel_values"]
     [special] = model.generate_text(image, prompt="<pad>x", max_new_tokens=4)
     start = torch.tensor([[2, model.processor.tokenizer.token_to_id("x")]])
-    expected = model.generate(pixels, decoder_input_ids=start, max_new_tokens=4)
+    expected = model.generate(pixels, decoder_input_ids=start, decoder_start_token_id=2, max_new_tokens=4)
     assert special.text == model.processor.decode(expected[0])
     for kind in (torch.int32, torch.int16, torch.uint8):
         assert torch.equal(model.generate(pixels, decoder_input_ids=start.to(kind), max_new_tokens=4), expected)

@@ -18,7 +18,13 @@ from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, Usa
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.generation.request import Request
 from vedcore.generation.search import search
-from vedcore.hf.generation import read_generation, within_positions, write_generation, write_ids
+from vedcore.hf.generation import (
+    read_generation,
+    read_generation_config,
+    within_positions,
+    write_generation,
+    write_ids,
+)
 from vedcore.loss import shift_tokens_right
 
 VOCAB, POSITIONS = 40, 32
@@ -227,8 +233,7 @@ def test_the_top_of_config(folder: Path, options: dict[str, Any], decoder: dict[
     edit(folder / CONFIG, {**IDS, **options})
     ids, config = same(folder)
     assert (ids.start, ids.eos, ids.pad) == (3, (2, 11, 17, 23, 31), 4)
-    expected = options.get("max_length", decoder.get("max_length"))
-    assert config.max_length == (None if "max_new_tokens" in options else expected)
+    assert config.max_length == (None if "max_new_tokens" in options else options.get("max_length"))
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -334,7 +339,7 @@ def test_options_that_we_do_not_have(folder: Path) -> None:
         ({"pad_token_id": -1}, ConfigSchemaError, "pad_token_id"),
         ({"bos_token_id": 2**70}, ConfigSchemaError, "bos_token_id"),
         ({"bad_words_ids": [[2, -3]]}, ConfigSchemaError, "bad_words_ids"),
-        ({"suppress_tokens": 3}, ConfigSchemaError, "suppress_tokens"),
+        ({"suppress_tokens": "3"}, ConfigSchemaError, "suppress_tokens"),
         ({"do_sample": True, "temperature": 0}, ConfigSchemaError, "temperature"),
         ({"sequence_bias": {"1": 3.0}}, ConfigSchemaError, "sequence_bias"),
         ({"exponential_decay_length_penalty": [1]}, ConfigSchemaError, "exponential_decay_length_penalty"),
@@ -486,3 +491,72 @@ def test_options_that_transformers_does_not_have() -> None:
     for name in ("allowed_chars", "pattern", "lexicon", "repetition_stop"):
         with pytest.warns(UserWarning, match=f"generates without them: '{name}'"):
             assert read_generation({name: "a"}, {}, {}, path="some")[1] == GenerationConfig()
+
+
+def test_the_length_that_transformers_4_wrote(folder: Path) -> None:
+    """20 in the decoder's section is not a wish; at the top, in a file of its own, or as another number it is one."""
+    (folder / GENERATION).unlink()
+
+    def set_length(section: str, value: int | None) -> None:
+        edit(folder / CONFIG, lambda data: (data if section == "top" else data[section]).update(max_length=value))
+
+    set_length("decoder", 20)
+    set_length("encoder", 20)
+    with pytest.warns(
+        UserWarning, match=r"config\.json: decoder\.max_length: 20 .* is not taken: texts may fill"
+    ) as caught:
+        assert read(folder)[1].max_length is None
+    assert len(caught) == 1
+    assert len(str(caught[0].message).removeprefix(str(folder))) < 300
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        edit(folder / CONFIG, lambda data: data["decoder"].update(max_new_tokens=7))
+        assert read(folder)[1].max_new_tokens == 7
+        edit(folder / CONFIG, lambda data: data["decoder"].pop("max_new_tokens"))
+        set_length("decoder", 21)
+        assert read(folder)[1].max_length == 21
+        set_length("decoder", 20)
+        set_length("top", 20)
+        assert read(folder)[1].max_length == 20
+        set_length("top", 15)
+        assert read(folder)[1].max_length == 15
+        set_length("top", None)
+        (folder / GENERATION).write_text(json.dumps({"max_length": 20}))
+        assert read(folder)[1].max_length == 20
+
+
+@pytest.mark.parametrize("options", [*OPTIONS, {"seed_of_nothing": None}], ids=str)
+def test_an_object_of_transformers_is_read_like_its_file(options: dict[str, Any]) -> None:
+    from transformers import GenerationConfig as Theirs
+
+    options = {name: value for name, value in options.items() if name != "seed_of_nothing"}
+    expected = read_generation({**IDS, **options}, {}, {}, path="some")[1]
+    got = read_generation_config(Theirs(**IDS, **options), GenerationConfig())
+    ids = {"eos_token_id": (2, 11, 17, 23, 31), "pad_token_id": 4, "decoder_start_token_id": 3}
+    outputs = {name: options[name] for name in ("use_cache",) if name in options}
+    assert got == expected.model_copy(update={**ids, **outputs})
+
+
+def test_an_object_of_transformers_goes_over_the_models_own() -> None:
+    from transformers import GenerationConfig as Theirs
+
+    base = GenerationConfig(num_beams=3, max_length=30, length_penalty=0.5)
+    assert read_generation_config(Theirs(), base) == base
+    over = read_generation_config(Theirs(max_new_tokens=4, return_dict_in_generate=True, output_scores=True), base)
+    assert (over.num_beams, over.max_length, over.max_new_tokens, over.length_penalty) == (3, None, 4, 0.5)
+    assert over.return_dict_in_generate
+    assert over.output_scores
+    with pytest.warns(
+        UserWarning, match="generation_config: vedcore does not have these options.*dola_layers"
+    ) as caught:
+        read_generation_config(Theirs(dola_layers="low", token_healing=True), base)
+    assert len([each for each in caught if "generation_config: vedcore" in str(each.message)]) == 1
+    with pytest.raises(ConfigSchemaError, match="num_beams"):
+        read_generation_config(Theirs(num_beams="four"), base)
+
+    class Odd:
+        def to_dict(self) -> list[int]:
+            return [1]
+
+    with pytest.raises(UsageError, match="Odd does not give its options as a mapping"):
+        read_generation_config(Odd(), base)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vedcore.config import Preprocessing
+from vedcore.config import Preprocessing, TokenIds
 from vedcore.config_files import parse_json
+from vedcore.errors import VedcoreError
+from vedcore.generation.options.config import GenerationConfig
+from vedcore.hf.generation import read_generation
 from vedcore.hf.image_processors import read_image_processor
 from vedcore.hf.tokenizers import TOKENIZER_FILES, read_tokenizer
 from vedcore.hub import expected_hashes
-from vedcore.model_files import MANIFEST, PREPROCESSOR_CONFIG, PROCESSOR_CONFIG
+from vedcore.model_files import CONFIG, GENERATION_CONFIG, MANIFEST, PREPROCESSOR_CONFIG, PROCESSOR_CONFIG
 from vedcore.processing.processor import Processor
 from vedcore.weights.loading import Weights
 from vedcore.weights.manifest import FileRecord
@@ -22,9 +29,11 @@ __all__ = [
     "MAX_CONFIG_BYTES",
     "MAX_TOKENIZER_BYTES",
     "manifest_of",
+    "read_generation_of",
     "read_json",
     "read_preprocessing",
     "read_tokenizer_of",
+    "replaceable",
 ]
 
 MAX_CONFIG_BYTES = 1_000_000
@@ -45,6 +54,16 @@ def manifest_of(snapshot: Snapshot, weights: Weights) -> dict[str, FileRecord] |
     return None
 
 
+@contextlib.contextmanager
+def replaceable(argument: str) -> Iterator[None]:
+    """Name, in the hint of an error about files of a folder, the argument that takes their place."""
+    try:
+        yield
+    except VedcoreError as error:
+        ways = [error.hint, f"or give {argument}= to vedcore.load or compose, which do not read it then"]
+        raise error.with_hint(", ".join(filter(None, ways))) from error.__cause__
+
+
 def read_tokenizer_of(snapshot: Snapshot, model_type: str | None) -> Tokenizer | None:
     """The tokenizer of an opened folder, or None where it has none.
 
@@ -52,8 +71,9 @@ def read_tokenizer_of(snapshot: Snapshot, model_type: str | None) -> Tokenizer |
         snapshot: the folder.
         model_type: the decoder's name in transformers; None in a vedcore folder.
     """
-    files = {name: snapshot.read(name, MAX_TOKENIZER_BYTES) for name in TOKENIZER_FILES if snapshot.has(name)}
-    return read_tokenizer(files, folder=snapshot.path, model_type=model_type)
+    with replaceable("tokenizer"):
+        files = {name: snapshot.read(name, MAX_TOKENIZER_BYTES) for name in TOKENIZER_FILES if snapshot.has(name)}
+        return read_tokenizer(files, folder=snapshot.path, model_type=model_type)
 
 
 def read_preprocessing(snapshot: Snapshot, model_type: str | None) -> Preprocessing | None:
@@ -63,16 +83,53 @@ def read_preprocessing(snapshot: Snapshot, model_type: str | None) -> Preprocess
         snapshot: the folder.
         model_type: the encoder's name in transformers; None in a vedcore folder.
     """
-    if model_type is None:
-        files = {PREPROCESSOR_CONFIG: snapshot.read(PREPROCESSOR_CONFIG, MAX_CONFIG_BYTES)}
-        return Processor.from_files(files, folder=snapshot.path).preprocessing
-    for name in (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG):
-        data: Any = read_json(snapshot, name) if snapshot.has(name) else None
-        if name == PROCESSOR_CONFIG and data is not None:  # transformers 5 nests it there
-            data = data.get("image_processor")
-        if data is not None:
-            return read_image_processor(data, path=snapshot.path / name, model_type=model_type)
+    with replaceable("preprocessing"):
+        if model_type is None:
+            files = {PREPROCESSOR_CONFIG: snapshot.read(PREPROCESSOR_CONFIG, MAX_CONFIG_BYTES)}
+            return Processor.from_files(files, folder=snapshot.path).preprocessing
+        for name in (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG):
+            data: Any = read_json(snapshot, name) if snapshot.has(name) else None
+            if name == PROCESSOR_CONFIG and data is not None:  # transformers 5 nests it there
+                data = data.get("image_processor")
+            if data is not None:
+                return read_image_processor(data, path=snapshot.path / name, model_type=model_type)
     return None
+
+
+def read_generation_of(
+    snapshot: Snapshot, top: Mapping[str, Any], vocab_size: Any
+) -> tuple[TokenIds, GenerationConfig]:
+    """The token ids and the generation options of an opened transformers folder.
+
+    Args:
+        snapshot: the folder.
+        top: its config.json.
+        vocab_size: token ids of the decoder; ids outside of them are left out.
+
+    Raises:
+        ConfigError: a value of a wrong type or out of bounds, with file and field.
+
+    Warns:
+        UserWarning: ids outside of the vocabulary, and options that vedcore does not have.
+    """
+    stored = read_json(snapshot, GENERATION_CONFIG) if snapshot.has(GENERATION_CONFIG) else None
+    ids, options = read_generation(stored, top, top["decoder"], path=snapshot.path)
+    return _within_vocabulary(ids, vocab_size, snapshot.path / CONFIG), options
+
+
+def _within_vocabulary(ids: TokenIds, vocab_size: Any, path: Path) -> TokenIds:
+    """The ids that the vocabulary has; drops defaults that were kept although the vocabulary is smaller."""
+    if type(vocab_size) is not int:
+        return ids  # building the part refuses such a vocab_size
+    start, pad = (None if i is not None and i >= vocab_size else i for i in (ids.start, ids.pad))
+    kept = TokenIds(start=start, eos=tuple(i for i in ids.eos if i < vocab_size), pad=pad)
+    if kept != ids:
+        warnings.warn(
+            f"{path}: token ids {ids} exceed the vocabulary of {vocab_size}; set model.token_ids",
+            UserWarning,
+            stacklevel=6,
+        )
+    return kept
 
 
 def read_json(snapshot: Snapshot, name: str) -> dict[str, Any]:

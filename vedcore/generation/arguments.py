@@ -1,6 +1,6 @@
 """Tensors and functions that a model and its ``generate`` take, checked and made uniform before work begins.
 
-Shape letters: N images, H x W pixels, T prompt tokens.
+Shape letters: N images, C channels, H x W pixels, T prompt tokens.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from vedcore.components import TextDecoder
 from vedcore.errors import UsageError
+from vedcore.layers.cache import DecoderCache
 from vedcore.outputs import EncoderOutput
 
-__all__ = ["as_encoder_output", "as_functions", "check_pixels", "check_tensors", "prompt_ids"]
+__all__ = ["as_encoder_output", "as_functions", "check_cache", "check_pixels", "check_tensors", "prompt_ids"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -31,19 +33,20 @@ def check_tensors(**arguments: object) -> None:
             raise UsageError(f"a tensor expected, got {type(value).__name__}", field=name, hint=hint)
 
 
-def check_pixels(pixel_values: Tensor) -> None:
-    """Refuse a tensor that is not a batch of images, (N, 3, H, W) of floats.
+def check_pixels(pixel_values: Tensor, channels: int = 3) -> None:
+    """Refuse a tensor that is not a batch of images, (N, C, H, W) of floats with that many channels.
 
     Raises:
         UsageError: naming its shape and type.
     """
     check_tensors(pixel_values=pixel_values)
-    shaped = pixel_values.ndim == 4 and pixel_values.shape[1] == 3 and len(pixel_values) > 0
+    shaped = pixel_values.ndim == 4 and pixel_values.shape[1] == channels and len(pixel_values) > 0
     if not shaped or not pixel_values.is_floating_point():
         raise UsageError(
             f"images of shape {tuple(pixel_values.shape)} and type {pixel_values.dtype}",
             field="pixel_values",
-            hint="give (N, 3, H, W) of floats, N at least 1, as model.processor makes them, or call generate_text",
+            hint=f"give (N, {channels}, H, W) of floats, N at least 1, as model.processor makes them, "
+            "or call generate_text",
         )
 
 
@@ -72,7 +75,7 @@ def prompt_ids(given: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | Non
         mask: of ``given``.
 
     Raises:
-        UsageError: prompts of another shape or type, a mask that does not fit, padding behind a token.
+        UsageError: prompts of another shape or type, a mask that does not fit, one that ends in padding.
     """
     check_tensors(decoder_input_ids=given, decoder_attention_mask=mask)
     whole = not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool)
@@ -90,9 +93,37 @@ def prompt_ids(given: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | Non
         )
     if mask is not None and bool((mask[:, -1] == 0).any()):
         raise UsageError("a prompt ends in padding", field="decoder_attention_mask", hint="pad at the left")
-    if mask is not None and bool(((mask[:, 1:] == 0) & (mask[:, :-1] != 0)).any()):
-        raise UsageError("a prompt has padding inside", field="decoder_attention_mask", hint="pad at the left")
     return given.long(), mask
+
+
+def check_cache(cache: object, decoder: TextDecoder, prompts: Tensor) -> None:
+    """Refuse a cache that does not hold the beginnings of ``prompts`` (N, T), as far as can be seen.
+
+    Raises:
+        UsageError: not a cache, another decoder's, one of other rows, or one that leaves nothing to read.
+    """
+    name = "past_key_values"
+    if not isinstance(cache, DecoderCache):
+        hint = "give what an earlier call returned with use_cache=True"
+        raise UsageError(f"a cache expected, got {type(cache).__name__}", field=name, hint=hint)
+    layers = len(decoder.make_cache().layers)
+    if len(cache.layers) != layers:
+        message = f"a cache of {len(cache.layers)} layers for a decoder of {layers}"
+        raise UsageError(message, field=name, hint="give one of this model's")
+    if not cache.length:
+        return
+    (keys, cross), rows = (cache.layers[0].keys, cache.layers[0].cross), len(prompts)
+    if keys is None or cross is None or keys.shape[1] != decoder.num_attention_heads:
+        raise UsageError("it is not a cache of this model over images", field=name, hint="give one of this model's")
+    if cache.rows != rows or rows % len(cross[0]):
+        message = f"a cache of {cache.rows} rows for {rows} prompts"
+        raise UsageError(message, field=name, hint="give decoder_input_ids for each of its rows")
+    if cache.length >= prompts.shape[1]:
+        raise UsageError(
+            f"it holds {cache.length} tokens, and the prompts have {prompts.shape[1]}",
+            field=name,
+            hint="give the whole text so far as decoder_input_ids, with a token or more that are not in the cache",
+        )
 
 
 def as_encoder_output(outputs: Any) -> EncoderOutput | None:

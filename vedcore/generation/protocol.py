@@ -1,7 +1,7 @@
 """The protocol of a model that `generate`, `generate_text` and `stream` can write with.
 
-Shape letters: N images, H x W pixels, S encoder tokens, S' tokens after the projector, E width of the decoder's
-cross-attention.
+Shape letters: N images, C channels, H x W pixels, S encoder tokens, S' tokens after the projector, E width of the
+decoder's cross-attention.
 """
 
 from __future__ import annotations
@@ -40,14 +40,26 @@ class ImageToTextModel(Protocol):
     def device(self) -> torch.device:
         """Where the parameters are."""
 
+    @property
+    def num_channels(self) -> int:
+        """C, the channels of an image."""
+
+    @property
+    def takes_task_prompts(self) -> bool:
+        """Whether prompts name a task in place of the start id, as Donut's do, so that it is not put before them."""
+
+    def as_generation_config(self, given: object) -> GenerationConfig:
+        """The options that ``generation_config=`` means: ours, or transformers' object over the model's own."""
+
     def run_encoder(
         self,
         pixel_values: Tensor,
         encoder_attention_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        interpolate_pos_encoding: bool = False,
     ) -> EncoderOutput:
-        """Images (N, 3, H, W) that `check_pixels` has passed to encoder states (N, S, D_encoder)."""
+        """Images (N, C, H, W) that `check_pixels` has passed to encoder states (N, S, D_encoder)."""
 
     def project(
         self, encoded: EncoderOutput, encoder_attention_mask: Tensor | None = None

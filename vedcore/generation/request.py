@@ -71,6 +71,12 @@ class Request:
     """Guesses tokens, in place of the prompt look-up that the options may ask for."""
     streaming: bool = False
     """Whether the caller takes tokens as they come."""
+    keeps_cache: bool = False
+    """Whether the caller has the cache afterwards, so that rows that have ended stay in it."""
+    stop_ids: tuple[int, ...] | None = None
+    """Ids at which a row ends, where a criterion of the caller's says them; None is those of ``token_ids``."""
+    forced_length: int | None = None
+    """The length for ``forced_eos_token_id``, where the greatest length is that of a criterion of the caller's."""
 
     def __post_init__(self) -> None:
         ids, mask = self.input_ids, self.attention_mask
@@ -114,9 +120,14 @@ class Request:
         return self.options.strategy(assisted=self.drafter is not None)
 
     @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Ids at which a row ends."""
+        return self.token_ids.eos if self.stop_ids is None else self.stop_ids
+
+    @property
     def pads_ended(self) -> bool:
         """Whether a row that has ended goes on with the pad id; as in transformers, only where there are end ids."""
-        return bool(self.token_ids.eos) and self.token_ids.pad is not None
+        return bool(self.end_ids) and self.token_ids.pad is not None
 
     @property
     def padding(self) -> int:
@@ -161,6 +172,7 @@ class Request:
             prefix_allowed_tokens_fn=self.prefix_allowed_tokens_fn,
             first=self.first,
             constraint=constraint,
+            forced_length=self.forced_length,
         )
 
     def generator(self) -> torch.Generator | None:

@@ -5,6 +5,7 @@ Shape letters: N images, B rows of text, L new tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -24,7 +25,14 @@ if TYPE_CHECKING:
     from vedcore.generation.options.config import GenerationConfig
     from vedcore.generation.state import DecodingState
 
-__all__ = ["constraint_of", "encode_prompt", "require_tokenizer", "text_results", "with_inner_states"]
+__all__ = [
+    "constraint_of",
+    "encode_prompt",
+    "require_tokenizer",
+    "text_results",
+    "transition_scores",
+    "with_inner_states",
+]
 
 
 def require_tokenizer(processor: Processor) -> Tokenizer:
@@ -35,7 +43,9 @@ def require_tokenizer(processor: Processor) -> Tokenizer:
     """
     if processor.tokenizer is None:
         raise UsageError(
-            "the model has no tokenizer", field="tokenizer", hint="compose with tokenizer='char', 'byte' or a file"
+            "the model has no tokenizer",
+            field="tokenizer",
+            hint="give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
         )
     return processor.tokenizer.backend_tokenizer
 
@@ -82,7 +92,7 @@ def constraint_of(
         raise UsageError(
             "the model has no tokenizer, which it needs",
             field=field,
-            hint="compose with tokenizer='char', 'byte' or a file, or leave it out",
+            hint="leave it out, or give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
         )
     tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)
     return _compiled(tokenizer, tokenizer.get_vocab_size(), vocab_size, eos, *rules.values())
@@ -104,13 +114,16 @@ def _compiled(
     )
 
 
-def text_results(out: GenerateOutput, processor: Processor, eos: tuple[int, ...]) -> list[TextResult]:
+def text_results(
+    out: GenerateOutput, processor: Processor, eos: tuple[int, ...], skip_special_tokens: bool = True
+) -> list[TextResult]:
     """The text of each row, with its confidence and tokens.
 
     Args:
         out: the output of `generate`.
         processor: with the tokenizer.
-        eos: end ids in force, which are not part of a text.
+        eos: end ids in force, which are not among the tokens.
+        skip_special_tokens: leave special tokens out of the text.
     """
     assert out.token_logprobs is not None
     assert out.finish_reasons is not None
@@ -123,7 +136,7 @@ def text_results(out: GenerateOutput, processor: Processor, eos: tuple[int, ...]
         new, probabilities = row[prompt : prompt + length], logprobs[:length].exp()
         results.append(
             TextResult(
-                text=processor.decode(row[: prompt + length]),
+                text=processor.decode(row[: prompt + length], skip_special_tokens),
                 confidence=float(logprobs[:length].mean().exp()) if length else 0.0,
                 tokens=tuple(
                     (processor.token_text(token), p)
@@ -137,15 +150,16 @@ def text_results(out: GenerateOutput, processor: Processor, eos: tuple[int, ...]
 
 
 def with_inner_states(
-    out: GenerateOutput, state: DecodingState, encoded: EncoderOutput, expand: Tensor
+    out: GenerateOutput, state: DecodingState, encoded: EncoderOutput, expand: Tensor, keeps_cache: bool
 ) -> GenerateOutput:
-    """``out`` with the hidden states and attentions of encoder and decoder, in transformers' shapes.
+    """``out`` with the hidden states and attentions of encoder and decoder, in transformers' shapes, and the cache.
 
     Args:
         out: the output of a search.
         state: the one that it ran on.
         encoded: output of the encoder.
         expand: (B,) the prompt of each row: the first step ran once for all rows of a prompt, and is repeated for each.
+        keeps_cache: put the cache in.
     """
 
     def whole(steps: list[tuple[Tensor, ...]]) -> tuple[tuple[Tensor, ...], ...] | None:
@@ -161,4 +175,39 @@ def with_inner_states(
         decoder_hidden_states=whole(state.hidden_states),
         decoder_attentions=whole(state.attentions),
         cross_attentions=whole(state.cross_attentions),
+        past_key_values=state.cache if keeps_cache else None,
     )
+
+
+def transition_scores(
+    sequences: Tensor, scores: Sequence[Tensor], beam_indices: Tensor | None = None, normalize_logits: bool = False
+) -> Tensor:
+    """(B, L) the score by which each new token was chosen; see `VisionEncoderDecoder.compute_transition_scores`."""
+    shapes = {tuple(step.shape) for step in scores or () if isinstance(step, Tensor) and step.ndim == 2}
+    if not isinstance(sequences, Tensor) or sequences.ndim != 2 or len(shapes) != 1:
+        raise UsageError(
+            "sequences (B, T) and a tuple of scores, each (rows, V), are needed",
+            field="scores",
+            hint="give out.sequences and out.scores of generate(return_dict_in_generate=True, output_scores=True)",
+        )
+    rows = len(scores[0])
+    if beam_indices is None:
+        if rows != len(sequences):
+            message = f"{rows} rows of scores for {len(sequences)} sequences"
+            raise UsageError(message, field="beam_indices", hint="give out.beam_indices of the same call")
+        beam_indices = torch.arange(rows, device=sequences.device)[:, None].expand(-1, len(scores))
+    written = beam_indices >= 0  # (B, L)
+    steps = int(written.sum(1).max())
+    fits = beam_indices.shape[0] == len(sequences) and steps <= min(len(scores), sequences.shape[1])
+    if not fits or int(beam_indices.max()) >= rows:
+        message = f"beam_indices of shape {tuple(beam_indices.shape)} do not fit the scores of {len(scores)} steps"
+        raise UsageError(message, field="beam_indices", hint="give sequences, scores and beam_indices of one call")
+    if not steps:
+        return sequences.new_zeros(len(sequences), 0, dtype=scores[0].dtype)
+    beam, written = beam_indices[:, :steps].long().clamp(min=0), written[:, :steps]
+    tokens = sequences[:, sequences.shape[1] - steps :]
+    found = []
+    for i in range(steps):
+        values = scores[i].log_softmax(1) if normalize_logits else scores[i]
+        found.append(values[beam[:, i], tokens[:, i]].masked_fill(~written[:, i], 0.0))
+    return torch.stack(found, 1)

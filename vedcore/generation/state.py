@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vedcore.components import TextDecoder
 from vedcore.generation.options.strategies import Ability
+from vedcore.layers.cache import DecoderCache
 from vedcore.outputs import DecoderOutput
 
 __all__ = ["DecodingState", "State"]
@@ -41,6 +42,9 @@ class State(Protocol):
                 the prefill may have more rows than the prefill: ``[0, 0, 1, 1]`` makes two rows of each prompt.
         """
 
+    def reorder(self, index: Tensor) -> None:
+        """Make each row continue row ``index``, (B,), as `step` would; called at the end for `Request.keeps_cache`."""
+
     def part(self, first: int, last: int) -> State:
         """A fresh state over prompts ``first`` to ``last - 1`` of this fresh one, if its abilities have ``parts``."""
 
@@ -64,6 +68,7 @@ class DecodingState:
         output_attentions: record the attention weights of each call of the decoder.
         output_hidden_states: record its states between the layers.
         compiled: run the decoder through ``torch.compile``.
+        cache: goes on with this one, which may hold beginnings of the prompts, and the images.
     """
 
     abilities: frozenset[Ability] = frozenset({"parts", "hidden_states", "uneven_rows"})
@@ -79,6 +84,7 @@ class DecodingState:
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         compiled: bool = False,
+        cache: DecoderCache | None = None,
     ) -> None:
         self.decoder = decoder
         self.run: Callable[..., DecoderOutput] = decoder.compiled() if compiled else decoder
@@ -86,7 +92,7 @@ class DecodingState:
         self.mask = mask
         self.attention_mask = prompt_mask
         self.capacity = capacity
-        self.cache = decoder.make_cache(capacity) if use_cache else None
+        self.cache = cache if cache is not None or not use_cache else decoder.make_cache(capacity)
         self.ids: Tensor | None = None
         self.output_attentions = output_attentions
         self.output_hidden_states = output_hidden_states
@@ -116,11 +122,12 @@ class DecodingState:
         )
 
     def prefill(self, input_ids: Tensor) -> Tensor:
-        """The prompts, (N, T), to the logits of the next token, (N, V)."""
+        """The prompts, (N, T), to the logits of the next token, (N, V); tokens in the cache are not read again."""
         self.prompt_length = input_ids.shape[1]
         if self.cache is None:
             self.ids = input_ids
-        return self.call(input_ids, self.attention_mask)[:, -1]
+        read = 0 if self.cache is None else self.cache.length
+        return self.call(input_ids[:, read:], self.attention_mask)[:, -1]
 
     def step(self, tokens: Tensor, reorder: Tensor | None) -> Tensor:
         """One more token a row, (B, 1), to the logits of the next, (B, V).

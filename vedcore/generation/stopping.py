@@ -33,7 +33,7 @@ class Stopping:
 
     def __init__(self, request: Request) -> None:
         options = request.options
-        self.eos = torch.tensor(request.token_ids.eos, dtype=torch.long, device=request.device)
+        self.eos = torch.tensor(request.end_ids, dtype=torch.long, device=request.device)
         self.strings, self.text_of = options.stop_strings, request.text_of
         self.times, self.prompt_length = options.repetition_stop, request.prompt_length
         self.criteria = request.stopping_criteria
@@ -42,7 +42,7 @@ class Stopping:
             raise UsageError(
                 "the model has no tokenizer, which they need",
                 field="stop_strings",
-                hint="compose with tokenizer='char', 'byte' or a file, or leave them out",
+                hint="leave them out, or give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
             )
 
     def is_end(self, tokens: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Generation options and token ids of a transformers folder, read and written.
 
 transformers reads ``generation_config.json`` where there is one. Before 4.25 there was none: the options were in
-``config.json``, at its top, else in its decoder's section. In both cases training reads the ids at the top of
+``config.json``, at its top, else in its decoder's section. There transformers 4 wrote its default ``max_length`` of 20
+by itself, so that number in the decoder's section is not taken. In both cases training reads the ids at the top of
 ``config.json``. Where these differ from the ids of generation, vedcore keeps both: as the model's token ids, and in
 `GenerationConfig`.
 """
@@ -15,12 +16,21 @@ from typing import Any
 
 from vedcore.config import MAX_VOCAB_SIZE, TOKEN_ID_FIELDS, Config, TokenId, TokenIds, token_id_tuple
 from vedcore.config_files.plain import short
-from vedcore.errors import ConfigError, ConfigSchemaError
+from vedcore.errors import ConfigError, ConfigSchemaError, UsageError
 from vedcore.generation.options.config import DEFAULT_MAX_LENGTH, MAX_LENGTH, GenerationConfig
 from vedcore.generation.options.option_rules import SYNONYMS, without_idle
 
-__all__ = ["read_generation", "within_positions", "write_generation", "write_ids"]
+__all__ = [
+    "is_generation_config",
+    "read_generation",
+    "read_generation_config",
+    "within_positions",
+    "write_generation",
+    "write_ids",
+]
 
+OLD_MAX_LENGTH = 20
+"""The default that transformers 4 wrote into every section of ``config.json``."""
 VEDCORE_OPTIONS = ("seed", "allowed_chars", "pattern", "lexicon", "repetition_stop")
 """Options that transformers does not have."""
 CALL_OPTIONS = {
@@ -122,11 +132,16 @@ def read_generation(
         UsageError: options that contradict each other, which transformers refuses too.
 
     Warns:
-        UserWarning: options with an effect that vedcore lacks; a single warning names all of them.
+        UserWarning: options with an effect that vedcore lacks; a single warning names all of them. A ``max_length`` of
+            20 in the decoder's section that is not taken.
     """
     file = Path(str(path)) / "config.json"
     top_ids, decoder_ids = _Ids.of(top, file), _Ids.of(decoder, file, "decoder.")
-    given = {**_given(decoder), **_given(top)}
+    inner, outer = _given(decoder), _given(top)
+    old_length = inner.get("max_length") == OLD_MAX_LENGTH and "max_length" not in outer
+    if old_length:
+        del inner["max_length"]
+    given = {**inner, **outer}
     ids = top_ids.over(decoder_ids)
     if generation_config is not None:
         file = file.with_name("generation_config.json")
@@ -134,8 +149,16 @@ def read_generation(
             raise ConfigSchemaError(f"object expected, got {type(generation_config).__name__}", path=file)
         given = {name: value for name, value in generation_config.items() if value is not None}
         ids = _Ids.of(given, file)
-    elif top.get("force_bos_token_to_be_generated") and top_ids.bos_token_id is not None:  # before 4.1
-        given.setdefault("forced_bos_token_id", top_ids.bos_token_id)
+    else:
+        if top.get("force_bos_token_to_be_generated") and top_ids.bos_token_id is not None:  # before 4.1
+            given.setdefault("forced_bos_token_id", top_ids.bos_token_id)
+        if old_length and "max_new_tokens" not in given:
+            warnings.warn(
+                f"{file}: decoder.max_length: {OLD_MAX_LENGTH} is what transformers 4 wrote there by itself, and is "
+                "not taken: texts may fill the decoder's positions; pass max_length to generate for shorter ones",
+                UserWarning,
+                stacklevel=2,
+            )
     _warn_of_unsupported(given, file)
 
     options = {name: given[name] for name in SHARED_OPTIONS if name in given and name not in TOKEN_ID_FIELDS}
@@ -163,6 +186,41 @@ def read_generation(
     if eos != token_ids.eos:
         changes["eos_token_id"] = eos
     return token_ids, config.model_copy(update=changes)
+
+
+def is_generation_config(given: object) -> bool:
+    """Whether an object is a ``GenerationConfig`` of transformers', by its methods."""
+    return any(callable(getattr(given, name, None)) for name in ("to_diff_dict", "to_dict"))
+
+
+def read_generation_config(given: Any, base: GenerationConfig) -> GenerationConfig:
+    """The options of a ``GenerationConfig`` of transformers', over those of ``base``.
+
+    Args:
+        given: the object; what is not set in it, or at its default, is that of ``base``.
+        base: our options.
+
+    Raises:
+        ConfigSchemaError, ConfigLimitError, UsageError: as for ``generation_config.json``.
+
+    Warns:
+        UserWarning: options with an effect that vedcore lacks; a single warning names all of them.
+    """
+    data = (given.to_diff_dict if callable(getattr(given, "to_diff_dict", None)) else given.to_dict)()
+    if not isinstance(data, Mapping):
+        raise UsageError(
+            f"{type(given).__name__} does not give its options as a mapping",
+            field="generation_config",
+            hint="give them as keywords: num_beams=4",
+        )
+    found = {name: value for name, value in data.items() if value is not None}
+    _warn_of_unsupported(found, "generation_config")
+    options = {name: found[name] for name in (*SHARED_OPTIONS, *CALL_OPTIONS) if name in found}
+    kept = base.model_dump(exclude_unset=True)
+    for pair in SYNONYMS:
+        if any(name in options for name in pair):
+            kept = {name: value for name, value in kept.items() if name not in pair}
+    return GenerationConfig.parse(_with_effect({**kept, **options}))
 
 
 def within_positions(config: GenerationConfig, max_positions: int | None) -> GenerationConfig:
@@ -220,9 +278,6 @@ def _with_effect(options: Mapping[str, Any]) -> dict[str, Any]:
     # kept without beams too: GenerationConfig refuses them, and does not ignore them silently
     forced = {name: options[name] for name in ("force_words_ids",) if name in options}
     kept = {**without_idle(options, forced), **forced}
-    for new, whole in SYNONYMS:
-        if new in kept:
-            kept.pop(whole, None)
     lengths = {name: _length(name, kept[name]) for pair in SYNONYMS for name in pair if name in kept}
     longest = lengths.get("max_length", lengths.get("max_new_tokens", MAX_LENGTH) + 1)
     for name in lengths:  # as in transformers: a minimum above the maximum means the maximum
@@ -235,7 +290,7 @@ def _length(name: str, value: Any) -> int:
     return length
 
 
-def _warn_of_unsupported(given: Mapping[str, Any], file: Path) -> None:
+def _warn_of_unsupported(given: Mapping[str, Any], file: object) -> None:
     known = {*SHARED_OPTIONS, *TOKEN_ID_FIELDS, *IGNORED_OPTIONS}
     if given.get("do_sample") is not True:
         known |= UNSUPPORTED_SAMPLING_OPTIONS.keys()

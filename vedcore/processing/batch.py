@@ -1,4 +1,4 @@
-"""What a processor and a tokenizer give: a dictionary whose values are attributes too."""
+"""The output of a processor and a tokenizer: a dictionary whose values are attributes too."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from vedcore.processing.tokenizers import foreign_errors, require_unicode
 __all__ = ["OnUnknown", "encode_labels", "encode_text", "encode_texts", "encodings", "unknown_id"]
 
 OnUnknown = Literal["warn", "error", "ignore"]
-"""What happens where a tokenizer has no token for a piece of a text."""
+"""Handling of a piece of text that has no token."""
 MAX_TEXT_CHARACTERS = 200_000
 """Limit of a text that is encoded."""
 MAX_PIECES_SHOWN = 5

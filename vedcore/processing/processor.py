@@ -1,6 +1,6 @@
 """Images and texts to the input of a model, and token ids to text.
 
-Shape letters: N images or texts, H x W pixels, S encoder tokens, T label tokens.
+Shape letters: N images or texts, C channels, H x W pixels, S encoder tokens, T label tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from torch import Tensor
 from vedcore.config import Preprocessing, TokenIds
 from vedcore.errors import (
     ConfigSchemaError,
-    ImageError,
     ImageLimitError,
     IncompatibleError,
     TokenizerError,
@@ -31,6 +30,8 @@ from vedcore.model_files import PREPROCESSOR_CONFIG, TOKENIZER
 from vedcore.processing.batch import Batch, check_return_tensors
 from vedcore.processing.encoding import OnUnknown, encode_labels
 from vedcore.processing.images import MAX_PIXELS, ImageSource, load_image
+from vedcore.processing.pages import Pages
+from vedcore.processing.reader import ImageReader, Place
 from vedcore.processing.text_tokenizer import TextTokenizer, length_limit, padded_length, shall_cut
 from vedcore.processing.tokenizers import (
     IGNORE_INDEX,
@@ -53,7 +54,9 @@ TRANSFORMERS_KEYS = frozenset({"do_resize", "size", "resample", "do_rescale", "r
 
 
 def prepare_image(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    """An image as (3, H, W) float32: resized, scaled to 0 to 1, minus mean, divided by std.
+    """An image as (C, H, W) float32: resized, scaled to 0 to 1, minus mean, divided by std.
+
+    C is the number of means in ``preprocessing``: 3 for RGB, 1 for the luminance alone.
 
     The steps, of which ``preprocessing`` selects some, in order: cut the margins, turn, resize, shrink to a thumbnail,
     pad, crop, normalise. Resize modes: ``squash`` stretches the image to H x W. ``crop`` resizes the largest centred
@@ -65,6 +68,8 @@ def prepare_image(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     """
     if image.mode != "RGB":
         image = load_image(image)
+    if len(preprocessing.image_mean) == 1:
+        image = image.convert("L")
     if preprocessing.do_crop_margin:
         image = _crop_margin(image)
     height, width = preprocessing.image_size
@@ -73,7 +78,7 @@ def prepare_image(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     if preprocessing.resize_mode == "pad":
         scale = min(width / image.width, height / image.height)
         size = max(1, min(width, round(image.width * scale))), max(1, min(height, round(image.height * scale)))
-        pixels = _normalise(_resize(image, size, preprocessing), preprocessing)  # (3, h, w)
+        pixels = _normalise(_resize(image, size, preprocessing), preprocessing)  # (C, h, w)
         left, top = (width - size[0]) // 2, (height - size[1]) // 2
         return torch.nn.functional.pad(pixels, (left, width - size[0] - left, top, height - size[1] - top))
     image = _resized(image, preprocessing)
@@ -157,8 +162,9 @@ def _window(image: Image.Image, left: int, top: int, width: int, height: int) ->
 
 
 def _normalise(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
-    mean = torch.tensor(preprocessing.image_mean)[:, None, None]  # (3, 1, 1)
+    values = np.atleast_3d(np.array(image))  # (H, W, C)
+    pixels = torch.from_numpy(values).permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
+    mean = torch.tensor(preprocessing.image_mean)[:, None, None]  # (C, 1, 1)
     std = torch.tensor(preprocessing.image_std)[:, None, None]
     return pixels.div_(255).sub_(mean).div_(std)
 
@@ -232,6 +238,8 @@ class Processor:
         images: ImageSource | Sequence[ImageSource] | None = None,
         text: str | Sequence[str] | None = None,
         *,
+        pages: Pages | None = None,
+        dpi: float | None = None,
         padding: bool | str = True,
         truncation: bool | str | None = None,
         max_length: int | None = None,
@@ -245,7 +253,10 @@ class Processor:
 
         Args:
             images: an image or a list of images, each as `load_image` takes it.
-            text: a text or a list of texts, as many as images if both are given.
+            text: a text or a list of texts, as many as images if both are given; a chosen page is an image.
+            pages: the pages to read of each TIFF and PDF, such as ``"1-3"`` (see `Pages`); by default the first, with a
+                warning if there are more.
+            dpi: pixels an inch of a page of a PDF, as `load_image` takes it.
             padding: True or ``"longest"`` fills labels up with -100 to the longest of them, ``"max_length"`` to
                 ``max_length``; False refuses texts of different lengths.
             truncation: True cuts labels to ``max_length``, where they still end with the end id, False does not; by
@@ -258,7 +269,7 @@ class Processor:
                 one warning, ``"error"`` raises, ``"ignore"`` does neither.
 
         Returns:
-            ``pixel_values`` (N, 3, H, W) float32 if images are given; ``labels`` (N, T) int64 if texts are given, each
+            ``pixel_values`` (N, C, H, W) float32 if images are given; ``labels`` (N, T) int64 if texts are given, each
             row with the end id after its text, and then -100. ``encoder_attention_mask`` (N, S) bool if the encoder's
             ``preprocess`` gives images of different sizes, which are padded at the right and at the bottom.
 
@@ -273,15 +284,15 @@ class Processor:
         texts = [] if text is None else [text] if isinstance(text, str) else list(text)
         if not sources and not texts:
             raise UsageError("nothing to process", hint="give images, text or both, one or more")
-        if images is not None and text is not None and len(sources) != len(texts):
-            raise UsageError(
-                f"{len(sources)} images, but {len(texts)} texts", field="text", hint="give one text for each image"
-            )
         limit = length_limit(max_length, self.model_max_length, padding, truncation)
         cut = limit if shall_cut(truncation, limit, default=True) else None
         batch = Batch()
-        if sources:
-            batch.update(self.batch_of([self._pixels(source, index) for index, source in enumerate(sources)]))
+        with self.open_images(sources, pages=pages, first_page_only=True, dpi=dpi) as reader:
+            if images is not None and text is not None and len(reader.places) != len(texts):
+                message = f"{len(reader.places)} images, but {len(texts)} texts"
+                raise UsageError(message, field="text", hint="give one text for each image")
+            if sources:
+                batch.update(self.batch_of([self.pixels_at(reader, place) for place in reader.places]))
         if texts:
             tokenizer, eos = self._backend(), self._eos()
             rows = encode_labels(tokenizer, texts, eos, cut, untrusted=untrusted, on_unknown=on_unknown)
@@ -289,8 +300,12 @@ class Processor:
             batch["labels"] = _label_rows(rows, padded_length(padding, limit, rows))
         return batch
 
+    def open_images(self, sources: Sequence[ImageSource], **options: Any) -> ImageReader:
+        """A reader of the images of ``sources``; ``options`` as `ImageReader` takes them."""
+        return ImageReader(sources, **options, max_pixels=self.max_pixels)
+
     def batch_of(self, pixels: Sequence[Tensor]) -> Batch:
-        """Images (3, H, W) as one batch, padded where their sizes differ.
+        """Images (C, H, W) as one batch, padded where their sizes differ.
 
         Raises:
             IncompatibleError: images of different sizes, and an encoder that cannot mask padding.
@@ -307,27 +322,27 @@ class Processor:
                 field="images",
                 hint="give them one by one, or resize them to the same size",
             )
-        padded = pixels[0].new_zeros(len(pixels), 3, height, width)
+        padded = pixels[0].new_zeros(len(pixels), len(pixels[0]), height, width)
         for row, p in zip(padded, pixels, strict=True):
             row[:, : p.shape[1], : p.shape[2]] = p
         return Batch(pixel_values=padded, encoder_attention_mask=mask)
 
-    def _pixels(self, source: ImageSource, index: int) -> Tensor:
-        try:
-            image = load_image(source, max_pixels=self.max_pixels)
-        except ImageError as error:
-            if error.path is not None:
-                raise
-            message = str(error).removesuffix(f"; {error.hint}")
-            raise type(error)(message, field=f"images[{index}]", hint=error.hint) from None
+    def pixels_at(self, reader: ImageReader, place: Place) -> Tensor:
+        """The image of a place as the encoder takes it, (3, H, W).
+
+        Raises:
+            ImageError: as `ImageReader.read`, or an image that cannot be resized.
+        """
+        image = reader.read(place)
         pixels = None if self.encoder is None else self.encoder.preprocess(image)
         if pixels is None:
             return prepare_image(image, self.preprocessing)
-        if pixels.ndim != 3 or pixels.shape[0] != 3 or not pixels.is_floating_point():
+        channels = getattr(self.encoder, "num_channels", 3)
+        if pixels.ndim != 3 or pixels.shape[0] != channels or not pixels.is_floating_point():
             raise IncompatibleError(
                 f"the encoder's preprocess gave {tuple(pixels.shape)} of {pixels.dtype}",
                 field="encoder",
-                hint="it must give (3, H, W) float",
+                hint=f"it must give ({channels}, H, W) float",
             )
         return pixels
 
@@ -390,7 +405,7 @@ class Processor:
             raise TokenizerError(
                 "the model has no tokenizer",
                 field="tokenizer",
-                hint="set model.processor.tokenizer to 'char', 'byte' or the path of a tokenizer.json",
+                hint="give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
             )
         return self.tokenizer.backend_tokenizer
 

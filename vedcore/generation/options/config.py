@@ -1,21 +1,31 @@
 """The options of ``generate``, by transformers' names and with its meaning, all checked before work begins.
 
-Where transformers warns and goes on, or quietly ignores an option, the options are refused together, by name.
-Needs no torch.
+Options without effect beside the others are named in a warning, as in transformers. Those that contradict each other,
+or ask for a search that is not made, are refused by name. Needs no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from vedcore.config import MAX_VOCAB_SIZE, Config, TokenId, TokenIds, check_limit, schema_error, token_id_tuple
+from vedcore.config import (
+    MAX_VOCAB_SIZE,
+    Config,
+    TokenId,
+    TokenIds,
+    check_limit,
+    plain,
+    schema_error,
+    token_id_tuple,
+)
 from vedcore.errors import ConfigSchemaError, GenerationError, UsageError, did_you_mean
 from vedcore.generation.options.neutral import NEUTRAL_VALUES
-from vedcore.generation.options.option_rules import RULES, SYNONYMS, without_idle
+from vedcore.generation.options.option_rules import RULES, SYNONYMS, Rule, without_idle
 from vedcore.generation.options.strategies import Strategy, strategy_for
 
 __all__ = ["GenerationConfig", "Limits"]
@@ -60,10 +70,15 @@ class Limits(NamedTuple):
 class GenerationConfig(Config):
     """How text is written; a model keeps one as its defaults, and a call changes what it names.
 
+    Ids may be tensors or arrays; a single id may stand for a tuple of one.
+
     Raises:
         UsageError: an unknown option, or options that contradict each other, all of them named.
         ConfigSchemaError: a value of a wrong type or out of bounds.
         ConfigLimitError: more beams, returned sequences or tokens than is sane.
+
+    Warns:
+        UserWarning: options without effect beside the others, all of them named.
     """
 
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -187,6 +202,8 @@ class GenerationConfig(Config):
             super().__init__(**options)
         except ValidationError as error:
             raise schema_error(error, None, "") from None
+        for rule, shown in self._broken_rules():  # here, as pydantic may validate twice
+            warnings.warn(f"{shown} {rule.because}; {rule.hint}", UserWarning, stacklevel=2)
 
     @model_validator(mode="before")
     @classmethod
@@ -198,7 +215,10 @@ class GenerationConfig(Config):
             data["sequence_bias"] = tuple(bias.items())
         if isinstance(strings := data.get("stop_strings"), str):
             data["stop_strings"] = (strings,)
-        data = {name: _tuples(value) for name, value in data.items()}
+        data = {name: plain(value) for name, value in data.items()}
+        for name in ("suppress_tokens", "begin_suppress_tokens"):
+            if type(data.get(name)) is int:
+                data[name] = (data[name],)
         return {k: NEUTRAL_VALUES[k] if v is None and k in NEUTRAL_VALUES else v for k, v in data.items()}
 
     @model_validator(mode="after")
@@ -207,18 +227,13 @@ class GenerationConfig(Config):
             check_limit(getattr(self, name), MAX_BEAMS, name, "the count")
         for name in LENGTH_FIELDS:
             check_limit(getattr(self, name) or 0, MAX_LENGTH, name, "the length")
-        for one, other in SYNONYMS:
-            if getattr(self, one) is not None and getattr(self, other):  # min_new_tokens=0 says so, too
-                message = f"{getattr(self, one)} contradicts {other}={getattr(self, other)}"
-                raise UsageError(message, field=one, hint="give one of them")
         for low, high in (("min_new_tokens", "max_new_tokens"), ("min_length", "max_length")):
-            least, most = getattr(self, low), getattr(self, high)
+            least, most = self._in_force(low), self._in_force(high)
             if least and most and least > most:
                 raise UsageError(f"{least} is above {high}={most}", field=low, hint="lower the one or raise the other")
-        for rule in RULES:
-            if rule.holds(dict(self)) and (idle := [name for name in rule.names if self._is_set(name)]):
-                shown = ", ".join(f"{name}={_shown(getattr(self, name))}" for name in idle)
-                raise UsageError(f"{shown} {rule.because}", field=idle[0], hint=rule.hint)
+        for rule, shown in self._broken_rules():
+            if not rule.idle:
+                raise UsageError(f"{shown} {rule.because}", field=shown.partition("=")[0], hint=rule.hint)
         self._check_searches()
         for name in ("forced_bos_token_id", "forced_eos_token_id"):
             forced = token_id_tuple(getattr(self, name))
@@ -226,6 +241,19 @@ class GenerationConfig(Config):
                 message = f"{getattr(self, name)} is also in suppress_tokens"
                 raise UsageError(message, field=name, hint="take it out of one of them")
         return self
+
+    def _broken_rules(self) -> Iterator[tuple[Rule, str]]:
+        """The rules that do not hold, each with the options that it is about."""
+        options = dict(self)
+        for rule in RULES:
+            if rule.holds(options) and (names := [name for name in rule.names if self.asks_for(name)]):
+                yield rule, ", ".join(f"{name}={_shown(getattr(self, name))}" for name in names)
+
+    def _in_force(self, name: str) -> int | None:
+        """A length; None where its synonym takes its place."""
+        preferred = next((new for new, whole in SYNONYMS if whole == name), None)
+        value: int | None = getattr(self, name)
+        return None if preferred and getattr(self, preferred) is not None else value
 
     def _check_searches(self) -> None:
         """Check numbers that a strategy needs in proportion to each other."""
@@ -249,8 +277,17 @@ class GenerationConfig(Config):
             message = "every row is one run of its tokens, so 1 ends it at once"
             raise UsageError(message, field="repetition_stop", hint="pass 2 or more, or 0 to leave it off")
 
-    def _is_set(self, name: str) -> bool:
-        return getattr(self, name) not in (type(self).model_fields[name].default, NEUTRAL_VALUES.get(name))
+    def asks_for(self, name: str) -> bool:
+        """Whether an option is set so that it does something."""
+        value = getattr(self, name)
+        nothing = name == "min_length" and not value
+        return value not in (type(self).model_fields[name].default, NEUTRAL_VALUES.get(name)) and not nothing
+
+    def _instead(self, name: str, value: object) -> str:
+        if name in type(self).model_fields:
+            given = f"{name}={_shown(value)}"
+            return f"model.generation_config = model.generation_config.with_options({given})"
+        return did_you_mean(name, type(self).model_fields) or "it is not an option of generate"
 
     def with_options(self, **options: Any) -> Self:
         """These options with some replaced, as a call does; kept options that contradict those of the call are dropped.
@@ -316,20 +353,25 @@ class GenerationConfig(Config):
         if self.exponential_decay_length_penalty is not None and not eos:
             hint = "give eos_token_id, or leave it out"
             raise UsageError("needs an end id", field="exponential_decay_length_penalty", hint=hint)
-        for name, named in (
-            ("decoder_start_token_id", starts),
-            ("bad_words_ids", chain.from_iterable(self.bad_words_ids)),
-            ("sequence_bias", chain.from_iterable(run for run, _ in self.sequence_bias)),
-            ("force_words_ids", chain.from_iterable(chain.from_iterable(self.forced_words))),
-            ("suppress_tokens", self.suppress_tokens),
-            ("begin_suppress_tokens", self.begin_suppress_tokens),
-            ("forced_bos_token_id", token_id_tuple(self.forced_bos_token_id)),
-            ("forced_eos_token_id", token_id_tuple(self.forced_eos_token_id)),
-        ):
+        for name, named in self.named_ids().items():
             if (largest := max(named, default=0)) >= vocab_size:
                 message = f"id {largest} is not below vocab_size {vocab_size}"
                 raise ConfigSchemaError(message, field=name, hint="leave it out")
         return ids
+
+    def named_ids(self) -> dict[str, tuple[int, ...]]:
+        """The options that hold token ids, each with all of its ids."""
+        return {
+            **{name: token_id_tuple(getattr(self, name)) for name in ("decoder_start_token_id", "eos_token_id")},
+            "pad_token_id": token_id_tuple(self.pad_token_id),
+            "bad_words_ids": tuple(chain.from_iterable(self.bad_words_ids)),
+            "sequence_bias": tuple(chain.from_iterable(run for run, _ in self.sequence_bias)),
+            "force_words_ids": tuple(chain.from_iterable(chain.from_iterable(self.forced_words))),
+            "suppress_tokens": self.suppress_tokens,
+            "begin_suppress_tokens": self.begin_suppress_tokens,
+            "forced_bos_token_id": token_id_tuple(self.forced_bos_token_id),
+            "forced_eos_token_id": token_id_tuple(self.forced_eos_token_id),
+        }
 
     def limits(self, prompt_length: int, max_positions: int | None) -> Limits:
         """How long the rows may get.
@@ -380,10 +422,6 @@ def _check_names(options: Mapping[str, Any]) -> None:
         if name not in valid:
             known = f"options: {', '.join(valid)}"
             raise UsageError("unknown option", field=name, hint=did_you_mean(name, valid) or known, details=known)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _shown(value: object) -> str:

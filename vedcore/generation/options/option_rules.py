@@ -15,21 +15,23 @@ from vedcore.generation.options.strategies import STRATEGIES
 __all__ = ["RULES", "SYNONYMS", "Rule", "without_idle"]
 
 SYNONYMS = (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length"))
-"""Two names for one limit, of which a call may use one."""
+"""Two names for one limit; of two in one place the first counts, as in transformers."""
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "seed")
 GROUPS = ("num_beam_groups", "diversity_penalty")
-BEAMS = ("early_stopping", "length_penalty", *GROUPS, "force_words_ids")
+BEAMS = (*GROUPS, "force_words_ids")
 
 
 class Rule(NamedTuple):
-    """Options that may not be set where a condition on the others holds."""
+    """Options that may not be set, or do nothing, where a condition on the others holds."""
 
     names: tuple[str, ...]
     because: str
     """Continues the message after the options."""
     hint: str
     holds: Callable[[Mapping[str, Any]], Any]
+    idle: bool = False
+    """Whether the options do nothing, which is worth a warning, and are not refused."""
 
 
 _CONTRADICTED = {
@@ -37,6 +39,10 @@ _CONTRADICTED = {
     "num_beams": ("num_beams, which must be 1 with it", "pass num_beams=1, or leave it out"),
 }
 """How a refused option is named and what to do about it, where its name alone would not say it."""
+
+
+def _is_given(options: Mapping[str, Any], name: str) -> bool:
+    return options.get(name) is not None
 
 
 def _contradictions() -> tuple[Rule, ...]:
@@ -57,12 +63,21 @@ RULES = (
         "would do nothing with do_sample=False",
         "pass do_sample=True, or leave them out",
         lambda o: not o.get("do_sample") and not o.get("penalty_alpha"),
+        idle=True,
     ),
     Rule(
         tuple(name for name in SAMPLING if name != "top_k"),
         "would do nothing with penalty_alpha",
         "leave them out",
         lambda o: o.get("penalty_alpha"),
+        idle=True,
+    ),
+    Rule(
+        ("early_stopping", "length_penalty"),
+        "would do nothing with num_beams=1",
+        "pass num_beams=2 or more, or leave them out",
+        lambda o: o.get("num_beams", 1) == 1,
+        idle=True,
     ),
     Rule(
         BEAMS,
@@ -81,6 +96,11 @@ RULES = (
         "would do nothing without prompt_lookup_num_tokens",
         "pass prompt_lookup_num_tokens=10 or so",
         lambda o: not o.get("prompt_lookup_num_tokens"),
+        idle=True,
+    ),
+    *(
+        Rule((whole,), f"would do nothing beside {new}", "leave it out", partial(_is_given, name=new), idle=True)
+        for new, whole in SYNONYMS
     ),
 )
 """In an order in which options that one rule takes away leave the next without a reason."""

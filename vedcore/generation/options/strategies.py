@@ -38,6 +38,8 @@ class Strategy(NamedTuple):
     """Whether the decoder reads the last token too, which then needs a position."""
     inner_states: bool = True
     """Whether attentions and hidden states can be recorded."""
+    takes_cache: bool = True
+    """Whether it can go on with a cache of the caller's, and leaves one that the caller can go on with."""
 
 
 STRATEGIES = (
@@ -49,6 +51,7 @@ STRATEGIES = (
         needs=frozenset({"uneven_rows"}),
         in_step=False,
         inner_states=False,
+        takes_cache=False,
     ),
     Strategy(
         "contrastive search",
@@ -58,6 +61,7 @@ STRATEGIES = (
         width="top_k",
         needs=frozenset({"hidden_states"}),
         reads_last_token=True,
+        takes_cache=False,
     ),
     Strategy(
         "diverse beam search",

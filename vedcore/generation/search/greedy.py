@@ -47,6 +47,8 @@ def sample_steps(state: State, request: Request) -> Steps:
             ledger.raise_barred(chosen, barred, ledger.step)
         yield tokens
         if not any(going) or ledger.full:
+            if request.keeps_cache and reorder is not None:
+                state.reorder(reorder)
             return ledger.output()
         if not ledger.shows_ended:
             state.keep([any(going[i : i + copies]) for i in range(0, len(going), copies)])

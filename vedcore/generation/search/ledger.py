@@ -139,7 +139,8 @@ class TextLedger(Ledger):
     @property
     def shows_ended(self) -> bool:
         """Whether the caller sees what ended rows go on with, so that they must be computed."""
-        return not self.request.pads_ended or self.output_scores or self.output_logits
+        kept = self.output_scores or self.output_logits or self.request.keeps_cache
+        return kept or not self.request.pads_ended
 
     def add_step(self, tokens: Tensor, log_probs: Tensor, scores: Tensor, logits: Tensor) -> Tensor:
         """Write one token in each row, and end the rows that it ends.
@@ -222,7 +223,7 @@ class UnevenLedger(TextLedger):
 
     def _why(self, row: int, token: int) -> int:
         if self.stopping.only_eos:
-            return FINISH_REASONS.index("eos") if token in self.request.token_ids.eos else 0
+            return FINISH_REASONS.index("eos") if token in self.request.end_ids else 0
         scores = tuple(step[row : row + 1] for step in self.scores[: self.lengths[row] - self.request.prompt_length])
         last = self.request.input_ids.new_tensor([token])
         return int(self.stopping.reasons(last, self.row(row), scores or None))

@@ -38,8 +38,8 @@ TOGETHER = (
 def microbatches(state: State, request: Request) -> Iterator[tuple[State, Request]]:
     """``state``, which is fresh, and ``request``, split into parts of at most `MAX_ROWS` rows.
 
-    Whole where a caller would notice: by the options in `TOGETHER`, and where processors, criteria or a drafter of the
-    caller's see all rows.
+    Whole where a caller would notice: by the options in `TOGETHER`, where processors, criteria or a drafter of the
+    caller's see all rows, and where the caller has the cache.
     """
     options = request.options
     together = (
@@ -49,6 +49,7 @@ def microbatches(state: State, request: Request) -> Iterator[tuple[State, Reques
         or request.logits_processor
         or request.stopping_criteria
         or request.drafter is not None
+        or request.keeps_cache
     )
     prompts = max(1, MAX_ROWS // getattr(options, request.strategy.width))
     if together or request.prompts <= prompts:

@@ -114,7 +114,7 @@ class CachedRows(RaggedRows):
         self.before = [self.start] * len(input_ids)
         mask = None if mask is None else mask.bool().repeat_interleave(self.copies, 0)
         self.kept = torch.ones_like(input_ids, dtype=torch.bool)  # (B', L) columns that hold a token of the row
-        self.taken = self.kept if mask is None else mask  # (B', L) those that take a position
+        self.taken = self.kept if mask is None else mask.cumsum(1) > 0  # (B', L) those that take a position
 
     def _read(self, tokens: list[Sequence[int]]) -> Tensor:
         cache = self.state.cache

@@ -73,7 +73,8 @@ def _search(state: State, request: Request, chooser: Callable[[Request, Ledger],
     patient = options.early_stopping == "never" and options.length_penalty > 0  # a longer text may still score better
     prefix = CommonPrefix(searches, width) if request.streaming and prompts == 1 else None
     # transformers shows ended prompts too
-    shown = any(getattr(options, f"output_{name}") for name in ("scores", "logits", "attentions", "hidden_states"))
+    recorded = ("scores", "logits", "attentions", "hidden_states")
+    shown = request.keeps_cache or any(getattr(options, f"output_{name}") for name in recorded)
 
     logits = state.prefill(request.input_ids).float()[expand]
     vocab_size = logits.shape[1]
@@ -114,17 +115,21 @@ def _search(state: State, request: Request, chooser: Callable[[Request, Ledger],
         if prefix is not None:
             for token in prefix.update(written[-1], hypotheses, searching, step, vocab_size):
                 yield request.input_ids.new_tensor([token])
-        if not any(searching):
-            break
         moved, tokens = row.flatten() if "moved" in found else None, written[-1].token.flatten()  # (B,)
+        if step == 1:
+            moved = expand
+        if not any(searching):
+            if request.keeps_cache and moved is not None:
+                state.reorder(moved)
+            break
         if ids is not None:
-            if moved is not None:
+            if moved is not None and step > 1:
                 ids[:, : length - 1] = ids[moved, : length - 1]
             ids[:, length - 1] = tokens
         if not shown:
             state.keep([any(searching[i : i + groups]) for i in range(0, searches, groups)])
         del logits, usable  # as much as the step is about to make
-        logits = state.step(tokens[:, None], expand if step == 1 else moved).float()
+        logits = state.step(tokens[:, None], moved).float()
 
     texts = hypotheses.read_back(written, prompts, options.num_return_sequences, vocab_size, request.padding)
     if prefix is not None:
