@@ -421,7 +421,9 @@ class TextDecoder(Component):
             raise UsageError(
                 f"token ids run from {low} to {high}, but the vocabulary has {self.vocab_size}",
                 field="decoder_input_ids",
-                hint="use the model's own tokenizer, or model.resize_vocabulary(n)",
+                hint=f"for added tokens first call model.resize_vocabulary({high + 1})"
+                if high >= self.vocab_size
+                else "use the model's own tokenizer",
             ) from None
 
     def _check_text(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:

@@ -345,8 +345,17 @@ class TokenIds(Config):
         role = _ROLES.get(name, name)
         return f"model.token_ids = model.token_ids.changed({role}={_shown(value)})"
 
-    def check(self, vocab_size: int) -> None:
+    def below(self, vocab_size: int) -> Self:
+        """The ids that the vocabulary has."""
+        start, pad = (None if i is not None and i >= vocab_size else i for i in (self.start, self.pad))
+        return self.changed(start=start, eos=tuple(i for i in self.eos if i < vocab_size), pad=pad)
+
+    def check(self, vocab_size: int, *, built: bool = False) -> None:
         """Refuse ids that the vocabulary does not have.
+
+        Args:
+            vocab_size: number of ids.
+            built: whether the ids are a model's, which can be resized.
 
         Raises:
             ConfigSchemaError: naming the id, its role and the vocabulary size.
@@ -357,7 +366,9 @@ class TokenIds(Config):
                     raise ConfigSchemaError(
                         f"id {token} is not below vocab_size {vocab_size}",
                         field=f"token_ids.{role}",
-                        hint="set the id, or decoder.vocab_size",
+                        hint=f"set another id, or first call model.resize_vocabulary({token + 1})"
+                        if built
+                        else "set the id, or decoder.vocab_size",
                     )
 
     def required(self, role: Literal["start", "pad"]) -> int:

@@ -130,7 +130,7 @@ class VisionEncoderDecoder(nn.Module):
                 field="token_ids",
                 hint="model.token_ids.changed(eos=(1,)) gives such",
             )
-        ids.check(self.decoder.vocab_size)
+        ids.check(self.decoder.vocab_size, built=True)
         self._token_ids = self.processor.token_ids = ids  # labels that the processor makes end with them too
 
     @property
@@ -329,7 +329,8 @@ class VisionEncoderDecoder(nn.Module):
             )
         shifts = labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None
         if labels is not None:
-            check_labels(labels, self.decoder.vocab_size, self.token_ids.start if shifts else None)
+            start = self.token_ids.start if shifts else None
+            check_labels(labels, self.decoder.vocab_size, start, self.processor.tokenizer)
         if labels is not None and shifts:
             start, pad = self.token_ids.required("start"), self.token_ids.required("pad")
             decoder_input_ids = shift_tokens_right(labels, pad, start)

@@ -160,6 +160,13 @@ def test_a_few_names_outside_of_the_prefix_are_left_and_named(folder: Path, nati
         assert ["'model.'" in note and "loss.weight" in note and "steps" in note for note in notes] == [True]
 
 
+def test_names_beside_wrapped_ones_are_refused(folder: Path) -> None:
+    tensors = {name.replace("encoder.", "encoder._orig_mod.", 1): t for name, t in load_file(folder / SINGLE).items()}
+    save_file({**tensors, "loss.weight": torch.ones(3)}, folder / SINGLE)
+    with pytest.raises(vedcore.CheckpointMismatchError, match=r"1 unexpected: loss\.weight"):
+        notes_of(lambda: vedcore.load(folder))
+
+
 def test_names_that_do_not_fit_without_the_prefix_are_refused(folder: Path) -> None:
     tensors = load_file(folder / SINGLE)
     save_file({f"module.net{name}": tensor for name, tensor in tensors.items()}, folder / SINGLE)

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from vedcore.checkpoints.model_loading import load_model
 from vedcore.components import torch_dtype
 from vedcore.composer.checkpoint_sources import PROJECTOR
 from vedcore.composer.snapshot_files import (
+    likely_place,
     manifest_of,
     read_generation_of,
     read_json,
@@ -35,15 +36,25 @@ from vedcore.errors import ConfigError, IncompatibleError, UsageError
 from vedcore.hf.generation import within_positions, write_generation, write_ids
 from vedcore.hf.image_processors import write_image_processor
 from vedcore.hf.sections import WHOLE, Section, read_section
-from vedcore.hf.tokenizers import write_tokenizer
+from vedcore.hf.tokenizers import TOKENIZER_FILES, write_tokenizer
 from vedcore.model import VisionEncoderDecoder
-from vedcore.model_files import CARD, CONFIG, GENERATION_CONFIG, MODEL_FILES, PREPROCESSOR_CONFIG
+from vedcore.model_files import (
+    CARD,
+    CONFIG,
+    GENERATION_CONFIG,
+    MODEL_FILES,
+    PREPROCESSOR_CONFIG,
+    PROCESSOR_CONFIG,
+)
 from vedcore.transformers_class import TransformersClass
 from vedcore.weights.folder import FileWriter, save_folder
 from vedcore.weights.keymap import Row, to_theirs, under
 from vedcore.weights.loading import Weights
 from vedcore.weights.saving import weight_files
 from vedcore.weights.snapshot import Snapshot, read_folder
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["TransformersFormat"]
 
@@ -207,7 +218,7 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
         tokenizer = read_tokenizer_of(snapshot, decoder.transformers_class.model_type)
     if preprocessing is None:
         preprocessing = read_preprocessing(snapshot, encoder.transformers_class.model_type)
-    token_ids, generation_config = read_generation_of(snapshot, top, decoder.fields.get("vocab_size"))
+    token_ids, generation_config = read_generation_of(snapshot, top, decoder.fields.get("vocab_size"), tokenizer)
     rows = (
         *under(encoder.transformers_class.key_map, "encoder.", "encoder."),
         *under(decoder.transformers_class.key_map, "decoder.", "decoder."),
@@ -226,12 +237,16 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     model.generation_config = within_positions(generation_config, model.decoder.max_positions)
     if config.preprocessing is None:
         height, width = model.processor.preprocessing.image_size
+        place = likely_place(snapshot, (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG), top, top["encoder"])
         warnings.warn(
             f"{snapshot.path}: no {PREPROCESSOR_CONFIG}: images are stretched to {height} x {width}, with mean "
-            f"{model.processor.preprocessing.image_mean}; give preprocessing= to vedcore.load if the model saw others",
+            f"{model.processor.preprocessing.image_mean}; give preprocessing= to vedcore.load if the model saw others"
+            f"{place}",
             UserWarning,
             stacklevel=5,
         )
+    if model.processor.tokenizer is None and (place := likely_place(snapshot, TOKENIZER_FILES, top, top["decoder"])):
+        warnings.warn(f"{snapshot.path}: no tokenizer: the model has ids and no text{place}", UserWarning, stacklevel=5)
     return model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -27,6 +28,7 @@ from vedcore.config import (
     TokenIds,
     token_id_tuple,
 )
+from vedcore.config_files.plain import short
 from vedcore.errors import (
     ConfigError,
     IncompatibleError,
@@ -52,6 +54,8 @@ T = TypeVar("T")
 
 _MAX_ATTEMPTS = 20
 """Attempts to resolve a request whose folders other processes keep replacing."""
+MAX_TOKENS_SHOWN = 5
+"""Added tokens that a warning names."""
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -243,11 +247,8 @@ def _decoder(
         vocabulary, ids = vocab_size_of(tokenizer), token_ids_of(tokenizer)
         size = given.get("vocab_size")
         if isinstance(size, int) and size < vocabulary:
-            raise IncompatibleError(
-                f"the tokenizer has {vocabulary} tokens, the decoder {size}",
-                field="decoder.vocab_size",
-                hint="leave vocab_size out, or use a smaller tokenizer",
-            )
+            _warn_of_added_tokens(tokenizer, size)
+            ids = ids.below(size)
         start = given.get("bos_token_id", ids.start)
         pad = ids.pad if ids.pad is not None or not ids.eos else ids.eos[0]
         values = (ids.start, ids.eos or None, pad, start)  # None too: a family's default ids mean other tokens here
@@ -281,6 +282,31 @@ def _decoder(
     if missing:
         notes.append(f"no {' or '.join(missing)} token id: set token_ids or a tokenizer before training or generating")
     return part._replace(config=settings), ids, tuple(notes)
+
+
+def _warn_of_added_tokens(tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Warn of special tokens that were added to the tokenizer alone: the decoder has no rows for them.
+
+    Raises:
+        IncompatibleError: ordinary tokens beyond the decoder's vocabulary.
+    """
+    beyond = {i: token for token, i in tokenizer.get_vocab().items() if i >= vocab_size}
+    added = tokenizer.get_added_tokens_decoder()
+    if not all(i in added and added[i].special for i in beyond):
+        raise IncompatibleError(
+            f"the tokenizer has {vocab_size_of(tokenizer)} tokens, the decoder {vocab_size}",
+            field="decoder.vocab_size",
+            hint=f"give a tokenizer= whose ids are below {vocab_size}",
+        )
+    first = sorted(beyond)[:MAX_TOKENS_SHOWN]
+    more = f" and {len(beyond) - len(first)} more" if len(beyond) > len(first) else ""
+    warnings.warn(
+        f"the tokenizer's added tokens {', '.join(f'{short(beyond[i])} ({i})' for i in first)}{more} are beyond the "
+        f"decoder's vocabulary of {vocab_size}: none is in model.token_ids, and using one is an error before "
+        f"model.resize_vocabulary({vocab_size_of(tokenizer)})",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def _ids_of(config: DecoderConfig) -> TokenIds:

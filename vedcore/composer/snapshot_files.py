@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vedcore.config import Preprocessing, TokenIds
 from vedcore.config_files import parse_json
+from vedcore.config_files.plain import short
 from vedcore.errors import VedcoreError
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.hf.generation import read_generation
@@ -18,6 +20,7 @@ from vedcore.hf.tokenizers import TOKENIZER_FILES, read_tokenizer
 from vedcore.hub import expected_hashes
 from vedcore.model_files import CONFIG, GENERATION_CONFIG, MANIFEST, PREPROCESSOR_CONFIG, PROCESSOR_CONFIG
 from vedcore.processing.processor import Processor
+from vedcore.processing.tokenizers import vocab_size_of
 from vedcore.weights.loading import Weights
 from vedcore.weights.manifest import FileRecord
 from vedcore.weights.snapshot import Snapshot
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_CONFIG_BYTES",
     "MAX_TOKENIZER_BYTES",
+    "likely_place",
     "manifest_of",
     "read_generation_of",
     "read_json",
@@ -97,7 +101,7 @@ def read_preprocessing(snapshot: Snapshot, model_type: str | None) -> Preprocess
 
 
 def read_generation_of(
-    snapshot: Snapshot, top: Mapping[str, Any], vocab_size: Any
+    snapshot: Snapshot, top: Mapping[str, Any], vocab_size: Any, tokenizer: Tokenizer | None = None
 ) -> tuple[TokenIds, GenerationConfig]:
     """The token ids and the generation options of an opened transformers folder.
 
@@ -105,6 +109,8 @@ def read_generation_of(
         snapshot: the folder.
         top: its config.json.
         vocab_size: token ids of the decoder; ids outside of them are left out.
+        tokenizer: the folder's; ids of tokens that were added to it alone are left out without a warning, as composing
+            warns of these tokens.
 
     Raises:
         ConfigError: a value of a wrong type or out of bounds, with file and field.
@@ -114,22 +120,34 @@ def read_generation_of(
     """
     stored = read_json(snapshot, GENERATION_CONFIG) if snapshot.has(GENERATION_CONFIG) else None
     ids, options = read_generation(stored, top, top["decoder"], path=snapshot.path)
-    return _within_vocabulary(ids, vocab_size, snapshot.path / CONFIG), options
-
-
-def _within_vocabulary(ids: TokenIds, vocab_size: Any, path: Path) -> TokenIds:
-    """The ids that the vocabulary has; drops defaults that were kept although the vocabulary is smaller."""
-    if type(vocab_size) is not int:
-        return ids  # building the part refuses such a vocab_size
-    start, pad = (None if i is not None and i >= vocab_size else i for i in (ids.start, ids.pad))
-    kept = TokenIds(start=start, eos=tuple(i for i in ids.eos if i < vocab_size), pad=pad)
-    if kept != ids:
+    if type(vocab_size) is not int:  # building the part refuses it
+        return ids, options
+    known = vocab_size if tokenizer is None else max(vocab_size, vocab_size_of(tokenizer))
+    if ids.below(known) != ids:
         warnings.warn(
-            f"{path}: token ids {ids} exceed the vocabulary of {vocab_size}; set model.token_ids",
+            f"{snapshot.path / CONFIG}: token ids {ids} exceed the vocabulary of {vocab_size}; set model.token_ids",
             UserWarning,
-            stacklevel=6,
+            stacklevel=5,
         )
-    return kept
+    return ids.below(vocab_size), options
+
+
+def likely_place(snapshot: Snapshot, names: Collection[str], *sections: Mapping[str, Any]) -> str:
+    """The end of a warning of missing files: where a Trainer's checkpoint has them; empty where nothing tells.
+
+    Args:
+        snapshot: the folder that lacks the files.
+        names: names of the files.
+        sections: of config.json, whose ``_name_or_path`` may name the model that training began with.
+    """
+    here = Path(os.path.abspath(snapshot.path))
+    if any((here.parent / name).is_file() for name in names):
+        return f"; {here.parent} has it: copy it from there"
+    models = (section.get("_name_or_path") for section in sections)
+    name = next((name for name in models if isinstance(name, str) and name), None)
+    if name is None or Path(os.path.abspath(name)) == here:
+        return ""
+    return f"; {short(name)}, which training began with, is likely to have it: copy it from there"
 
 
 def read_json(snapshot: Snapshot, name: str) -> dict[str, Any]:

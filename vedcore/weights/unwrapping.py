@@ -76,19 +76,19 @@ def unwrap(names: Sequence[str], fit: Callable[[Sequence[str]], NameMatch]) -> U
         names: all names in the file.
         fit: tells which of some names the model has.
     """
-    best, found = list(names), fit(names)
+    best, prefix, found = list(names), "", fit(names)
     if found.others or not found.fitting:
-        for candidate in _candidates(names):
+        for candidate, cut in _candidates(names):
             other = fit(candidate)
             if len(other.fitting) > len(found.fitting):
-                best, found = candidate, other
+                best, prefix, found = candidate, cut, other
     removed = {name: _removed(name, new) for name, new in zip(names, best, strict=True)}
     pieces = Counter(piece for each in removed.values() for piece in each)
     if not pieces:
         return Unwrapped(dict(zip(names, names, strict=True)), "")
     others = set(found.others)
     outside = [name for name, new in zip(names, best, strict=True) if new in others and not removed[name]]
-    few = len(outside) <= _max_outside(len(names)) and len(outside) < len(found.fitting)
+    few = bool(prefix) and len(outside) <= _max_outside(len(names)) and len(outside) < len(found.fitting)
     taken = dict[str, str]()
     for name, new in zip(names, best, strict=True):
         if not (few and name in outside):
@@ -103,8 +103,8 @@ def unwrap(names: Sequence[str], fit: Callable[[Sequence[str]], NameMatch]) -> U
     return Unwrapped(taken, note)
 
 
-def _candidates(names: Sequence[str]) -> Iterator[list[str]]:
-    """The names without wrappers, and without the prefixes that nearly all of them share; shorter prefixes first."""
+def _candidates(names: Sequence[str]) -> Iterator[tuple[list[str], str]]:
+    """The names without wrappers and without a prefix that nearly all share, and the prefix; shorter ones first."""
     seen: list[list[str]] = [list(names)]
     for dropped in (frozenset(), WRAPPERS, WRAPPERS | {DATA_PARALLEL}):
         plain = [_without(name, dropped) for name in names]
@@ -112,7 +112,7 @@ def _candidates(names: Sequence[str]) -> Iterator[list[str]]:
             candidate = [name.removeprefix(prefix) for name in plain]
             if candidate not in seen:
                 seen.append(candidate)
-                yield candidate
+                yield candidate, prefix
 
 
 def _without(name: str, components: Collection[str]) -> str:

@@ -349,14 +349,15 @@ class GenerationConfig(Config):
         starts = token_id_tuple(self.decoder_start_token_id)
         start = starts[0] if starts else base.start
         ids = TokenIds(start=start, eos=eos, pad=eos[0] if pad is None and eos else pad)
-        ids.check(vocab_size)
+        ids.check(vocab_size, built=True)
         if self.exponential_decay_length_penalty is not None and not eos:
             hint = "give eos_token_id, or leave it out"
             raise UsageError("needs an end id", field="exponential_decay_length_penalty", hint=hint)
         for name, named in self.named_ids().items():
             if (largest := max(named, default=0)) >= vocab_size:
                 message = f"id {largest} is not below vocab_size {vocab_size}"
-                raise ConfigSchemaError(message, field=name, hint="leave it out")
+                hint = f"leave it out, or first call model.resize_vocabulary({largest + 1})"
+                raise ConfigSchemaError(message, field=name, hint=hint)
         return ids
 
     def named_ids(self) -> dict[str, tuple[int, ...]]:
