@@ -473,7 +473,7 @@ class VisionEncoderDecoder(nn.Module):
             raise TokenizerError(
                 "the model has no tokenizer to add them to",
                 field="tokenizer",
-                hint="set model.processor.tokenizer to 'char', 'byte' or the path of a tokenizer.json",
+                hint="give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
             )
         known = {} if special_tokens else tokenizer.get_added_vocab()  # a special token stays one
         given = [tokens] if isinstance(tokens, (str, AddedToken)) else list(tokens)

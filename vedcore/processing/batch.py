@@ -19,8 +19,18 @@ class Batch(dict[str, Any]):
             return self[name]
         raise AttributeError(f"no {name!r} in this batch, but {', '.join(self) or 'nothing'}")
 
-    def to(self, device: str | torch.device | torch.dtype | None = None, dtype: torch.dtype | None = None) -> Self:
+    def to(
+        self,
+        device: str | torch.device | torch.dtype | None = None,
+        dtype: torch.dtype | None = None,
+        non_blocking: bool = False,
+    ) -> Self:
         """Move every tensor to ``device``, and change the type of floating-point ones to ``dtype``.
+
+        Args:
+            device: the device, or the type alone; None stays where the tensors are.
+            dtype: the type; None keeps it.
+            non_blocking: as ``Tensor.to`` takes it.
 
         Returns:
             The batch itself, as in transformers.
@@ -29,7 +39,9 @@ class Batch(dict[str, Any]):
             device, dtype = None, device
         for name, value in self.items():
             if isinstance(value, torch.Tensor):
-                self[name] = value.to(device, dtype if value.is_floating_point() else value.dtype)
+                self[name] = value.to(
+                    device, dtype if value.is_floating_point() else value.dtype, non_blocking=non_blocking
+                )
         return self
 
 
