@@ -237,7 +237,8 @@ def test_prompts(pair: Any) -> None:
     expected = model.generate(pixels, decoder_input_ids=start, decoder_start_token_id=2, max_new_tokens=4)
     assert special.text == model.processor.decode(expected[0])
     for kind in (torch.int32, torch.int16, torch.uint8):
-        assert torch.equal(model.generate(pixels, decoder_input_ids=start.to(kind), max_new_tokens=4), expected)
+        told = {"decoder_input_ids": start.to(kind), "decoder_start_token_id": 2}
+        assert torch.equal(model.generate(pixels, **told, max_new_tokens=4), expected)
     with pytest.raises(TokenizerError, match="no token for 'é'"):
         model.generate_text(image, prompt="é")
 
