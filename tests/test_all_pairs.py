@@ -67,6 +67,8 @@ _BERT = {
 DECODERS: dict[str, dict[str, Any]] = {
     "bert": {"name": "bert", **_BERT, "initializer_range": 0.3},
     "roberta": {"name": "roberta", **_BERT, "initializer_range": 0.3},
+    "xlm-roberta": {"name": "xlm-roberta", **_BERT, "initializer_range": 0.3},
+    "camembert": {"name": "camembert", **_BERT, "initializer_range": 0.3},
     "distilbert": {
         "name": "distilbert",
         "dim": 24,

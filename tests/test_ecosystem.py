@@ -13,6 +13,7 @@ import peft
 import pytest
 import torch
 import transformers as hf
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
@@ -108,6 +109,26 @@ def test_trainer(model: Any, tmp_path: Path) -> None:
     model.eval().save_pretrained(tmp_path / "trained")
     back = vedcore.load(tmp_path / "trained")
     assert torch.equal(back.generate(PIXELS, max_new_tokens=8), model.generate(PIXELS, max_new_tokens=8))
+
+
+def test_trainer_with_images_and_texts(model: Any, tmp_path: Path) -> None:
+    """``data_collator=model.processor.collate`` takes a data set as it is read."""
+    image = Image.effect_noise((40, 40), 90).convert("RGB")
+    rows = [{"image": image, "text": "abc" * (i % 3 + 1)} for i in range(6)]
+    arguments = hf.TrainingArguments(
+        str(tmp_path),
+        per_device_train_batch_size=3,
+        max_steps=2,
+        label_names=["labels"],
+        remove_unused_columns=False,
+        save_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    before = model.decoder.embedding.weight.detach().clone()
+    hf.Trainer(model=model, args=arguments, train_dataset=rows, data_collator=model.processor.collate).train()
+    assert not torch.equal(model.decoder.embedding.weight, before)
 
 
 def test_accelerate(model: Any) -> None:

@@ -19,7 +19,7 @@ ROOT = Path(vedcore.__file__).parent
 # A module imports from rows above its own, and from what stands to its left in it.
 ROWS = [
     ["errors", "files", "model_files"],
-    ["config_files", "config", "layers", "outputs"],
+    ["config_files", "config", "fields", "layers", "outputs"],
     ["weights", "transformers_class", "components"],
     ["registry", "hookspecs", "projectors", "builtin", "plugins"],
     ["hub", "processing"],
@@ -150,6 +150,7 @@ HEAVY = ("torch", "timm", "torchvision", "transformers", "numpy", "PIL", "pydant
     "code",
     [
         "import vedcore",
+        "import vedcore; assert vedcore.fields.parse('<s_a>1</s_a>') == {'a': '1'}",
         "import vedcore; assert vedcore.list_encoders() and vedcore.list_decoders() and vedcore.list_projectors()",
         "import vedcore; vedcore.list_models(); vedcore.ConfigError; vedcore.Entry; vedcore.hookimpl",
         "from vedcore.cli.app import group; group(['list', 'encoders'], standalone_mode=False)",

@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vedcore import fields as fields
     from vedcore.checkpoints import load as load
     from vedcore.components import Projector as Projector
     from vedcore.components import TextDecoder as TextDecoder
@@ -93,12 +94,16 @@ _EXPORTS = {
     "weights.loading": ["LoadReport"],
 }
 """Submodules to the names that are exported from them."""
+_SUBMODULES = ["fields"]
+"""Submodules that are public themselves."""
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 
-__all__ = sorted([*_MODULE_OF, "__version__"])
+__all__ = sorted([*_MODULE_OF, *_SUBMODULES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"vedcore.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'vedcore' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"vedcore.{_MODULE_OF[name]}"), name)

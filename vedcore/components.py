@@ -2,14 +2,14 @@
 
 A part of a third party subclasses one of these three, or is any module that has their attributes.
 
-Shape letters: N images, B rows of text (a multiple of N), H x W pixels, S encoder tokens, T new text tokens,
-L text tokens so far, D width, E width of the encoder states that cross-attention takes, V vocabulary size.
+Shape letters: N images, B rows of text (a multiple of N), C channels, H x W pixels, S encoder tokens, T new text
+tokens, L text tokens so far, D width, E width of the encoder states that cross-attention takes, V vocabulary size.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -26,7 +26,7 @@ from vedcore.transformers_class import TransformersClass
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Component", "Projector", "TextDecoder", "VisionEncoder", "torch_dtype"]
+__all__ = ["Component", "Projector", "TextDecoder", "VisionEncoder", "check_interpolation", "fit_to", "torch_dtype"]
 
 
 class Component(nn.Module, abc.ABC):
@@ -88,6 +88,10 @@ class VisionEncoder(Component):
     """Whether prompts of its models name a task in place of the start id, as Donut's do."""
     key_map: ClassVar[tuple[Any, ...]] = ()
     """Rows of `vedcore.weights.keymap`: the names that transformers' class of this family has."""
+    num_channels: int = 3
+    """C, the channels of an image: 3 for RGB, 1 for grey."""
+    interpolates_positions: bool = False
+    """Whether `forward` takes ``interpolate_pos_encoding=True``: images of another size, for one call."""
 
     @abc.abstractmethod
     def num_tokens(self, image_size: tuple[int, int] | None = None) -> int:
@@ -104,14 +108,28 @@ class VisionEncoder(Component):
         """Encode images.
 
         Args:
-            pixel_values: (N, 3, H, W) float, prepared as ``preprocessing`` says.
+            pixel_values: (N, C, H, W) float, prepared as ``preprocessing`` says.
             attention_mask: (N, S) bool, False where a token shows padding.
             output_attentions: return attention weights.
             output_hidden_states: return the states between the blocks.
         """
 
+    def fit_tensor(self, name: str, tensor: Tensor, image_size: int | Sequence[int] | None = None) -> Tensor | None:
+        """A stored tensor made for images of another size, resampled for the size of this encoder.
+
+        Args:
+            name: its name in this encoder's ``state_dict``.
+            tensor: its values, maybe on the meta device.
+            image_size: height and width of the images that it was stored for, or one number for both; None means a
+                square.
+
+        Returns:
+            A new tensor of the same type; None where the stored one is to be taken as it is, or cannot be resampled.
+        """
+        return None
+
     def preprocess(self, image: Image.Image) -> Tensor | None:
-        """An RGB image to (3, H, W) float, for an encoder that prepares images its own way.
+        """An RGB image to (C, H, W) float, for an encoder that prepares images its own way.
 
         None, the default, leaves it to ``preprocessing``. Images of one batch may come out in different sizes:
         they are padded with zeros at the right and at the bottom, and `token_mask` tells padding from image.
@@ -129,6 +147,37 @@ class VisionEncoder(Component):
             (N, S) bool, True where a token shows the image; None where the encoder cannot tell.
         """
         return None
+
+
+def check_interpolation(encoder: Any) -> None:
+    """Refuse ``interpolate_pos_encoding=True`` for an encoder that does not resample its positions.
+
+    Raises:
+        UsageError: with the size of images that the encoder takes.
+    """
+    if not getattr(encoder, "interpolates_positions", False):
+        height, width = encoder.preprocessing.image_size
+        raise UsageError(
+            f"{type(encoder).__name__} does not resample its positions",
+            field="interpolate_pos_encoding",
+            hint=f"leave it out, and give images of {height} x {width} pixels",
+        )
+
+
+def fit_to(
+    encoder: Any, image_size: int | Sequence[int] | None, prefix: str = ""
+) -> Callable[[str, Tensor], Tensor | None] | None:
+    """The function that `vedcore.weights.loading.Weights` asks to resample an encoder's stored tensors.
+
+    Args:
+        encoder: the module that the tensors are for; one without ``fit_tensor`` resamples none.
+        image_size: size of the images that they were stored for; None means a square.
+        prefix: prepended to the names of the encoder's tensors, such as ``"encoder."``.
+    """
+    fit = getattr(encoder, "fit_tensor", None)
+    if fit is None:
+        return None
+    return lambda name, tensor: fit(name.removeprefix(prefix), tensor, image_size) if name.startswith(prefix) else None
 
 
 class Projector(Component):
@@ -326,7 +375,7 @@ class TextDecoder(Component):
             raise IncompatibleError(
                 f"a text of {past + queries} tokens, but the decoder has {self.max_positions} positions",
                 field="decoder_input_ids",
-                hint="cut the text, or compose with more positions",
+                hint=f"cut the text to {self.max_positions - past} tokens",
             )
         padding = _full_mask(attention_mask, cache, embeddings.shape[0], past, queries)
         positions = self._positions(input_ids, padding, cache, past, queries, embeddings.device, prompt_length)
@@ -372,7 +421,9 @@ class TextDecoder(Component):
             raise UsageError(
                 f"token ids run from {low} to {high}, but the vocabulary has {self.vocab_size}",
                 field="decoder_input_ids",
-                hint="use the model's own tokenizer, or model.resize_vocabulary(n)",
+                hint=f"for added tokens first call model.resize_vocabulary({high + 1})"
+                if high >= self.vocab_size
+                else "use the model's own tokenizer",
             ) from None
 
     def _check_text(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:
@@ -399,7 +450,7 @@ class TextDecoder(Component):
             raise IncompatibleError(
                 f"encoder states of width {states.shape[-1]}, but cross-attention takes {self.cross_attention_size}",
                 field="decoder.cross_attention_hidden_size",
-                hint="compose with a projector",
+                hint="give what model.project made of what model.encode gave",
             )
         if not rows or not len(states) or rows % len(states):
             raise UsageError(f"{rows} rows of text for {states.shape[0]} images", hint="give every image as many rows")

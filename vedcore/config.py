@@ -7,6 +7,7 @@ Hugging Face's own; where a family there has a second word for a field (``attrib
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -224,9 +225,9 @@ class Preprocessing(Config):
 
     image_size: tuple[Size, Size]
     """Height and width in pixels."""
-    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """Subtracted from each channel, on the scale 0 to 1."""
-    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    """Subtracted from each channel, on the scale 0 to 1: three numbers for RGB; one, and images are made grey."""
+    image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
     """Divides each channel afterwards."""
     interpolation: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] = "bicubic"
     """How pixels are resampled."""
@@ -260,20 +261,33 @@ class Preprocessing(Config):
 
     @field_validator("image_std")
     @classmethod
-    def _positive(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not all(math.isfinite(v) and v > 0 for v in value):
             raise ValueError("every image_std must be above 0")
         return value
 
     @field_validator("image_mean")
     @classmethod
-    def _finite(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+    def _finite(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not all(map(math.isfinite, value)):
             raise ValueError("every image_mean must be finite")
         return value
 
+    @field_validator("image_mean", "image_std")
+    @classmethod
+    def _channels(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(value) not in (1, 3):
+            raise ValueError(f"three numbers for RGB or one for grey expected, got {len(value)}")
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if len(self.image_mean) != len(self.image_std):
+            raise ConfigSchemaError(
+                f"{len(self.image_std)} numbers, but image_mean has {len(self.image_mean)}",
+                field="image_std",
+                hint="give both one number for each channel",
+            )
         whole = self.resize_mode in ("crop", "pad")  # these give image_size by themselves
         for name in ("thumbnail", "do_pad", "do_center_crop", "resize_size"):
             if whole and getattr(self, name):
@@ -289,6 +303,26 @@ class Preprocessing(Config):
                 hint="leave it out",
             )
         return self
+
+    def with_channels(self, channels: int) -> Preprocessing:
+        """The same for images of that many channels: one number becomes three, three become one.
+
+        Warns:
+            UserWarning: three different numbers, of which the mean is taken.
+        """
+        if channels == len(self.image_mean):
+            return self
+        fields = {"image_mean": self.image_mean, "image_std": self.image_std}
+        for name, values in fields.items():
+            if channels == 1 and len(set(values)) > 1:
+                warnings.warn(
+                    f"preprocessing.{name}: {values}, but the encoder takes grey images: their mean is used",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            same = len(set(values)) == 1
+            fields[name] = values * 3 if channels == 3 else values[:1] if same else (sum(values) / len(values),)
+        return self.model_copy(update=fields)
 
 
 class TokenIds(Config):
@@ -311,8 +345,17 @@ class TokenIds(Config):
         role = _ROLES.get(name, name)
         return f"model.token_ids = model.token_ids.changed({role}={_shown(value)})"
 
-    def check(self, vocab_size: int) -> None:
+    def below(self, vocab_size: int) -> Self:
+        """The ids that the vocabulary has."""
+        start, pad = (None if i is not None and i >= vocab_size else i for i in (self.start, self.pad))
+        return self.changed(start=start, eos=tuple(i for i in self.eos if i < vocab_size), pad=pad)
+
+    def check(self, vocab_size: int, *, built: bool = False) -> None:
         """Refuse ids that the vocabulary does not have.
+
+        Args:
+            vocab_size: number of ids.
+            built: whether the ids are a model's, which can be resized.
 
         Raises:
             ConfigSchemaError: naming the id, its role and the vocabulary size.
@@ -323,7 +366,9 @@ class TokenIds(Config):
                     raise ConfigSchemaError(
                         f"id {token} is not below vocab_size {vocab_size}",
                         field=f"token_ids.{role}",
-                        hint="set the id, or decoder.vocab_size",
+                        hint=f"set another id, or first call model.resize_vocabulary({token + 1})"
+                        if built
+                        else "set the id, or decoder.vocab_size",
                     )
 
     def required(self, role: Literal["start", "pad"]) -> int:
@@ -337,7 +382,7 @@ class TokenIds(Config):
             raise UsageError(
                 f"the model has no {role} token id",
                 field=f"token_ids.{role}",
-                hint=f"compose with a tokenizer, or with token_ids={{'{role}': …}}",
+                hint=f"set model.token_ids = model.token_ids.changed({role}=…)",
             )
         return value
 

@@ -163,6 +163,12 @@ class VedcoreError(Exception):
             self.message, path=path, field=field or self.field, plugin=self.plugin, hint=self.hint, details=self.details
         )
 
+    def with_hint(self, hint: str) -> Self:
+        """The same error with another hint."""
+        return type(self)(
+            self.message, path=self.path, field=self.field, plugin=self.plugin, hint=hint, details=self.details
+        )
+
 
 class ConfigError(VedcoreError, ValueError):
     """A setting that cannot be used."""

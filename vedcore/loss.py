@@ -5,11 +5,18 @@ Shape letters: B rows of text, T text tokens, V vocabulary size.
 
 from __future__ import annotations
 
+import warnings
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vedcore.config_files.plain import short
 from vedcore.errors import UsageError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 __all__ = ["check_labels", "cross_entropy", "shift_tokens_right"]
 
@@ -33,8 +40,18 @@ def shift_tokens_right(labels: Tensor, pad_token_id: int, start_token_id: int) -
     return shifted.masked_fill_(shifted == -100, pad_token_id)
 
 
-def check_labels(labels: Tensor, vocab_size: int) -> None:
-    """Refuse labels that are not (B, T) ids of the vocabulary, or -100.
+def check_labels(
+    labels: Tensor, vocab_size: int, start_token_id: int | None = None, tokenizer: Tokenizer | None = None
+) -> None:
+    """Refuse labels that are not (B, T) ids of the vocabulary, or -100; warn where one begins with the start id.
+
+    Ids are looked at only on a CPU, as a GPU would have to be waited for.
+
+    Args:
+        labels: (B, T).
+        vocab_size: number of ids.
+        start_token_id: comes before the labels in the decoder's input; None if there is none.
+        tokenizer: names an id beyond the vocabulary.
 
     Raises:
         UsageError: saying what they are.
@@ -45,15 +62,30 @@ def check_labels(labels: Tensor, vocab_size: int) -> None:
             field="labels",
             hint="give (B, T) of torch.long, at least one of each",
         )
-    if labels.device.type != "cpu" or torch.compiler.is_compiling():  # a GPU would have to be waited for
+    if labels.device.type != "cpu" or torch.compiler.is_compiling():
         return
     counted = labels[labels != -100]
-    if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < vocab_size:
+    if not counted.numel():
+        return
+    low, high = int(counted.min()), int(counted.max())
+    if not 0 <= low <= high < vocab_size:
+        token = None if tokenizer is None or high < vocab_size else tokenizer.id_to_token(high)
+        named = f" ({short(token)})" if token else ""
         raise UsageError(
-            f"labels run from {int(counted.min())} to {int(counted.max())}, but the vocabulary has {vocab_size}",
+            f"labels run from {low} to {high}{named}, but the vocabulary has {vocab_size}",
             field="labels",
-            hint="use -100 for what is to be ignored, the model's own tokenizer, or model.resize_vocabulary(n)",
+            hint="use -100 for what is to be ignored"
+            + (f"; for added tokens first call model.resize_vocabulary({high + 1})" if high >= vocab_size else ""),
         )
+    if start_token_id is not None and labels.shape[1] > 1:
+        doubled = (labels[:, 0] == start_token_id) & (labels[:, 1] != -100)  # a lone start id may be an end id too
+        if bool(doubled.any()):
+            warnings.warn(
+                f"labels begin with the start id {start_token_id}, which the model puts before them itself, so that it "
+                "comes twice; leave it out",
+                UserWarning,
+                stacklevel=3,
+            )
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0, items: int | Tensor | None = None) -> Tensor:

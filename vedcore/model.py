@@ -1,21 +1,24 @@
 """The composed model: images in; logits and a loss out. How it writes text stands in `vedcore.generation`.
 
-Shape letters: N images, B rows of text (N times the captions of an image), H x W pixels, S encoder tokens, S' tokens
-after the projector, T text tokens, D width of the decoder, E that of its cross-attention, V vocabulary size.
+Shape letters: N images, B rows of text (N times the captions of an image), C channels, H x W pixels, S encoder tokens,
+S' tokens after the projector, T text tokens, D width of the decoder, E that of its cross-attention, V vocabulary size.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import inspect
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import torch
+from tokenizers import AddedToken
 from torch import Tensor, nn
 
-from vedcore.components import Projector, TextDecoder, VisionEncoder, torch_dtype
+from vedcore.components import Projector, TextDecoder, VisionEncoder, check_interpolation, torch_dtype
 from vedcore.config import (
     MAX_VOCAB_SIZE,
     TOKEN_ID_FIELDS,
@@ -25,7 +28,7 @@ from vedcore.config import (
     check_limit,
     token_id_tuple,
 )
-from vedcore.errors import IncompatibleError, UsageError
+from vedcore.errors import IncompatibleError, TokenizerError, UsageError, did_you_mean
 from vedcore.generation.arguments import as_encoder_output, check_pixels, check_tensors
 from vedcore.generation.generate import generate, generate_text, stream
 from vedcore.generation.options.config import GenerationConfig
@@ -87,6 +90,7 @@ class VisionEncoderDecoder(nn.Module):
         self.projector = projector
         self.decoder = decoder
         self.processor = processor
+        processor.model_max_length = decoder.max_positions
         self.token_ids = token_ids
         self.generation_config = generation_config or GenerationConfig()
         self.load_reports: Mapping[str, LoadReport] = {}
@@ -126,7 +130,7 @@ class VisionEncoderDecoder(nn.Module):
                 field="token_ids",
                 hint="model.token_ids.changed(eos=(1,)) gives such",
             )
-        ids.check(self.decoder.vocab_size)
+        ids.check(self.decoder.vocab_size, built=True)
         self._token_ids = self.processor.token_ids = ids  # labels that the processor makes end with them too
 
     @property
@@ -177,6 +181,39 @@ class VisionEncoderDecoder(nn.Module):
         """The parameters' type."""
         return next(self.parameters()).dtype
 
+    @property
+    def num_channels(self) -> int:
+        """C, the channels of an image: 3 for RGB, 1 for grey."""
+        channels: int = getattr(self.encoder, "num_channels", 3)
+        return channels
+
+    def get_encoder(self) -> VisionEncoder:
+        """The encoder, by transformers' name."""
+        return self.encoder
+
+    def get_decoder(self) -> TextDecoder:
+        """The decoder, by transformers' name."""
+        return self.decoder
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Number of parameters; shared ones count once.
+
+        Args:
+            only_trainable: count those that are trained.
+            exclude_embeddings: leave out the weights of embeddings.
+        """
+        tables = {id(m.weight) for m in self.modules() if exclude_embeddings and isinstance(m, nn.Embedding)}
+        counted = (p for p in self.parameters() if p.requires_grad or not only_trainable)
+        return sum(p.numel() for p in counted if id(p) not in tables)
+
+    def resize_token_embeddings(self, *_: object, **__: object) -> NoReturn:
+        """Not here: `resize_vocabulary` is the method.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError("no such method", field="resize_token_embeddings", hint="call model.resize_vocabulary(n)")
+
     # -- training -----------------------------------------------------------------------------------------------
 
     def encode(
@@ -185,14 +222,18 @@ class VisionEncoderDecoder(nn.Module):
         encoder_attention_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        interpolate_pos_encoding: bool = False,
     ) -> EncoderOutput:
-        """Images (N, 3, H, W) to encoder states (N, S, D_encoder), to be passed on as ``encoder_outputs``.
+        """Images (N, C, H, W) to encoder states (N, S, D_encoder), to be passed on as ``encoder_outputs``.
 
-        A frozen encoder runs without a graph.
+        A frozen encoder runs without a graph. With ``interpolate_pos_encoding`` images may have another size: the
+        encoder resamples its positions for this call.
         """
-        check_pixels(pixel_values)
+        check_pixels(pixel_values, self.num_channels)
         check_tensors(encoder_attention_mask=encoder_attention_mask)
-        return self.run_encoder(pixel_values, encoder_attention_mask, output_attentions, output_hidden_states)
+        return self.run_encoder(
+            pixel_values, encoder_attention_mask, output_attentions, output_hidden_states, interpolate_pos_encoding
+        )
 
     def run_encoder(
         self,
@@ -200,21 +241,26 @@ class VisionEncoderDecoder(nn.Module):
         encoder_attention_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        interpolate_pos_encoding: bool = False,
     ) -> EncoderOutput:
         """`encode` for arguments that were checked."""
+        options = {}  # an encoder of a third party may not know the argument
+        if interpolate_pos_encoding:
+            check_interpolation(self.encoder)
+            options = {"interpolate_pos_encoding": True}
         no_graph = "encoder" in self._frozen and not any(p.requires_grad for p in self.encoder.parameters())
         with torch.no_grad() if no_graph else contextlib.nullcontext():
             pixel_values = pixel_values.to(self.dtype)
             more = encoder_attention_mask is not None or output_attentions or output_hidden_states
             if not more and self._pays_in_parts(pixel_values):
-                return _joined(
-                    [self.encoder(part) for part in pixel_values.chunk(-(-len(pixel_values) // MAX_IMAGES_ENCODED))]
-                )
+                parts = pixel_values.chunk(-(-len(pixel_values) // MAX_IMAGES_ENCODED))
+                return _joined([self.encoder(part, **options) for part in parts])
             out: EncoderOutput = self.encoder(
                 pixel_values,
                 attention_mask=encoder_attention_mask,
                 output_attentions=output_attentions,
                 output_hidden_states=output_hidden_states,
+                **options,
             )
         return out
 
@@ -239,11 +285,12 @@ class VisionEncoderDecoder(nn.Module):
         encoder_attention_mask: Tensor | None = None,
         label_smoothing: float = 0.0,
         num_items_in_batch: int | Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
     ) -> VisionEncoderDecoderOutput | tuple[Any, ...]:
         """Logits for a text about each image, and the loss where ``labels`` are given.
 
         Args:
-            pixel_values: (N, 3, H, W), prepared as ``model.processor`` does.
+            pixel_values: (N, C, H, W), prepared as ``model.processor`` does.
             decoder_input_ids: (B, T); B may be a multiple of N: so many texts for each image, side by side.
             decoder_attention_mask: (B, T), or with a cache (B, T so far); 0 or False marks padding.
             encoder_outputs: what `encode` gave, in place of ``pixel_values``; a tuple counts by position.
@@ -259,6 +306,8 @@ class VisionEncoderDecoder(nn.Module):
             label_smoothing: share of the target that the loss spreads over the vocabulary.
             num_items_in_batch: divides the summed loss, in place of the number of labels that count; for gradient
                 accumulation.
+            interpolate_pos_encoding: take images of another size than the encoder's own; its positions are resampled
+                for this call.
 
         Raises:
             UsageError: arguments that contradict each other or are missing.
@@ -278,9 +327,11 @@ class VisionEncoderDecoder(nn.Module):
                 field="past_key_values",
                 hint="give what an earlier call returned with use_cache=True",
             )
+        shifts = labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None
         if labels is not None:
-            check_labels(labels, self.decoder.vocab_size)
-        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            start = self.token_ids.start if shifts else None
+            check_labels(labels, self.decoder.vocab_size, start, self.processor.tokenizer)
+        if labels is not None and shifts:
             start, pad = self.token_ids.required("start"), self.token_ids.required("pad")
             decoder_input_ids = shift_tokens_right(labels, pad, start)
         if use_cache is None:
@@ -288,7 +339,9 @@ class VisionEncoderDecoder(nn.Module):
         attentions, hidden = bool(output_attentions), bool(output_hidden_states)
         cached = past_key_values is not None and past_key_values.length > 0
         if encoder_outputs is None and pixel_values is not None:
-            encoder_outputs = self.encode(pixel_values, encoder_attention_mask, attentions, hidden)
+            encoder_outputs = self.encode(
+                pixel_values, encoder_attention_mask, attentions, hidden, interpolate_pos_encoding
+            )
         elif encoder_outputs is not None and pixel_values is not None:
             raise UsageError("give pixel_values or encoder_outputs, not both")
         elif encoder_outputs is None and not cached:
@@ -401,6 +454,37 @@ class VisionEncoderDecoder(nn.Module):
         outside = [f for f in TOKEN_ID_FIELDS if max(token_id_tuple(getattr(config, f)), default=0) >= vocab_size]
         self.decoder.config = config.changed(**dict.fromkeys(outside))  # the family's own ids, which token_ids replaced
 
+    def add_tokens(self, tokens: str | Sequence[str | AddedToken], special_tokens: bool = False) -> int:
+        """Add tokens to the tokenizer, and rows for them to the decoder.
+
+        Args:
+            tokens: a text or several, such as `vedcore.fields.tokens` gives; those that were added before stay.
+            special_tokens: decoding leaves them out by default.
+
+        Returns:
+            Number of tokens that are new.
+
+        Raises:
+            TokenizerError: the model has no tokenizer.
+            ConfigLimitError: more tokens than a vocabulary may have.
+        """
+        tokenizer = self.processor.tokenizer
+        if tokenizer is None:
+            raise TokenizerError(
+                "the model has no tokenizer to add them to",
+                field="tokenizer",
+                hint="set model.processor.tokenizer to 'char', 'byte' or the path of a tokenizer.json",
+            )
+        known = {} if special_tokens else tokenizer.get_added_vocab()  # a special token stays one
+        given = [tokens] if isinstance(tokens, (str, AddedToken)) else list(tokens)
+        new = [token for token in given if str(token) not in known]
+        check_limit(vocab_size_of(tokenizer) + len(new), MAX_VOCAB_SIZE, "vocab_size", "the vocabulary of")
+        before = len(tokenizer)
+        tokenizer.add_tokens(new, special_tokens=special_tokens)
+        if (size := vocab_size_of(tokenizer)) > self.decoder.vocab_size:
+            self.resize_vocabulary(size)
+        return len(tokenizer) - before
+
     # -- inference ----------------------------------------------------------------------------------------------
 
     generate = generate
@@ -464,6 +548,28 @@ class VisionEncoderDecoder(nn.Module):
                 module.training = True
 
     # -- folders ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any
+    ) -> VisionEncoderDecoder:
+        """`vedcore.load` by transformers' name.
+
+        Args:
+            pretrained_model_name_or_path: ``folder_or_name`` of `vedcore.load`.
+            options: its keyword arguments.
+
+        Raises:
+            UsageError: an argument that `vedcore.load` does not have.
+            VedcoreError: as `vedcore.load`.
+        """
+        load = importlib.import_module("vedcore.checkpoints").load  # it stands above this module
+        known = [*inspect.signature(load).parameters][1:]
+        for name in options.keys() - set(known):
+            hint = did_you_mean(name, known) or f"there are: {', '.join(known)}"
+            raise UsageError("unknown argument", field=name, hint=hint)
+        model: VisionEncoderDecoder = load(pretrained_model_name_or_path, **options)
+        return model
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, format: str = "native", **options: Any) -> None:
         """Write the model as a folder; `vedcore.load` reads it back bit for bit.

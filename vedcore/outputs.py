@@ -10,12 +10,13 @@ T text tokens, D hidden size, V vocabulary size, H attention heads.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vedcore.errors import VedcoreError
     from vedcore.layers.cache import DecoderCache
 
 __all__ = ["DecoderOutput", "EncoderOutput", "GenerateOutput", "Output", "TextResult", "VisionEncoderDecoderOutput"]
@@ -129,13 +130,20 @@ class GenerateOutput(Output):
 
 @dataclass(frozen=True)
 class TextResult:
-    """The text read from one image."""
+    """The text read from one image, or from one page of a file; from which does not count where two are compared."""
 
     text: str
+    """Empty where there is an error."""
     confidence: float
     """Geometric mean of the probabilities of the tokens, end token included; from 0 to 1."""
     tokens: tuple[tuple[str, float], ...]
     """Text and probability of each token, without end tokens."""
     finish_reason: str
     """``"eos"`` where the model ended the text, ``"length"`` where the limit did; else the option that did:
-    ``"stop_string"``, ``"repetition"``, ``"criteria"`` or ``"time"``."""
+    ``"stop_string"``, ``"repetition"``, ``"criteria"`` or ``"time"``. ``"error"`` where there is an error."""
+    source: int = field(default=0, compare=False)
+    """Index of the image or the file in the list that was given."""
+    page: int | None = field(default=None, compare=False)
+    """Number of the page, from 1, in a file of several pages; else None."""
+    error: VedcoreError | None = None
+    """Why there is no text, with ``on_error="return"``."""

@@ -8,7 +8,7 @@ from vedcore.registry import Entry
 
 @hookimpl
 def register_decoders() -> list[Entry]:
-    """BERT, RoBERTa, DistilBERT, GPT2, BART, mBART and TrOCR."""
+    """BERT, RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT, GPT2, BART, mBART and TrOCR."""
     return [
         Entry(
             "bert",
@@ -32,6 +32,22 @@ def register_decoders() -> list[Entry]:
             variants=("roberta-base", "roberta-large", "distilroberta-base"),
             default_variant="roberta-base",
             model_types=("roberta",),
+        ),
+        Entry(
+            "xlm-roberta",
+            "vedcore_decoders.roberta:XLMRobertaDecoder",
+            "XLM-RoBERTa, causal, with cross-attention, many languages",
+            variants=("xlm-roberta-base", "xlm-roberta-large"),
+            default_variant="xlm-roberta-base",
+            model_types=("xlm-roberta",),
+        ),
+        Entry(
+            "camembert",
+            "vedcore_decoders.roberta:CamembertDecoder",
+            "CamemBERT, causal, with cross-attention, French",
+            variants=("camembert-base",),
+            default_variant="camembert-base",
+            model_types=("camembert",),
         ),
         Entry(
             "distilbert",

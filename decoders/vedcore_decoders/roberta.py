@@ -2,6 +2,7 @@
 
 The first token has row ``pad_token_id + 1`` of the position table, and tokens with the padding id have no position.
 The head's activation is always GELU. Arithmetic and names of fields as in transformers' ``RobertaForCausalLM``.
+XLM-RoBERTa (Conneau et al. 2020) and CamemBERT (Martin et al. 2020) have other vocabularies.
 
 Shape letters: B rows of text, T tokens.
 """
@@ -21,7 +22,13 @@ from vedcore.weights.keymap import Row
 from vedcore_decoders.bert import BODY_FIELDS, BertConfig, BertDecoder, body_rows
 from vedcore_decoders.transformers_fields import cross_attention_or_padding_mismatch, shared_fields
 
-__all__ = ["RobertaConfig", "RobertaDecoder"]
+__all__ = [
+    "CamembertDecoder",
+    "RobertaConfig",
+    "RobertaDecoder",
+    "XLMRobertaConfig",
+    "XLMRobertaDecoder",
+]
 
 
 class RobertaConfig(BertConfig):
@@ -60,6 +67,13 @@ class RobertaConfig(BertConfig):
         return self
 
 
+class XLMRobertaConfig(RobertaConfig):
+    """Settings of an XLM-RoBERTa or CamemBERT decoder; the defaults are transformers'."""
+
+    vocab_size: VocabSize = 30522
+    """Number of token ids; the tokenizer decides it unless it is given."""
+
+
 KEY_MAP = (
     *body_rows("roberta"),
     Row("lm_head.dense",       "lm_head.transform"),
@@ -69,18 +83,27 @@ KEY_MAP = (
 )  # fmt: skip
 """Names of tensors in ``RobertaForCausalLM``."""
 
-FIELDS = (ConfigField("vocab_size", 50265), *BODY_FIELDS, *shared_fields(bos=0, eos=2, pad=1))
 
-ROBERTA_MODEL = TransformersClass(
-    model_type="roberta",
-    name="RobertaForCausalLM",
-    fields=FIELDS,
-    key_map=KEY_MAP,
-    flags=("is_decoder", "add_cross_attention"),
-    refuses=cross_attention_or_padding_mismatch,
-)
+def _transformers_class(model_type: str, name: str, vocab_size: int) -> TransformersClass:
+    """One of transformers' classes with RoBERTa's arithmetic and names, and a default vocabulary of its own."""
+    return TransformersClass(
+        model_type=model_type,
+        name=name,
+        fields=(ConfigField("vocab_size", vocab_size), *BODY_FIELDS, *shared_fields(bos=0, eos=2, pad=1)),
+        key_map=KEY_MAP,
+        flags=("is_decoder", "add_cross_attention"),
+        refuses=cross_attention_or_padding_mismatch,
+    )
+
 
 _BASE = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
+_LARGE = {
+    **_BASE,
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
 
 
 class RobertaDecoder(BertDecoder):
@@ -90,13 +113,7 @@ class RobertaDecoder(BertDecoder):
     config: RobertaConfig
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "roberta-base": _BASE,
-        "roberta-large": {
-            **_BASE,
-            "hidden_size": 1024,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 16,
-            "intermediate_size": 4096,
-        },
+        "roberta-large": _LARGE,
         "distilroberta-base": {**_BASE, "num_hidden_layers": 6},
     }
     hub_repos: ClassVar[Mapping[str, str]] = {
@@ -104,7 +121,7 @@ class RobertaDecoder(BertDecoder):
         "roberta-large": "FacebookAI/roberta-large",
         "distilroberta-base": "distilbert/distilroberta-base",
     }
-    transformers = (ROBERTA_MODEL,)
+    transformers = (_transformers_class("roberta", "RobertaForCausalLM", 50265),)
     positions_by_id = True
 
     def __init__(self, config: RobertaConfig) -> None:
@@ -125,3 +142,26 @@ class RobertaDecoder(BertDecoder):
     def position_rows(self, positions: Tensor) -> Tensor:
         """Rows of the position table; padding takes that of the padding id."""
         return positions + self.config.pad_token_id + 1
+
+
+class XLMRobertaDecoder(RobertaDecoder):
+    """XLM-RoBERTa as a decoder: RoBERTa with a vocabulary of a hundred languages."""
+
+    config_class: ClassVar[type[RobertaConfig]] = XLMRobertaConfig
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "xlm-roberta-base": {**_BASE, "vocab_size": 250002},
+        "xlm-roberta-large": {**_LARGE, "vocab_size": 250002},
+    }
+    hub_repos: ClassVar[Mapping[str, str]] = {name: f"FacebookAI/{name}" for name in variants}
+    transformers = (_transformers_class("xlm-roberta", "XLMRobertaForCausalLM", 30522),)
+
+
+class CamembertDecoder(RobertaDecoder):
+    """CamemBERT as a decoder: RoBERTa with a French vocabulary."""
+
+    config_class: ClassVar[type[RobertaConfig]] = XLMRobertaConfig
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "camembert-base": {**_BASE, "vocab_size": 32005, "bos_token_id": 5, "eos_token_id": 6},
+    }
+    hub_repos: ClassVar[Mapping[str, str]] = {"camembert-base": "almanach/camembert-base"}
+    transformers = (_transformers_class("camembert", "CamembertForCausalLM", 30522),)

@@ -102,6 +102,11 @@ class AnyTimm(TimmEncoder):
         return _arguments(config.variant, size, drop_rate, drop_path_rate)
 
     @property
+    def interpolates_positions(self) -> bool:  # type: ignore[override]
+        """True for a model without positions of a fixed size, which takes images of other sizes anyway."""
+        return not timm.get_pretrained_cfg(self.config.variant).fixed_input_size
+
+    @property
     def gradient_checkpointing(self) -> bool:
         """Whether activations are computed again in the backward pass instead of kept; timm decides which."""
         return bool(self.__dict__.get("_checkpointing", False))
@@ -118,11 +123,14 @@ class AnyTimm(TimmEncoder):
             IncompatibleError: a size that the model does not take.
         """
         size = image_size or self.image_size
-        self.check_size(size)
+        if self.interpolates_positions:
+            self.check_size(size)
+        else:
+            self.check_own_size(size)
         return feature_shape(self.config.variant, size, *_shape_arguments(self.config)[1:]).tokens
 
-    def check_size(self, image_size: tuple[int, int]) -> None:
-        if image_size != self.image_size and not timm.get_pretrained_cfg(self.config.variant).fixed_input_size:
+    def check_size(self, image_size: tuple[int, int], interpolate: bool = False) -> None:
+        if image_size != self.image_size and self.interpolates_positions:
             feature_shape(self.config.variant, image_size, *_shape_arguments(self.config)[1:])
         else:
             super().check_size(image_size)
@@ -133,6 +141,7 @@ class AnyTimm(TimmEncoder):
         attention_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        interpolate_pos_encoding: bool = False,
     ) -> EncoderOutput:
         """Encode images, as `TimmEncoder.forward` says.
 
@@ -147,7 +156,9 @@ class AnyTimm(TimmEncoder):
                 field="output_attentions",
                 hint="switch one of them off",
             )
-        out = super().forward(pixel_values, attention_mask, output_attentions, output_hidden_states)
+        out = super().forward(
+            pixel_values, attention_mask, output_attentions, output_hidden_states, interpolate_pos_encoding
+        )
         if output_attentions and not out.attentions:
             raise UsageError(
                 f"{self.config.variant} computes no attention weights", field="output_attentions", hint="leave it out"

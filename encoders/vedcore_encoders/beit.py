@@ -9,16 +9,18 @@ Shape letters: N images, S tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
-from timm.models.beit import Attention, Block
+from timm.models.beit import Attention, Block, gen_relative_position_index
 from torch import Tensor, nn
 
 from vedcore.transformers_class import ConfigField, TransformersClass, unused_fields
 from vedcore.weights.keymap import Row, ignored
+from vedcore_encoders.positions import relative_rows, resample_relative, stored_grid
 from vedcore_encoders.timm_building import as_square, pair
 from vedcore_encoders.timm_encoder import Run
 from vedcore_encoders.timm_transformers import key_map_mismatch, layer_mismatch, model_type_field, with_version_5_names
@@ -166,14 +168,51 @@ class BeitEncoder(ViTEncoder):
             "use_mean_pooling": isinstance(model.norm, nn.Identity),
         }
 
+    def fit_tensor(self, name: str, tensor: Tensor, image_size: int | Sequence[int] | None = None) -> Tensor | None:
+        size = pair(image_size)
+        if not name.endswith(".relative_position_bias_table") or tensor.ndim != 2:
+            return super().fit_tensor(name, tensor, size)
+        new, known = self.grid(self.image_size), size and self.grid(size)
+        old = stored_grid(len(tensor), relative_rows, new, known)
+        return None if old is None else resample_relative(tensor, old, new)
+
     def states(self, pixel_values: Tensor, run: Run) -> Iterator[Tensor]:
-        x = self.model.patch_embed(pixel_values)  # (N, patches, D)
-        x = torch.cat([self.model.cls_token.expand(len(x), -1, -1), x], 1)  # (N, S, D)
-        if self.model.pos_embed is not None:
-            x = x + self.model.pos_embed
+        size = (pixel_values.shape[-2], pixel_values.shape[-1])
+        x = self.patches(pixel_values)  # (N, patches, D)
+        x = torch.cat([self.model.cls_token.expand(len(x), -1, -1), x], 1) + self.positions(size)  # (N, S, D)
         x = self.model.pos_drop(x)
         yield x
-        shared = self.model.rel_pos_bias() if self.model.rel_pos_bias is not None else None  # (heads, S, S)
+        shared = self.model.rel_pos_bias
+        if self.grid(size) == self.grid(self.image_size):
+            bias = shared() if shared is not None else None  # (heads, S, S)
+            for block in self.model.blocks:
+                x = run(block, x, bias)
+                yield x
+            return
+        bias = self._bias(shared, size)
         for block in self.model.blocks:
-            x = run(block, x, shared)
+            own = self._bias(block.attn, size)
+            both = own if bias is None else bias if own is None else own + bias
+            x = run(_without_table(block), x, both)
             yield x
+
+    def _bias(self, module: Any, image_size: tuple[int, int]) -> Tensor | None:
+        """Biases (heads, S, S) of a module's table for images of another size; None where it has no table."""
+        table = getattr(module, "relative_position_bias_table", None)
+        if table is None:
+            return None
+        grid = self.grid(image_size)
+        table = resample_relative(table, self.grid(self.image_size), grid)
+        index = gen_relative_position_index(grid, device=table.device)  # (S, S)
+        bias: Tensor = table[index.flatten()].view(*index.shape, -1).permute(2, 0, 1).contiguous()
+        return bias
+
+
+def _without_table(block: Any) -> Any:
+    """The block without its table of relative positions, and so with those alone that it is called with."""
+    if block.attn.relative_position_bias_table is None:
+        return block
+    block, attention = copy.copy(block), copy.copy(block.attn)
+    attention._parameters = {**attention._parameters, "relative_position_bias_table": None}
+    block._modules = {**block._modules, "attn": attention}
+    return block

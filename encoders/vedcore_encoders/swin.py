@@ -2,13 +2,15 @@
 
 "Swin Transformer", Liu et al. 2021. There is no class token: S is the number of cells of the last map.
 
-Shape letters: N images, H x W pixels, Y rows and X columns of a map, D width, P tokens of a window.
+Shape letters: N images, C channels, H x W pixels, Y rows and X columns of a map, D width, P tokens of a window.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
@@ -22,6 +24,7 @@ from vedcore.errors import IncompatibleError
 from vedcore.layers.lazy_init import LazyInit
 from vedcore.transformers_class import ConfigField, TransformersClass, restricted_field, unused_fields
 from vedcore.weights.keymap import Row, ignored
+from vedcore_encoders.positions import Grid, crop_offsets, resample_absolute, stored_grid, window_rows
 from vedcore_encoders.timm_building import (
     as_square,
     build,
@@ -33,7 +36,7 @@ from vedcore_encoders.timm_building import (
     set_activation,
     set_layer_norm_eps,
 )
-from vedcore_encoders.timm_encoder import BlockEncoder, Heads, PatchSide, Run, TimmConfig
+from vedcore_encoders.timm_encoder import BlockEncoder, Channels, Heads, PatchSide, Run, TimmConfig
 from vedcore_encoders.timm_transformers import (
     HEAD_ROWS,
     LAYER_FIELDS,
@@ -59,6 +62,8 @@ class SwinConfig(TimmConfig):
     """timm's name of the model, with or without the tag of its published weights."""
     patch_size: PatchSide | tuple[PatchSide, PatchSide] | None = None
     """Height and width of a patch in pixels; a single number means a square."""
+    num_channels: Channels = 3
+    """Channels of an image: 3 for RGB, 1 for grey."""
     embed_dim: Annotated[int, Field(ge=1, le=8192)] | None = None
     """Width of the first stage; it doubles from stage to stage."""
     depths: Annotated[tuple[Layers, ...], Field(min_length=1, max_length=8)] | None = None
@@ -201,13 +206,18 @@ DONUT_MODEL = TransformersClass(
 
 
 class SwinEncoder(BlockEncoder):
-    """A timm ``SwinTransformer`` as an encoder; ``last_hidden_state`` is after the final norm, if there is one."""
+    """A timm ``SwinTransformer`` as an encoder; ``last_hidden_state`` is after the final norm, if there is one.
+
+    It takes images of any size whose maps are not smaller than its windows; they are padded to whole patches. Only a
+    table of absolute positions, which published models lack, is for one size.
+    """
 
     config_class: ClassVar[type[SwinConfig]] = SwinConfig
     config: SwinConfig
     timm_modules: ClassVar[tuple[str, ...]] = ("swin_transformer",)
     key_map = KEY_MAP
     transformers = (SWIN_MODEL, DONUT_MODEL)
+    interpolates_positions = True
     model: Any
 
     def __init__(self, config: SwinConfig, pretrained: bool = False) -> None:
@@ -264,6 +274,7 @@ class SwinEncoder(BlockEncoder):
         return {
             "img_size": config.image_size,
             "patch_size": config.patch_size,
+            "in_chans": None if config.num_channels == 3 else config.num_channels,
             "embed_dim": config.embed_dim,
             "depths": config.depths,
             "num_heads": config.num_heads,
@@ -306,14 +317,72 @@ class SwinEncoder(BlockEncoder):
         Raises:
             IncompatibleError: a size that the encoder does not take.
         """
-        self.check_size(image_size or self.image_size)
-        height, width = self.model.layers[-1].output_resolution
-        return int(height * width)
+        size = image_size or self.image_size
+        self.check_size(size, interpolate=True)
+        height, width = self.maps(size)[-1]
+        return height * width
+
+    def grid(self, image_size: tuple[int, int]) -> Grid:
+        """Rows and columns of patches in an image, which is padded to whole patches."""
+        height, width = self.model.patch_embed.patch_size
+        return -(-image_size[0] // height), -(-image_size[1] // width)
+
+    def maps(self, image_size: tuple[int, int]) -> list[Grid]:
+        """Rows and columns of the map of each stage."""
+        rows, columns = self.grid(image_size)
+        return [(-(-rows // 2**stage), -(-columns // 2**stage)) for stage in range(len(self.model.layers))]
+
+    def check_size(self, image_size: tuple[int, int], interpolate: bool = False) -> None:
+        if self.position_embeddings is not None and not interpolate and self.grid(image_size) != self._own_grid:
+            super().check_size(image_size)
+        windows = [stage.blocks[0].window_size for stage in self.model.layers]
+        for cells, window in zip(self.maps(image_size), windows, strict=True):
+            if cells[0] < window[0] or cells[1] < window[1]:
+                patch = self.model.patch_embed.patch_size
+                least = [
+                    max((size[axis] - 1) * 2**stage for stage, size in enumerate(windows)) * patch[axis] + 1
+                    for axis in (0, 1)
+                ]
+                raise IncompatibleError(
+                    f"images of {image_size[0]} x {image_size[1]} pixels give a map of {cells[0]} x {cells[1]} cells, "
+                    f"smaller than a window of {window[0]} x {window[1]}",
+                    field="encoder.image_size",
+                    hint=f"make them {least[0]} x {least[1]} pixels or larger",
+                )
+
+    def fit_tensor(self, name: str, tensor: Tensor, image_size: int | Sequence[int] | None = None) -> Tensor | None:
+        size = pair(image_size)
+        if name == "position_embeddings" and tensor.ndim == 3:
+            known = size and self.grid(size)
+            old = stored_grid(tensor.shape[1], math.prod, self._own_grid, known)
+            return None if old is None else resample_absolute(tensor, old, self._own_grid, 0)
+        found = re.fullmatch(rf"model\.layers\.(\d+)\.blocks\.(\d+)\.attn\.{_TABLE}", name)
+        if found is None or tensor.ndim != 2:
+            return None
+        stage, block = int(found[1]), int(found[2])
+        new: Grid = tuple(self.model.layers[stage].blocks[block].window_size)
+        window = self.config.window_size
+        if size is None or window is None:
+            known = None
+        else:  # a map smaller than the window was one window
+            rows, columns = self.maps(size)[stage]
+            known = min(window, rows), min(window, columns)
+        old = stored_grid(len(tensor), window_rows, new, known)
+        return None if old is None else crop_offsets(tensor, old, new)
+
+    @property
+    def _own_grid(self) -> Grid:
+        return self.grid(self.image_size)
 
     def states(self, pixel_values: Tensor, run: Run) -> Iterator[Tensor]:
-        x = self.model.patch_embed(pixel_values)  # (N, Y, X, D)
+        size, embed = (pixel_values.shape[-2], pixel_values.shape[-1]), self.model.patch_embed
+        down, across = embed.patch_size
+        if size[0] % down or size[1] % across:
+            pixel_values = F.pad(pixel_values, (0, -size[1] % across, 0, -size[0] % down))
+        x = embed.norm(embed.proj(pixel_values).permute(0, 2, 3, 1))  # (N, Y, X, D)
         if self.position_embeddings is not None:
-            x = x + self.position_embeddings.view(1, *x.shape[1:])
+            positions = resample_absolute(self.position_embeddings, self._own_grid, self.grid(size), 0)
+            x = x + positions.view(1, *x.shape[1:])
         x = F.dropout(x, self.config.hidden_dropout_prob or 0.0, self.training)
         yield x
         stages = list(self.model.layers)
@@ -336,19 +405,36 @@ def windowed_block(block: Any, x: Tensor) -> Tensor:
     transformers and the original segmentation code pad first. On maps of whole windows both give the same.
     """
     height, width = x.shape[1:3]
-    window, shift = block.window_size, block.shift_size
+    window, shift, mask = block.window_size, block.shift_size, block.attn_mask
+    own = (height, width) == tuple(block.input_resolution)
+    if not own:  # as transformers does, which shifts along neither axis where a side of the map is a window
+        shifted = any(block.target_shift_size) and min(height, width) > max(window)
+        shift = (window[0] // 2, window[1] // 2) if shifted else (0, 0)
     inner = F.pad(block.norm1(x), (0, 0, 0, -width % window[1], 0, -height % window[0]))  # (N, Y', X', D)
     padded = inner.shape[1:3]
     if any(shift):
         inner = inner.roll((-shift[0], -shift[1]), (1, 2))
+        mask = mask if own else _shift_mask(inner, window, shift)
     windows = window_partition(inner, window).flatten(1, 2)  # (N * windows, P, D)
-    windows = block.attn(windows, mask=block.attn_mask).unflatten(1, window)
+    windows = block.attn(windows, mask=mask if any(shift) else None).unflatten(1, window)
     inner = window_reverse(windows, window, *padded)  # (N, Y', X', D)
     if any(shift):
         inner = inner.roll(shift, (1, 2))
     x = x + block.drop_path1(inner[:, :height, :width])
     out: Tensor = x + block.drop_path2(block.mlp(block.norm2(x)))
     return out
+
+
+def _shift_mask(x: Tensor, window: Grid, shift: Grid) -> Tensor:
+    """(windows, P, P) for a shifted map (N, Y, X, D): -100 between cells that were not side by side before, else 0."""
+    rows, columns = (
+        (index >= len(index) - window[axis]).long() + (index >= len(index) - shift[axis]).long()
+        for axis, index in enumerate(torch.arange(side, device=x.device) for side in x.shape[1:3])
+    )
+    regions = (3 * rows[:, None] + columns)[None, :, :, None]  # (1, Y, X, 1)
+    windows = window_partition(regions, window).flatten(1)  # (windows, P)
+    mask: Tensor = (windows[:, None] != windows[:, :, None]).to(x.dtype) * -100.0
+    return mask
 
 
 def _disable_shift(blocks: Any) -> None:

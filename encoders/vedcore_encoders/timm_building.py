@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -68,9 +69,12 @@ def build(variant: str, pretrained: bool = False, **arguments: Any) -> nn.Module
     return model  # type: ignore[no-any-return]
 
 
-def pair(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+def pair(size: int | Sequence[int] | None) -> tuple[int, int] | None:
     """Height and width; a single number means a square, and None stays None."""
-    return (size, size) if isinstance(size, int) else size
+    if size is None or isinstance(size, int):
+        return None if size is None else (size, size)
+    height, width = size
+    return height, width
 
 
 def as_square(size: int | tuple[int, int]) -> int | tuple[int, int]:

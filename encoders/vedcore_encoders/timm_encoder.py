@@ -1,6 +1,6 @@
 """The base of all encoders on timm: building, checks of image sizes, and the forward pass.
 
-Shape letters: N images, H x W pixels, S tokens, D width, Y rows and X columns of a map.
+Shape letters: N images, C channels, H x W pixels, S tokens, D width, Y rows and X columns of a map.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
-from typing import Annotated, Any, ClassVar
+from contextlib import nullcontext, suppress
+from typing import Annotated, Any, ClassVar, Literal
 
 import timm
 import torch
@@ -18,9 +18,9 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vedcore.components import VisionEncoder
+from vedcore.components import VisionEncoder, check_interpolation
 from vedcore.config import EncoderConfig, Preprocessing
-from vedcore.errors import IncompatibleError, UsageError
+from vedcore.errors import IncompatibleError, UsageError, VedcoreError
 from vedcore.layers.linear import activated
 from vedcore.outputs import EncoderOutput
 from vedcore.weights.keymap import Row
@@ -28,7 +28,7 @@ from vedcore_encoders.attention_weights import AttentionWeights
 from vedcore_encoders.timm_building import build
 from vedcore_encoders.timm_names import check_timm_name
 
-__all__ = ["BlockEncoder", "Heads", "PatchSide", "Run", "TimmConfig", "TimmEncoder", "Width", "as_sequence"]
+__all__ = ["BlockEncoder", "Channels", "Heads", "PatchSide", "Run", "TimmConfig", "TimmEncoder", "Width", "as_sequence"]
 
 Run = Callable[..., Any]
 """Calls a block: ``run(block, *arguments)``, with or without gradient checkpointing."""
@@ -40,6 +40,8 @@ Width = Annotated[int, Field(ge=1, le=32_768)]
 """Width of a token."""
 Heads = Annotated[int, Field(ge=1, le=2048)]
 """Number of attention heads."""
+Channels = Literal[1, 3]
+"""Channels of an image: grey or RGB."""
 
 
 class TimmConfig(EncoderConfig):
@@ -91,7 +93,8 @@ class TimmEncoder(VisionEncoder):
         ]
         published = timm.get_pretrained_cfg(config.variant)
         self.image_size = config.image_size or tuple(published.input_size[1:])
-        self.preprocessing = _preprocessing(published, self.image_size)
+        self.num_channels = getattr(config, "num_channels", 3)
+        self.preprocessing = _preprocessing(published, self.image_size, self.num_channels)
 
     @classmethod
     def make_config(
@@ -150,23 +153,26 @@ class TimmEncoder(VisionEncoder):
         attention_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        interpolate_pos_encoding: bool = False,
     ) -> EncoderOutput:
         """Encode images.
 
         Args:
-            pixel_values: (N, 3, H, W) float, prepared as ``preprocessing`` says.
+            pixel_values: (N, C, H, W) float, prepared as ``preprocessing`` says.
             attention_mask: (N, S), 0 or False where a token shows padding. It is returned for cross-attention, which
                 ignores these tokens; the encoder itself does not.
             output_attentions: return the attention weights of each block, (N, heads, S, S), in Swin
                 (N * windows, heads, tokens of a window, tokens of a window).
             output_hidden_states: return the embeddings and the output of each block, in Swin of each stage; the last
                 is before the final norm.
+            interpolate_pos_encoding: take images of any size, with the positions resampled for it in this call, as
+                transformers does. What patches do not cover at the right and at the bottom is cut off, in Swin padded.
 
         Raises:
-            UsageError: not a batch of RGB images, or a mask of a wrong shape.
+            UsageError: not a batch of images, a mask of a wrong shape, or positions that cannot be resampled.
             IncompatibleError: images of a size that the encoder does not take.
         """
-        pixels = self._checked(pixel_values)
+        pixels = self._checked(pixel_values, interpolate_pos_encoding)
         run: Run = _run
         if self.gradient_checkpointing and self.training and not output_attentions:
             run = functools.partial(checkpoint, use_reentrant=False)
@@ -189,33 +195,63 @@ class TimmEncoder(VisionEncoder):
             attentions=tuple(attention.weights) if attention else None,
         )
 
-    def _checked(self, pixel_values: Tensor) -> Tensor:
-        """The images, (N, 3, H, W), in the dtype of the parameters."""
+    def _checked(self, pixel_values: Tensor, interpolate: bool) -> Tensor:
+        """The images, (N, C, H, W), in the dtype of the parameters."""
+        if interpolate:
+            check_interpolation(self)
         if not isinstance(pixel_values, Tensor):
             raise UsageError(
                 f"tensor expected, got {type(pixel_values).__name__}", field="pixel_values", hint="use model.processor"
             )
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3 or not pixel_values.is_floating_point():
+        channels = self.num_channels
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != channels or not pixel_values.is_floating_point():
             found = f"{str(pixel_values.dtype).removeprefix('torch.')} {tuple(pixel_values.shape)}"
             raise UsageError(
-                f"float (N, 3, H, W) expected, got {found}", field="pixel_values", hint="use model.processor"
+                f"float (N, {channels}, H, W) expected, got {found}", field="pixel_values", hint="use model.processor"
             )
-        self.check_size((pixel_values.shape[-2], pixel_values.shape[-1]))
+        self.check_size((pixel_values.shape[-2], pixel_values.shape[-1]), interpolate)
         return pixel_values.to(next(self.parameters()).dtype)
 
-    def check_size(self, image_size: tuple[int, int]) -> None:
+    def check_size(self, image_size: tuple[int, int], interpolate: bool = False) -> None:
         """Refuse images of a size that the encoder does not take.
+
+        Args:
+            image_size: height and width.
+            interpolate: whether positions may be resampled.
 
         Raises:
             IncompatibleError: with both sizes.
         """
         if image_size != self.image_size:
-            raise IncompatibleError(
-                f"images of {image_size[0]} x {image_size[1]} pixels, but the encoder takes "
-                f"{self.image_size[0]} x {self.image_size[1]}",
-                field="encoder.image_size",
-                hint=f"resize them, or compose with image_size={tuple(image_size)}",
-            )
+            hint = "resize them"
+            if self.interpolates_positions:
+                hint += ", or pass interpolate_pos_encoding=True"
+                with suppress(VedcoreError):
+                    self.check(self.config.changed(image_size=image_size))
+                    hint += f", or give image_size={tuple(image_size)} to vedcore.load or compose"
+            raise self.wrong_size(image_size, hint)
+
+    def check_own_size(self, image_size: tuple[int, int] | None, patch_size: tuple[int, int] | None = None) -> None:
+        """Refuse another size than the encoder's own for all of its images; None means its own.
+
+        Raises:
+            IncompatibleError: with both sizes, and what to pass; an ``image_size`` where patches cover it.
+        """
+        if image_size is None or image_size == self.image_size:
+            return
+        hint = f"pass a preprocessing whose image_size is {self.image_size}"
+        if patch_size and all(side % patch == 0 for side, patch in zip(image_size, patch_size, strict=True)):
+            hint += f", or image_size={tuple(image_size)}"
+        raise self.wrong_size(image_size, hint)
+
+    def wrong_size(self, image_size: tuple[int, int], hint: str) -> IncompatibleError:
+        """The error for images of another size."""
+        return IncompatibleError(
+            f"images of {image_size[0]} x {image_size[1]} pixels, but the encoder takes "
+            f"{self.image_size[0]} x {self.image_size[1]}",
+            field="encoder.image_size",
+            hint=hint,
+        )
 
 
 class BlockEncoder(TimmEncoder):
@@ -255,13 +291,16 @@ def _run(block: Callable[..., Any], *arguments: Any) -> Any:
     return block(*arguments)
 
 
-def _preprocessing(published: Any, image_size: tuple[int, int]) -> Preprocessing:
+def _preprocessing(published: Any, image_size: tuple[int, int], channels: int) -> Preprocessing:
     """The preprocessing of the published weights; images are stretched to the size, as by transformers' processors."""
     known = ("nearest", "bilinear", "bicubic", "lanczos")
+    mean, std = (
+        tuple(values) if channels == 3 else (sum(values) / len(values),) for values in (published.mean, published.std)
+    )
     return Preprocessing(
         image_size=image_size,
-        image_mean=tuple(published.mean),
-        image_std=tuple(published.std),
+        image_mean=mean,
+        image_std=std,
         interpolation=published.interpolation if published.interpolation in known else "bicubic",
         resize_mode="squash",
     )

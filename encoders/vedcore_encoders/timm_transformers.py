@@ -12,7 +12,7 @@ from timm.layers import activations
 from torch import Tensor, nn
 
 from vedcore.errors import CheckpointMismatchError
-from vedcore.transformers_class import ConfigField, restricted_field, unused_fields
+from vedcore.transformers_class import ConfigField, unused_fields
 from vedcore.weights.keymap import Row, ignored, to_theirs
 from vedcore_encoders.timm_building import Activation, as_square
 
@@ -40,12 +40,18 @@ def _write_size(value: tuple[int, int] | int) -> list[int] | int:
     return square if isinstance(square, int) else list(square)
 
 
+def _read_channels(value: Any) -> int:
+    if type(value) is not int or value not in (1, 3):
+        raise ValueError
+    return value
+
+
 def image_fields(patch_size: int) -> tuple[ConfigField, ...]:
     """Fields of images that every class has; ``patch_size`` is the class's default."""
     return (
         ConfigField("image_size", 224, write=_write_size),
         ConfigField("patch_size", patch_size, write=_write_size),
-        restricted_field("num_channels", 3),
+        ConfigField("num_channels", 3, read=_read_channels),
     )
 
 

@@ -2,13 +2,14 @@
 
 "An Image is Worth 16x16 Words", Dosovitskiy et al. 2020. A class token comes first, so S = 1 + patches.
 
-Shape letters: N images, H x W pixels, S tokens, D width.
+Shape letters: N images, C channels, H x W pixels, S tokens, D width.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from vedcore.errors import IncompatibleError
 from vedcore.layers.lazy_init import LazyInit
 from vedcore.transformers_class import ConfigField, TransformersClass, unused_fields
 from vedcore.weights.keymap import Row, ignored
+from vedcore_encoders.positions import Grid, resample_absolute, stored_grid
 from vedcore_encoders.timm_building import (
     as_square,
     build,
@@ -32,7 +34,7 @@ from vedcore_encoders.timm_building import (
     set_activation,
     set_layer_norm_eps,
 )
-from vedcore_encoders.timm_encoder import BlockEncoder, Heads, PatchSide, Run, TimmConfig, Width
+from vedcore_encoders.timm_encoder import BlockEncoder, Channels, Heads, PatchSide, Run, TimmConfig, Width
 from vedcore_encoders.timm_transformers import (
     HEAD_ROWS,
     LAYER_FIELDS,
@@ -69,6 +71,8 @@ class ViTConfig(TimmConfig):
     """Whether query, key and value have a bias."""
     patch_size: PatchSide | tuple[PatchSide, PatchSide] | None = None
     """Height and width of a patch in pixels; a single number means a square."""
+    num_channels: Channels = 3
+    """Channels of an image: 3 for RGB, 1 for grey."""
     hidden_dropout_prob: Rate | None = None
     """Dropout of the embeddings and of the outputs of attention and feed-forward layers, in training."""
     attention_probs_dropout_prob: Rate | None = None
@@ -225,6 +229,7 @@ class ViTEncoder(BlockEncoder):
         return {
             "img_size": config.image_size,
             "patch_size": config.patch_size,
+            "in_chans": None if config.num_channels == 3 else config.num_channels,
             "embed_dim": config.hidden_size,
             "depth": config.num_hidden_layers,
             "num_heads": config.num_attention_heads,
@@ -262,16 +267,74 @@ class ViTEncoder(BlockEncoder):
         Raises:
             IncompatibleError: a size that the encoder does not take.
         """
-        self.check_size(image_size or self.image_size)
+        self.check_own_size(image_size, self.model.patch_embed.feat_ratio(as_scalar=False))
         return int(self.model.num_prefix_tokens + self.model.patch_embed.num_patches)
 
+    @property
+    def interpolates_positions(self) -> bool:  # type: ignore[override]
+        """False where patches come from a convolutional network."""
+        return type(self.model.patch_embed) is PatchEmbed
+
+    def check_size(self, image_size: tuple[int, int], interpolate: bool = False) -> None:
+        if not interpolate:
+            super().check_size(image_size)
+        elif 0 in self.grid(image_size):
+            height, width = self.model.patch_embed.patch_size
+            raise self.wrong_size(image_size, f"make them at least a patch, {height} x {width}")
+
+    def grid(self, image_size: tuple[int, int]) -> Grid:
+        """Rows and columns of patches in an image; a rest that they do not cover does not count."""
+        height, width = self.model.patch_embed.feat_ratio(as_scalar=False)
+        return image_size[0] // height, image_size[1] // width
+
+    @property
+    def extra_positions(self) -> int:
+        """Rows of the position table before those of patches."""
+        return 0 if getattr(self.model, "no_embed_class", False) else int(self.model.num_prefix_tokens)
+
+    def fit_tensor(self, name: str, tensor: Tensor, image_size: int | Sequence[int] | None = None) -> Tensor | None:
+        size = pair(image_size)
+        if name != "model.pos_embed" or tensor.ndim != 3:
+            return None
+        extra, new, known = self.extra_positions, self.grid(self.image_size), size and self.grid(size)
+        old = stored_grid(tensor.shape[1], lambda grid: extra + math.prod(grid), new, known)
+        return None if old is None else resample_absolute(tensor, old, new, extra)
+
     def states(self, pixel_values: Tensor, run: Run) -> Iterator[Tensor]:
-        x = self.model.patch_embed(pixel_values)  # (N, patches, D)
-        x = self.model.norm_pre(self.model.patch_drop(self.model._pos_embed(x)))  # (N, S, D)
+        x = self.embed(pixel_values)  # (N, S, D)
         yield x
         for block in self.model.blocks:
             x = run(block, x)
             yield x
+
+    def embed(self, pixel_values: Tensor) -> Tensor:
+        """Images (N, C, H, W) to tokens with positions (N, S, D), which are resampled for images of another size."""
+        model, size = self.model, (pixel_values.shape[-2], pixel_values.shape[-1])
+        if size == self.image_size:
+            x = model._pos_embed(model.patch_embed(pixel_values))
+        else:
+            x = self.patches(pixel_values)  # (N, patches, D)
+            positions = self.positions(size)
+            named = (getattr(model, name, None) for name in ("cls_token", "dist_token", "reg_token"))
+            extra = [token.expand(len(x), -1, -1) for token in named if token is not None]
+            with_extra = self.extra_positions > 0
+            x = torch.cat([*extra, x], 1) + positions if with_extra else torch.cat([*extra, x + positions], 1)
+            x = model.pos_drop(x)
+        out: Tensor = model.norm_pre(model.patch_drop(x))
+        return out
+
+    def patches(self, pixel_values: Tensor) -> Tensor:
+        """Images of any size (N, C, H, W) to (N, patches, D)."""
+        embed = self.model.patch_embed
+        out: Tensor = embed.norm(embed.proj(pixel_values).flatten(2).transpose(1, 2))
+        return out
+
+    def positions(self, image_size: tuple[int, int]) -> Tensor | float:
+        """The position table (1, tokens, D) for images of a size; 0 where there is none."""
+        table = self.model.pos_embed
+        if table is None:
+            return 0.0
+        return resample_absolute(table, self.grid(self.image_size), self.grid(image_size), self.extra_positions)
 
     def final_norm(self, hidden_states: Tensor) -> Tensor:
         out: Tensor = self.model.norm(hidden_states)

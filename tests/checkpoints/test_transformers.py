@@ -365,7 +365,7 @@ def test_settings_that_cannot_be_honoured_are_named(tmp_path: Path) -> None:
     made("vit", "bert").save_pretrained(tmp_path / "m")
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     for section, word, value in (
-        ("encoder", "num_channels", 1),
+        ("encoder", "num_channels", 4),
         ("decoder", "is_decoder", False),
         ("decoder", "add_cross_attention", False),
         ("decoder", "position_embedding_type", "relative_key"),

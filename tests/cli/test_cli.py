@@ -102,7 +102,7 @@ def test_version_and_help(run: Run) -> None:
     ("what", "expected"),
     [
         ("encoders", {"vit", "deit", "beit", "swin", "timm"}),
-        ("decoders", {"bert", "roberta", "distilbert", "gpt2", "bart", "mbart", "trocr"}),
+        ("decoders", {"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "gpt2", "bart", "mbart", "trocr"}),
         ("projectors", {"identity", "linear", "mlp"}),
         ("commands", {"list", "plan", "compose", "generate", "plugins"}),
         ("models", set()),

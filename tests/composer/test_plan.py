@@ -34,6 +34,8 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
         {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
     ),
     "roberta": ("Roberta", {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}),
+    "xlm-roberta": ("XLMRoberta", {"vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1}),
+    "camembert": ("Camembert", {"vocab_size": 32005, "max_position_embeddings": 514, "type_vocab_size": 1}),
     "gpt2": ("GPT2", {}),
     "gpt2-medium": ("GPT2", {"n_embd": 1024, "n_layer": 24, "n_head": 16}),
     "gpt2-xl": ("GPT2", {"n_embd": 1600, "n_layer": 48, "n_head": 25}),
@@ -85,7 +87,9 @@ def test_encoders_have_the_parameters_of_timm(encoder: str) -> None:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("decoder", ["bert", "roberta", "distilbert", "gpt2", "bart", "mbart", "trocr"])
+@pytest.mark.parametrize(
+    "decoder", ["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "gpt2", "bart", "mbart", "trocr"]
+)
 def test_every_default_pair_is_planned(encoder: str, decoder: str) -> None:
     plan = vedcore.plan(encoder, decoder)
     assert plan.parameters == plan.encoder.parameters + plan.projector.parameters + plan.decoder.parameters

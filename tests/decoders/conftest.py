@@ -38,6 +38,8 @@ _CROSS = {"is_decoder": True, "add_cross_attention": True}
 TINY: dict[str, dict[str, Any]] = {
     "bert": _BERT,
     "roberta": {**_BERT, "max_position_embeddings": POSITIONS + 2},
+    "xlm-roberta": {**_BERT, "max_position_embeddings": POSITIONS + 2},
+    "camembert": {**_BERT, "max_position_embeddings": POSITIONS + 2},
     "distilbert": {
         "vocab_size": VOCABULARY,
         "dim": WIDTH,
@@ -92,6 +94,8 @@ def spread(model: nn.Module, seed: int) -> nn.Module:
 FAMILIES = {
     "bert": Family("bert", "Bert", "BertLMHeadModel"),
     "roberta": Family("roberta", "Roberta", "RobertaForCausalLM", {"layer_norm_eps": 1e-5, "type_vocab_size": 1}),
+    "xlm-roberta": Family("xlm-roberta", "XLMRoberta", "XLMRobertaForCausalLM", {"type_vocab_size": 1}),
+    "camembert": Family("camembert", "Camembert", "CamembertForCausalLM", {"bos_token_id": 5, "eos_token_id": 6}),
     "distilbert": Family("distilbert", "DistilBert", "DistilBertForMaskedLM"),
     "gpt2": Family("gpt2", "GPT2", "GPT2LMHeadModel", {"bos_token_id": 1, "eos_token_id": 2}),
     "bart": Family("bart", "Bart", "BartForCausalLM"),
@@ -116,6 +120,8 @@ def cases() -> dict[str, Family]:
         "bert, relu and three types": of("bert", hidden_act="relu", type_vocab_size=3, layer_norm_eps=1e-3),
         "roberta, silu": of("roberta", hidden_act="silu", type_vocab_size=2),
         "roberta, pad 4": of("roberta", pad_token_id=4),
+        "xlm-roberta, pad 3, silu": of("xlm-roberta", pad_token_id=3, hidden_act="silu"),
+        "camembert, untied": of("camembert", tie_word_embeddings=False, layer_norm_eps=1e-5),
         "distilbert, sinusoidal": of("distilbert", sinusoidal_pos_embds=True, activation="relu"),
         "distilbert, untied": of("distilbert", tie_word_embeddings=False),
         "gpt2, untied, n_inner": of("gpt2", tie_word_embeddings=False, n_inner=17, activation_function="quick_gelu"),

@@ -13,7 +13,11 @@ from vedcore.errors import ConfigError, ConfigSchemaError, IncompatibleError, Un
 from vedcore_decoders import register_decoders
 
 ENTRIES = {entry.name: entry for entry in register_decoders()}
-HEADS = {"bert": "num_attention_heads", "roberta": "num_attention_heads", "distilbert": "n_heads", "gpt2": "n_head"}
+HEADS = {
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert"), "num_attention_heads"),
+    "distilbert": "n_heads",
+    "gpt2": "n_head",
+}
 
 
 def test_registering_imports_no_torch() -> None:
@@ -47,6 +51,9 @@ def test_published_sizes() -> None:
         "bert-large-uncased": 335_174_458,
         "roberta-base": 124_697_433,
         "roberta-large": 355_412_057,
+        "xlm-roberta-base": 278_295_186,
+        "xlm-roberta-large": 560_142_482,
+        "camembert-base": 110_655_493,
         "distilbert-base-uncased": 66_985_530,
     }
     for variant, count in expected.items():

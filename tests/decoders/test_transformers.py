@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tests.decoders.conftest import ENTRIES, TINY, VOCABULARY, Family, cases, spread
+from tests.decoders.conftest import ENTRIES, FAMILIES, TINY, VOCABULARY, Family, cases, spread
 from vedcore.components import TextDecoder
 from vedcore.errors import ConfigSchemaError, IncompatibleError
 from vedcore.transformers_class import TransformersClass
@@ -29,6 +29,8 @@ PARTS = {
     "BertForMaskedLM": "bert",
     "BertForPreTraining": "bert",
     "RobertaForMaskedLM": "roberta",
+    "XLMRobertaForMaskedLM": "xlm-roberta",
+    "CamembertForMaskedLM": "camembert",
     "GPT2LMHeadModel": "gpt2",
     "BartForConditionalGeneration": "bart",
     "MBartForConditionalGeneration": "mbart",
@@ -37,6 +39,8 @@ PARTS = {
 HEADLESS = {
     "BertModel": "bert",
     "RobertaModel": "roberta",
+    "XLMRobertaModel": "xlm-roberta",
+    "CamembertModel": "camembert",
     "GPT2Model": "gpt2",
     "BartModel": "bart",
     "MBartModel": "mbart",
@@ -106,11 +110,10 @@ def test_transformers_opens_what_is_written(name: str, ids: Tensor, tmp_path: Pa
 
 
 def larger(class_name: str, family: str) -> nn.Module:
-    config_name = {"bert": "Bert", "roberta": "Roberta", "gpt2": "GPT2", "bart": "Bart", "mbart": "MBart"}
     fields = dict(TINY[family])
     if family in ("bart", "mbart"):
         fields |= {"encoder_layers": 1, "encoder_attention_heads": 3, "encoder_ffn_dim": 24}
-    config = getattr(transformers, f"{config_name.get(family, 'DistilBert')}Config")(**fields)
+    config = getattr(transformers, f"{FAMILIES[family].theirs}Config")(**fields)
     return spread(getattr(transformers, class_name)(config), 5).eval()
 
 
@@ -139,7 +142,7 @@ def test_distilbert_is_not_written() -> None:
         the_class("distilbert").write(decoder, decoder.settings())
 
 
-@pytest.mark.parametrize("part", ["bert", "roberta", "gpt2", "bart", "mbart"])
+@pytest.mark.parametrize("part", ["bert", "roberta", "xlm-roberta", "camembert", "gpt2", "bart", "mbart"])
 def test_a_wider_encoder_is_not_written(part: str) -> None:
     decoder = cases()[part].build(cross_attention_hidden_size=40)
     with pytest.raises(IncompatibleError, match="40"):
@@ -288,6 +291,36 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             "vocab_size": 50265,
         },
         {"max_position_embeddings": 514},
+    ),
+    "xlm-roberta-base": (
+        "xlm-roberta",
+        {
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+            "pad_token_id": 1,
+            "layer_norm_eps": 1e-05,
+            "max_position_embeddings": 514,
+            "output_past": True,
+            "position_embedding_type": "absolute",
+            "type_vocab_size": 1,
+            "use_cache": True,
+            "vocab_size": 250002,
+        },
+        {"max_position_embeddings": 514, "vocab_size": 250002},
+    ),
+    "camembert-base": (
+        "camembert",
+        {
+            "bos_token_id": 5,
+            "eos_token_id": 6,
+            "pad_token_id": 1,
+            "layer_norm_eps": 1e-05,
+            "max_position_embeddings": 514,
+            "output_past": True,
+            "type_vocab_size": 1,
+            "vocab_size": 32005,
+        },
+        {"bos_token_id": 5, "eos_token_id": 6, "vocab_size": 32005},
     ),
     "distilgpt2": (
         "gpt2",

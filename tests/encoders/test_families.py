@@ -204,6 +204,7 @@ def test_a_published_size_that_patches_do_not_cover_is_taken() -> None:
     assert out.last_hidden_state.shape == (1, encoder.num_tokens(), encoder.hidden_size) == (1, 27 * 27, 1152)
 
 
+@pytest.mark.parametrize("family", ["vit", "deit", "beit"])
 def test_images_of_another_size_are_refused(make: Any, family: str) -> None:
     encoder = make(family)
     for wrong in ((32, 40), (16, 16)):

@@ -264,7 +264,7 @@ def test_donut_has_no_absolute_positions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "field"), [({"num_channels": 1}, "num_channels"), ({"pruned_heads": {"0": [1]}}, "pruned_heads")]
+    ("fields", "field"), [({"num_channels": 4}, "num_channels"), ({"pruned_heads": {"0": [1]}}, "pruned_heads")]
 )
 @pytest.mark.parametrize("model_type", OURS)
 def test_what_cannot_be_honoured(model_type: str, fields: dict[str, Any], field: str) -> None:

@@ -22,7 +22,7 @@ from tests.generation.test_text import TOKENIZERS
 from vedcore.cli import main
 from vedcore.errors import UsageError, VedcoreError, printable
 from vedcore.generation.results import encode_prompt
-from vedcore.processing.tokenizers import encode_text
+from vedcore.processing.encoding import encode_text
 
 VIT = {"name": "vit_tiny_patch16_224", "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2}
 BART = {

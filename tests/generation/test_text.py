@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from typing import Any
@@ -241,6 +242,24 @@ def test_prompts(pair: Any) -> None:
         assert torch.equal(model.generate(pixels, **told, max_new_tokens=4), expected)
     with pytest.raises(TokenizerError, match="no token for 'é'"):
         model.generate_text(image, prompt="é")
+
+
+def test_names_of_tokens_in_prompts(pair: Any) -> None:
+    model = copy.deepcopy(pair("bart").ours)
+    image, tokenizer = pair("bart").pixels[0].clamp(0, 1), model.processor.tokenizer
+    model.add_tokens(["<s_total>"])
+    before = tokenizer.to_str()
+    pixels, tag, x = model.processor(images=image)["pixel_values"], tokenizer.token_to_id("<s_total>"), 91
+    for prompt, ids in (("x<s_total>", [0, x, tag]), ("<s_total>", [0, tag]), ("<s>x", [0, x])):
+        [result] = model.generate_text(image, prompt=prompt, max_new_tokens=4)
+        expected = model.generate(pixels, decoder_input_ids=torch.tensor([ids]), max_new_tokens=4)
+        assert result.text == model.processor.decode(expected[0]), prompt
+        assert "".join(model.stream(image, prompt=prompt, max_new_tokens=4)) == result.text
+    for prompt in ("</s>", "<s_total><s>"):
+        [result] = model.generate_text(image, prompt=prompt, untrusted=True, max_new_tokens=4)
+        assert result.text.startswith(prompt)
+        assert "".join(model.stream(image, prompt=prompt, untrusted=True, max_new_tokens=4)) == result.text
+    assert tokenizer.to_str() == before
 
 
 def test_a_start_id_for_each_image(pair: Any) -> None:

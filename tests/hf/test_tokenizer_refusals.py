@@ -14,7 +14,7 @@ from tests.hf.tokenizer_files import ALL, XLMR, added, both, byte_bpe, config, s
 from vedcore.errors import CheckpointLimitError, IncompatibleError, TokenizerError, VedcoreError
 from vedcore.hf import tokenizers as ours
 from vedcore.hf.tokenizers import read_tokenizer
-from vedcore.processing.tokenizers import encode_text
+from vedcore.processing.encoding import encode_text
 
 GPT2 = config(tokenizer_class="GPT2Tokenizer")
 BERT = config(tokenizer_class="BertTokenizer")

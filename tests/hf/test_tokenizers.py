@@ -16,7 +16,8 @@ from tests.hf.tokenizer_files import ALL, added, both, config, special_map, thei
 from vedcore.config import TokenIds
 from vedcore.errors import IncompatibleError
 from vedcore.hf.tokenizers import TOKENIZER_FILES, read_tokenizer, write_tokenizer
-from vedcore.processing.tokenizers import decode_ids, encode_text, make_tokenizer
+from vedcore.processing.encoding import encode_text
+from vedcore.processing.tokenizers import decode_ids, make_tokenizer
 
 TEXTS = [
     "",
@@ -67,7 +68,19 @@ def test_any_text(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["gpt2", "roberta", "bert", "bert cased", "xlm-r nmt_nfkc", "mbart50", "generic bytes"]
+    "name",
+    [
+        "gpt2",
+        "roberta",
+        "bert",
+        "bert cased",
+        "mpnet",
+        "electra",
+        "xlm-r nmt_nfkc",
+        "camembert",
+        "mbart50",
+        "generic bytes",
+    ],
 )
 def test_tokenizers_that_transformers_saves(name: str, tmp_path: Path) -> None:
     """transformers saves tokenizer.json, with tokens that a fine-tune added."""

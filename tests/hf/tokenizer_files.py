@@ -47,12 +47,12 @@ def byte_bpe(*special: str) -> dict[str, bytes]:
 
 
 @functools.cache
-def wordpiece() -> dict[str, bytes]:
+def wordpiece(*special: str) -> dict[str, bytes]:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
+    names = list(special or ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"))
+    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=names, show_progress=False)
     tokenizer.train_from_iterator(CORPUS + [text.lower() for text in CORPUS], trainer)
     vocab = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     return {"vocab.txt": "".join(f"{token}\n" for token, _ in vocab).encode()}
@@ -257,6 +257,14 @@ def cases() -> Iterator[tuple[str, dict[str, bytes], str | None]]:
         },
         None,
     )
+    for name in ("Electra", "MobileBert", "SqueezeBert"):
+        cased = config(tokenizer_class=f"{name}Tokenizer", do_lower_case=name != "MobileBert")
+        yield name.lower(), {**bert, **cased}, None
+        yield f"{name.lower()} by type", {**bert}, name.lower()
+    mpnet = wordpiece("<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>")
+    yield "mpnet", {**mpnet, **config(tokenizer_class="MPNetTokenizer")}, None
+    yield "mpnet mask", {**mpnet, **config(tokenizer_class="MPNetTokenizerFast", mask_token=mask())}, None
+    yield "mpnet by type", {**mpnet}, "mpnet"
     for rule in ("nmt_nfkc", "identity"):
         yield f"xlm-r {rule}", {XLMR: spm(rule=rule), **config(tokenizer_class="XLMRobertaTokenizer")}, None
     yield (
@@ -291,6 +299,7 @@ def cases() -> Iterator[tuple[str, dict[str, bytes], str | None]]:
     yield "xlm-r bpe", {XLMR: spm("bpe"), **config(tokenizer_class="XLMRobertaTokenizer")}, None
     yield "xlm-r by type", {XLMR: spm()}, "xlm-roberta"
     yield "camembert", {XLMR: spm(), **config(tokenizer_class="CamembertTokenizer")}, None
+    yield "camembert by type", {XLMR: spm()}, "camembert"
     yield "mbart", {XLMR: spm(), **config(tokenizer_class="MBartTokenizer")}, None
     yield "mbart language", {XLMR: spm(), **config(tokenizer_class="MBartTokenizer", src_lang="de_DE")}, None
     yield (
@@ -323,6 +332,11 @@ CONFIGS = {
     "bert": "BertConfig",
     "distilbert": "DistilBertConfig",
     "xlm-roberta": "XLMRobertaConfig",
+    "electra": "ElectraConfig",
+    "mobilebert": "MobileBertConfig",
+    "squeezebert": "SqueezeBertConfig",
+    "mpnet": "MPNetConfig",
+    "camembert": "CamembertConfig",
 }
 
 

@@ -319,7 +319,13 @@ def test_ctrl_c_ends_a_download_at_once(hub: Hub, cache: Path, fault: Fault) -> 
     (hub.folder / "org/model/model.safetensors").write_bytes(bytes(60 << 20))  # for 96 s, if it is slow
     hub.faults = [fault]
     hub.patience = 120.0
-    with child(hub, cache, "from vedcore.cli.app import main; main()", "pull", "org/model") as process:
+    code = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes of a shell ignore it
+from vedcore.cli.app import main
+main()
+"""
+    with child(hub, cache, code, "pull", "org/model") as process:
         end = time.monotonic() + 30
         while not hub.asked(fault.match, fault.method):
             assert time.monotonic() < end

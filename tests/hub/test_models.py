@@ -20,7 +20,7 @@ SMALL = {
     "encoder_num_attention_heads": 2,
     "image_size": 32,
     "decoder_n_layer": 1,
-    "decoder_n_embd": 16,
+    "decoder_n_embd": 24,
     "decoder_n_head": 2,
     "decoder_n_positions": 20,
 }
@@ -39,6 +39,7 @@ def assert_same(a: vedcore.VisionEncoderDecoder, b: vedcore.VisionEncoderDecoder
 @pytest.mark.parametrize("format", ["native", "transformers"])
 def test_pushed_loaded_and_taken_apart(hub: Hub, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = small()
+    model.generation_config = vedcore.GenerationConfig(num_beams=2, max_length=9)
     url = model.push_to_hub("me/captioner", private=True, commit_message="First", format=format)
     assert "me/captioner" in url
     assert hub.asked("/commit/", "POST") == 1
@@ -47,10 +48,12 @@ def test_pushed_loaded_and_taken_apart(hub: Hub, format: str, monkeypatch: pytes
     assert_same(model, vedcore.load("hub:me/captioner@main"))
     assert_same(model, vedcore.load("me/captioner", revision=hub.head("me/captioner")))
     assert loaded.processor.tokenizer is not None
-    composed = vedcore.compose("hub:me/captioner", "hub:me/captioner")
+    composed = vedcore.compose("hub:me/captioner", "hub:me/captioner@main")  # one commit by two names
     assert_same(model, composed)
     assert composed.processor.tokenizer is not None
     assert composed.processor.preprocessing == model.processor.preprocessing
+    assert (composed.token_ids, composed.generation_config) == (model.token_ids, model.generation_config)
+    assert_same(model, vedcore.VisionEncoderDecoder.from_pretrained("me/captioner", revision="main", dtype="auto"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert_same(model, vedcore.load("me/captioner"))
 

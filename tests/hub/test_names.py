@@ -56,16 +56,16 @@ def test_names_of_repos(text: str, named: tuple[str, str | None] | None) -> None
     ],
 )
 def test_names_that_are_wrong(text: str) -> None:
-    fails(lambda: ours.parse_repo(text), " is no ")
+    fails(lambda: ours.parse_repo(text), " is not ")
 
 
 @pytest.mark.parametrize("revision", ["../../x", "/x", "a/../b", "", "a b", "x\0", "refs/", "~1"])
 def test_revisions_that_are_wrong(hub: Hub, revision: str) -> None:
-    fails(lambda: fetch(revision=revision), "no revision")
+    fails(lambda: fetch(revision=revision), "is not a revision")
     assert hub.requests == []
 
 
 def test_a_bad_repo(hub: Hub) -> None:
-    fails(lambda: ours.fetch_folder("../x"), "no repo")
+    fails(lambda: ours.fetch_folder("../x"), "is not the name of a repo")
     fails(lambda: ours.verify("org/none"), "vedcore pull org/none")
     assert ours.verify() == (0, [])

@@ -11,7 +11,9 @@ from tests.hub.client import fails
 from tests.hub.conftest import TOKEN, fill
 from tests.hub.server import Fault, Hub
 from vedcore import hub as ours
+from vedcore.config import Preprocessing
 from vedcore.errors import CheckpointUnsafeError
+from vedcore.processing.processor import Processor, make_tokenizer
 
 
 @pytest.mark.usefixtures("no_xet")
@@ -48,6 +50,20 @@ def test_faults_of_a_push(hub: Hub, tmp_path: Path, match: str, fault: Fault) ->
     fails(lambda: ours.push_folder(folder, "me/new"), "me/new")
     assert hub.asked(match) <= 6
     assert hub.pushed == []
+
+
+@pytest.mark.usefixtures("no_xet")
+def test_a_processor_is_pushed_alone(hub: Hub) -> None:
+    processor = Processor(Preprocessing(image_size=(8, 12)), make_tokenizer("char"))
+    url = processor.push_to_hub("me/new", commit_message="Processor", token=TOKEN)
+    assert url.startswith(f"{hub.url}/me/new/commit/")
+    [pushed] = hub.pushed
+    assert {line["value"]["path"] for line in pushed["lines"][1:]} == {
+        "preprocessor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+    }
 
 
 def test_nothing_to_push(hub: Hub, tmp_path: Path) -> None:

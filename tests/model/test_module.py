@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import vedcore
 from tests.model.tiny import IMAGE, close, ids, tiny
@@ -70,3 +70,17 @@ def test_calls_with_other_types_are_refused() -> None:
     for field, call in calls:
         with pytest.raises(vedcore.ConfigError, match=f"^{field}: "):
             call()
+
+
+def test_names_of_transformers() -> None:
+    model = tiny()
+    assert model.get_encoder() is model.encoder
+    assert model.get_decoder() is model.decoder
+    every = sum(p.numel() for p in model.parameters())
+    assert model.num_parameters() == every
+    model.freeze("encoder")
+    assert model.num_parameters(only_trainable=True) == every - sum(p.numel() for p in model.encoder.parameters())
+    tables = {id(m.weight): m.weight.numel() for m in model.modules() if isinstance(m, nn.Embedding)}
+    assert model.num_parameters(exclude_embeddings=True) == every - sum(tables.values())
+    with pytest.raises(vedcore.UsageError, match="resize_vocabulary"):
+        model.resize_token_embeddings(7)

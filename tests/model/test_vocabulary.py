@@ -80,3 +80,55 @@ def test_any_of_the_end_ids_ends_a_text(model: Any, pixels: Tensor) -> None:
     assert out.sequences[0, : end + 1].tolist() == free[0, : end + 1].tolist()
     assert (out.sequences[0, end + 1 :] == PAD).all()
     assert out.finish_reasons[0] == "eos"
+
+
+def test_tokens_are_added_to_tokenizer_and_decoder_in_one_step(pixels: Tensor, tmp_path: Any) -> None:
+    model = tiny("bert", tokenizer="char", token_ids=None, decoder_vocab_size=98)
+    data = {"total": "12", "items": [{"nm": "a"}, {"nm": "b"}]}
+    tags = vedcore.fields.tokens(data)
+    before = model(pixels, decoder_input_ids=ids(length=5)).logits
+    assert model.add_tokens(tags, special_tokens=True) == len(tags) == 7
+    assert model.add_tokens(tags) == 0
+    assert (
+        model.decoder.vocab_size == model.config.decoder.fields["vocab_size"] == len(model.processor.tokenizer) == 105
+    )
+    torch.testing.assert_close(model(pixels, decoder_input_ids=ids(length=5)).logits[..., :98], before)
+    labels = model.processor(text=[vedcore.fields.write(data)] * 3).labels
+    assert labels.shape[1] == len("12ab") + 9 + 1
+    model(pixels, labels=labels).loss.backward()
+    row = labels[0].tolist()
+    assert vedcore.fields.parse(model.processor.decode(row[:-1], skip_special_tokens=False)) == data
+    assert model.processor.decode(row) == "12ab"
+    model.save_pretrained(tmp_path / "m")
+    again = vedcore.load(tmp_path / "m")
+    assert again.processor(text=[vedcore.fields.write(data)]).labels[0].tolist() == row
+    assert torch.equal(again(pixels, labels=labels).logits, model(pixels, labels=labels).logits)
+
+
+def test_added_tokens_take_rows_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("bert", tokenizer="char", token_ids=None, decoder_vocab_size=120)
+    assert model.add_tokens("<x>") == 1
+    assert model.decoder.vocab_size == 120
+    assert model.processor(text="<x>").labels.tolist() == [[98, 1]]
+    monkeypatch.setattr("vedcore.model.MAX_VOCAB_SIZE", 100)
+    with pytest.raises(vedcore.ConfigLimitError, match="101"):
+        model.add_tokens(["<y>", "<z>"])
+    assert len(model.processor.tokenizer) == 99
+    with pytest.raises(vedcore.TokenizerError, match="no tokenizer"):
+        tiny("bert").add_tokens("<x>")
+
+
+def test_labels_that_begin_with_the_start_id(model: Any, pixels: Tensor, recwarn: pytest.WarningsRecorder) -> None:
+    labels = ids()
+    labels[1, 0] = START
+    model(pixels, labels=labels)
+    assert [str(w.message) for w in recwarn if "start id" in str(w.message)] == [
+        f"labels begin with the start id {START}, which the model puts before them itself, so that it comes twice; "
+        "leave it out"
+    ]
+    recwarn.clear()
+    model(pixels, labels=labels, decoder_input_ids=ids())  # not shifted
+    labels[1, 1:] = -100  # a lone start id may be the end id
+    model(pixels, labels=labels)
+    model(pixels, labels=ids())
+    assert not [w for w in recwarn if "start id" in str(w.message)]

@@ -277,7 +277,7 @@ def test_calls_that_contradict_themselves() -> None:
 def test_no_tokenizer_or_no_end() -> None:
     processor = Processor(settings_of())
     for call in (lambda: processor(text="a"), lambda: processor.decode([1]), lambda: processor.token_text(1)):
-        with pytest.raises(TokenizerError, match="no tokenizer"):
+        with pytest.raises(TokenizerError, match="no tokenizer; set model.processor.tokenizer to 'char'"):
             call()
     with pytest.raises(TokenizerError, match="ends a text"):
         Processor(settings_of(), make_tokenizer("char"), token_ids=TokenIds())(text="a")
@@ -290,7 +290,7 @@ def test_the_models_token_ids_win() -> None:
 
 def test_decoding() -> None:
     processor = Processor(settings_of(), make_tokenizer("char"))
-    labels = processor(text=["  a b ", "</s>"])["labels"]
+    labels = processor(text=["  a b ", "</s>"], untrusted=True)["labels"]
     assert processor.batch_decode(labels) == ["  a b ", "</s>"]
     assert processor.batch_decode([[0, 4, 1], [4]]) == ["!", "!"]
     assert processor.decode([0, 4, 1], skip_special_tokens=False) == "<s>!</s>"
@@ -382,3 +382,158 @@ def test_a_copy_and_a_pickle_do_the_same() -> None:
     pickle.dump(processor, buffer)
     for other in (copy.deepcopy(processor), pickle.loads(buffer.getvalue())):
         assert other(text="</s>")["labels"].tolist() == processor(text="</s>")["labels"].tolist()
+
+
+# -- as people call transformers' processors ------------------------------------------------------------------------
+
+
+def test_a_batch_by_attributes_and_its_type() -> None:
+    processor = Processor(settings_of(), make_tokenizer("char"))
+    batch = processor(images=noise(4, 4), text="ab", return_tensors="pt")
+    assert batch.pixel_values is batch["pixel_values"]
+    assert batch.labels is batch["labels"]
+    with pytest.raises(AttributeError, match="no 'input_ids' in this batch, but pixel_values, labels"):
+        batch.input_ids  # noqa: B018
+    assert batch.to("cpu", torch.float16) is batch
+    assert (batch.pixel_values.dtype, batch.labels.dtype) == (torch.float16, torch.long)
+    assert batch.to(torch.bfloat16).pixel_values.dtype == torch.bfloat16
+    again = pickle.loads(pickle.dumps(copy.deepcopy(batch)))
+    assert type(again) is type(batch)
+    assert torch.equal(again.labels, batch.labels)
+    for other in ("np", "tf", "jax", 5):
+        with pytest.raises(UsageError, match="return_tensors: .* only torch's; give 'pt'"):
+            processor(text="a", return_tensors=other)  # type: ignore[arg-type]
+
+
+def test_padding_and_truncation() -> None:
+    processor = Processor(settings_of(), make_tokenizer("char"))
+    texts = ["!!!!", "!"]
+    for padding in (True, "longest"):
+        assert processor(text=texts, padding=padding)["labels"].tolist() == [[4] * 4 + [1], [4, 1, -100, -100, -100]]
+    fixed = processor(text=texts, padding="max_length", max_length=6, truncation=True)
+    assert fixed.labels.tolist() == [[4] * 4 + [1, -100], [4, 1, *[-100] * 4]]
+    cut = processor(text=texts, padding="max_length", max_length=3, truncation=True)
+    assert cut.labels.tolist() == [[4, 4, 1], [4, 1, -100]]
+    assert processor(text=texts, max_length=3).labels.tolist() == [[4, 4, 1], [4, 1, -100]]
+    assert processor(text=texts, max_length=3, truncation=False).labels.shape == (2, 5)
+    assert processor(text=["ab", "cd"], padding=False).labels.shape == (2, 3)
+    for options, match in (
+        ({"padding": False}, "padding: texts of different lengths; give padding=True"),
+        ({"padding": "right"}, "'right' is not a choice"),
+        ({"padding": "max_length"}, "max_length= too"),
+        ({"truncation": True}, "max_length= too"),
+        ({"truncation": "sometimes"}, "'sometimes' is not a choice"),
+        ({"padding": "max_length", "max_length": 3, "truncation": False}, "truncation=True"),
+        ({"max_length": 0}, "0 is not a length"),
+        ({"max_length": 2.5}, "2.5 is not a length"),
+    ):
+        with pytest.raises(UsageError, match=match):
+            processor(text=texts, **options)  # type: ignore[arg-type]
+    processor.model_max_length = 4
+    assert processor(text=texts, truncation=True).labels.tolist() == [[4, 4, 4, 1], [4, 1, -100, -100]]
+    assert processor(text="!", padding="max_length").labels.tolist() == [[4, 1, -100, -100]]
+
+
+def test_tags_in_a_text() -> None:
+    processor = Processor(settings_of(), make_tokenizer("char"))
+    assert processor.tokenizer is not None
+    processor.tokenizer.add_tokens(["<s_total>", "</s_total>"])
+    before = processor.tokenizer.to_str()
+    assert processor(text="<s_total>!</s_total>").labels.tolist() == [[98, 4, 99, 1]]
+    spelled = processor(text="<s_total>!</s_total>", untrusted=True).labels[0].tolist()
+    assert len(spelled) == len("<s_total>!</s_total>") + 1
+    assert processor.decode(spelled) == "<s_total>!</s_total>"
+    assert processor.tokenizer.to_str() == before
+
+
+def test_the_start_id_at_the_head_of_a_text(recwarn: pytest.WarningsRecorder) -> None:
+    processor = Processor(settings_of(), make_tokenizer("char"))
+    assert processor(text=["a", "<s>a"]).labels[1].tolist() == [0, 68, 1]
+    assert [str(w.message) for w in recwarn] == [
+        "text[1] begins with the start id 0, which the model puts before the labels itself, so that it comes twice; "
+        "leave it out"
+    ]
+    recwarn.clear()
+    processor(text=["a<s>", "</s>", ""])
+    processor(text="<s>a", untrusted=True)
+    processor.token_ids = TokenIds(start=1, eos=(1,), pad=2)
+    processor(text=["", "<s>"])  # the end id alone is not a start
+    assert not list(recwarn)
+
+
+def test_what_has_no_token() -> None:
+    tokenizer = make_tokenizer("char")
+    plain = json.loads(tokenizer.to_str())
+    plain["model"]["unk_token"] = "?"
+    processor = Processor(settings_of(), make_tokenizer(type(tokenizer).from_str(json.dumps(plain))))
+    with pytest.warns(UserWarning, match="'é' \\(2 times\\), 'ü', which become '\\?'") as caught:
+        assert processor(text=["éaé", "ü"]).labels.tolist() == [[34, 68, 34, 1], [34, 1, -100, -100]]
+    assert len(caught) == 1
+    with pytest.raises(TokenizerError, match="'é'"):
+        processor(text="é", on_unknown="error")
+    assert processor(text="é", on_unknown="ignore").labels.tolist() == [[34, 1]]
+
+
+def test_setting_tokenizer_and_ids() -> None:
+    processor = Processor(settings_of(), make_tokenizer("char"))
+    processor.token_ids = TokenIds(start=0, eos=(7,), pad=3)
+    assert processor.tokenizer is not None
+    assert (processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id) == (7, 3)
+    processor.tokenizer = make_tokenizer("byte")
+    assert len(processor.tokenizer) == 259
+    assert processor.tokenizer.eos_token_id == 7
+    processor.tokenizer = "char"
+    assert len(processor.tokenizer) == 98
+    processor.tokenizer = processor.tokenizer
+    assert not hasattr(processor.tokenizer.backend_tokenizer, "backend_tokenizer")
+    processor.tokenizer = None
+    assert processor.tokenizer is None
+
+
+# -- collate --------------------------------------------------------------------------------------------------------
+
+
+def test_examples_of_every_kind_make_the_same_batch() -> None:
+    processor = Processor(settings_of(), make_tokenizer("char"))
+    images, texts = [noise(5, 5), noise(9, 2)], ["!!", "!"]
+    whole = processor(images, texts)
+    single = [processor(image, text) for image, text in zip(images, texts, strict=True)]
+    for examples in (
+        list(zip(images, texts, strict=True)),
+        [{"image": image, "text": text} for image, text in zip(images, texts, strict=True)],
+        [dict(one) for one in single],
+        [{"pixel_values": one.pixel_values[0], "labels": one.labels[0].tolist()} for one in single],
+        [{"pixel_values": one.pixel_values[0].numpy(), "labels": one.labels[0].numpy()} for one in single],
+        [{"pixel_values": one.pixel_values, "text": text} for one, text in zip(single, texts, strict=True)],
+    ):
+        batch = processor.collate(examples)
+        assert set(batch) == {"pixel_values", "labels"}
+        assert torch.equal(batch.pixel_values, whole.pixel_values)
+        assert torch.equal(batch.labels, whole.labels)
+    assert list(processor.collate([{"image": noise(3, 3)}])) == ["pixel_values"]
+    assert list(processor.collate([{"labels": [1]}, {"labels": [4, 4, 1]}])) == ["labels"]
+
+
+def test_examples_of_different_sizes() -> None:
+    processor = Processor(settings_of(), make_tokenizer("char"), encoder=OwnSizes())
+    images = [noise(4, 8), noise(8, 12)]
+    pixels = [processor(image).pixel_values[0] for image in images]
+    batch = processor.collate([{"pixel_values": p, "labels": [1]} for p in pixels])
+    whole = processor(images)
+    assert torch.equal(batch.pixel_values, whole.pixel_values)
+    assert torch.equal(batch.encoder_attention_mask, whole.encoder_attention_mask)
+
+
+def test_a_data_loader_collates() -> None:
+    processor = Processor(settings_of(), make_tokenizer("char"))
+    examples = [(noise(5, 5), "a" * (1 + i)) for i in range(4)]
+    loader = torch.utils.data.DataLoader(examples, batch_size=2, collate_fn=processor.collate)  # type: ignore[arg-type]
+    assert [tuple(batch.labels.shape) for batch in loader] == [(2, 3), (2, 5)]
+
+
+@pytest.mark.parametrize(
+    "examples", [[], [5], ["ab"], [{}], [{"a": 1}], [{"text": "a"}, {"labels": [1]}], [(noise(3, 3), "a", 5)]], ids=str
+)
+def test_examples_that_make_no_batch(examples: list[Any]) -> None:
+    with pytest.raises(UsageError, match="examples: .*pairs"):
+        Processor(settings_of(), make_tokenizer("char")).collate(examples)

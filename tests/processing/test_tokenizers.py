@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import copy
 import json
-import pickle
 import subprocess
 import sys
 import threading
@@ -25,10 +23,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from tests.counting import steps
 from vedcore.config import TokenIds
 from vedcore.errors import CheckpointLimitError, ConfigLimitError, IncompatibleError, TokenizerError, VedcoreError
+from vedcore.processing.encoding import encode_text
 from vedcore.processing.tokenizers import (
     decode_ids,
-    encode_labels,
-    encode_text,
     make_tokenizer,
     parse_tokenizer,
     token_ids_of,
@@ -109,24 +106,8 @@ def test_an_alphabet_of_ones_own(alphabet: str) -> None:
     assert decode_ids(tokenizer, encode_text(tokenizer, alphabet[::-1] * 2)) == alphabet[::-1] * 2
 
 
-@pytest.mark.parametrize("text", ["", " ", "  two  spaces  ", "</s>", "<s>a</s><pad>", "a </s>", "<unk>"])
-@pytest.mark.parametrize("tokenizer", [CHAR, BYTE], ids=["char", "byte"])
-def test_special_tokens_in_a_text_are_text(tokenizer: Tokenizer, text: str) -> None:
-    for one in (tokenizer, pickle.loads(pickle.dumps(tokenizer)), copy.deepcopy(tokenizer), make_tokenizer(tokenizer)):
-        ids = encode_text(one, text)
-        assert not {0, 1, 2} & set(ids)
-        assert decode_ids(one, ids) == text
-
-
-def test_special_tokens_in_a_text_are_text_in_a_file_too(tmp_path: Path) -> None:
-    bert_like().save(str(tmp_path / "tokenizer.json"))
-    tokenizer = make_tokenizer(tmp_path / "tokenizer.json")
-    assert encode_text(tokenizer, "a cats on") == [4, 5, 6, 7]
-    assert 3 not in encode_text(tokenizer, "a [SEP] cat")
-
-
 def test_a_character_without_a_token() -> None:
-    refused(TokenizerError, lambda: encode_text(CHAR, "cafés"), "'é'", "U+00E9", "'byte'", "'char:'")
+    refused(TokenizerError, lambda: encode_text(CHAR, "cafés"), "'é'", "U+00E9", "model.add_tokens(['é'])")
     refused(TokenizerError, lambda: encode_text(CHAR, "a\nb"), "\\n")
     refused(TokenizerError, lambda: encode_text(CHAR, "a\0b"), "U+0000")
     refused(TokenizerError, lambda: encode_text(make_tokenizer("char:01"), "012"), "'2'")
@@ -149,8 +130,6 @@ def test_values_that_are_not_text(tokenizer: Tokenizer) -> None:
 
 def test_a_huge_text_is_refused_before_it_is_encoded() -> None:
     class Untouched:
-        encode_special_tokens = True
-
         def encode(self, *_: object, **__: object) -> None:
             pytest.fail("encoded")
 
@@ -158,16 +137,6 @@ def test_a_huge_text_is_refused_before_it_is_encoded() -> None:
     refused(TokenizerError, lambda: encode_text(BYTE, text), "10,000,000", "200,000")
     refused(TokenizerError, lambda: encode_text(Untouched(), text), "10,000,000", "200,000")  # type: ignore[arg-type]
     assert len(encode_text(BYTE, "x" * 200_000)) == 200_000
-
-
-def test_labels_end_and_do_not_start() -> None:
-    assert encode_labels(CHAR, "!", eos=1) == [4, 1]
-    assert encode_labels(CHAR, "", eos=1) == [1]
-    assert encode_labels(bert_like(), "a cat", eos=3) == [4, 5, 3]  # no [CLS] of the template
-    assert encode_labels(CHAR, "!!!!", eos=1, max_length=3) == [4, 4, 1]
-    assert encode_labels(CHAR, "!!", eos=1, max_length=3) == [4, 4, 1]
-    assert encode_labels(CHAR, "!!", eos=1, max_length=1) == [1]
-    refused(TokenizerError, lambda: encode_labels(CHAR, "!", eos=1, max_length=0), "max_length")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +162,7 @@ def test_many_threads_share_one() -> None:
     def work() -> None:
         try:
             for _ in range(200):
-                assert decode_ids(tokenizer, encode_text(tokenizer, "</s> é")) == "</s> é"
+                assert decode_ids(tokenizer, encode_text(tokenizer, "</s> é", untrusted=True)) == "</s> é"
         except BaseException as error:
             failures.append(error)
 
@@ -429,8 +398,6 @@ def test_panics_of_the_library_are_errors_of_ours(part: dict[str, Any], loads: b
 
 def test_interruptions_pass() -> None:
     class Interrupted:
-        encode_special_tokens = True
-
         def encode(self, *_: object, **__: object) -> None:
             raise KeyboardInterrupt
 

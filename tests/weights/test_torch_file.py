@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -42,6 +43,7 @@ from vedcore.weights.snapshot import Snapshot
 from vedcore.weights.torch_file import TorchFile
 
 STATE = {"a": torch.arange(6, dtype=torch.float32).reshape(2, 3), "b": torch.tensor([1.5, -2.0]).bfloat16()}
+OPTIMIZER = {"state": {0: {"step": torch.ones(1), "exp_avg": torch.ones(2, 3)}}, "param_groups": [{"lr": 0.1}]}
 FORMATS = pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
 
 
@@ -198,23 +200,33 @@ def test_a_model_has_memory_of_its_own(tmp_path: Path, new: bool) -> None:
     [
         (lambda state: {"state_dict": state}, "'state_dict'"),
         (lambda state: {"epoch": 3, "lr": 0.1, "model": state, "best": [1, (2, None)]}, "'model'"),
-        (lambda state: OrderedDict({f"module.{name}": tensor for name, tensor in state.items()}), "'module.'"),
-        (lambda state: {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, "'module.'"),
+        (lambda state: {"model_state_dict": state, "optimizer_state_dict": OPTIMIZER}, "'model_state_dict'"),
+        (lambda state: {"net": state, "acc": 91.2, "epoch": 7}, "'net'"),
+        (lambda state: {"module": state, "ds_version": "0.9", "lr_scheduler": None}, "'module'"),
+        (lambda state: {"ema": {"decay": 0.99, "module": state}, "optimizer": OPTIMIZER}, "'ema.module'"),
+        (lambda state: {"model": {"state_dict": state}, "ema": {"shadow": state}}, r"'model.state_dict' \(not 'ema'\)"),
+        (lambda state: {"ema": {**state, "a": -state["a"]}, "model": state}, r"'model' \(not 'ema'\)"),
+        (lambda state: {"captioner": state, "loss": {"t": torch.ones(1)}}, r"'captioner' \(not 'loss'\)"),
+        (lambda state: {"model": {"width": 3}, "state_dict": OrderedDict(state)}, "'state_dict'"),
     ],
 )
-def test_wrappers_are_taken_off_with_a_note(tmp_path: Path, wrap: Any, note: str, new: bool) -> None:
+def test_the_dict_of_a_training_checkpoint_is_opened_with_a_note(
+    tmp_path: Path, wrap: Any, note: str, new: bool
+) -> None:
     path = saved(tmp_path / "x.bin", wrap(STATE), new)
-    with pytest.warns(UserWarning, match=note) as notes:
-        assert same(read(path), STATE)
-    assert [str(path) in str(note.message) for note in notes] == [True]
+    assert same(read(path), STATE)
+    with open(path, "rb", buffering=0) as file:
+        assert re.search(f"the dict under {note}", TorchFile(file, path).note)
 
 
-def test_a_wrapper_is_taken_off_once(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="module"):
-        assert list(read(saved(tmp_path / "x.bin", {"module.module.a": torch.ones(2)}))) == ["module.a"]
-    refused(saved(tmp_path / "y.bin", {"model": {"state_dict": STATE}}), CheckpointMismatchError, "state_dict")
+def test_dicts_that_lead_to_no_tensors(tmp_path: Path) -> None:
     some = {"module.a": torch.ones(2), "b": torch.ones(1), "model": torch.ones(3)}
     assert same(read(saved(tmp_path / "z.bin", some)), some)
+    with_itself: dict[str, Any] = {"a": torch.ones(1)}
+    with_itself["model"] = with_itself
+    empty, optimizer = {"model": {}}, {"optimizer": OPTIMIZER}
+    for index, value in enumerate((with_itself, empty, optimizer, {"model": {"state_dict": {"a": 3}}})):
+        refused(saved(tmp_path / f"{index}.bin", value), CheckpointMismatchError, "of type dict, not a tensor")
 
 
 @FORMATS

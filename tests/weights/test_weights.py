@@ -6,6 +6,7 @@ import json
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -191,7 +192,69 @@ def test_all_of_it_is_said_at_once(tmp_path: Path) -> None:
         "embed.weight [10, 5] instead of [10, 4]",
     ):
         assert word in str(error.value)
-    assert "strict=False" in error.value.hint
+    assert "strict=False" not in error.value.hint  # it does not help with a shape
+
+
+LONG = "decoder.model.decoder.layers.{}.encoder_attn.{}_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "pair"),
+    [
+        (lambda name: name.replace("encoder_attn", "cross_attn"), "cross_attn"),
+        (lambda name: f"captioner.{name}" if "layers.1" in name else f"x.{name}", "."),
+        (lambda name: name.replace("weight", "kernel"), ".kernel"),
+        (lambda name: name.replace("decoder.model", "decoder.text.model"), "text.model"),
+    ],
+)
+def test_the_nearest_names_are_whole(tmp_path: Path, change: Any, pair: str) -> None:
+    names = [LONG.format(layer, which) for layer in range(6) for which in ("k", "v", "q", "out")]
+    save_file({change(name): torch.ones(1) for name in names}, tmp_path / WEIGHTS)
+    model = _Named({name: nn.Parameter(torch.ones(1)) for name in names})
+    with pytest.raises(CheckpointMismatchError) as error:
+        load(tmp_path, model, verify=False)
+    line = str(error.value)
+    assert len(line) <= 300
+    assert "24 missing" in line
+    assert "24 unexpected" in line
+    missing = next(name for name in names if name in line.replace(change(name), ""))
+    assert change(missing) in line
+    assert pair in change(missing)
+    assert {f"missing: {name}" for name in names} <= set(error.value.details.splitlines())
+
+
+class _Named(nn.Module):
+    """A module that states names with dots as those of its parameters."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
+        super().__init__()
+        self.stated = parameters
+
+    def state_dict(self, *args: Any, **options: Any) -> Any:
+        return self.stated
+
+
+def test_names_that_are_longer_than_the_line_keep_their_ends(tmp_path: Path) -> None:
+    name = ".".join(f"part{index}" for index in range(60))
+    save_file({f"{name}.stored": torch.ones(1), "other": torch.ones(1)}, tmp_path / WEIGHTS)
+    with pytest.raises(CheckpointMismatchError) as error:
+        load(
+            tmp_path,
+            _Named({f"{name}.due": nn.Parameter(torch.ones(1)), "bias": nn.Parameter(torch.ones(1))}),
+            verify=False,
+        )
+    line = str(error.value)
+    assert len(line) <= 300
+    for word in ("2 missing: part0", ".due", "2 unexpected: part0", ".stored", "…", "is it the checkpoint"):
+        assert word in line
+
+
+def test_a_thousand_names_are_paired_in_little_work(tmp_path: Path) -> None:
+    names = [LONG.format(layer, which) for layer in range(250) for which in ("k", "v", "q", "out")]
+    save_file({f"{name}s": torch.ones(1) for name in names}, tmp_path / WEIGHTS)
+    model = _Named({name: nn.Parameter(torch.ones(1)) for name in names})
+    with pytest.raises(CheckpointMismatchError, match="1000 missing.*1000 unexpected.*nearest"):
+        load(tmp_path, model, verify=False)
 
 
 def test_no_more_than_five_names_and_all_in_the_details(tmp_path: Path) -> None:

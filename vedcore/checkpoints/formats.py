@@ -5,12 +5,16 @@ from __future__ import annotations
 import abc
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from vedcore.components import torch_dtype
+import torch
+
+from vedcore.components import torch_dtype as type_of_name
+from vedcore.composer.build import check_device
 from vedcore.composer.snapshot_files import read_json
+from vedcore.config import EncoderConfig, Preprocessing
 from vedcore.config_files.plain import short
 from vedcore.errors import (
     CheckpointError,
@@ -23,11 +27,13 @@ from vedcore.errors import (
 from vedcore.hub import FetchOptions, check_subfolder, from_hub, is_hub_name, masked, parse_repo
 from vedcore.model_files import CONFIG
 from vedcore.plugins import load_component, registry
+from vedcore.processing.processor import make_tokenizer
 from vedcore.weights.loading import CheckFinite
 from vedcore.weights.snapshot import Snapshot, read_folder
+from vedcore.weights.unwrapping import ADAPTER_ALONE, ADAPTER_CONFIG, MERGE_HINT
 
 if TYPE_CHECKING:
-    import torch
+    from tokenizers import Tokenizer
 
     from vedcore.model import VisionEncoderDecoder
 
@@ -43,6 +49,12 @@ class LoadOptions(TypedDict):
     check_finite: CheckFinite
     verify: bool
     mmap: bool
+    image_size: tuple[int, int] | None
+    """Height and width of the images that the encoder is built for; None leaves the folder's."""
+    tokenizer: Tokenizer | None
+    """In place of the folder's, whose files are not read; None reads them."""
+    preprocessing: Preprocessing | None
+    """In place of the folder's, whose file is not read; None reads it."""
 
 
 class Format(abc.ABC):
@@ -72,13 +84,18 @@ class Format(abc.ABC):
 def load(
     folder_or_name: str | os.PathLike[str],
     *,
+    image_size: int | Sequence[int] | None = None,
+    tokenizer: Any = None,
+    preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     revision: str | None = None,
     subfolder: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     device: str | torch.device | None = None,
+    device_map: Any = None,
     dtype: str | torch.dtype | None = None,
+    torch_dtype: str | torch.dtype | None = None,
     strict: bool = True,
     check_finite: CheckFinite = True,
     verify: bool = True,
@@ -90,6 +107,10 @@ def load(
         folder_or_name: a folder that ``save_pretrained`` or transformers' VisionEncoderDecoderModel wrote; the name of
             a plugin's model (``vedcore.list_models()``); a repository on the hub, ``"org/name"``. They are tried in
             this order. A path whose parent folder exists is never looked up on the hub; ``"hub:org/name"`` always is.
+        image_size: size in pixels of the images that the encoder takes, one number or height and width; its positions
+            are resampled, and images are prepared in this size. None leaves the model's.
+        tokenizer: in place of the folder's, whose files are not read: what `vedcore.compose` takes. Token ids stay.
+        preprocessing: in place of the folder's, whose file is not read: `Preprocessing` or its fields.
         revision: branch, tag or commit of the repository; the main branch by default.
         subfolder: the model's folder within the folder or repository; None by default.
         token: token for a private or gated repository; by default that of ``HF_TOKEN`` or of the login. False sends
@@ -98,7 +119,10 @@ def load(
         local_files_only: True uses cached files and no network; False by default. For local folders, ``token``,
             ``cache_dir`` and ``local_files_only`` have no effect.
         device: device of the parameters; the CPU by default.
-        dtype: type of the parameters, such as ``"bfloat16"``; None keeps the model's.
+        device_map: transformers' name of ``device``: a device, a mapping that names only one, or ``"auto"``, the GPU
+            where there is one.
+        dtype: type of the parameters, such as ``"bfloat16"``; None and ``"auto"`` keep the model's.
+        torch_dtype: an older name of ``dtype``.
         strict: True refuses missing and unexpected tensors. False loads those that match by name, leaves the others
             random, and warns of both.
         check_finite: True refuses NaN and Inf in the weights, ``"warn"`` warns, False does not check.
@@ -115,9 +139,23 @@ def load(
         PluginMissingError: the model needs a plugin that is not installed.
         NonFiniteError: NaN or Inf in the weights.
         HubError: the repository cannot be fetched.
-        UsageError: ``mmap`` with weights in a ``pytorch_model.bin``.
+        TokenizerError: a tokenizer that cannot be read.
+        UsageError: ``mmap`` with weights in a ``pytorch_model.bin``; several devices; a device or a type given twice.
     """
     token = masked(token)
+    options = LoadOptions(
+        device=_one_device(device, device_map),
+        dtype=_one_dtype(dtype, torch_dtype),
+        strict=strict,
+        check_finite=check_finite,
+        verify=verify,
+        mmap=mmap,
+        image_size=EncoderConfig.parse({"image_size": image_size}).image_size,
+        tokenizer=None if tokenizer is None else make_tokenizer(tokenizer),
+        preprocessing=preprocessing
+        if preprocessing is None or isinstance(preprocessing, Preprocessing)
+        else Preprocessing.parse(preprocessing, prefix="preprocessing."),
+    )
     folder = resolve_folder(
         folder_or_name,
         revision,
@@ -125,9 +163,6 @@ def load(
         token=token,
         cache_dir=cache_dir,
         local_files_only=local_files_only,
-    )
-    options = LoadOptions(
-        device=device, dtype=torch_dtype(dtype), strict=strict, check_finite=check_finite, verify=verify, mmap=mmap
     )
     read_folder(folder, _require_config)
     names = [entry.name for entry in registry().entries("format")]
@@ -140,8 +175,37 @@ def load(
     raise CheckpointError(message, path=folder / CONFIG, hint=f"the formats are {', '.join(names)}")
 
 
+def _one_device(device: str | torch.device | None, device_map: Any) -> str | torch.device | None:
+    """The device that ``device`` or transformers' ``device_map`` names; None where neither does."""
+    if device_map is None:
+        check_device(device)
+        return device
+    if device is not None:
+        raise UsageError("device is given too", field="device_map", hint="leave it out")
+    named = list(device_map.values()) if isinstance(device_map, Mapping) else [device_map]
+    devices = {f"cuda:{each}" if type(each) is int else str(each) for each in named}
+    if len(devices) != 1:
+        message = f"{short(device_map)} names {len(devices) or 'no'} devices, and a model is on one"
+        raise UsageError(message, field="device_map", hint="give device='cpu' or device='cuda' in its place")
+    found = devices.pop()
+    if found in ("auto", "balanced", "balanced_low_0", "sequential"):
+        found = "cuda" if torch.cuda.is_available() else "cpu"
+    check_device(found)
+    return found
+
+
+def _one_dtype(dtype: str | torch.dtype | None, old_name: str | torch.dtype | None) -> torch.dtype | None:
+    """The type of parameters that ``dtype`` or its older name says; None leaves the stored one."""
+    if dtype is not None and old_name is not None:
+        raise UsageError("dtype is given too, and is the same argument", field="torch_dtype", hint="leave it out")
+    given = old_name if dtype is None else dtype
+    return None if given == "auto" else type_of_name(given)
+
+
 def _require_config(snapshot: Snapshot) -> None:
     """Raise where a folder has no config.json."""
+    if not snapshot.has(CONFIG) and snapshot.has(ADAPTER_CONFIG):
+        raise CheckpointNotFoundError(ADAPTER_ALONE, path=snapshot.path, hint=MERGE_HINT)
     if not snapshot.has(CONFIG):
         raise CheckpointNotFoundError(f"no {CONFIG} in this folder", path=snapshot.path, hint=snapshot.listing())
 

@@ -219,7 +219,7 @@ class _Inspector:
         weights = Weights(self.snapshot, pickles=self.found.format != "native")
         self.weight_files = weights.files
         if self.found.format == "transformers":
-            linear = any(name.startswith(f"{PROJECTOR_ROW.theirs}.") for name in weights.stored)
+            linear = any(PROJECTOR_ROW.theirs in name.split(".") for name in weights.stored)
             self.found.parts["projector"] = FoundPart("linear" if linear else "identity", None, None, {})
         sizes = [(tensor.dtype, math.prod(tensor.shape)) for tensor in weights.stored.values()]
         types = Counter(str(dtype).removeprefix("torch.") for dtype, _ in sizes)

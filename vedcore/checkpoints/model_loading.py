@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from vedcore.checkpoints.formats import LoadOptions
-from vedcore.components import torch_dtype
+from vedcore.components import fit_to, torch_dtype
 from vedcore.composer.build import build
-from vedcore.composer.request import PART_KINDS
-from vedcore.config import ModelConfig
+from vedcore.composer.request import PART_KINDS, with_image_size
+from vedcore.config import ComponentConfig, ModelConfig, Preprocessing
 from vedcore.errors import ConfigError
 from vedcore.model import VisionEncoderDecoder
-from vedcore.weights.loading import Weights
+from vedcore.weights.loading import Fit, Weights
 from vedcore.weights.manifest import FileRecord
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 __all__ = ["load_model"]
+
+LOOSE_HINT = "strict=False takes what fits"
 
 
 def load_model(
@@ -41,7 +43,7 @@ def load_model(
         weights: the stored tensors.
         options: the arguments of `vedcore.load`.
         path: the file that the config was read from, for messages.
-        tokenizer: the tokenizer of the folder, if it has one.
+        tokenizer: the tokenizer of the folder, if it has one and ``options`` have none.
         manifest: hashes to compare each tensor with; None compares none.
 
     Raises:
@@ -49,11 +51,25 @@ def load_model(
         CheckpointError: tensors that are damaged or do not fit the config. Wrong names and shapes are found before
             anything is allocated.
     """
+    size, stored_size = options["image_size"], config.encoder.fields.get("image_size")
+    if size is not None:
+        config = _with_image_size(config, size)
+    if options["tokenizer"] is not None:
+        config, tokenizer = config.model_copy(update={"tokenizer": None}), options["tokenizer"]
     settings = _integer_settings(config)
+
+    def fit(module: Any) -> Fit | None:
+        return None if size is None else fit_to(module.encoder, stored_size, "encoder.")
+
+    def check(module: nn.Module) -> None:
+        weights.check(module, settings=settings, loose_hint=LOOSE_HINT, fit=fit(module))
+
     try:
-        check = partial(weights.check, settings=settings) if options["strict"] else None
-        model = build(config, tokenizer=tokenizer, draw=not options["strict"], check=check)
+        strict = options["strict"]
+        model = build(config, tokenizer=tokenizer, draw=not strict, check=check if strict else None)
     except ConfigError as error:
+        if size is not None and (error.field or "").endswith("image_size"):
+            raise error.at(None, "image_size") from None  # the caller's, not the file's
         raise error if error.path else error.at(path) from None
     weights.load_into(
         model,
@@ -62,11 +78,20 @@ def load_model(
         manifest=manifest,
         settings=settings,
         mmap=options["mmap"],
+        fit=fit(model),
     )
     device, dtype = options["device"], options["dtype"] or _uniform_dtype(model, config)
     if device is not None or dtype is not None:
         model.to(device=device, dtype=dtype)
     return model.eval()
+
+
+def _with_image_size(config: ModelConfig, size: tuple[int, int]) -> ModelConfig:
+    """The config for images of another size, in the encoder and in the preprocessing."""
+    encoder = ComponentConfig(name=config.encoder.name, **{**config.encoder.fields, "image_size": size})
+    resized = with_image_size(config.preprocessing, size)
+    preprocessing = None if resized is None else Preprocessing.parse(resized, prefix="preprocessing.")
+    return config.model_copy(update={"encoder": encoder, "preprocessing": preprocessing})
 
 
 def _uniform_dtype(model: VisionEncoderDecoder, config: ModelConfig) -> torch.dtype | None:

@@ -12,25 +12,30 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
 from vedcore.checkpoints.model_loading import load_model
+from vedcore.checkpoints.processors import load_processor, save_processor
 from vedcore.components import torch_dtype
-from vedcore.composer.snapshot_files import MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES, read_json
-from vedcore.config import ModelConfig
+from vedcore.composer.snapshot_files import MAX_TOKENIZER_BYTES, read_json, read_preprocessing, replaceable
+from vedcore.config import ModelConfig, Preprocessing
 from vedcore.errors import ConfigError, ConfigSchemaError, TokenizerError, UsageError
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.model import VisionEncoderDecoder
 from vedcore.model_files import CARD, CONFIG, GENERATION_CONFIG, MODEL_FILES, PREPROCESSOR_CONFIG, TOKENIZER
-from vedcore.processing.processor import Processor, make_tokenizer
+from vedcore.processing.processor import make_tokenizer
+from vedcore.processing.tokenizers import parse_tokenizer
 from vedcore.weights.folder import FileWriter, save_folder
 from vedcore.weights.loading import Weights
 from vedcore.weights.saving import weight_files
 from vedcore.weights.snapshot import Snapshot, read_folder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 __all__ = ["NativeFormat"]
 
@@ -85,22 +90,24 @@ class NativeFormat(Format):
         }
         save_folder(folder, files, replaces=MODEL_FILES)
 
+    save_processor = staticmethod(save_processor)
+    load_processor = staticmethod(load_processor)
+
 
 def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     config = ModelConfig.parse(read_json(snapshot, CONFIG), path=snapshot.path / CONFIG)
     generation_config = GenerationConfig.parse(
         read_json(snapshot, GENERATION_CONFIG), path=snapshot.path / GENERATION_CONFIG
     )
-    processor = _read_processor(snapshot, config)
+    tokenizer = _read_tokenizer(snapshot, config) if options["tokenizer"] is None else None
+    preprocessing = options["preprocessing"] or _read_preprocessing(snapshot, config)
     manifest = snapshot.manifest() if options["verify"] else None
     weights = Weights(snapshot)
-    changes = {"preprocessing": processor.preprocessing, "pretrained": False}
+    changes: dict[str, Any] = {"preprocessing": preprocessing, "pretrained": False}
     if config.tokenizer == TOKENIZER:  # absolute: the config then means the same in any working directory
         changes["tokenizer"] = os.path.abspath(snapshot.path / TOKENIZER)
     config = config.model_copy(update=changes)
-    model = load_model(
-        config, weights, options, path=snapshot.path / CONFIG, tokenizer=processor.tokenizer, manifest=manifest
-    )
+    model = load_model(config, weights, options, path=snapshot.path / CONFIG, tokenizer=tokenizer, manifest=manifest)
     model.generation_config = generation_config
     return model
 
@@ -114,19 +121,24 @@ def _tokenizer_name(model: VisionEncoderDecoder) -> str | None:
     return built_in if built_in and make_tokenizer(built_in).to_str() == tokenizer.to_str() else TOKENIZER
 
 
-def _read_processor(snapshot: Snapshot, config: ModelConfig) -> Processor:
-    """The processor of the preprocessing and tokenizer files."""
-    files = {PREPROCESSOR_CONFIG: snapshot.read(PREPROCESSOR_CONFIG, MAX_CONFIG_BYTES)}
-    if snapshot.has(TOKENIZER):
-        files[TOKENIZER] = snapshot.read(TOKENIZER, MAX_TOKENIZER_BYTES)
-    elif config.tokenizer is not None:
-        raise TokenizerError("no such file", path=snapshot.path / TOKENIZER, hint=snapshot.listing())
-    processor = Processor.from_files(files, folder=snapshot.path)
-    if config.preprocessing not in (None, processor.preprocessing):
+def _read_tokenizer(snapshot: Snapshot, config: ModelConfig) -> Tokenizer | None:
+    """The tokenizer of the folder, if it has one."""
+    with replaceable("tokenizer"):
+        if snapshot.has(TOKENIZER):
+            return parse_tokenizer(snapshot.read(TOKENIZER, MAX_TOKENIZER_BYTES), path=snapshot.path / TOKENIZER)
+        if config.tokenizer is not None:
+            raise TokenizerError("no such file", path=snapshot.path / TOKENIZER, hint=snapshot.listing())
+    return None
+
+
+def _read_preprocessing(snapshot: Snapshot, config: ModelConfig) -> Preprocessing | None:
+    """The preprocessing of the folder."""
+    found = read_preprocessing(snapshot, None)
+    if config.preprocessing not in (None, found):
         raise ConfigSchemaError(
             f"differs from {PREPROCESSOR_CONFIG}",
             path=snapshot.path / CONFIG,
             field="preprocessing",
             hint=f"make them equal, or delete it from {CONFIG}",
         )
-    return processor
+    return found

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,15 +22,30 @@ from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
 from vedcore.checkpoints.model_loading import load_model
 from vedcore.components import torch_dtype
-from vedcore.composer.snapshot_files import manifest_of, read_json, read_preprocessing, read_tokenizer_of
-from vedcore.config import ComponentConfig, ModelConfig, TokenIds
+from vedcore.composer.checkpoint_sources import PROJECTOR
+from vedcore.composer.snapshot_files import (
+    likely_place,
+    manifest_of,
+    read_generation_of,
+    read_json,
+    read_preprocessing,
+    read_tokenizer_of,
+)
+from vedcore.config import ComponentConfig, ModelConfig
 from vedcore.errors import ConfigError, IncompatibleError, UsageError
-from vedcore.hf.generation import read_generation, within_positions, write_generation, write_ids
+from vedcore.hf.generation import within_positions, write_generation, write_ids
 from vedcore.hf.image_processors import write_image_processor
 from vedcore.hf.sections import WHOLE, Section, read_section
-from vedcore.hf.tokenizers import write_tokenizer
+from vedcore.hf.tokenizers import TOKENIZER_FILES, write_tokenizer
 from vedcore.model import VisionEncoderDecoder
-from vedcore.model_files import CARD, CONFIG, GENERATION_CONFIG, MODEL_FILES, PREPROCESSOR_CONFIG
+from vedcore.model_files import (
+    CARD,
+    CONFIG,
+    GENERATION_CONFIG,
+    MODEL_FILES,
+    PREPROCESSOR_CONFIG,
+    PROCESSOR_CONFIG,
+)
 from vedcore.transformers_class import TransformersClass
 from vedcore.weights.folder import FileWriter, save_folder
 from vedcore.weights.keymap import Row, to_theirs, under
@@ -38,9 +53,12 @@ from vedcore.weights.loading import Weights
 from vedcore.weights.saving import weight_files
 from vedcore.weights.snapshot import Snapshot, read_folder
 
+if TYPE_CHECKING:
+    pass
+
 __all__ = ["TransformersFormat"]
 
-PROJECTOR_ROW = Row("enc_to_dec_proj", "projector.proj", optional=True)
+PROJECTOR_ROW = Row(PROJECTOR, "projector.proj", optional=True)
 
 
 class TransformersFormat(Format):
@@ -195,9 +213,12 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     top = read_json(snapshot, CONFIG)
     encoder = read_section("encoder", top.get("encoder"), path=path, whole=True)
     decoder = read_section("decoder", top.get("decoder"), path=path, whole=True)
-    tokenizer = read_tokenizer_of(snapshot, decoder.transformers_class.model_type)
-    generation = read_json(snapshot, GENERATION_CONFIG) if snapshot.has(GENERATION_CONFIG) else None
-    token_ids, generation_config = read_generation(generation, top, top["decoder"], path=snapshot.path)
+    tokenizer, preprocessing = None, options["preprocessing"]
+    if options["tokenizer"] is None:
+        tokenizer = read_tokenizer_of(snapshot, decoder.transformers_class.model_type)
+    if preprocessing is None:
+        preprocessing = read_preprocessing(snapshot, encoder.transformers_class.model_type)
+    token_ids, generation_config = read_generation_of(snapshot, top, decoder.fields.get("vocab_size"), tokenizer)
     rows = (
         *under(encoder.transformers_class.key_map, "encoder.", "encoder."),
         *under(decoder.transformers_class.key_map, "decoder.", "decoder."),
@@ -207,8 +228,8 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     config = ModelConfig(
         encoder=_component(encoder),
         decoder=_component(decoder),
-        preprocessing=read_preprocessing(snapshot, encoder.transformers_class.model_type),
-        token_ids=_within_vocabulary(token_ids, decoder.fields["vocab_size"], path),
+        preprocessing=preprocessing,
+        token_ids=token_ids,
         dtype=_dtype(weights),
     )
     manifest = manifest_of(snapshot, weights) if options["verify"] else None
@@ -216,32 +237,21 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     model.generation_config = within_positions(generation_config, model.decoder.max_positions)
     if config.preprocessing is None:
         height, width = model.processor.preprocessing.image_size
+        place = likely_place(snapshot, (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG), top, top["encoder"])
         warnings.warn(
             f"{snapshot.path}: no {PREPROCESSOR_CONFIG}: images are stretched to {height} x {width}, with mean "
-            f"{model.processor.preprocessing.image_mean}; set model.processor.preprocessing if the model saw others",
+            f"{model.processor.preprocessing.image_mean}; give preprocessing= to vedcore.load if the model saw others"
+            f"{place}",
             UserWarning,
             stacklevel=5,
         )
+    if model.processor.tokenizer is None and (place := likely_place(snapshot, TOKENIZER_FILES, top, top["decoder"])):
+        warnings.warn(f"{snapshot.path}: no tokenizer: the model has ids and no text{place}", UserWarning, stacklevel=5)
     return model
 
 
 def _component(section: Section) -> ComponentConfig:
     return ComponentConfig(name=section.name, **section.fields)
-
-
-def _within_vocabulary(ids: TokenIds, vocab_size: Any, path: Path) -> TokenIds:
-    """The ids that the vocabulary has; drops defaults that were kept although the vocabulary is smaller."""
-    if type(vocab_size) is not int:
-        return ids  # building the part refuses such a vocab_size
-    start, pad = (None if i is not None and i >= vocab_size else i for i in (ids.start, ids.pad))
-    kept = TokenIds(start=start, eos=tuple(i for i in ids.eos if i < vocab_size), pad=pad)
-    if kept != ids:
-        warnings.warn(
-            f"{path}: token ids {ids} exceed the vocabulary of {vocab_size}; set model.token_ids",
-            UserWarning,
-            stacklevel=5,
-        )
-    return kept
 
 
 def _dtype(weights: Weights) -> Any:

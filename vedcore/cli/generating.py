@@ -13,11 +13,10 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from vedcore.cli.images import ImageWalk
-from vedcore.errors import ImageError, UsageError, did_you_mean, printable
+from vedcore.errors import GenerationError, UsageError, did_you_mean, printable
 from vedcore.files import open_regular
 
 if TYPE_CHECKING:
-    from vedcore.model import VisionEncoderDecoder
     from vedcore.outputs import TextResult
 
 __all__ = ["generate"]
@@ -49,6 +48,14 @@ def _read_lexicon(ctx: click.Context, param: click.Parameter, value: str | None)
     return words
 
 
+def _check_pages(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        from vedcore.processing.pages import parse_pages
+
+        parse_pages(value)
+    return value
+
+
 def _check_names(settings: dict[str, Any]) -> None:
     """Raise for unknown options before a model is loaded; arguments of the command, such as images, are not options."""
     from vedcore.generation.options.config import GenerationConfig
@@ -63,6 +70,10 @@ def _check_names(settings: dict[str, Any]) -> None:
 @click.command()
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True)
+@click.option(
+    "--pages", metavar="PAGES", callback=_check_pages, help="Pages of TIFFs and PDFs to read, such as 1-3,7-."
+)
+@click.option("--dpi", type=click.FloatRange(0, min_open=True), help="Pixels an inch of a PDF's pages.  [default: 200]")
 @click.option("--max-new-tokens", type=click.IntRange(1), help="Most tokens of a text.")
 @click.option("--num-beams", type=click.IntRange(1), help="Beams of the search; 1 is greedy.")
 @click.option("--do-sample", is_flag=True, default=None, help="Draw the tokens; see temperature, top_k, top_p, seed.")
@@ -74,6 +85,7 @@ def _check_names(settings: dict[str, Any]) -> None:
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any option, such as temperature=0.7. Repeatable."
 )
+@click.option("--keep-special-tokens", is_flag=True, help="Leave special tokens in the texts.")
 @click.option("--stream", is_flag=True, help="Write the text of one image while it is generated.")
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images read together.")
 @click.option("--device", callback=_check_device, help="cpu, cuda, cuda:1, ...")
@@ -84,6 +96,9 @@ def _check_names(settings: dict[str, Any]) -> None:
 def generate(
     model: str,
     images: tuple[str, ...],
+    pages: str | None,
+    dpi: float | None,
+    keep_special_tokens: bool,
     overrides: tuple[str, ...],
     stream: bool,
     batch_size: int,
@@ -96,8 +111,8 @@ def generate(
     """Read or describe IMAGES with MODEL: a folder, or the name of an installed model.
 
     IMAGES are files, or folders, whose subfolders are searched too. The output has one line an image: the path, a tab
-    and the text. For a single image file it is the text alone. An image that cannot be read is an error on stderr, and
-    the exit code is then 1.
+    and the text. Each page of a TIFF or PDF is an image; the number of the page stands behind the path. For a single
+    file it is the text alone. An image that cannot be read is an error on stderr, and the exit code is then 1.
     """
     from tqdm import tqdm
 
@@ -106,6 +121,7 @@ def generate(
 
     settings = apply_overrides({key: value for key, value in options.items() if value not in (None, ())}, overrides)
     _check_names(settings)
+    settings |= {"pages": pages, "dpi": dpi, "skip_special_tokens": not keep_special_tokens}
     bare = len(images) == 1 and not os.path.isdir(images[0])
     if stream and (layout or verbose or not bare):
         raise click.UsageError("--stream writes the text of one image file: give one, without --json, --jsonl or -v")
@@ -118,20 +134,27 @@ def generate(
                 click.echo(printable(text), file=file, nl=False)
             click.echo(file=file)
         return 0
-    failed = 0
+    read: set[tuple[int, int | None]] = set()
+    failed: set[tuple[int, int | None]] = set()
     with _destination(output) as file, tqdm(total=len(paths), unit="image", file=sys.stderr, disable=None) as progress:
         writer = _ResultWriter(file, layout, bare)
         for at in range(0, len(paths), batch_size):
             batch, start = paths[at : at + batch_size], time.perf_counter()
-            results = _read(loaded, batch, settings)
-            seconds = (time.perf_counter() - start) / len(batch)
-            for path, result in results:
+            results = loaded.generate_text(batch, batch_size=batch_size, on_error="return", **settings)
+            if all(
+                isinstance(result.error, GenerationError) for result in results
+            ):  # the model's or the options' fault
+                loaded.generate_text(batch, batch_size=batch_size, **settings)
+            seconds = (time.perf_counter() - start) / len({(result.source, result.page) for result in results})
+            for result in results:
+                path = batch[result.source]
                 writer.write(path, result, seconds)
-                if isinstance(result, ImageError):
-                    failed += 1
-                    progress.write(f"error: {result}", file=sys.stderr)
+                (read if result.error is None else failed).add((at + result.source, result.page))
+                if result.error is not None:
+                    where = "" if result.error.path else f"{_place(path, result)}: "
+                    progress.write(f"error: {where}{result.error}", file=sys.stderr)
                 elif verbose or (result.finish_reason == "length" and "max_new_tokens" not in settings):
-                    progress.write(f"{printable(path)}: {_summary(result, seconds)}", file=sys.stderr)
+                    progress.write(f"{_place(path, result)}: {_summary(result, seconds)}", file=sys.stderr)
             progress.update(len(batch))
         writer.finish()
     for line in walk.skipped:
@@ -139,22 +162,13 @@ def generate(
     if not paths:
         click.echo("error: no images found; name image files, or folders that contain some", err=True)
     elif failed or walk.skipped:
-        click.echo(f"{len(paths) - failed} read, {failed} failed, {len(walk.skipped)} skipped", err=True)
+        click.echo(f"{len(read)} read, {len(failed)} failed, {len(walk.skipped)} skipped", err=True)
     return 1 if failed or not paths else 0
 
 
-def _read(
-    model: VisionEncoderDecoder, paths: list[str], settings: dict[str, Any]
-) -> list[tuple[str, TextResult | ImageError]]:
-    """Each path with its result; if an image of the batch cannot be read, the images are read one by one."""
-    try:
-        results = model.generate_text(paths, batch_size=len(paths), **settings)
-    except ImageError as error:
-        if len(paths) == 1:
-            return [(paths[0], error)]
-        return [pair for path in paths for pair in _read(model, [path], settings)]
-    per_image = len(results) // len(paths)
-    return [(paths[index // per_image], result) for index, result in enumerate(results)]
+def _place(path: str, result: TextResult) -> str:
+    """The path, and the page of a file of several."""
+    return printable(path) + ("" if result.page is None else f", page {result.page}")
 
 
 def _summary(result: TextResult, seconds: float) -> str:
@@ -189,12 +203,13 @@ class _ResultWriter:
         self.file, self.layout, self.bare = file, layout, bare
         self.rows: list[dict[str, Any]] = []
 
-    def write(self, path: str, result: TextResult | ImageError, seconds: float) -> None:
+    def write(self, path: str, result: TextResult, seconds: float) -> None:
         """Write one result and its share of the batch's time; in text layout, skip an error."""
-        if isinstance(result, ImageError):
-            row: dict[str, Any] = {"image": path, "error": str(result)}
+        row: dict[str, Any] = {"image": path} if result.page is None else {"image": path, "page": result.page}
+        if result.error is not None:
+            row["error"] = str(result.error)
         else:
-            row = {"image": path, "text": result.text, "confidence": result.confidence}
+            row |= {"text": result.text, "confidence": result.confidence}
             row |= {"finish_reason": result.finish_reason, "seconds": round(seconds, 4)}
         if self.layout == "json":
             self.rows.append(row)
@@ -202,7 +217,7 @@ class _ResultWriter:
             click.echo(json.dumps(row), file=self.file)
         elif "text" in row:
             text = printable(row["text"])
-            click.echo(text if self.bare else f"{printable(path)}\t{text}", file=self.file)
+            click.echo(text if self.bare else f"{_place(path, result)}\t{text}", file=self.file)
 
     def finish(self) -> None:
         """Write the JSON array, which needs all results."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from vedcore.composer.request import UNSET, AnyModel, AnyPart, ModelRequest
 from vedcore.composer.resolve import ResolvedRequest, resolve
 from vedcore.config import ModelConfig, Preprocessing, TokenIds
 from vedcore.errors import UsageError
-from vedcore.generation.options.config import GenerationConfig
+from vedcore.hf.generation import within_positions
 from vedcore.layers.lazy_init import LazyInit
 from vedcore.model import VisionEncoderDecoder
 from vedcore.processing.processor import Processor
@@ -23,7 +24,7 @@ from vedcore.weights.loading import LoadReport
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["build", "compose"]
+__all__ = ["build", "check_device", "compose"]
 
 _BUILD_LOCK = threading.RLock()
 """Serialises builds: they share torch's global random generator."""
@@ -53,7 +54,8 @@ def compose(
             checkpoint (a folder, or ``"hub:org/name@revision"``; ``model.load_reports`` lists the tensors that were
             taken), or a mapping of a ``name`` and fields. Without ``decoder``, a whole model: the path of a .yaml,
             .toml or .json file, a mapping, or a `ModelConfig`.
-        decoder: a family, a variant, a checkpoint, or a mapping. A checkpoint brings its tokenizer.
+        decoder: a family, a variant, a checkpoint, or a mapping. A checkpoint brings its tokenizer; that of a whole
+            model brings its token ids and generation options too, and its projector where ``encoder`` is the same one.
         projector: ``"auto"``, ``"identity"``, ``"linear"``, ``"mlp"``, a plugin's name, or a mapping.
         tokenizer: ``"char"``, ``"byte"``, the path of a tokenizer.json, or a ``tokenizers.Tokenizer``.
         preprocessing: how images are prepared; the encoder's by default.
@@ -70,6 +72,9 @@ def compose(
         ConfigError: unknown parts, wrong settings, or parts that do not fit together.
         CheckpointError, HubError: a checkpoint of a part is damaged, does not fit, or cannot be fetched.
         PluginError: a plugin fails.
+
+    Warns:
+        UserWarning: what stands outside the parts of a checkpoint and does not fit the settings that are given.
     """
     request = ModelRequest.of(
         encoder,
@@ -85,12 +90,15 @@ def compose(
         **fields,
     )
 
-    def make(resolved: ResolvedRequest) -> VisionEncoderDecoder:
-        _check_device(device)
+    def make(resolved: ResolvedRequest) -> tuple[VisionEncoderDecoder, tuple[str, ...]]:
+        check_device(device)
         layout = lay_out(resolved)
-        return _assemble(layout, *_build_parts(layout, draw=True), device)
+        return _assemble(layout, *_build_parts(layout, draw=True), device), layout.dropped
 
-    return resolve(request, make)
+    model, dropped = resolve(request, make)
+    if dropped:
+        warnings.warn(f"not kept: {'; '.join(dropped)}", UserWarning, stacklevel=2)
+    return model
 
 
 def build(
@@ -121,7 +129,12 @@ def build(
     return resolve(ModelRequest(config, tokenizer), make)
 
 
-def _check_device(device: str | torch.device | None) -> None:
+def check_device(device: str | torch.device | None) -> None:
+    """Refuse a device that torch does not have here.
+
+    Raises:
+        UsageError: an unknown or absent device.
+    """
     try:
         torch.empty(0, device=device)
     except (
@@ -146,7 +159,7 @@ def _build_parts(layout: Layout, *, draw: bool) -> tuple[Modules, dict[str, Load
             decoder = resolved.decoder.make()
             projector = layout.projector.make(encoder.hidden_size, decoder.cross_attention_size)
         reports: dict[str, LoadReport] = {}
-        for part, module in ((resolved.encoder, encoder), (resolved.decoder, decoder)):
+        for part, module in zip(layout.all_parts, (encoder, projector, decoder), strict=True):
             if part.checkpoint is not None:
                 report = reports[part.kind] = part.checkpoint.load_into(module)
                 lazy.skip(tensor for name, tensor in module.named_parameters() if name in report.loaded)
@@ -168,6 +181,7 @@ def _assemble(
 ) -> VisionEncoderDecoder:
     resolved, encoder = layout.resolved, modules.encoder
     preprocessing: Preprocessing = resolved.config.preprocessing or encoder.preprocessing
+    preprocessing = preprocessing.with_channels(getattr(encoder, "num_channels", 3))
     config = resolved.config.model_copy(
         update={
             **{part.kind: part.section() for part in layout.all_parts},
@@ -183,7 +197,9 @@ def _assemble(
         modules.decoder,
         processor=Processor(preprocessing, resolved.tokenizer, encoder=encoder, token_ids=resolved.token_ids),
         token_ids=resolved.token_ids,
-        generation_config=GenerationConfig(),
     )
     model.load_reports = reports
+    model.generation_config = resolved.generation_config
+    if (source := resolved.decoder.checkpoint) is not None and source.model_type is not None:
+        model.generation_config = within_positions(model.generation_config, model.decoder.max_positions)
     return model.to(device=device, dtype=getattr(torch, config.dtype)).eval()

@@ -2,7 +2,8 @@
 
 A checkpoint is named by a folder, or by ``hub:`` and a repository (``hub:org/name@revision``). It may hold the part
 alone or a larger model that contains it: a language model with its head, a sequence-to-sequence model, a classifier, a
-whole VisionEncoderDecoder. Only the tensors of the part are taken.
+whole VisionEncoderDecoder. Only the tensors of the part are taken. Both parts of one whole checkpoint bring its
+projector too, and a decoder brings the token ids and the generation options of the whole.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vedcore.components import fit_to
 from vedcore.composer.snapshot_files import manifest_of, read_json
-from vedcore.errors import CheckpointError
+from vedcore.config import ComponentConfig
+from vedcore.errors import CheckpointCorruptError, CheckpointError, NonFiniteError
 from vedcore.hf.sections import WHOLE, read_section
 from vedcore.hub import from_hub, is_hub_name
 from vedcore.model_files import CONFIG
@@ -24,7 +27,19 @@ from vedcore.weights.keymap import Row
 from vedcore.weights.loading import LoadReport, Select, Weights
 from vedcore.weights.snapshot import Snapshot
 
-__all__ = ["CheckpointSource", "OpenFolders", "find_checkpoint", "open_source"]
+__all__ = [
+    "PROJECTOR",
+    "CheckpointSource",
+    "OpenFolders",
+    "find_checkpoint",
+    "has_trained_projector",
+    "is_native_whole",
+    "open_projector",
+    "open_source",
+]
+
+PROJECTOR = "enc_to_dec_proj"
+"""The projector's module in transformers, which has one only where the widths differ."""
 
 
 class OpenFolders(contextlib.ExitStack):
@@ -32,17 +47,18 @@ class OpenFolders(contextlib.ExitStack):
 
     def __init__(self) -> None:
         super().__init__()
-        self._opened: dict[Path, Snapshot] = {}
+        self._opened: dict[str, Snapshot] = {}
 
     def open(self, path: Path) -> Snapshot:
-        """The opened folder; parts that name the same path share it.
+        """The opened folder; parts that name the same folder, by whatever path, share it.
 
         Raises:
             CheckpointNotFoundError: the path is missing or is not a folder.
         """
-        if path not in self._opened:
-            self._opened[path] = self.enter_context(Snapshot(path))
-        return self._opened[path]
+        real = os.path.realpath(path)
+        if real not in self._opened:
+            self._opened[real] = self.enter_context(Snapshot(path))
+        return self._opened[real]
 
     def replaced(self) -> bool:
         """True where a save has replaced one of the folders since it was opened."""
@@ -76,7 +92,12 @@ class CheckpointSource:
         weights = Weights(self.snapshot, self.rows, select=self.select, pickles=self.rows is not None)
         fresh = part.fresh_parameters() if self.kind == "decoder" else ()
         settings = {field: value for field, value in part.settings().items() if type(value) is int}
-        return weights.load_into(part, fresh=fresh, manifest=manifest_of(self.snapshot, weights), settings=settings)
+        fit = fit_to(part, self.fields.get("image_size")) if self.kind == "encoder" else None
+        manifest = manifest_of(self.snapshot, weights)
+        try:
+            return weights.load_into(part, fresh=fresh, manifest=manifest, settings=settings, fit=fit)
+        except (CheckpointCorruptError, NonFiniteError) as error:  # compose does not have the arguments of load
+            raise error.with_hint(error.hint.partition(", or load with")[0]) from None
 
 
 def find_checkpoint(name: str) -> Path | None:
@@ -115,16 +136,60 @@ def open_source(kind: Kind, snapshot: Snapshot) -> CheckpointSource:
     return CheckpointSource(kind, snapshot, section.name, section.fields, source.model_type, source.key_map, select)
 
 
-def _below(prefix: str, *, or_all: bool = False) -> Select:
+def open_projector(snapshot: Snapshot) -> CheckpointSource | None:
+    """The projector of an opened folder; None where the folder does not hold a whole model.
+
+    Its name is ``auto`` in a transformers folder, where the widths decide whether there is one.
+
+    Raises:
+        CheckpointError: no config.json.
+        ConfigError: a section that does not name a projector.
+    """
+    data, path = read_json(snapshot, CONFIG), snapshot.path / CONFIG
+    if data.get("model_type") == WHOLE:
+        row = Row(PROJECTOR, "proj")
+        return CheckpointSource(
+            "projector", snapshot, "auto", {}, rows=(row,), select=_below(f"{PROJECTOR}.", cut=False)
+        )
+    if not is_native_whole(data):
+        return None
+    section = data.get("projector", "auto")
+    found = ComponentConfig.parse(
+        {"name": section} if isinstance(section, str) else section, path=path, prefix="projector."
+    )
+    return CheckpointSource("projector", snapshot, found.name, found.fields, select=_below("projector."))
+
+
+def has_trained_projector(snapshot: Snapshot) -> bool:
+    """Whether an opened folder holds a whole model with a projector that has weights."""
+    source = open_projector(snapshot)
+    if source is None or source.name != "auto":
+        return source is not None and source.name != "identity"
+    try:
+        weights = Weights(snapshot, pickles=source.rows is not None)
+    except CheckpointError:  # the part that is taken from them says so
+        return False
+    prefix = "projector." if source.rows is None else f"{PROJECTOR}."
+    return any(name.startswith(prefix) for name in weights.stored)
+
+
+def is_native_whole(data: Mapping[str, Any]) -> bool:
+    """Whether the contents of a config.json are vedcore's, and those of a whole model."""
+    parts = (data.get("encoder"), data.get("decoder"))
+    return "model_type" not in data and all(isinstance(part, Mapping) for part in parts)
+
+
+def _below(prefix: str, *, or_all: bool = False, cut: bool = True) -> Select:
     """A selection of the names that start with ``prefix``, which it cuts off.
 
     Args:
         prefix: ends with a dot.
         or_all: select all names, as they are, where none starts with the prefix.
+        cut: False leaves the prefix.
     """
 
     def select(names: Sequence[str]) -> dict[str, str]:
-        found = {name: name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+        found = {name: name.removeprefix(prefix) if cut else name for name in names if name.startswith(prefix)}
         return found if found or not or_all else {name: name for name in names}
 
     return select

@@ -169,6 +169,8 @@ class Layout(NamedTuple):
     modules: Modules
     """The modules on the meta device."""
     plan: Plan
+    dropped: tuple[str, ...]
+    """Those notes of the plan that name what could not be kept of a checkpoint."""
 
     @property
     def all_parts(self) -> tuple[ResolvedPart, ResolvedPart, ResolvedPart]:
@@ -194,7 +196,7 @@ def lay_out(resolved: ResolvedRequest) -> Layout:
                 field="decoder",
                 hint="choose a decoder of `vedcore list decoders`",
             )
-        projector_part = projector_for(config, encoder.hidden_size, width)
+        projector_part, left = projector_for(config, encoder.hidden_size, width, resolved.projector)
         projector: Projector = projector_part.make(encoder.hidden_size, width)
     built: list[tuple[ResolvedPart, Any]] = [
         (resolved.encoder, encoder),
@@ -218,6 +220,7 @@ def lay_out(resolved: ResolvedRequest) -> Layout:
         for part, module in built
     }
     total = sum(part.parameters for part in planned.values())
+    dropped = (*resolved.dropped, left) if left else resolved.dropped
     return Layout(
         resolved,
         projector_part,
@@ -235,15 +238,16 @@ def lay_out(resolved: ResolvedRequest) -> Layout:
             weight_bytes=total * dtype.itemsize,
             cache_bytes_per_image=per_token * tokens,
             cache_bytes_per_token=per_token,
-            notes=resolved.notes,
+            notes=(*resolved.notes, *(f"not kept: {what}" for what in dropped)),
         ),
+        dropped,
     )
 
 
 def _count_fresh(part: ResolvedPart, module: Any, pretrained: bool) -> int:
     """Number of parameters of a part that start at random."""
     names = module.fresh_parameters() if part.kind == "decoder" else ()
-    from_checkpoint = part.kind != "projector" and (pretrained or part.checkpoint is not None)
+    from_checkpoint = part.checkpoint is not None or (pretrained and part.kind != "projector")
     return sum(p.numel() for name, p in module.named_parameters() if not from_checkpoint or name in names)
 
 

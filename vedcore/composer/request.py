@@ -14,6 +14,7 @@ import torch
 from vedcore.config import TOKEN_ID_FIELDS, ComponentConfig, ModelConfig, Preprocessing
 from vedcore.config_files import ConfigSource, read_config_text
 from vedcore.errors import ConfigError, ConfigSchemaError, UsageError, did_you_mean
+from vedcore.hub import is_hub_name
 
 __all__ = ["PART_KINDS", "UNSET", "AnyModel", "AnyPart", "ModelRequest", "locate_errors", "with_image_size"]
 
@@ -84,11 +85,10 @@ def _settings(encoder: Any, decoder: Any) -> tuple[Mapping[str, Any], ConfigSour
         data = {**encoder}
     elif decoder is None and isinstance(encoder, (str, os.PathLike)):
         if isinstance(encoder, str) and not encoder.lower().endswith((".yaml", ".yml", ".toml", ".json")):
-            raise UsageError(
-                f"compose({encoder!r}) names no decoder",
-                field="decoder",
-                hint=f"write compose({encoder!r}, 'gpt2'), or give a .yaml, .toml or .json file",
-            )
+            hint = f"write compose({encoder!r}, 'gpt2'), or give a .yaml, .toml or .json file"
+            if is_hub_name(encoder) or os.path.isdir(encoder):
+                hint = f"write vedcore.load({encoder!r}) for the whole model, or compose({encoder!r}, 'gpt2')"
+            raise UsageError(f"compose({encoder!r}) names no decoder", field="decoder", hint=hint)
         source = read_config_text(encoder)
         data = {**source.data}
         if isinstance(name := data.get("tokenizer"), str) and name.endswith(".json"):  # relative to the config file

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from vedcore.composer.checkpoint_sources import CheckpointSource, OpenFolders, find_checkpoint, open_source
+from vedcore.composer.checkpoint_sources import (
+    CheckpointSource,
+    OpenFolders,
+    find_checkpoint,
+    has_trained_projector,
+    open_projector,
+    open_source,
+)
 from vedcore.composer.request import ModelRequest, locate_errors, with_image_size
 from vedcore.composer.snapshot_files import read_preprocessing, read_tokenizer_of
+from vedcore.composer.text_settings import TextSettings, for_tokenizer, given_roles, options_of, read_text_settings
 from vedcore.config import (
     TOKEN_ID_FIELDS,
     ComponentConfig,
@@ -19,6 +28,7 @@ from vedcore.config import (
     TokenIds,
     token_id_tuple,
 )
+from vedcore.config_files.plain import short
 from vedcore.errors import (
     ConfigError,
     IncompatibleError,
@@ -28,6 +38,7 @@ from vedcore.errors import (
     VedcoreError,
     described,
 )
+from vedcore.generation.options.config import GenerationConfig
 from vedcore.hub import from_hub
 from vedcore.model_files import CONFIG
 from vedcore.plugins import load_component, registry
@@ -43,6 +54,8 @@ T = TypeVar("T")
 
 _MAX_ATTEMPTS = 20
 """Attempts to resolve a request whose folders other processes keep replacing."""
+MAX_TOKENS_SHOWN = 5
+"""Added tokens that a warning names."""
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -99,7 +112,13 @@ class ResolvedRequest:
     tokenizer: Tokenizer | None
     token_ids: TokenIds
     notes: tuple[str, ...]
-    """Remarks on the token ids."""
+    """Remarks on the token ids, and on a projector that is left behind with the other half of a checkpoint."""
+    generation_config: GenerationConfig
+    """The options of the whole checkpoint that the decoder is from."""
+    projector: CheckpointSource | None
+    """The projector of the checkpoint that both parts are from."""
+    dropped: tuple[str, ...]
+    """Settings of a checkpoint that do not fit those that were given."""
 
 
 def resolve(request: ModelRequest, then: Callable[[ResolvedRequest], T]) -> T:
@@ -137,10 +156,26 @@ def _resolve_parts(request: ModelRequest, folders: OpenFolders) -> ResolvedReque
     checkpoint = _checkpoint("decoder", config, folders)
     if checkpoint is None and config.pretrained:
         checkpoint = _published(config, folders)
+    whole, dropped = None if checkpoint is None else read_text_settings(checkpoint), ""
     if checkpoint is not None and tokenizer is None:
         tokenizer = read_tokenizer_of(checkpoint.snapshot, checkpoint.model_type)
-    decoder, token_ids, notes = _decoder(config, tokenizer, checkpoint)
-    return ResolvedRequest(config, encoder, decoder, tokenizer, token_ids, notes)
+    elif checkpoint is not None and tokenizer is not None:
+        checkpoint, whole, dropped = for_tokenizer(tokenizer, config, checkpoint, whole)
+    decoder, token_ids, notes = _decoder(config, tokenizer, checkpoint, whole)
+    sources = [part.checkpoint.snapshot for part in (encoder, decoder) if part.checkpoint is not None]
+    projector = open_projector(sources[0]) if len(sources) == 2 and sources[0] is sources[1] else None
+    halves = [source.path for source in sources if projector is None and has_trained_projector(source)]
+    return ResolvedRequest(
+        config,
+        encoder,
+        decoder,
+        tokenizer,
+        token_ids,
+        (*notes, *(f"the projector of {path} is left behind: it joins both of its parts" for path in halves)),
+        options_of(config, whole),
+        projector,
+        (dropped,) if dropped else (),
+    )
 
 
 def _checkpoint(kind: Kind, config: ModelConfig, folders: OpenFolders) -> CheckpointSource | None:
@@ -199,7 +234,10 @@ def _family(kind: Kind, config: ModelConfig, checkpoint: CheckpointSource | None
 
 
 def _decoder(
-    config: ModelConfig, tokenizer: Tokenizer | None, checkpoint: CheckpointSource | None
+    config: ModelConfig,
+    tokenizer: Tokenizer | None,
+    checkpoint: CheckpointSource | None,
+    whole: TextSettings | None,
 ) -> tuple[ResolvedPart, TokenIds, tuple[str, ...]]:
     """The decoder with its final vocabulary size and token ids, those ids, and remarks on them."""
     given, notes, defaults = config.decoder.fields, [], {}
@@ -209,11 +247,8 @@ def _decoder(
         vocabulary, ids = vocab_size_of(tokenizer), token_ids_of(tokenizer)
         size = given.get("vocab_size")
         if isinstance(size, int) and size < vocabulary:
-            raise IncompatibleError(
-                f"the tokenizer has {vocabulary} tokens, the decoder {size}",
-                field="decoder.vocab_size",
-                hint="leave vocab_size out, or use a smaller tokenizer",
-            )
+            _warn_of_added_tokens(tokenizer, size)
+            ids = ids.below(size)
         start = given.get("bos_token_id", ids.start)
         pad = ids.pad if ids.pad is not None or not ids.eos else ids.eos[0]
         values = (ids.start, ids.eos or None, pad, start)  # None too: a family's default ids mean other tokens here
@@ -235,12 +270,43 @@ def _decoder(
         outside = f"outside a vocabulary of {settings.vocab_size}"
         notes.append(f"{part.entry.name}'s own {field} {largest} is {outside}: unset")
         settings = settings.changed(**{field: None})
-    ids = config.token_ids or _ids_of(settings)
+    ids = _ids_of(settings)
+    if whole is not None:
+        kept = {role: value for role, value in whole.token_ids if value not in (None, ())}
+        ids = ids.model_copy(update={role: kept[role] for role in kept.keys() - {*given_roles(config)}})
+    if config.token_ids is not None:
+        only = config.token_ids.model_fields_set if whole is not None else TokenIds.model_fields
+        ids = ids.model_copy(update={role: getattr(config.token_ids, role) for role in only})
     ids.check(settings.vocab_size)
     missing = [role for role in ("start", "eos", "pad") if getattr(ids, role) in (None, ())]
     if missing:
         notes.append(f"no {' or '.join(missing)} token id: set token_ids or a tokenizer before training or generating")
     return part._replace(config=settings), ids, tuple(notes)
+
+
+def _warn_of_added_tokens(tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Warn of special tokens that were added to the tokenizer alone: the decoder has no rows for them.
+
+    Raises:
+        IncompatibleError: ordinary tokens beyond the decoder's vocabulary.
+    """
+    beyond = {i: token for token, i in tokenizer.get_vocab().items() if i >= vocab_size}
+    added = tokenizer.get_added_tokens_decoder()
+    if not all(i in added and added[i].special for i in beyond):
+        raise IncompatibleError(
+            f"the tokenizer has {vocab_size_of(tokenizer)} tokens, the decoder {vocab_size}",
+            field="decoder.vocab_size",
+            hint=f"give a tokenizer= whose ids are below {vocab_size}",
+        )
+    first = sorted(beyond)[:MAX_TOKENS_SHOWN]
+    more = f" and {len(beyond) - len(first)} more" if len(beyond) > len(first) else ""
+    warnings.warn(
+        f"the tokenizer's added tokens {', '.join(f'{short(beyond[i])} ({i})' for i in first)}{more} are beyond the "
+        f"decoder's vocabulary of {vocab_size}: none is in model.token_ids, and using one is an error before "
+        f"model.resize_vocabulary({vocab_size_of(tokenizer)})",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def _ids_of(config: DecoderConfig) -> TokenIds:
@@ -250,13 +316,44 @@ def _ids_of(config: DecoderConfig) -> TokenIds:
     return TokenIds(start=start, eos=eos, pad=pad)
 
 
-def projector_for(config: ModelConfig, encoder_width: int, decoder_width: int) -> ResolvedPart:
-    """The projector that a config names.
+def projector_for(
+    config: ModelConfig, encoder_width: int, decoder_width: int, stored: CheckpointSource | None = None
+) -> tuple[ResolvedPart, str]:
+    """The projector that a config names, and a remark where that of a checkpoint does not fit it.
 
-    ``auto`` is ``identity`` where the widths agree and the config gives no fields, else ``linear``.
+    ``auto`` is the checkpoint's; without one it is ``identity`` where the widths agree and the config gives no fields,
+    else ``linear``. Call it within the meta device.
+
+    Args:
+        config: the settings.
+        encoder_width: width of the encoder states.
+        decoder_width: width that cross-attention takes.
+        stored: the projector of the checkpoint that both parts are from.
     """
+    agree = encoder_width == decoder_width
+    if stored is not None and stored.name == "auto":
+        stored = replace(stored, name="identity" if agree else "linear")
+    if stored is not None and stored.name == "identity":
+        stored = None  # no weights
     section = config.projector
-    if section.name == "auto":
-        name = "identity" if encoder_width == decoder_width and not section.fields else "linear"
+    if section.name == "auto" and stored is None:
+        name = "identity" if agree and not section.fields else "linear"
         config = config.model_copy(update={"projector": ComponentConfig(name=name, **section.fields)})
-    return _part("projector", config)
+    part = _part("projector", config, stored if section.name == "auto" else None)
+    if stored is None:
+        return part, ""
+    try:
+        own = _part("projector", config.model_copy(update={"projector": ComponentConfig(name=stored.name)}), stored)
+        shapes = [_shapes(each.make(encoder_width, decoder_width)) for each in (own, part)]
+    except VedcoreError:  # its plugin may be gone
+        if section.name == "auto":
+            raise
+        shapes = [{"": ()}, {}]
+    if shapes[0] == shapes[1] and own.entry == part.entry:
+        return part._replace(checkpoint=stored), ""
+    left = f"the trained {stored.name!r} projector of {stored.snapshot.path} does not fit the settings that are given"
+    return part._replace(checkpoint=None), left if shapes[0] else ""
+
+
+def _shapes(module: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}

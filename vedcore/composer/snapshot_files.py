@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vedcore.config import Preprocessing
+from vedcore.config import Preprocessing, TokenIds
 from vedcore.config_files import parse_json
+from vedcore.config_files.plain import short
+from vedcore.errors import VedcoreError
+from vedcore.generation.options.config import GenerationConfig
+from vedcore.hf.generation import read_generation
 from vedcore.hf.image_processors import read_image_processor
 from vedcore.hf.tokenizers import TOKENIZER_FILES, read_tokenizer
 from vedcore.hub import expected_hashes
-from vedcore.model_files import MANIFEST, PREPROCESSOR_CONFIG, PROCESSOR_CONFIG
+from vedcore.model_files import CONFIG, GENERATION_CONFIG, MANIFEST, PREPROCESSOR_CONFIG, PROCESSOR_CONFIG
 from vedcore.processing.processor import Processor
+from vedcore.processing.tokenizers import vocab_size_of
 from vedcore.weights.loading import Weights
 from vedcore.weights.manifest import FileRecord
 from vedcore.weights.snapshot import Snapshot
@@ -21,10 +31,13 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_CONFIG_BYTES",
     "MAX_TOKENIZER_BYTES",
+    "likely_place",
     "manifest_of",
+    "read_generation_of",
     "read_json",
     "read_preprocessing",
     "read_tokenizer_of",
+    "replaceable",
 ]
 
 MAX_CONFIG_BYTES = 1_000_000
@@ -45,6 +58,16 @@ def manifest_of(snapshot: Snapshot, weights: Weights) -> dict[str, FileRecord] |
     return None
 
 
+@contextlib.contextmanager
+def replaceable(argument: str) -> Iterator[None]:
+    """Name, in the hint of an error about files of a folder, the argument that takes their place."""
+    try:
+        yield
+    except VedcoreError as error:
+        ways = [error.hint, f"or give {argument}= to vedcore.load or compose, which do not read it then"]
+        raise error.with_hint(", ".join(filter(None, ways))) from error.__cause__
+
+
 def read_tokenizer_of(snapshot: Snapshot, model_type: str | None) -> Tokenizer | None:
     """The tokenizer of an opened folder, or None where it has none.
 
@@ -52,8 +75,9 @@ def read_tokenizer_of(snapshot: Snapshot, model_type: str | None) -> Tokenizer |
         snapshot: the folder.
         model_type: the decoder's name in transformers; None in a vedcore folder.
     """
-    files = {name: snapshot.read(name, MAX_TOKENIZER_BYTES) for name in TOKENIZER_FILES if snapshot.has(name)}
-    return read_tokenizer(files, folder=snapshot.path, model_type=model_type)
+    with replaceable("tokenizer"):
+        files = {name: snapshot.read(name, MAX_TOKENIZER_BYTES) for name in TOKENIZER_FILES if snapshot.has(name)}
+        return read_tokenizer(files, folder=snapshot.path, model_type=model_type)
 
 
 def read_preprocessing(snapshot: Snapshot, model_type: str | None) -> Preprocessing | None:
@@ -63,16 +87,67 @@ def read_preprocessing(snapshot: Snapshot, model_type: str | None) -> Preprocess
         snapshot: the folder.
         model_type: the encoder's name in transformers; None in a vedcore folder.
     """
-    if model_type is None:
-        files = {PREPROCESSOR_CONFIG: snapshot.read(PREPROCESSOR_CONFIG, MAX_CONFIG_BYTES)}
-        return Processor.from_files(files, folder=snapshot.path).preprocessing
-    for name in (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG):
-        data: Any = read_json(snapshot, name) if snapshot.has(name) else None
-        if name == PROCESSOR_CONFIG and data is not None:  # transformers 5 nests it there
-            data = data.get("image_processor")
-        if data is not None:
-            return read_image_processor(data, path=snapshot.path / name, model_type=model_type)
+    with replaceable("preprocessing"):
+        if model_type is None:
+            files = {PREPROCESSOR_CONFIG: snapshot.read(PREPROCESSOR_CONFIG, MAX_CONFIG_BYTES)}
+            return Processor.from_files(files, folder=snapshot.path).preprocessing
+        for name in (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG):
+            data: Any = read_json(snapshot, name) if snapshot.has(name) else None
+            if name == PROCESSOR_CONFIG and data is not None:  # transformers 5 nests it there
+                data = data.get("image_processor")
+            if data is not None:
+                return read_image_processor(data, path=snapshot.path / name, model_type=model_type)
     return None
+
+
+def read_generation_of(
+    snapshot: Snapshot, top: Mapping[str, Any], vocab_size: Any, tokenizer: Tokenizer | None = None
+) -> tuple[TokenIds, GenerationConfig]:
+    """The token ids and the generation options of an opened transformers folder.
+
+    Args:
+        snapshot: the folder.
+        top: its config.json.
+        vocab_size: token ids of the decoder; ids outside of them are left out.
+        tokenizer: the folder's; ids of tokens that were added to it alone are left out without a warning, as composing
+            warns of these tokens.
+
+    Raises:
+        ConfigError: a value of a wrong type or out of bounds, with file and field.
+
+    Warns:
+        UserWarning: ids outside of the vocabulary, and options that vedcore does not have.
+    """
+    stored = read_json(snapshot, GENERATION_CONFIG) if snapshot.has(GENERATION_CONFIG) else None
+    ids, options = read_generation(stored, top, top["decoder"], path=snapshot.path)
+    if type(vocab_size) is not int:  # building the part refuses it
+        return ids, options
+    known = vocab_size if tokenizer is None else max(vocab_size, vocab_size_of(tokenizer))
+    if ids.below(known) != ids:
+        warnings.warn(
+            f"{snapshot.path / CONFIG}: token ids {ids} exceed the vocabulary of {vocab_size}; set model.token_ids",
+            UserWarning,
+            stacklevel=5,
+        )
+    return ids.below(vocab_size), options
+
+
+def likely_place(snapshot: Snapshot, names: Collection[str], *sections: Mapping[str, Any]) -> str:
+    """The end of a warning of missing files: where a Trainer's checkpoint has them; empty where nothing tells.
+
+    Args:
+        snapshot: the folder that lacks the files.
+        names: names of the files.
+        sections: of config.json, whose ``_name_or_path`` may name the model that training began with.
+    """
+    here = Path(os.path.abspath(snapshot.path))
+    if any((here.parent / name).is_file() for name in names):
+        return f"; {here.parent} has it: copy it from there"
+    models = (section.get("_name_or_path") for section in sections)
+    name = next((name for name in models if isinstance(name, str) and name), None)
+    if name is None or Path(os.path.abspath(name)) == here:
+        return ""
+    return f"; {short(name)}, which training began with, is likely to have it: copy it from there"
 
 
 def read_json(snapshot: Snapshot, name: str) -> dict[str, Any]:

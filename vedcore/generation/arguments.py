@@ -1,6 +1,6 @@
 """Tensors and functions that a model and its ``generate`` take, checked and made uniform before work begins.
 
-Shape letters: N images, H x W pixels, T prompt tokens.
+Shape letters: N images, C channels, H x W pixels, T prompt tokens.
 """
 
 from __future__ import annotations
@@ -33,19 +33,20 @@ def check_tensors(**arguments: object) -> None:
             raise UsageError(f"a tensor expected, got {type(value).__name__}", field=name, hint=hint)
 
 
-def check_pixels(pixel_values: Tensor) -> None:
-    """Refuse a tensor that is not a batch of images, (N, 3, H, W) of floats.
+def check_pixels(pixel_values: Tensor, channels: int = 3) -> None:
+    """Refuse a tensor that is not a batch of images, (N, C, H, W) of floats with that many channels.
 
     Raises:
         UsageError: naming its shape and type.
     """
     check_tensors(pixel_values=pixel_values)
-    shaped = pixel_values.ndim == 4 and pixel_values.shape[1] == 3 and len(pixel_values) > 0
+    shaped = pixel_values.ndim == 4 and pixel_values.shape[1] == channels and len(pixel_values) > 0
     if not shaped or not pixel_values.is_floating_point():
         raise UsageError(
             f"images of shape {tuple(pixel_values.shape)} and type {pixel_values.dtype}",
             field="pixel_values",
-            hint="give (N, 3, H, W) of floats, N at least 1, as model.processor makes them, or call generate_text",
+            hint=f"give (N, {channels}, H, W) of floats, N at least 1, as model.processor makes them, "
+            "or call generate_text",
         )
 
 

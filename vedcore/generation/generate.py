@@ -1,7 +1,7 @@
 """`generate`, `generate_text` and `stream`: from images to ids, to texts, and to a text piece by piece.
 
-Shape letters: N images, B rows of text (N times the captions or beams of an image), H x W pixels, S encoder tokens, T
-prompt tokens, L tokens of a text so far, V vocabulary size.
+Shape letters: N images, B rows of text (N times the captions or beams of an image), C channels, H x W pixels, S encoder
+tokens, T prompt tokens, L tokens of a text so far, V vocabulary size.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from vedcore.config import TokenIds
-from vedcore.errors import IncompatibleError, UsageError
+from vedcore.errors import GenerationError, ImageError, IncompatibleError, UsageError, VedcoreError
 from vedcore.generation.arguments import (
     as_encoder_output,
     as_functions,
@@ -40,7 +40,9 @@ from vedcore.generation.state import DecodingState
 from vedcore.generation.streaming import Streamer, check_streamer, text_pieces
 from vedcore.layers.cache import DecoderCache
 from vedcore.outputs import EncoderOutput, GenerateOutput, TextResult
-from vedcore.processing.processor import Batch
+from vedcore.processing.pages import Pages
+from vedcore.processing.processor import Batch, Processor
+from vedcore.processing.reader import ImageReader
 
 __all__ = ["generate", "generate_text", "stream"]
 
@@ -62,6 +64,7 @@ def generate(
     assistant_model: ImageToTextModel | None = None,
     streamer: Streamer | None = None,
     tokenizer: Any = None,
+    interpolate_pos_encoding: bool = False,
     **options: Any,
 ) -> Tensor | GenerateOutput:
     """Token ids of a text for each image.
@@ -70,7 +73,7 @@ def generate(
 
     Args:
         model: writes the text.
-        pixel_values: (N, 3, H, W), prepared as ``model.processor`` does.
+        pixel_values: (N, C, H, W), prepared as ``model.processor`` does.
         generation_config: settings in place of ``model.generation_config``; or transformers' object, over them.
         inputs: transformers' other name of ``pixel_values``.
         decoder_input_ids: (N, T) the start of each text; the start id by default. Where no row begins with the start
@@ -92,6 +95,8 @@ def generate(
             check; the texts stay the same. It encodes the images itself; given ``encoder_outputs``, it takes them.
         streamer: gets the ids as they come; of one image under beams or in assisted decoding.
         tokenizer: makes text of ids for ``stop_strings``, where the model has no tokenizer of its own.
+        interpolate_pos_encoding: take images of another size than the encoder's own; its positions are resampled for
+            this call.
         options: fields of `GenerationConfig`, by transformers' names, for this call.
 
     Returns:
@@ -119,6 +124,7 @@ def generate(
         prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
         assistant_model=assistant_model,
         tokenizer=tokenizer,
+        interpolate_pos_encoding=interpolate_pos_encoding,
     )
     decoder_input_ids, decoder_attention_mask = call.from_start(decoder_input_ids, decoder_attention_mask)
     out = call.write(
@@ -138,12 +144,17 @@ def stream(
     model: ImageToTextModel,
     image: Any,
     *,
+    pages: Pages | None = None,
+    dpi: float | None = None,
+    skip_special_tokens: bool = True,
     prompt: str | None = None,
+    untrusted: bool = False,
     generation_config: Any = None,
     logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
     stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
     prefix_allowed_tokens_fn: PrefixFunction | None = None,
     assistant_model: ImageToTextModel | None = None,
+    interpolate_pos_encoding: bool = False,
     **options: Any,
 ) -> Iterator[str]:
     """The text in, or about, one image, piece by piece as it is written: ``for piece in model.stream(image)``.
@@ -153,18 +164,23 @@ def stream(
 
     Args:
         model: writes the text.
-        image: a path, bytes, PIL image, array or tensor, or pixels (1, 3, H, W) as ``model.processor`` makes them.
+        image: a path, bytes, PIL image, array or tensor, or pixels (1, C, H, W) as ``model.processor`` makes them.
+        pages: the page to read of a file of several.
+        dpi: as `generate_text` takes it.
+        skip_special_tokens: as `generate_text` takes it.
         prompt: as `generate_text` takes it.
+        untrusted: see `generate_text`.
         generation_config: as `generate` takes it, like all that follows.
         logits_processor: see `generate`.
         stopping_criteria: see `generate`.
         prefix_allowed_tokens_fn: see `generate`.
         assistant_model: see `generate`.
+        interpolate_pos_encoding: see `generate`.
         options: see `generate`.
 
     Raises:
-        ImageError: not an image.
-        UsageError: options as in `generate`; more than one text; the model has no tokenizer.
+        ImageError: not an image, or a page that is not there.
+        UsageError: options as in `generate`; more than one text or page; the model has no tokenizer.
     """
     call = _Call.of(
         model,
@@ -174,6 +190,7 @@ def stream(
         stopping_criteria=stopping_criteria,
         prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
         assistant_model=assistant_model,
+        interpolate_pos_encoding=interpolate_pos_encoding,
     )
     if call.options.num_return_sequences > 1:
         raise UsageError(
@@ -182,55 +199,84 @@ def stream(
             hint="pass 1, or call generate with streamer=",
         )
     probe_id = require_tokenizer(model.processor).token_to_id("<0xFF>")  # no character has this byte
-    batch = _batch(model, image if isinstance(image, Tensor) and image.ndim == 4 else [image])
-    if (count := len(batch["pixel_values"])) > 1:
-        raise UsageError(f"{count} images cannot be one stream", field="image", hint="call stream for each")
+    batch = _one_image(model.processor, image, pages, dpi).to(model.device)
     with torch.no_grad(), call.inference():
         state, request, _ = call.begin(
-            batch["pixel_values"], batch.get("encoder_attention_mask"), decoder_input_ids=call.prompts(prompt, 1)
+            batch["pixel_values"],
+            batch.get("encoder_attention_mask"),
+            decoder_input_ids=call.prompts(prompt, 1, untrusted),
         )
     tokens = stream_tokens(state, request)
 
     def pieces() -> Iterator[str]:
         with call.inference():
-            yield from text_pieces(tokens, request.input_ids[0].tolist(), model.processor.decode, probe_id)
+            text_of = partial(model.processor.decode, skip_special_tokens=skip_special_tokens)
+            yield from text_pieces(tokens, request.input_ids[0].tolist(), text_of, probe_id)
 
     return pieces()
+
+
+def _one_image(processor: Processor, image: Any, pages: Pages | None, dpi: float | None) -> Batch:
+    """The only image of a stream."""
+    if isinstance(image, Tensor) and image.ndim == 4:
+        if len(image) > 1:
+            raise UsageError(f"{len(image)} images cannot be one stream", field="image", hint="call stream for each")
+        return Batch(pixel_values=image)
+    with processor.open_images([image], pages=pages, dpi=dpi) as reader:
+        if len(reader.places) > 1:
+            hint = f"choose one: pages={reader.places[0].page}, or --pages {reader.places[0].page} in a shell"
+            raise UsageError(f"{len(reader.places)} pages cannot be one stream", field="image", hint=hint)
+        return processor.batch_of([processor.pixels_at(reader, reader.places[0])])
 
 
 def generate_text(
     model: ImageToTextModel,
     images: Any,
     *,
+    pages: Pages | None = None,
+    dpi: float | None = None,
     batch_size: int = 8,
+    on_error: Literal["raise", "return"] = "raise",
+    skip_special_tokens: bool = True,
     prompt: str | None = None,
+    untrusted: bool = False,
     generation_config: Any = None,
     logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
     stopping_criteria: StoppingCriterion | Sequence[StoppingCriterion] | None = None,
     prefix_allowed_tokens_fn: PrefixFunction | None = None,
     assistant_model: ImageToTextModel | None = None,
+    interpolate_pos_encoding: bool = False,
     **options: Any,
 ) -> list[TextResult]:
-    """The text in, or about, each image.
+    """The text in, or about, each image; all pages of a TIFF and of a PDF are images.
 
     Args:
         model: writes the text.
         images: a path, bytes, PIL image, array or tensor, or a list of them; see `vedcore.processing`.
+        pages: the pages to read of each of them, such as ``2``, ``"1-3"``, ``"1,4-"`` or ``range(1, 4)``; all by
+            default.
+        dpi: pixels an inch of a page of a PDF; by default 200, or fewer on a large page.
         batch_size: images that go through the model together.
-        prompt: the start of every text. Names of special tokens in it are those tokens; one that does not begin with
-            such a name stands behind the start id.
+        on_error: ``"return"`` gives an image that cannot be read or written about a result with ``error`` in place of
+            a text, and the others theirs.
+        skip_special_tokens: False keeps them in the texts: the start id, the prompt's, and the end id; not the padding
+            behind it, which depends on the other images.
+        prompt: the start of every text. Names of special and added tokens in it are those tokens; one that does not
+            begin with the name of a special token stands behind the start id.
+        untrusted: spell out such names in the prompt, so that only their characters count.
         generation_config: as `generate` takes it, like all that follows.
         logits_processor: see `generate`.
         stopping_criteria: see `generate`.
-        prefix_allowed_tokens_fn: see `generate`; gets the number of the image among all of them.
+        prefix_allowed_tokens_fn: see `generate`; gets the number of the image among all of them, where a page is one.
         assistant_model: see `generate`.
+        interpolate_pos_encoding: see `generate`.
         options: see `generate`.
 
     Returns:
-        One result an image, or ``num_return_sequences`` of them side by side.
+        One result an image or a page, or ``num_return_sequences`` of them side by side.
 
     Raises:
-        ImageError: naming the image that cannot be read.
+        ImageError: naming the image that cannot be read, or a page that is not there.
         UsageError: the model has no tokenizer.
     """
     require_tokenizer(model.processor)
@@ -242,28 +288,85 @@ def generate_text(
         stopping_criteria=stopping_criteria,
         prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
         assistant_model=assistant_model,
+        interpolate_pos_encoding=interpolate_pos_encoding,
     )
     if not isinstance(batch_size, int) or batch_size < 1:
         raise UsageError(f"batches of {batch_size!r}", field="batch_size", hint="give 1 or more")
-    sources = list(images) if isinstance(images, (list, tuple)) else [images]
-    prompts = call.prompts(prompt, len(sources))
-    results: list[TextResult] = []
-    for first in range(0, len(sources), batch_size):
-        batch = _batch(model, sources[first : first + batch_size])
-        out = call.write(
-            batch["pixel_values"],
-            batch.get("encoder_attention_mask"),
-            decoder_input_ids=prompts[first : first + batch_size],
-            first=first,
-        )
-        results.extend(text_results(out, model.processor, call.token_ids.eos))
-    return results
+    if on_error not in ("raise", "return"):
+        raise UsageError(f"{on_error!r} is unknown", field="on_error", hint="give 'raise' or 'return'")
+    sources = images if isinstance(images, (list, tuple)) else [images]
+    with model.processor.open_images(sources, pages=pages, dpi=dpi) as reader:
+        prompts = call.prompts(prompt, len(reader.places), untrusted)
+        texts = _Texts(call, reader, prompts, on_error == "return", skip_special_tokens)
+        return [result for results in texts.batches(batch_size) for result in results]
 
 
-def _batch(model: ImageToTextModel, images: Any) -> Batch:
-    """Pixels and mask on the model's device."""
-    batch = Batch(pixel_values=images) if isinstance(images, Tensor) else model.processor(images=images)
-    return batch.to(model.device)
+class _Texts:
+    """The texts of the images of a reader."""
+
+    def __init__(
+        self, call: _Call, reader: ImageReader, prompts: Tensor, return_errors: bool, skip_special_tokens: bool
+    ) -> None:
+        self.call = call
+        self.reader = reader
+        self.return_errors = return_errors
+        self.skip_special_tokens = skip_special_tokens
+        self.prompts = prompts
+        call.options.limits(self.prompts.shape[1], call.model.decoder.max_positions)  # an error of all images
+        unread = next((place.error for place in reader.places if place.error is not None), None)
+        if unread is not None and not return_errors:
+            raise unread
+
+    def batches(self, size: int) -> Iterator[list[TextResult]]:
+        """The results in order. Texts are written of images side by side, so that an unreadable one ends a batch."""
+        pixels: list[Tensor] = []
+        for number, place in enumerate(self.reader.places):
+            try:
+                pixels.append(self.call.model.processor.pixels_at(self.reader, place))
+            except ImageError as error:
+                if not self.return_errors:
+                    raise
+                if pixels:
+                    yield self.write(number - len(pixels), pixels)
+                    pixels = []
+                yield self.failed(number, error)
+            if len(pixels) == size:
+                yield self.write(number + 1 - size, pixels)
+                pixels = []
+        if pixels:
+            yield self.write(len(self.reader.places) - len(pixels), pixels)
+
+    def write(self, first: int, pixels: list[Tensor]) -> list[TextResult]:
+        """The results of the images from number ``first`` on."""
+        call, last = self.call, first + len(pixels)
+        batch = call.model.processor.batch_of(pixels).to(call.model.device)
+        try:
+            out = call.write(
+                batch["pixel_values"],
+                batch.get("encoder_attention_mask"),
+                decoder_input_ids=self.prompts[first:last],
+                first=first,
+            )
+        except GenerationError as error:
+            if not self.return_errors:
+                raise
+            if len(pixels) == 1:
+                return self.failed(first, error)
+            return [result for number in range(first, last) for result in self.write(number, [pixels[number - first]])]
+        results = text_results(out, call.model.processor, call.token_ids.eos, self.skip_special_tokens)
+        each = len(results) // len(pixels)
+        return [self.placed(first + row // each, result) for row, result in enumerate(results)]
+
+    def failed(self, number: int, error: VedcoreError) -> list[TextResult]:
+        """The results of an image without a text."""
+        error.__context__ = error.__traceback__ = None  # which hold the images of the batch
+        result = TextResult("", 0.0, (), "error", error=error)
+        return [self.placed(number, result)] * self.call.options.num_return_sequences
+
+    def placed(self, number: int, result: TextResult) -> TextResult:
+        """The same result, with where its image comes from."""
+        place = self.reader.places[number]
+        return replace(result, source=place.source, page=place.page)
 
 
 @dataclass(frozen=True)
@@ -280,6 +383,7 @@ class _Call:
     prefix_allowed_tokens_fn: PrefixFunction | None
     tokenizer: Any
     """The caller's, where the model has none."""
+    interpolate_pos_encoding: bool
 
     @property
     def text_of(self) -> Callable[[Sequence[int]], str] | None:
@@ -300,6 +404,7 @@ class _Call:
         prefix_allowed_tokens_fn: PrefixFunction | None,
         assistant_model: ImageToTextModel | None,
         tokenizer: Any = None,
+        interpolate_pos_encoding: bool = False,
     ) -> _Call:
         """The call that the arguments mean, before any work."""
         base = model.generation_config
@@ -326,6 +431,7 @@ class _Call:
             own_criteria,
             prefix_allowed_tokens_fn,
             tokenizer,
+            interpolate_pos_encoding,
         )
 
     @contextlib.contextmanager
@@ -337,10 +443,10 @@ class _Call:
                 stack.enter_context(model.ready_for_inference(compiled=self.options.compile))
             yield
 
-    def prompts(self, prompt: str | None, images: int) -> Tensor:
+    def prompts(self, prompt: str | None, images: int, untrusted: bool = False) -> Tensor:
         """(N, T) ids of the prompt, or the start id, for each image."""
         if prompt is not None:
-            return encode_prompt(self.model.processor, prompt, self.token_ids.start).expand(images, -1)
+            return encode_prompt(self.model.processor, prompt, self.token_ids.start, untrusted).expand(images, -1)
         return torch.tensor(self.options.start_ids(self.token_ids.required("start"), images))[:, None]
 
     def from_start(self, ids: Tensor | None, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -400,7 +506,7 @@ class _Call:
         encoded = as_encoder_output(encoder_outputs)
         projected = None if encoded is None else model.project(encoded, encoder_attention_mask)
         if pixel_values is not None:
-            check_pixels(pixel_values)
+            check_pixels(pixel_values, model.num_channels)
         images = len(projected[0]) if projected is not None else 0 if pixel_values is None else len(pixel_values)
         if decoder_input_ids is None:
             decoder_input_ids = self.prompts(None, images or 1)
@@ -435,7 +541,9 @@ class _Call:
             encoded = encoded or EncoderOutput(projected[0])
         elif encoded is None:
             assert pixel_values is not None
-            encoded = model.run_encoder(pixel_values, encoder_attention_mask, attentions, hidden)
+            encoded = model.run_encoder(
+                pixel_values, encoder_attention_mask, attentions, hidden, self.interpolate_pos_encoding
+            )
             projected = model.project(encoded, encoder_attention_mask)
         assert projected is not None
         state = DecodingState(
@@ -450,7 +558,11 @@ class _Call:
             cache=past_key_values,
         )
         if self.assistant is not None:
-            own = encoded if pixel_values is None else self.assistant.run_encoder(pixel_values, encoder_attention_mask)
+            own = encoded
+            if pixel_values is not None:
+                own = self.assistant.run_encoder(
+                    pixel_values, encoder_attention_mask, interpolate_pos_encoding=self.interpolate_pos_encoding
+                )
             request = replace(request, drafter=self._drafter(request, own, encoder_attention_mask))
         return state, request, replace(encoded, last_hidden_state=encoded.last_hidden_state.new_empty(0))
 

@@ -1,7 +1,7 @@
 """The protocol of a model that `generate`, `generate_text` and `stream` can write with.
 
-Shape letters: N images, H x W pixels, S encoder tokens, S' tokens after the projector, E width of the decoder's
-cross-attention.
+Shape letters: N images, C channels, H x W pixels, S encoder tokens, S' tokens after the projector, E width of the
+decoder's cross-attention.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ class ImageToTextModel(Protocol):
         """Where the parameters are."""
 
     @property
+    def num_channels(self) -> int:
+        """C, the channels of an image."""
+
+    @property
     def takes_task_prompts(self) -> bool:
         """Whether prompts name a task in place of the start id, as Donut's do, so that it is not put before them."""
 
@@ -53,8 +57,9 @@ class ImageToTextModel(Protocol):
         encoder_attention_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        interpolate_pos_encoding: bool = False,
     ) -> EncoderOutput:
-        """Images (N, 3, H, W) that `check_pixels` has passed to encoder states (N, S, D_encoder)."""
+        """Images (N, C, H, W) that `check_pixels` has passed to encoder states (N, S, D_encoder)."""
 
     def project(
         self, encoded: EncoderOutput, encoder_attention_mask: Tensor | None = None

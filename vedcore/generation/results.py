@@ -5,7 +5,6 @@ Shape letters: N images, B rows of text, L new tokens.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -17,8 +16,8 @@ from torch import Tensor
 from vedcore.errors import UsageError
 from vedcore.generation.constraints import TokenAutomaton, compile_constraint
 from vedcore.outputs import EncoderOutput, GenerateOutput, TextResult
+from vedcore.processing.encoding import encode_text
 from vedcore.processing.processor import Processor
-from vedcore.processing.tokenizers import encode_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -44,19 +43,22 @@ def require_tokenizer(processor: Processor) -> Tokenizer:
     """
     if processor.tokenizer is None:
         raise UsageError(
-            "the model has no tokenizer", field="tokenizer", hint="compose with tokenizer='char', 'byte' or a file"
+            "the model has no tokenizer",
+            field="tokenizer",
+            hint="give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
         )
-    return processor.tokenizer
+    return processor.tokenizer.backend_tokenizer
 
 
-def encode_prompt(processor: Processor, prompt: str, start: int | None) -> Tensor:
+def encode_prompt(processor: Processor, prompt: str, start: int | None, untrusted: bool = False) -> Tensor:
     """(1, T) ids of a prompt.
 
     Args:
         processor: with the tokenizer.
-        prompt: names of special tokens in it are those tokens; one that does not begin with such a name stands behind
-            the start id.
+        prompt: names of special and added tokens in it are those tokens; one that does not begin with the name of a
+            special token stands behind the start id.
         start: the start id.
+        untrusted: spell out such names, so that only their characters count.
 
     Raises:
         TokenizerError: a text that cannot be encoded.
@@ -65,14 +67,10 @@ def encode_prompt(processor: Processor, prompt: str, start: int | None) -> Tenso
     tokenizer = require_tokenizer(processor)
     if not isinstance(prompt, str):
         raise UsageError(f"text expected, got {type(prompt).__name__}", field="prompt", hint="give one str for all")
-    special = {token.content: i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    names = "|".join(map(re.escape, sorted(special, key=len, reverse=True)))
-    parts = [part for part in (re.split(f"({names})", prompt) if names else [prompt]) if part]
-    ids: list[int] = []
-    if start is not None and (not parts or parts[0] not in special):  # an unknown word has a token, but is not a name
-        ids.append(start)
-    for part in parts:
-        ids += [special[part]] if part in special else encode_text(tokenizer, part)
+    names = tuple(token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special)
+    ids = encode_text(tokenizer, prompt, untrusted=untrusted)
+    if start is not None and (untrusted or not prompt.startswith(names)):
+        ids = [start, *ids]
     if not ids:
         raise UsageError("no token is left of it", field="prompt", hint="give a text, or leave it out")
     return torch.tensor([ids])
@@ -94,8 +92,9 @@ def constraint_of(
         raise UsageError(
             "the model has no tokenizer, which it needs",
             field=field,
-            hint="compose with tokenizer='char', 'byte' or a file, or leave it out",
+            hint="leave it out, or give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
         )
+    tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)
     return _compiled(tokenizer, tokenizer.get_vocab_size(), vocab_size, eos, *rules.values())
 
 
@@ -115,13 +114,16 @@ def _compiled(
     )
 
 
-def text_results(out: GenerateOutput, processor: Processor, eos: tuple[int, ...]) -> list[TextResult]:
+def text_results(
+    out: GenerateOutput, processor: Processor, eos: tuple[int, ...], skip_special_tokens: bool = True
+) -> list[TextResult]:
     """The text of each row, with its confidence and tokens.
 
     Args:
         out: the output of `generate`.
         processor: with the tokenizer.
-        eos: end ids in force, which are not part of a text.
+        eos: end ids in force, which are not among the tokens.
+        skip_special_tokens: leave special tokens out of the text.
     """
     assert out.token_logprobs is not None
     assert out.finish_reasons is not None
@@ -134,7 +136,7 @@ def text_results(out: GenerateOutput, processor: Processor, eos: tuple[int, ...]
         new, probabilities = row[prompt : prompt + length], logprobs[:length].exp()
         results.append(
             TextResult(
-                text=processor.decode(row[: prompt + length]),
+                text=processor.decode(row[: prompt + length], skip_special_tokens),
                 confidence=float(logprobs[:length].mean().exp()) if length else 0.0,
                 tokens=tuple(
                     (processor.token_text(token), p)

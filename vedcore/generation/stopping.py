@@ -42,7 +42,7 @@ class Stopping:
             raise UsageError(
                 "the model has no tokenizer, which they need",
                 field="stop_strings",
-                hint="compose with tokenizer='char', 'byte' or a file, or leave them out",
+                hint="leave them out, or give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
             )
 
     def is_end(self, tokens: Tensor) -> Tensor:

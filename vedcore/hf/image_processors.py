@@ -150,14 +150,13 @@ class _Settings:
             pass
         raise self.error(name, f"finite number expected, got {short(value)}", "write a finite number")
 
-    def channels(self, name: str) -> tuple[float, float, float]:
-        """One number for each channel, or one number for all."""
+    def channels(self, name: str) -> tuple[float, ...]:
+        """One number for each channel, of which there are 1 or 3; a single number is for all three."""
         value = self.values[name]
         numbers = list(value) if isinstance(value, (list, tuple)) else [value] * 3
-        if len(numbers) != 3:
-            raise self.error(name, f"{len(numbers)} numbers", "write three: red, green, blue")
-        red, green, blue = (self.number(name, number) for number in numbers)
-        return red, green, blue
+        if len(numbers) not in (1, 3):
+            raise self.error(name, f"{len(numbers)} numbers", "write three: red, green, blue; or one: grey")
+        return tuple(self.number(name, number) for number in numbers)
 
     def size(self, name: str, *, square: bool = True, width_first: bool = False) -> tuple[int, int] | int:
         """Height and width, or the shortest edge alone."""
@@ -260,9 +259,13 @@ def _class_name(given: Mapping[str, Any], path: object, prefix: str, model_type:
 
 def _scale(settings: _Settings) -> dict[str, Any]:
     """Mean and std for pixels from 0 to 1, with the file's scale folded in."""
-    mean, std, scale = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 255.0
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    scale = 255.0
     if settings.flag("do_normalize"):
         mean, std = settings.channels("image_mean"), settings.channels("image_std")
+        if len(mean) != len(std):  # a default has three
+            mean, std = (values * 3 if len(values) == 1 else values for values in (mean, std))
         if min(std) <= 0:
             raise settings.error("image_std", f"numbers above 0 expected, got {short(min(std))}", "write 0.5 or so")
     if settings.flag("do_rescale"):
@@ -336,7 +339,7 @@ def write_image_processor(preprocessing: Preprocessing) -> dict[str, Any]:
         "do_normalize": True,
         "image_mean": list(preprocessing.image_mean),
         "image_std": list(preprocessing.image_std),
-        "do_convert_rgb": True,
+        "do_convert_rgb": len(preprocessing.image_mean) == 3,
     }
     if preprocessing.resize_mode in ("crop", "pad"):
         raise _unsupported(f"resize_mode {preprocessing.resize_mode!r}")

@@ -10,6 +10,7 @@ from vedcore.config_files.plain import short
 from vedcore.errors import IncompatibleError, TokenizerError
 from vedcore.hf.sentencepiece import BPE, SentencePieceModel, parse_sentencepiece
 from vedcore.hf.tokenizer_files import ROLES, SENTENCEPIECE_FILES, TokenizerFamily, TokenizerFolder
+from vedcore.processing.japanese import DICTIONARIES, mecab_mark, require_mecab
 from vedcore.processing.tokenizers import MAX_TOKEN_ID, foreign_errors
 
 # white space by Unicode, which the library strips; Python's strip() also takes four control characters
@@ -74,12 +75,16 @@ _MBART50_LANGUAGES = [
 ]
 
 
-def _bert(folder: TokenizerFolder) -> Tokenizer:
+def _wordpieces(folder: TokenizerFolder) -> dict[str, int]:
+    """The ids of the tokens in vocab.txt."""
     text = folder.text("vocab.txt", "copy it, or the tokenizer.json, too")
     if not text.strip():
         raise TokenizerError("no tokens in it", path=folder.path("vocab.txt"), hint="copy the file again")
-    vocab = {line.rstrip(_WHITE_SPACE): i for i, line in enumerate(text.removesuffix("\n").split("\n"))}
-    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=folder.token("unk_token")))
+    return {line.rstrip(_WHITE_SPACE): i for i, line in enumerate(text.removesuffix("\n").split("\n"))}
+
+
+def _bert(folder: TokenizerFolder) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(_wordpieces(folder), unk_token=folder.token("unk_token")))
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=folder.flag("tokenize_chinese_chars", True),
@@ -89,6 +94,67 @@ def _bert(folder: TokenizerFolder) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
     return tokenizer
+
+
+def _bert_japanese(folder: TokenizerFolder) -> Tokenizer:
+    """Words, of MeCab or between spaces and punctuation, in pieces of words or in characters."""
+    words, pieces = (
+        _choice(folder, "word_tokenizer_type", "basic"),
+        _choice(folder, "subword_tokenizer_type", "wordpiece"),
+    )
+    if not folder.flag("do_word_tokenize", True) or not folder.flag("do_subword_tokenize", True):
+        raise TokenizerError(
+            "a Japanese tokenizer without words or pieces cannot be read",
+            path=folder.path("tokenizer_config.json"),
+            field="do_word_tokenize",
+            hint="use another tokenizer",
+        )
+    unknown, lower = folder.token("unk_token"), folder.flag("do_lower_case", False)
+    steps: list[Any] = [normalizers.NFKC(), *([normalizers.Lowercase()] if lower else [])]
+    splitting: list[Any] = [pre_tokenizers.WhitespaceSplit()]
+    if words == "basic":
+        steps = [normalizers.BertNormalizer(handle_chinese_chars=False, strip_accents=None, lowercase=lower)]
+        splitting = [pre_tokenizers.BertPreTokenizer()]
+    elif pieces == "wordpiece":
+        dictionary = _mecab_dictionary(folder)
+        require_mecab(dictionary)
+        steps.insert(0, mecab_mark(dictionary))
+    model: Any = models.WordPiece(_wordpieces(folder), unk_token=unknown)
+    if pieces == "character":
+        model = models.WordLevel(_wordpieces(folder), unk_token=unknown)
+        splitting.append(pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated"))
+        steps += [] if words != "basic" else [normalizers.NFKC()]
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splitting)
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    return tokenizer
+
+
+def _choice(folder: TokenizerFolder, field: str, default: str) -> str:
+    known = {"word_tokenizer_type": ("basic", "mecab"), "subword_tokenizer_type": ("wordpiece", "character")}[field]
+    value = folder.settings.get(field, default)
+    if value not in known:
+        raise TokenizerError(
+            f"{short(value)} cannot be read, only {' and '.join(known)}",
+            path=folder.path("tokenizer_config.json"),
+            field=field,
+            hint="use another tokenizer",
+        )
+    return str(value)
+
+
+def _mecab_dictionary(folder: TokenizerFolder) -> str:
+    given = folder.settings.get("mecab_kwargs") or {}
+    name = given.get("mecab_dic", DICTIONARIES[0]) if isinstance(given, dict) else given
+    if name not in DICTIONARIES or set(given) - {"mecab_dic"}:
+        raise TokenizerError(
+            f"settings of MeCab that cannot be read: {short(given)}",
+            path=folder.path("tokenizer_config.json"),
+            field="mecab_kwargs",
+            hint=f"write only mecab_dic, one of {', '.join(DICTIONARIES)}",
+        )
+    return str(name)
 
 
 def _byte_bpe(folder: TokenizerFolder) -> Tokenizer:
@@ -315,6 +381,13 @@ def _roberta_processing(folder: TokenizerFolder, tokenizer: Tokenizer) -> Any:
     )
 
 
+def _mpnet_processing(folder: TokenizerFolder, tokenizer: Tokenizer) -> Any:
+    sep, cls = folder.token("sep_token"), folder.token("cls_token")
+    return processors.RobertaProcessing(
+        (sep, _id_of(folder, tokenizer, sep)), (cls, _id_of(folder, tokenizer, cls)), True, False
+    )
+
+
 def _fairseq_template(folder: TokenizerFolder, tokenizer: Tokenizer) -> Any:
     bos, eos = folder.token("bos_token"), folder.token("eos_token")
     return _template(folder, tokenizer, [bos, "$A", eos], [bos, "$A", eos, eos, "$B", eos], bos, eos)
@@ -359,6 +432,7 @@ _ROBERTA_TOKENS = {
     "cls_token": "<s>",
     "mask_token": "<mask>",
 }
+_MPNET_TOKENS = {**_ROBERTA_TOKENS, "unk_token": "[UNK]"}
 _MBART50_TOKENS = {role: token for role, token in _ROBERTA_TOKENS.items() if role != "bos_token"}
 GENERIC = TokenizerFamily(_generic, {}, _bos_eos_template)
 _BERT = TokenizerFamily(_bert, _BERT_TOKENS, _bert_template)
@@ -368,8 +442,12 @@ _GPT2 = TokenizerFamily(
 _ROBERTA = TokenizerFamily(_byte_bpe, _ROBERTA_TOKENS, _roberta_processing)
 FAMILIES = {
     "BertTokenizer": _BERT,
+    "BertJapaneseTokenizer": TokenizerFamily(_bert_japanese, _BERT_TOKENS, _bert_template),
     "DistilBertTokenizer": _BERT,
     "ElectraTokenizer": _BERT,
+    "MobileBertTokenizer": _BERT,
+    "SqueezeBertTokenizer": _BERT,
+    "MPNetTokenizer": TokenizerFamily(_bert, _MPNET_TOKENS, _mpnet_processing, mask_lstrip=True),
     "GPT2Tokenizer": _GPT2,
     "RobertaTokenizer": _ROBERTA,
     "BartTokenizer": _ROBERTA,
@@ -382,7 +460,12 @@ FAMILIES = {
 FAMILY_OF_MODEL_TYPE = {
     "bert": "BertTokenizer",
     "distilbert": "DistilBertTokenizer",
+    "convbert": "BertTokenizer",
     "electra": "BertTokenizer",
+    "layoutlm": "BertTokenizer",
+    "mobilebert": "BertTokenizer",
+    "squeezebert": "BertTokenizer",
+    "mpnet": "MPNetTokenizer",
     "gpt2": "GPT2Tokenizer",
     "opt": "GPT2Tokenizer",
     "roberta": "RobertaTokenizer",

@@ -10,13 +10,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models
+from tokenizers import Tokenizer, decoders, models, normalizers
 
 from vedcore.config import TokenIds
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointLimitError, IncompatibleError, TokenizerError
 from vedcore.hf.tokenizer_families import FAMILIES, FAMILY_OF_MODEL_TYPE, GENERIC
 from vedcore.hf.tokenizer_files import SAVE_HINT, SENTENCEPIECE_FILES, TokenizerFolder, add_tokens, collect_tokens
+from vedcore.processing.japanese import mecab_dictionary
 from vedcore.processing.tokenizers import MAX_FILE_BYTES, foreign_errors, parse_tokenizer
 
 __all__ = ["TOKENIZER_FILES", "read_tokenizer", "write_tokenizer"]
@@ -91,7 +92,8 @@ def write_tokenizer(tokenizer: Tokenizer, token_ids: TokenIds, *, model_max_leng
         model_max_length: the most tokens that the decoder takes; None for no limit.
 
     Returns:
-        Contents by name: ``tokenizer.json``, ``tokenizer_config.json`` and ``special_tokens_map.json``.
+        Contents by name: ``tokenizer.json``, ``tokenizer_config.json`` and ``special_tokens_map.json``; for Japanese
+        words, which transformers splits with a class of its own, ``vocab.txt`` in place of the first.
 
     Raises:
         TokenizerError: the tokenizer cannot be saved.
@@ -118,9 +120,35 @@ def write_tokenizer(tokenizer: Tokenizer, token_ids: TokenIds, *, model_max_leng
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **special}
     if model_max_length is not None:
         settings["model_max_length"] = model_max_length
+    if (dictionary := mecab_dictionary(tokenizer)) is not None:
+        return _japanese_files(tokenizer, dictionary, settings, special)
     return {
         "tokenizer.json": text.encode(),
         "tokenizer_config.json": _dump(settings),
+        "special_tokens_map.json": _dump(special),
+    }
+
+
+def _japanese_files(
+    tokenizer: Tokenizer, dictionary: str, settings: Mapping[str, Any], special: Mapping[str, str]
+) -> dict[str, bytes]:
+    vocabulary = sorted(tokenizer.get_vocab(with_added_tokens=False).items(), key=lambda item: item[1])
+    flags = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+    added = {
+        str(index): {flag: getattr(token, flag) for flag in flags}
+        for index, token in sorted(tokenizer.get_added_tokens_decoder().items())
+    }
+    own = {
+        "tokenizer_class": "BertJapaneseTokenizer",
+        "word_tokenizer_type": "mecab",
+        "subword_tokenizer_type": "wordpiece",
+        "mecab_kwargs": {"mecab_dic": dictionary},
+        "do_lower_case": any(isinstance(step, normalizers.Lowercase) for step in tokenizer.normalizer),
+        "added_tokens_decoder": added,
+    }
+    return {
+        "vocab.txt": "".join(f"{token}\n" for token, _ in vocabulary).encode(),
+        "tokenizer_config.json": _dump({**settings, **own}),
         "special_tokens_map.json": _dump(special),
     }
 

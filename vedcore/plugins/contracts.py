@@ -19,12 +19,15 @@ _CONTRACTS: dict[Kind, tuple[type[Component], type[Config]]] = {
     "decoder": (TextDecoder, DecoderConfig),
     "projector": (Projector, ProjectorConfig),
 }
+_OPTIONAL = {"fit_tensor"}
+"""Methods that a module which subclasses no contract may lack."""
 
 
 def check_part(kind: Kind, entry: Entry, target: Any) -> None:
     """Refuse a target that breaks the contract of an encoder, decoder or projector.
 
-    It must be a subclass of the contract without abstract methods, or a module class with all of its methods.
+    It must be a subclass of the contract without abstract methods, or a module class with all of its methods but
+    `fit_tensor`.
 
     Raises:
         PluginContractError: naming the first violation.
@@ -41,7 +44,7 @@ def check_part(kind: Kind, entry: Entry, target: Any) -> None:
     missing = set(getattr(target, "__abstractmethods__", ()))
     if not issubclass(target, contract):
         public = {n for c in (Component, contract) for n, v in vars(c).items() if n[0] != "_" and hasattr(v, "__get__")}
-        missing |= {*public, "variants"} - set(dir(target))
+        missing |= {*public, "variants"} - _OPTIONAL - set(dir(target))
     if missing:
         raise refuse(f"lacks {', '.join(sorted(missing)[:5])}", hint)
     config_class = getattr(target, "config_class", None)
@@ -89,7 +92,8 @@ def _shapes(kind: Kind, module: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The output shape of a part for a small input, and the shape that it publishes."""
     if kind == "encoder":
         size = module.preprocessing.image_size
-        out: Tensor = module(torch.empty(1, 3, *size)).last_hidden_state
+        channels = getattr(module, "num_channels", 3)
+        out: Tensor = module(torch.empty(1, channels, *size)).last_hidden_state
         return tuple(out.shape), (1, module.num_tokens(size), module.hidden_size)
     if kind == "projector":
         out = module(torch.empty(1, 16, module.in_features))

@@ -1,1 +1,1 @@
-"""Input and output of a model: ``images``, ``tokenizers``, and the ``processor`` that uses both."""
+"""Input and output of a model: ``pages``, ``images`` and their ``reader``, ``tokenizers``, and the ``processor``."""

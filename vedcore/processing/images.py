@@ -1,7 +1,8 @@
 """Images of any kind that a user has, as 8-bit RGB images.
 
-- **Files and bytes** are PNG, JPEG, GIF, BMP, WebP, TIFF, PPM (PGM, PBM) or AVIF, told apart by their first bytes and
-  not by their name. No other decoder is started. Of an animation the first frame is read.
+- **Files and bytes** are PNG, JPEG, GIF, BMP, WebP, TIFF, PPM (PGM, PBM), AVIF or PDF, told apart by their first bytes
+  and not by their name. No other decoder is started. A TIFF and a PDF have pages (`vedcore.processing.pages`); of an
+  animation the first frame is read, and of a Pillow image the one at which it stands.
 - **Orientation** in the EXIF data is applied. Colour profiles are not: CMYK, YCbCr and others become RGB by Pillow's
   plain arithmetic.
 - **Transparency** is laid over white.
@@ -27,19 +28,30 @@ import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from vedcore.errors import ImageDecodeError, ImageError, ImageFormatError, ImageLimitError, VedcoreError
+from vedcore.errors import ImageDecodeError, ImageError, ImageFormatError, ImageLimitError, UsageError, printable
 from vedcore.files import open_regular
+from vedcore.processing.pages import (
+    OpenImage,
+    Pages,
+    check_dpi,
+    check_size,
+    foreign_errors,
+    open_pdf,
+    page_numbers,
+    tiff_frames,
+)
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["MAX_PIXELS", "ImageSource", "load_image"]
+__all__ = ["MAX_PIXELS", "ImageSource", "first_page", "load_image", "open_image", "path_of", "rewound"]
 
 MAX_PIXELS = 50_000_000
 """Default limit of width times height."""
@@ -61,10 +73,10 @@ _READ_FORMATS = (
     ("TIFF", "TiffImagePlugin", rb"II[*+]\0|MM\0[*+]"),
     ("PPM", "PpmImagePlugin", rb"P[1-6][\s#]"),
     ("AVIF", "AvifImagePlugin", rb".{4}ftyp(?:avi[fs]|m(?:if|sf)1.{0,40}avi[fs])"),
+    ("PDF", "", rb"(?:\xef\xbb\xbf)?\s*%PDF-"),  # not by Pillow
 )
 # image formats that are known and refused
 _REFUSED_FORMATS = (
-    ("PDF", rb"\s*%PDF-"),
     ("EPS", rb"%!PS|\xc5\xd0\xd3\xc6"),
     ("PSD", rb"8BPS"),
     ("FITS", rb"SIMPLE  ="),
@@ -95,17 +107,21 @@ _TEXT_FORMATS = (
 )
 _HEAD_BYTES = 512
 """First bytes of a file that are compared with the patterns."""
-_FORMAT_HINT = "PNG, JPEG, GIF, BMP, WebP, TIFF, PPM and AVIF are read"
+_FORMAT_HINT = "PNG, JPEG, GIF, BMP, WebP, TIFF, PPM, AVIF and PDF are read"
 _SHAPE_HINT = "give (H, W), (H, W, C) or (C, H, W)"
 _VALUE_HINT = "give uint8, or floats from 0 to 1"
 
 
-def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def load_image(
+    source: ImageSource, *, pages: Pages | None = None, dpi: float | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """``source`` as an RGB image; the module's docstring has the rules.
 
     Args:
         source: a path, the bytes of a file, a binary file object (read from its start), a Pillow image, a NumPy
             array or a torch tensor on any device.
+        pages: the page to read of a TIFF or a PDF, from 1; by default the first, with a warning if there are more.
+        dpi: pixels an inch of a page of a PDF; by default `PDF_DPI`, or fewer on a large page.
         max_pixels: limit of width times height.
 
     Returns:
@@ -113,28 +129,72 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
 
     Raises:
         ImageDecodeError: not an image, a damaged image, a file that cannot be read, an array of a wrong shape or range.
-        ImageFormatError: an image in a format that is not read.
-        ImageLimitError: more than ``max_pixels``; the image is not decoded.
-        ImageError: a URL; nothing is downloaded.
+        ImageFormatError: an image in a format that is not read, or a PDF without pypdfium2.
+        ImageLimitError: more than ``max_pixels``, or a file of too many pages; the image is not decoded.
+        ImageError: a URL, as nothing is downloaded; a page that is not there.
+        UsageError: ``pages`` of more than one page, or not of the kinds that `Pages` has.
     """
-    if isinstance(source, (str, os.PathLike)):
-        path = os.fsdecode(source)
+    check_dpi(dpi)
+    with open_image(source, dpi, max_pixels) as opened:
+        numbers = (
+            first_page(source, opened.count) if pages is None else page_numbers(pages, opened.count, path_of(source))
+        )
+        if len(numbers) > 1:
+            hint = f"give one, as pages={numbers[0]}; model.processor and model.generate_text take several"
+            raise UsageError(f"{len(numbers)} pages are not one image", field="pages", hint=hint)
+        return opened.read(numbers[0])
+
+
+def first_page(source: ImageSource, count: int, stacklevel: int = 3) -> list[int]:
+    """The number of the first page, with a warning where there are more."""
+    if count > 1:
+        name = printable(path_of(source) or "the file")
+        message = f"{name}: the first of {count:,} pages is read, and the others are not; choose with pages="
+        warnings.warn(message, stacklevel=stacklevel)
+    return [1]
+
+
+def path_of(source: ImageSource) -> str | None:
+    """The path that ``source`` is, if it is one."""
+    return os.fsdecode(source) if isinstance(source, (str, os.PathLike)) else None
+
+
+@contextlib.contextmanager
+def open_image(source: ImageSource, dpi: float | None, max_pixels: int) -> Iterator[OpenImage]:
+    """``source`` open, with its number of pages; errors as `load_image`, on opening or on reading."""
+    path = path_of(source)
+    if path is not None:
         _refuse_url(path)
-        with open_regular(path, ImageDecodeError, "give the path of a readable image file") as file:
-            return _decode(file, path, max_pixels)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(io.BytesIO(source), None, max_pixels)
+        with (
+            open_regular(path, ImageDecodeError, "give the path of a readable image file") as file,
+            _open_file(file, path, max_pixels, dpi) as opened,
+        ):
+            yield opened
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        with _open_file(io.BytesIO(source), None, max_pixels, dpi) as opened:
+            yield opened
+    elif hasattr(source, "read"):
+        with _open_file(rewound(source), None, max_pixels, dpi) as opened:
+            yield opened
+    else:
+        yield OpenImage(1, lambda _: _from_memory(source, max_pixels))
+
+
+def _from_memory(source: Any, max_pixels: int) -> Image.Image:
     if isinstance(source, Image.Image):
-        with _foreign_errors("the image", hint="load it before its file is closed"):
-            _check_size(source.width, source.height, max_pixels, None)
+        if source.format == "TIFF" and getattr(source, "is_animated", False) and source.tell() == 0:
+            message = (
+                "only page 1 of a Pillow image of several pages is read, as it stands there; give the file for all"
+            )
+            warnings.warn(message, stacklevel=4)
+        with foreign_errors("the image", hint="load it before its file is closed"):
+            check_size(source.width, source.height, max_pixels, None)
             return _to_rgb(source)
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels, channels_first=False)
     torch = sys.modules.get("torch")  # a tensor exists only where torch was imported
     if torch is not None and isinstance(source, torch.Tensor):
         return _from_array(_tensor_to_array(source), max_pixels, channels_first=True)
-    if hasattr(source, "read"):
-        return _decode(_rewound(source), None, max_pixels)
     raise ImageDecodeError(
         f"an image cannot be made from {type(source).__name__}",
         hint="give a path, bytes, a binary file, a Pillow image, an array or a tensor",
@@ -148,9 +208,9 @@ def _refuse_url(path: str) -> None:
         raise ImageError("a URL, not a path", path=path[:100], hint=hint)
 
 
-def _rewound(stream: Any) -> IO[bytes]:
+def rewound(stream: Any) -> IO[bytes]:
     """``stream`` at its start; if it cannot seek, a copy of the rest of it."""
-    with _foreign_errors("the file object", hint="give the bytes of the image"):
+    with foreign_errors("the file object", hint="give the bytes of the image"):
         if getattr(stream, "seekable", bool)():
             stream.seek(0)
             if not isinstance(stream.read(0), str):
@@ -168,19 +228,57 @@ def _rewound(stream: Any) -> IO[bytes]:
         return copy
 
 
-def _decode(stream: IO[bytes], path: str | None, max_pixels: int) -> Image.Image:
-    with _foreign_errors("the file", path):
+@contextlib.contextmanager
+def _open_file(stream: IO[bytes], path: str | None, max_pixels: int, dpi: float | None) -> Iterator[OpenImage]:
+    with foreign_errors("the file", path):
         head = stream.read(_HEAD_BYTES)
         stream.seek(0)
     name, module = _format_of(head, path)
+    if name == "PDF":
+        with open_pdf(stream, path, max_pixels, dpi) as opened:
+            yield _naming_pages(opened, path)
+        return
     try:
         importlib.import_module(f"PIL.{module}")
     except ImportError:  # AVIF came to Pillow in 2025
         raise ImageFormatError(f"this Pillow reads no {name}", path=path, hint="pip install -U Pillow") from None
-    # not Image.open, which applies Pillow's global MAX_IMAGE_PIXELS, and hides why a header is bad
-    with _foreign_errors(f"the {name} data", path), Image.OPEN[name][0](stream, b"") as image:
-        _check_size(image.width, image.height, max_pixels, path)
-        return _to_rgb(image, path)
+
+    def decoded(_: int) -> Image.Image:
+        stream.seek(0)
+        # not Image.open, which applies Pillow's global MAX_IMAGE_PIXELS, and hides why a header is bad
+        with foreign_errors(f"the {name} data", path), Image.OPEN[name][0](stream, b"") as image:
+            check_size(image.width, image.height, max_pixels, path)
+            return _to_rgb(image, path)
+
+    if name != "TIFF":
+        yield OpenImage(1, decoded)
+        return
+    with contextlib.ExitStack() as stack:
+        with foreign_errors(f"the {name} data", path):
+            image = stack.enter_context(Image.OPEN[name][0](stream, b""))
+            frames, damage = tiff_frames(image, path)
+
+        def page(number: int) -> Image.Image:
+            with foreign_errors(f"the {name} data", path):
+                if damage is not None and number == len(frames):
+                    raise damage
+                image.seek(frames[number - 1])
+                check_size(image.width, image.height, max_pixels, path)
+                return _to_rgb(image, path)
+
+        yield _naming_pages(OpenImage(len(frames), page), path)
+
+
+def _naming_pages(opened: OpenImage, path: str | None) -> OpenImage:
+    """The same, with the number of the page in errors where there are several."""
+
+    def read(number: int) -> Image.Image:
+        try:
+            return opened.read(number)
+        except ImageError as error:
+            raise error.at(path, f"page {number}") from None
+
+    return opened if opened.count == 1 else OpenImage(opened.count, read)
 
 
 def _format_of(head: bytes, path: str | None) -> tuple[str, str]:
@@ -210,34 +308,6 @@ def _is_text(head: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return not re.search(r"[\x00-\x08\x0e-\x1f\x7f]", text)
-
-
-def _check_size(width: int, height: int, max_pixels: int, path: str | None) -> None:
-    if width < 1 or height < 1:
-        raise ImageDecodeError(f"no pixels: {width} x {height}", path=path, hint="give an image of 1 x 1 or more")
-    if width * height > max_pixels:
-        raise ImageLimitError(
-            f"{width} x {height} is {width * height:,} pixels, above the limit of {max_pixels:,}",
-            path=path,
-            hint="make the image smaller, or raise max_pixels",
-        )
-
-
-@contextlib.contextmanager
-def _foreign_errors(
-    what: str, path: str | None = None, hint: str = "it is damaged or truncated: copy it again"
-) -> Iterator[None]:
-    """Turn errors of Pillow, NumPy and torch into ImageDecodeError."""
-    try:
-        yield
-    except (VedcoreError, MemoryError):
-        raise
-    except Image.DecompressionBombError as error:
-        raise ImageLimitError(str(error), path=path, hint="make the image smaller") from None
-    except Exception as error:
-        reason = re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "the data", str(error)) or type(error).__name__
-        message = f"{what} cannot be decoded: {reason}"
-        raise ImageDecodeError(message, path=path, hint=hint) from None
 
 
 def _to_rgb(image: Image.Image, path: str | None = None) -> Image.Image:
@@ -271,7 +341,7 @@ def _grey_to_8_bits(image: Image.Image, path: str | None) -> Image.Image:
 
 
 def _tensor_to_array(tensor: torch.Tensor) -> Array:
-    with _foreign_errors("the tensor", hint="give a dense tensor"):
+    with foreign_errors("the tensor", hint="give a dense tensor"):
         if tensor.is_meta:
             raise ImageDecodeError("a tensor on the meta device holds no pixels", hint="give one with data")
         tensor = tensor.detach().cpu()
@@ -294,7 +364,7 @@ def _from_array(array: Array, max_pixels: int, *, channels_first: bool) -> Image
             raise ImageDecodeError(f"an array of shape {shape} has no axis of 1, 3 or 4 channels", hint=_SHAPE_HINT)
         if first and (channels_first or not last):
             array = array.transpose(1, 2, 0)  # (H, W, C)
-    _check_size(array.shape[1], array.shape[0], max_pixels, None)
+    check_size(array.shape[1], array.shape[0], max_pixels, None)
     pixels = np.ascontiguousarray(_array_to_8_bits(array))
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]  # (H, W)

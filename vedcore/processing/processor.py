@@ -1,11 +1,14 @@
 """Images and texts to the input of a model, and token ids to text.
 
-Shape letters: N images or texts, H x W pixels, S encoder tokens, T label tokens.
+Shape letters: N images or texts, C channels, H x W pixels, S encoder tokens, T label tokens.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,18 +20,22 @@ from torch import Tensor
 from vedcore.config import Preprocessing, TokenIds
 from vedcore.errors import (
     ConfigSchemaError,
-    ImageError,
     ImageLimitError,
     IncompatibleError,
     TokenizerError,
     UsageError,
 )
+from vedcore.hub import push_folder
 from vedcore.model_files import PREPROCESSOR_CONFIG, TOKENIZER
+from vedcore.processing.batch import Batch, check_return_tensors
+from vedcore.processing.encoding import OnUnknown, encode_labels
 from vedcore.processing.images import MAX_PIXELS, ImageSource, load_image
+from vedcore.processing.pages import Pages
+from vedcore.processing.reader import ImageReader, Place
+from vedcore.processing.text_tokenizer import TextTokenizer, length_limit, padded_length, shall_cut
 from vedcore.processing.tokenizers import (
     IGNORE_INDEX,
     decode_ids,
-    encode_labels,
     make_tokenizer,
     parse_tokenizer,
     token_ids_of,
@@ -47,7 +54,9 @@ TRANSFORMERS_KEYS = frozenset({"do_resize", "size", "resample", "do_rescale", "r
 
 
 def prepare_image(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    """An image as (3, H, W) float32: resized, scaled to 0 to 1, minus mean, divided by std.
+    """An image as (C, H, W) float32: resized, scaled to 0 to 1, minus mean, divided by std.
+
+    C is the number of means in ``preprocessing``: 3 for RGB, 1 for the luminance alone.
 
     The steps, of which ``preprocessing`` selects some, in order: cut the margins, turn, resize, shrink to a thumbnail,
     pad, crop, normalise. Resize modes: ``squash`` stretches the image to H x W. ``crop`` resizes the largest centred
@@ -59,6 +68,8 @@ def prepare_image(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     """
     if image.mode != "RGB":
         image = load_image(image)
+    if len(preprocessing.image_mean) == 1:
+        image = image.convert("L")
     if preprocessing.do_crop_margin:
         image = _crop_margin(image)
     height, width = preprocessing.image_size
@@ -67,7 +78,7 @@ def prepare_image(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     if preprocessing.resize_mode == "pad":
         scale = min(width / image.width, height / image.height)
         size = max(1, min(width, round(image.width * scale))), max(1, min(height, round(image.height * scale)))
-        pixels = _normalise(_resize(image, size, preprocessing), preprocessing)  # (3, h, w)
+        pixels = _normalise(_resize(image, size, preprocessing), preprocessing)  # (C, h, w)
         left, top = (width - size[0]) // 2, (height - size[1]) // 2
         return torch.nn.functional.pad(pixels, (left, width - size[0] - left, top, height - size[1] - top))
     image = _resized(image, preprocessing)
@@ -151,18 +162,11 @@ def _window(image: Image.Image, left: int, top: int, width: int, height: int) ->
 
 
 def _normalise(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
-    mean = torch.tensor(preprocessing.image_mean)[:, None, None]  # (3, 1, 1)
+    values = np.atleast_3d(np.array(image))  # (H, W, C)
+    pixels = torch.from_numpy(values).permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
+    mean = torch.tensor(preprocessing.image_mean)[:, None, None]  # (C, 1, 1)
     std = torch.tensor(preprocessing.image_std)[:, None, None]
     return pixels.div_(255).sub_(mean).div_(std)
-
-
-class Batch(dict[str, Tensor]):
-    """Tensors by the names of the model's arguments: ``model(**batch)``."""
-
-    def to(self, device: str | torch.device) -> Self:
-        """A batch with every tensor on ``device``."""
-        return type(self)({name: tensor.to(device) for name, tensor in self.items()})
 
 
 class Processor:
@@ -175,7 +179,7 @@ class Processor:
         token_ids: their end id ends labels; None takes the tokenizer's.
         max_pixels: limit of an image's width times height.
 
-    Attributes: the arguments, under their names.
+    Attributes: the arguments, under their names. ``tokenizer`` is a `TextTokenizer` over the given one.
     """
 
     def __init__(
@@ -187,57 +191,129 @@ class Processor:
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.preprocessing = preprocessing
-        self.tokenizer = tokenizer
         self.encoder = encoder
-        self.token_ids = token_ids or (TokenIds() if tokenizer is None else token_ids_of(tokenizer))
         self.max_pixels = max_pixels
+        self._token_ids = token_ids or (TokenIds() if tokenizer is None else token_ids_of(tokenizer))
+        self._model_max_length: int | None = None
+        self.tokenizer = tokenizer
+
+    @property
+    def tokenizer(self) -> TextTokenizer | None:
+        """For texts and ids; set it to another one, or to a name or path as `make_tokenizer` takes it, to change it."""
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Tokenizer | str | os.PathLike[str] | None) -> None:
+        self._tokenizer: TextTokenizer | None = None
+        if isinstance(tokenizer, (str, os.PathLike)):
+            tokenizer = make_tokenizer(tokenizer)
+        if tokenizer is not None:
+            backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+            self._tokenizer = TextTokenizer(backend, self._token_ids, self._model_max_length)
+
+    @property
+    def token_ids(self) -> TokenIds:
+        """The ids of the model; their end id ends labels."""
+        return self._token_ids
+
+    @token_ids.setter
+    def token_ids(self, ids: TokenIds) -> None:
+        self._token_ids = ids
+        if self._tokenizer is not None:
+            self._tokenizer.token_ids = ids
+
+    @property
+    def model_max_length(self) -> int | None:
+        """The most tokens that the model takes; None for no limit."""
+        return self._model_max_length
+
+    @model_max_length.setter
+    def model_max_length(self, length: int | None) -> None:
+        self._model_max_length = length
+        if self._tokenizer is not None:
+            self._tokenizer.model_max_length = length
 
     def __call__(
         self,
         images: ImageSource | Sequence[ImageSource] | None = None,
         text: str | Sequence[str] | None = None,
         *,
+        pages: Pages | None = None,
+        dpi: float | None = None,
+        padding: bool | str = True,
+        truncation: bool | str | None = None,
         max_length: int | None = None,
+        return_tensors: str | None = "pt",
+        untrusted: bool = False,
+        on_unknown: OnUnknown = "warn",
     ) -> Batch:
         """The input of a model for images, texts or both.
 
+        Names of special and added tokens in a text are those tokens.
+
         Args:
             images: an image or a list of images, each as `load_image` takes it.
-            text: a text or a list of texts, as many as images if both are given.
-            max_length: limit of labels for a text; a longer text is cut, and still ends with the end id.
+            text: a text or a list of texts, as many as images if both are given; a chosen page is an image.
+            pages: the pages to read of each TIFF and PDF, such as ``"1-3"`` (see `Pages`); by default the first, with a
+                warning if there are more.
+            dpi: pixels an inch of a page of a PDF, as `load_image` takes it.
+            padding: True or ``"longest"`` fills labels up with -100 to the longest of them, ``"max_length"`` to
+                ``max_length``; False refuses texts of different lengths.
+            truncation: True cuts labels to ``max_length``, where they still end with the end id, False does not; by
+                default they are cut where a ``max_length`` is given.
+            max_length: length of the labels; where one is needed, the most tokens that the model takes by default.
+            return_tensors: ``"pt"``, torch's, are the only ones.
+            untrusted: spell out the names of special and added tokens in the texts, so that only their characters
+                count.
+            on_unknown: what to do about pieces of a text that the tokenizer has no token for: ``"warn"`` names them in
+                one warning, ``"error"`` raises, ``"ignore"`` does neither.
 
         Returns:
-            ``pixel_values`` (N, 3, H, W) float32 if images are given; ``labels`` (N, T) int64 if texts are given, each
+            ``pixel_values`` (N, C, H, W) float32 if images are given; ``labels`` (N, T) int64 if texts are given, each
             row with the end id after its text, and then -100. ``encoder_attention_mask`` (N, S) bool if the encoder's
             ``preprocess`` gives images of different sizes, which are padded at the right and at the bottom.
 
         Raises:
             ImageError: with the image's path, or its index in the list.
             TokenizerError: no tokenizer, no end id, or a text that cannot be encoded.
-            UsageError: neither images nor texts, or different numbers of them.
+            UsageError: neither images nor texts, different numbers of them, or arguments that contradict each other.
             IncompatibleError: images of different sizes, and an encoder that cannot mask padding.
         """
+        check_return_tensors(return_tensors)
         sources: list[Any] = [] if images is None else list(images) if isinstance(images, (list, tuple)) else [images]
         texts = [] if text is None else [text] if isinstance(text, str) else list(text)
         if not sources and not texts:
             raise UsageError("nothing to process", hint="give images, text or both, one or more")
-        if images is not None and text is not None and len(sources) != len(texts):
-            raise UsageError(
-                f"{len(sources)} images, but {len(texts)} texts", field="text", hint="give one text for each image"
-            )
+        limit = length_limit(max_length, self.model_max_length, padding, truncation)
+        cut = limit if shall_cut(truncation, limit, default=True) else None
         batch = Batch()
-        if sources:
-            batch.update(self._images(sources))
+        with self.open_images(sources, pages=pages, first_page_only=True, dpi=dpi) as reader:
+            if images is not None and text is not None and len(reader.places) != len(texts):
+                message = f"{len(reader.places)} images, but {len(texts)} texts"
+                raise UsageError(message, field="text", hint="give one text for each image")
+            if sources:
+                batch.update(self.batch_of([self.pixels_at(reader, place) for place in reader.places]))
         if texts:
-            batch["labels"] = self._labels(texts, max_length)
+            tokenizer, eos = self._backend(), self._eos()
+            rows = encode_labels(tokenizer, texts, eos, cut, untrusted=untrusted, on_unknown=on_unknown)
+            self._warn_of_start(rows)
+            batch["labels"] = _label_rows(rows, padded_length(padding, limit, rows))
         return batch
 
-    def _images(self, sources: Sequence[ImageSource]) -> dict[str, Tensor]:
-        pixels = [self._pixels(source, index) for index, source in enumerate(sources)]
+    def open_images(self, sources: Sequence[ImageSource], **options: Any) -> ImageReader:
+        """A reader of the images of ``sources``; ``options`` as `ImageReader` takes them."""
+        return ImageReader(sources, **options, max_pixels=self.max_pixels)
+
+    def batch_of(self, pixels: Sequence[Tensor]) -> Batch:
+        """Images (C, H, W) as one batch, padded where their sizes differ.
+
+        Raises:
+            IncompatibleError: images of different sizes, and an encoder that cannot mask padding.
+        """
         sizes = torch.tensor([p.shape[1:] for p in pixels])  # (N, 2)
         height, width = (int(n) for n in sizes.amax(0))
         if bool((sizes == sizes[0]).all()):
-            return {"pixel_values": torch.stack(pixels)}
+            return Batch(pixel_values=torch.stack(list(pixels)))
         mask = None if self.encoder is None else self.encoder.token_mask(sizes, (height, width))
         if mask is None:
             shown = ", ".join(f"{h} x {w}" for h, w in sizes[:3].tolist())
@@ -246,48 +322,92 @@ class Processor:
                 field="images",
                 hint="give them one by one, or resize them to the same size",
             )
-        padded = pixels[0].new_zeros(len(pixels), 3, height, width)
+        padded = pixels[0].new_zeros(len(pixels), len(pixels[0]), height, width)
         for row, p in zip(padded, pixels, strict=True):
             row[:, : p.shape[1], : p.shape[2]] = p
-        return {"pixel_values": padded, "encoder_attention_mask": mask}
+        return Batch(pixel_values=padded, encoder_attention_mask=mask)
 
-    def _pixels(self, source: ImageSource, index: int) -> Tensor:
-        try:
-            image = load_image(source, max_pixels=self.max_pixels)
-        except ImageError as error:
-            if error.path is not None:
-                raise
-            message = str(error).removesuffix(f"; {error.hint}")
-            raise type(error)(message, field=f"images[{index}]", hint=error.hint) from None
+    def pixels_at(self, reader: ImageReader, place: Place) -> Tensor:
+        """The image of a place as the encoder takes it, (3, H, W).
+
+        Raises:
+            ImageError: as `ImageReader.read`, or an image that cannot be resized.
+        """
+        image = reader.read(place)
         pixels = None if self.encoder is None else self.encoder.preprocess(image)
         if pixels is None:
             return prepare_image(image, self.preprocessing)
-        if pixels.ndim != 3 or pixels.shape[0] != 3 or not pixels.is_floating_point():
+        channels = getattr(self.encoder, "num_channels", 3)
+        if pixels.ndim != 3 or pixels.shape[0] != channels or not pixels.is_floating_point():
             raise IncompatibleError(
                 f"the encoder's preprocess gave {tuple(pixels.shape)} of {pixels.dtype}",
                 field="encoder",
-                hint="it must give (3, H, W) float",
+                hint=f"it must give ({channels}, H, W) float",
             )
         return pixels
 
-    def _labels(self, texts: Sequence[str], max_length: int | None) -> Tensor:
-        tokenizer = self._tokenizer()
+    def collate(self, examples: Sequence[Any]) -> Batch:
+        """A batch of examples: ``collate_fn=`` of a DataLoader, ``data_collator=`` of transformers' Trainer.
+
+        Args:
+            examples: all of one kind. Mappings may have ``pixel_values``, (3, H, W) or (1, 3, H, W), or ``image``, as
+                `load_image` takes it; and ``labels``, ids with the end id last, or ``text``. Pairs are an image and a
+                text. The Trainer hands on ``image`` and ``text`` only with ``remove_unused_columns=False``.
+
+        Returns:
+            As `__call__` does.
+
+        Raises:
+            UsageError: examples that have nothing of these, or not the same.
+        """
+        rows = [{"image": e[0], "text": e[1]} if isinstance(e, (tuple, list)) and len(e) == 2 else e for e in examples]
+        known = {"pixel_values", "image", "images", "labels", "text"}
+        keys = set(rows[0]) if rows and isinstance(rows[0], Mapping) else set()
+        if not keys or keys - known or any(not isinstance(row, Mapping) or set(row) != keys for row in rows):
+            raise UsageError(
+                "examples that cannot be put into a batch",
+                field="examples",
+                hint="give mappings of the same names (pixel_values or image, labels or text), or pairs (image, text)",
+            )
+        columns = {name: [row[name] for row in rows] for name in sorted(keys)}
+        images = columns.get("image", columns.get("images"))
+        batch = Batch() if images is None and "text" not in columns else self(images, columns.get("text"))
+        if "pixel_values" in columns:
+            pixels = [torch.as_tensor(p) for p in columns["pixel_values"]]
+            batch.update(self.batch_of([p[0] if p.ndim == 4 and len(p) == 1 else p for p in pixels]))
+        if "labels" in columns:
+            ids = [torch.as_tensor(row, dtype=torch.long).flatten().tolist() for row in columns["labels"]]
+            batch["labels"] = _label_rows(ids, max(map(len, ids)))
+        return batch
+
+    def _warn_of_start(self, rows: Sequence[Sequence[int]]) -> None:
+        start = self.token_ids.start
+        first = next((i for i, row in enumerate(rows) if len(row) > 1 and row[0] == start), None)
+        if first is not None:
+            warnings.warn(
+                f"text[{first}] begins with the start id {start}, which the model puts before the labels itself, so "
+                "that it comes twice; leave it out",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _eos(self) -> int:
         if not self.token_ids.eos:
             raise TokenizerError(
-                "no token id ends a text", field="token_ids.eos", hint="compose with token_ids={'eos': …}"
+                "no token id ends a text",
+                field="token_ids.eos",
+                hint="set it: model.token_ids = model.token_ids.changed(eos=(…,))",
             )
-        rows = [encode_labels(tokenizer, text, self.token_ids.eos[0], max_length) for text in texts]
-        labels = torch.full((len(rows), max(map(len, rows))), IGNORE_INDEX)  # (N, T)
-        for label, row in zip(labels, rows, strict=True):
-            label[: len(row)] = torch.tensor(row)
-        return labels
+        return self.token_ids.eos[0]
 
-    def _tokenizer(self) -> Tokenizer:
+    def _backend(self) -> Tokenizer:
         if self.tokenizer is None:
             raise TokenizerError(
-                "the model has no tokenizer", field="tokenizer", hint="compose with tokenizer='char', 'byte' or a file"
+                "the model has no tokenizer",
+                field="tokenizer",
+                hint="give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
             )
-        return self.tokenizer
+        return self.tokenizer.backend_tokenizer
 
     def decode(self, ids: Tensor | Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of a row of ids, (T,); -100, as in labels, is left out.
@@ -295,7 +415,7 @@ class Processor:
         Raises:
             TokenizerError: no tokenizer, or not a single row of ids.
         """
-        return decode_ids(self._tokenizer(), ids, skip_special_tokens)
+        return decode_ids(self._backend(), ids, skip_special_tokens)
 
     def batch_decode(
         self, ids: Tensor | Iterable[Tensor | Sequence[int]], skip_special_tokens: bool = True
@@ -305,7 +425,54 @@ class Processor:
 
     def token_text(self, token: int) -> str:
         """The text of a single id, or the name of a special token; empty for an id outside of the vocabulary."""
-        return decode_ids(self._tokenizer(), [token], skip_special_tokens=False)
+        return decode_ids(self._backend(), [token], skip_special_tokens=False)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the preprocessing and the tokenizer to a folder, that of the model for one; `from_pretrained` reads it.
+
+        Raises:
+            CheckpointWriteError: the folder cannot be written.
+        """
+        from vedcore.plugins import load_component
+
+        load_component("format", "native")[0].save_processor(self, folder)
+
+    @classmethod
+    def from_pretrained(cls, folder_or_name: str | os.PathLike[str], **options: Any) -> Processor:
+        """The processor of a folder or repository, of vedcore or transformers, without the model.
+
+        ``model.processor`` of a loaded model also has what only the model knows: the encoder's own preprocessing.
+
+        Args:
+            folder_or_name: as `vedcore.load` takes it.
+            options: ``revision``, ``subfolder``, ``token``, ``cache_dir`` and ``local_files_only``, as there.
+
+        Raises:
+            CheckpointNotFoundError: no such folder, or no settings of images in it.
+            ConfigError, TokenizerError, HubError: as `vedcore.load`.
+        """
+        from vedcore.plugins import load_component
+
+        processor: Processor = load_component("format", "native")[0].load_processor(folder_or_name, **options)
+        return processor
+
+    def push_to_hub(self, repo: str, *, commit_message: str = "Upload processor", **options: Any) -> str:
+        """Write the processor's files to a repository of the hub, in one commit, beside whatever is in it.
+
+        Args:
+            repo: ``org/name``; a missing repository is created.
+            commit_message: of the commit.
+            options: ``revision``, ``private``, ``create_pr`` and ``token``, as ``model.push_to_hub`` takes them.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            HubError: the hub refuses it.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return push_folder(folder, repo, commit_message=commit_message, **options)
 
     def to_files(self) -> dict[str, bytes]:
         """The processor as files, name to content: the preprocessing, and the tokenizer if there is one.
@@ -341,6 +508,20 @@ class Processor:
         data = files.get(TOKENIZER)
         tokenizer = None if data is None else parse_tokenizer(data, path=path(TOKENIZER))
         return cls(preprocessing, tokenizer)
+
+
+def _label_rows(rows: Sequence[Sequence[int]], width: int) -> Tensor:
+    """(N, T) labels, filled up with -100 to ``width``.
+
+    Raises:
+        UsageError: rows of different lengths, and no width.
+    """
+    if not width and len(set(map(len, rows))) > 1:
+        raise UsageError("texts of different lengths", field="padding", hint="give padding=True")
+    labels = torch.full((len(rows), width or len(rows[0])), IGNORE_INDEX)  # (N, T)
+    for label, row in zip(labels, rows, strict=True):
+        label[: len(row)] = torch.tensor(row)
+    return labels
 
 
 def _transformers_keys(preprocessing: Preprocessing) -> dict[str, Any]:

@@ -4,9 +4,9 @@ Two tokenizers need no file: ``char`` has a token for each printable ASCII chara
 alphabet, ``char:0123456789``); ``byte`` has a token for each byte of UTF-8, and takes any text. Both decode to exactly
 the text that was encoded. Their first three ids are ``<s>`` 0, ``</s>`` 1 and ``<pad>`` 2.
 
-``</s>`` in a user's text is text, and never becomes the special token. A character without a token is an error if the
-tokenizer has no unknown token, as ``char`` has none. Padding and truncation are left to the caller: those of a
-tokenizer file are checked and switched off. Importing this module does not import torch.
+A character without a token is an error if the tokenizer has no unknown token, as ``char`` has none. Padding and
+truncation are left to the caller: those of a tokenizer file are checked and switched off. Importing this module does
+not import torch.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from vedcore.files import open_regular
 
 __all__ = [
     "decode_ids",
-    "encode_labels",
-    "encode_text",
+    "foreign_errors",
     "make_tokenizer",
     "parse_tokenizer",
+    "require_unicode",
     "token_ids_of",
     "vocab_size_of",
 ]
@@ -47,8 +47,6 @@ IGNORE_INDEX = -100
 """Label that the loss ignores."""
 MAX_FILE_BYTES = 256_000_000
 """Limit of a tokenizer's file."""
-MAX_TEXT_CHARACTERS = 200_000
-"""Limit of a text that is encoded."""
 MAX_ALPHABET_CHARACTERS = 100_000
 """Limit of the alphabet of ``char``."""
 MAX_PADDED_TOKENS = 100_000
@@ -219,7 +217,7 @@ def _char_tokenizer(alphabet: str) -> Tokenizer:
             field="tokenizer",
             hint="write each character once, as in 'char:0123456789'",
         )
-    _require_unicode(alphabet)
+    require_unicode(alphabet)
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate([*_SPECIAL_TOKENS, *alphabet])}))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
@@ -261,55 +259,6 @@ def token_ids_of(tokenizer: Tokenizer) -> TokenIds:
     return TokenIds(start=find(START_TOKENS), eos=() if eos is None else (eos,), pad=find(PAD_TOKENS))
 
 
-def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of ``text``, without the special tokens that the tokenizer's template adds.
-
-    Raises:
-        TokenizerError: not a str, more than 200,000 characters, a lone surrogate, a character without a token.
-    """
-    if not isinstance(text, str):
-        raise TokenizerError(f"text expected, got {type(text).__name__}", hint="give a str")
-    if len(text) > MAX_TEXT_CHARACTERS:
-        raise TokenizerError(
-            f"a text of {len(text):,} characters, above the limit of {MAX_TEXT_CHARACTERS:,}", hint="shorten it"
-        )
-    _require_unicode(text)
-    if not tokenizer.encode_special_tokens:  # set here, as pickling and copying lose it
-        tokenizer.encode_special_tokens = True
-    with foreign_errors("the text cannot be encoded", None, "try another text, or another tokenizer"):
-        try:
-            ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-        except Exception as error:
-            unknown = next((c for c in text if tokenizer.token_to_id(c) is None), None)
-            if unknown is None or "Missing [UNK]" not in str(error):
-                raise
-            raise TokenizerError(
-                f"the tokenizer has no token for {unknown!r} (U+{ord(unknown):04X})",
-                hint="leave it out, or compose with tokenizer='byte', or 'char:' and your own alphabet",
-            ) from None
-    return ids
-
-
-def encode_labels(tokenizer: Tokenizer, text: str, eos: int, max_length: int | None = None) -> list[int]:
-    """The labels of a decoder for ``text``: its ids, then ``eos``; the model adds the start id.
-
-    Args:
-        tokenizer: the tokenizer.
-        text: the text.
-        eos: the id that ends a text.
-        max_length: limit of ids, ``eos`` included; a longer text is cut, and ``eos`` still follows.
-
-    Raises:
-        TokenizerError: as `encode_text`; a ``max_length`` below 1.
-    """
-    if max_length is not None and max_length < 1:
-        raise TokenizerError(
-            f"max_length {max_length} leaves no room for the end id", field="max_length", hint="give 1 or more"
-        )
-    ids = encode_text(tokenizer, text)
-    return [*(ids if max_length is None else ids[: max_length - 1]), eos]
-
-
 def decode_ids(tokenizer: Tokenizer, ids: Any, skip_special_tokens: bool = True) -> str:
     """The text of ``ids``, a list, array or tensor with one axis.
 
@@ -328,7 +277,8 @@ def decode_ids(tokenizer: Tokenizer, ids: Any, skip_special_tokens: bool = True)
         return text
 
 
-def _require_unicode(text: str) -> None:
+def require_unicode(text: str) -> None:
+    """Refuse a text with a lone surrogate, which the library cannot take."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from vedcore.errors import CheckpointMismatchError
+from vedcore.errors import MAX_MESSAGE, CheckpointMismatchError
 from vedcore.weights.keymap import MAX_NAMES_SHOWN
 from vedcore.weights.safetensors_file import StoredTensor
 
-__all__ = ["CheckpointTensors", "LoadReport", "abbreviated", "compare"]
+__all__ = ["CheckpointTensors", "Comparison", "Fit", "LoadReport", "abbreviated", "compare"]
+
+Fit: TypeAlias = Callable[[str, Tensor], Tensor | None]
+"""Given the model's name of a stored tensor and its values, maybe on the meta device: those that the model takes in
+their place, or None to take them as they are."""
+
+MAX_PATH_SHOWN = 100
+"""Characters of a path in a message."""
+MIN_NAME_SHOWN = 16
+"""Characters that a name in a message keeps however little room there is."""
+MAX_PAIRED = 8
+"""Names whose nearest counterpart is sought."""
+MAX_COUNTERPARTS = 40
+"""Names that each of them is compared with, beginning with those of the same end, and of the same beginning."""
+MIN_SIMILARITY = 0.6
+"""Similarity of two names that are a pair."""
 
 
 class LoadReport(NamedTuple):
@@ -30,10 +48,13 @@ class LoadReport(NamedTuple):
     """Parameters and buffers of the model that were left unchanged."""
     left: list[str]
     """Tensors of the checkpoint that are not in the model."""
+    resampled: Sequence[str] = ()
+    """Parameters and buffers of the model whose values were made to fit images of another size."""
 
     def __str__(self) -> str:
         lines = [self.source]
-        for what, names in (("loaded", self.loaded), ("fresh", self.fresh), ("left behind", self.left)):
+        rows = [("loaded", self.loaded), ("fresh", self.fresh), ("left behind", self.left)]
+        for what, names in [*rows, *([("resampled", self.resampled)] if self.resampled else [])]:
             layers: dict[str, int] = {}
             for name in names:
                 pattern = re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
@@ -55,8 +76,15 @@ class CheckpointTensors:
     """Names that are not stored because they share a tensor, to the name that is."""
     unexpected: Collection[str]
     """Tensors that no row of the key map matches, under their names in the file."""
-    file_name_of: Callable[[str], str]
-    """Maps a name of the model to the tensor's name in the file, for messages."""
+    file_names_of: Callable[[str], list[str]]
+    """Maps a name of the model to those in the file of the tensors that it is made of, for messages."""
+
+
+class Comparison(NamedTuple):
+    """Names of the model's tensors that a checkpoint does not have, and that it has for images of another size."""
+
+    absent: list[str]
+    resampled: list[str]
 
 
 def compare(
@@ -66,7 +94,9 @@ def compare(
     strict: bool = True,
     fresh: Collection[str] = (),
     settings: Mapping[str, Any] | None = None,
-) -> list[str]:
+    fit: Fit | None = None,
+    loose_hint: str = "",
+) -> Comparison:
     """Compare names, shapes and kinds of numbers with the model's, which may be on the meta device.
 
     Args:
@@ -75,9 +105,8 @@ def compare(
         strict: False accepts names that only one side has, and warns of them.
         fresh: names of the model that may be missing.
         settings: dotted names to values of the config, to name the one that a wrong shape comes from.
-
-    Returns:
-        The model's names that are not stored.
+        fit: asked for each stored tensor, with its type and shape alone, before a wrong shape counts.
+        loose_hint: how to take what fits, for the message where only names differ.
 
     Raises:
         CheckpointMismatchError: with all mismatches.
@@ -88,7 +117,14 @@ def compare(
     missing = [name for name in absent if name not in fresh]
     unexpected = sorted([*(name for name in there if name not in ours), *stored.unexpected])
     pairs = [(name, there[name], tensor) for name, tensor in ours.items() if name in there]
-    shapes = [(name, found.shape, tuple(due.shape)) for name, found, due in pairs if found.shape != due.shape]
+    floats = [(name, found) for name, found, _ in pairs if found.dtype.is_floating_point and found.dtype.itemsize > 1]
+    fitted = {name: fit(name, found.empty()) for name, found in floats} if fit else {}
+    resampled = [name for name, _, due in pairs if (made := fitted.get(name)) is not None and made.shape == due.shape]
+    shapes = [
+        (name, found.shape, tuple(due.shape))
+        for name, found, due in pairs
+        if found.shape != due.shape and name not in resampled
+    ]
     kinds = [(n, found.dtype, due.dtype) for n, found, due in pairs if _kind(found.dtype) != _kind(due.dtype)]
     if not strict:
         said = {"left random": missing, "not used": unexpected}
@@ -96,34 +132,93 @@ def compare(
         if message:
             warnings.warn(f"{stored.folder}: {message}", UserWarning, stacklevel=6)
         missing, unexpected = [], []
+
+    def file_name_of(name: str) -> str:
+        return ", ".join(stored.file_names_of(name))
+
     problems = {
-        "missing": list(dict.fromkeys(map(stored.file_name_of, missing))),
+        "missing": list(dict.fromkeys(chain.from_iterable(map(stored.file_names_of, missing)))),
         "unexpected": unexpected,
-        "of a wrong shape": [
-            f"{stored.file_name_of(n)} {list(found)} instead of {list(due)}" for n, found, due in shapes
-        ],
-        "of another kind of number": [
-            f"{stored.file_name_of(n)} {_short(a)} instead of {_short(b)}" for n, a, b in kinds
-        ],
+        "of a wrong shape": [f"{file_name_of(n)} {list(found)} instead of {list(due)}" for n, found, due in shapes],
+        "of another kind of number": [f"{file_name_of(n)} {_short(a)} instead of {_short(b)}" for n, a, b in kinds],
     }
     if any(problems.values()):
-        hint = "is it the checkpoint of this config.json? strict=False takes what fits"
-        if kinds and not shapes:
+        hint = "is it the checkpoint of this config.json?"
+        if loose_hint and pairs and not shapes and not kinds:
+            hint = loose_hint
+        elif kinds and not shapes:
             hint = "quantized checkpoints are not supported: load the one that it was made from"
         raise _mismatch(stored.folder, problems, _suspect(shapes, settings or {}) or hint)
-    return absent
+    return Comparison(absent, resampled)
 
 
-def _mismatch(folder: Path, problems: Mapping[str, list[str]], hint: str) -> CheckpointMismatchError:
-    """The error for the problems, with the first names in its message and all of them in its details."""
-    room, said = MAX_NAMES_SHOWN, []
-    for what, names in problems.items():
-        if names:
-            shown = names[: max(1, room)]
-            said.append(f"{len(names)} {what}: {', '.join(shown)}")
-            room -= len(shown)
-    details = "\n".join(f"{what}: {name}" for what, names in problems.items() for name in names)
-    return CheckpointMismatchError(f"tensors {'; '.join(said)}", path=folder, hint=hint, details=details)
+def _mismatch(folder: Path, problems: Mapping[str, Sequence[str]], hint: str) -> CheckpointMismatchError:
+    """The error for the problems, with a few names of each in its message and all of them in its details.
+
+    The first missing and the first unexpected name are the nearest pair, where two names are near. They are shown whole
+    where there is room.
+    """
+    pair = _nearest(problems["missing"], problems["unexpected"])
+    lists = {what: list(names) for what, names in problems.items() if names}
+    for name, what in zip(pair or (), ("missing", "unexpected"), strict=False):
+        lists[what].remove(name)
+        lists[what].insert(0, name)
+    end = "; nearest: the first of each" if pair else ""
+    room = MAX_MESSAGE - len("tensors : ") - min(len(str(folder)), MAX_PATH_SHOWN) - len(hint) - len(end)
+    room -= sum(len(f"{len(names)} {what}: ; ") for what, names in lists.items())
+    shown: dict[str, list[str]] = {}
+    for what, names in sorted(lists.items(), key=lambda item: len(item[1][0])):  # long names take what short ones leave
+        shown[what] = [_elided(names[0], max(MIN_NAME_SHOWN, room // (len(lists) - len(shown))))]
+        room -= len(shown[what][0])
+    for place in range(1, MAX_NAMES_SHOWN):
+        for what, names in lists.items():
+            full = sum(map(len, shown.values())) >= MAX_NAMES_SHOWN
+            if place < len(names) and not full and len(names[place]) + 2 <= room:
+                shown[what].append(names[place])
+                room -= len(names[place]) + 2
+    said = "; ".join(f"{len(names)} {what}: {', '.join(shown[what])}" for what, names in lists.items())
+    details = [f"{what}: {name}" for what, names in problems.items() for name in names]
+    if pair:
+        details.append(f"nearest: {pair[1]} (unexpected) and {pair[0]} (missing)")
+    return CheckpointMismatchError(f"tensors {said}{end}", path=folder, hint=hint, details="\n".join(details))
+
+
+def _elided(name: str, room: int) -> str:
+    """The name, without its middle where it has more than ``room`` characters."""
+    return name if len(name) <= room else f"{name[: room // 3]}…{name[len(name) - room + room // 3 + 1 :]}"
+
+
+def _nearest(missing: Sequence[str], unexpected: Sequence[str]) -> tuple[str, str] | None:
+    """The missing and the unexpected name that are most alike, among the first; None where none are."""
+    both = set(missing).intersection(unexpected)  # of tensors that cannot be joined: they are no renamed ones
+    few, many = sorted(([n for n in missing if n not in both], [n for n in unexpected if n not in both]), key=len)
+    swapped = bool(few) and few[0] not in missing
+    by_end, by_start = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    for name in many:
+        for end, start in zip(_ends(name), _starts(name), strict=True):
+            by_end[end].append(name)
+            by_start[start].append(name)
+    best, pair = MIN_SIMILARITY, None
+    for name in few[:MAX_PAIRED]:
+        alike = next((by_end[end] for end in _ends(name) if end in by_end), [])[: MAX_COUNTERPARTS // 2]
+        alike += next((by_start[start] for start in _starts(name) if start in by_start), [])[: MAX_COUNTERPARTS // 2]
+        for other in [*alike, *many[: MAX_COUNTERPARTS - len(alike)]]:
+            ratio = SequenceMatcher(None, name, other, autojunk=False).ratio()
+            if ratio > best:
+                best, pair = ratio, (name, other) if not swapped else (other, name)
+    return pair
+
+
+def _ends(name: str) -> list[str]:
+    """Endings of the name, from all of its components to the last one."""
+    parts = name.split(".")
+    return [".".join(parts[index:]) for index in range(len(parts))]
+
+
+def _starts(name: str) -> list[str]:
+    """Beginnings of the name, from all of its components to the first one."""
+    parts = name.split(".")
+    return [".".join(parts[:index]) for index in range(len(parts), 0, -1)]
 
 
 def _suspect(wrong: Iterable[tuple[str, tuple[int, ...], tuple[int, ...]]], settings: Mapping[str, Any]) -> str:

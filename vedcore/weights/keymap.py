@@ -43,6 +43,7 @@ __all__ = [
     "Row",
     "assign",
     "ignored",
+    "matcher",
     "their_name",
     "to_ours",
     "to_theirs",
@@ -258,6 +259,12 @@ def assign(names: Iterable[str], rows: Sequence[Row], *, back: bool = False) -> 
         assigned.update(targets)
         found.append(Assignment(tuple(present[i] for i in range(len(source.names))), tuple(targets), row, back))
     return Assignments(found, missing, unexpected)
+
+
+def matcher(rows: Iterable[Row]) -> Callable[[str], bool]:
+    """A function that tells whether any row has a name of the file."""
+    sides = [_Side(row.theirs) for row in rows]
+    return lambda name: any(side.match(name) is not None for side in sides)
 
 
 def their_name(name: str, rows: Iterable[Row]) -> str | None:

@@ -16,15 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from vedcore.errors import CheckpointCorruptError, CheckpointMismatchError, NonFiniteError, UsageError
-from vedcore.weights.checking import CheckpointTensors, LoadReport, abbreviated, compare
+from vedcore.weights.checking import CheckpointTensors, Fit, LoadReport, abbreviated, compare
 from vedcore.weights.finite import is_finite
-from vedcore.weights.keymap import Assignment, Assignments, Row, assign, their_name
+from vedcore.weights.keymap import Assignment, Assignments, Row, assign, matcher, their_name
 from vedcore.weights.manifest import FileRecord, tensor_sha256
 from vedcore.weights.opening import WeightFile, open_weights
 from vedcore.weights.safetensors_file import MAX_IO_THREADS, StoredTensor, TensorFile
 from vedcore.weights.snapshot import Snapshot
+from vedcore.weights.unwrapping import NameMatch, refuse_adapters, unwrap
 
-__all__ = ["CheckFinite", "LoadReport", "Weights"]
+__all__ = ["CheckFinite", "Fit", "LoadReport", "Weights"]
 
 CheckFinite = bool | Literal["warn"]
 Select: TypeAlias = Callable[[Sequence[str]], Mapping[str, str]]
@@ -45,11 +46,24 @@ class _Converted(NamedTuple):
     """Stored tensors with NaN or Inf."""
 
 
+class _Matched(NamedTuple):
+    """The stored tensors under the names of a model."""
+
+    selected: list[str]
+    """The stored tensors that were selected."""
+    assignments: list[Assignment]
+    """The conversions of those that the key map has."""
+    found: CheckpointTensors
+    """Their types and shapes, to compare."""
+
+
 class Weights:
     """The tensors of an opened folder: names, types and shapes are read at once, values by `load_into`.
 
     Where a folder has weights in several layouts, the first of these is used: ``model.safetensors``, its index of
     shards, ``pytorch_model.bin``, its index. The others are never opened.
+
+    Names and dicts that training wrapped (``module.``, ``_orig_mod.``) are unwrapped by `check`, with one warning.
 
     Args:
         snapshot: the folder; it must stay open until the weights are loaded.
@@ -60,6 +74,7 @@ class Weights:
     Raises:
         CheckpointNotFoundError: no weights, or a shard that the index names is missing.
         CheckpointCorruptError: a damaged file or index.
+        CheckpointMismatchError: adapters of LoRA that were not merged.
         CheckpointUnsafeError: an index that leads out of the folder.
     """
 
@@ -76,27 +91,49 @@ class Weights:
         self.stored: dict[str, StoredTensor] = {}
         """Names of the tensors in the files to types and shapes."""
         self._file_of: dict[str, WeightFile] = {}
-        ties: dict[str, str] = {}
+        self._ties: dict[str, str] = {}
+        self._rows, self._select = rows, select or _all
+        self._matched: _Matched | None = None
         for file in self.files.values():
             self.stored |= file.tensors
             self._file_of |= dict.fromkeys(file.tensors, file)
         for file in self.files.values():
             declared = {alias: name for alias, name in file.metadata.items() if name in file.tensors}
-            ties |= {alias: name for alias, name in declared.items() if alias not in self.stored}
-        names = (select or _all)([*self.stored, *ties])
+            self._ties |= {alias: name for alias, name in declared.items() if alias not in self.stored}
+        refuse_adapters(self.stored, self.folder)
+
+    def _match(self, model: nn.Module) -> _Matched:
+        """The stored tensors under the model's names; found once, with one warning of all that is unwrapped."""
+        if self._matched is not None:
+            return self._matched
+        rows, files = self._rows, list(self.files.values())
+        ours = model.state_dict().keys()
+        is_ours: Callable[[str], bool] = ours.__contains__ if rows is None else matcher(rows)
+
+        def match(names: Sequence[str]) -> NameMatch:
+            selected = self._select(names)
+            fitting = {name for name, new in selected.items() if is_ours(new)}
+            return NameMatch(fitting, selected.keys() - fitting)
+
+        unwrapped = unwrap([*self.stored, *self._ties], match)
+        notes = [*filter(None, dict.fromkeys([*(file.note for file in files), unwrapped.note]))]
+        if notes:
+            path = files[0].path if len(files) == 1 else self.folder
+            warnings.warn(f"{path}: taken from it: {'; '.join(notes)}", UserWarning, stacklevel=5)
+        selection = self._select(list(unwrapped.names.values()))
+        names = {name: selection[new] for name, new in unwrapped.names.items() if new in selection}
         selected = {name: new for name, new in names.items() if name in self.stored}
-        self._selected = list(selected)
-        self._assignments, tensors, unexpected = self._assign(selected, rows)
-        if rows is not None:  # the config ties the tensors of our model
-            ties = {}
-        tied = {names[alias]: names[name] for alias, name in ties.items() if alias in names and name in names}
-        self._found = CheckpointTensors(
+        assignments, tensors, unexpected = self._assign(selected, rows)
+        ties = self._ties if rows is None else {}  # else the config ties the tensors of our model
+        found = CheckpointTensors(
             self.folder,
             tensors,
-            tied,
+            {names[alias]: names[name] for alias, name in ties.items() if alias in names and name in names},
             unexpected,
-            file_name_of=lambda name: name if rows is None else their_name(name, rows) or name,
+            file_names_of=lambda name: _file_names(name, rows, names.values()),
         )
+        self._matched = _Matched(list(selected), assignments, found)
+        return self._matched
 
     def _assign(
         self, selected: Mapping[str, str], rows: Sequence[Row] | None
@@ -126,6 +163,8 @@ class Weights:
         strict: bool = True,
         fresh: Collection[str] = (),
         settings: Mapping[str, Any] | None = None,
+        fit: Fit | None = None,
+        loose_hint: str = "",
     ) -> LoadReport:
         """Compare names, shapes and kinds of numbers with the model's, which may be on the meta device.
 
@@ -134,14 +173,21 @@ class Weights:
             strict: False accepts names that only one side has.
             fresh: names of the model that may be missing.
             settings: dotted names to values of the config, to name the one that a wrong shape comes from.
+            fit: given a name of the model and a stored tensor, the one to load in its place, or None. It is first
+                asked with a tensor on the meta device.
+            loose_hint: how to take what fits, for the message where only names differ.
 
         Raises:
             CheckpointMismatchError: with all mismatches.
         """
-        absent = compare(self._found, model, strict=strict, fresh=fresh, settings=settings)
-        used = {name for assignment in self._assignments for name in assignment.sources}
+        matched = self._match(model)
+        absent, resampled = compare(
+            matched.found, model, strict=strict, fresh=fresh, settings=settings, fit=fit, loose_hint=loose_hint
+        )
+        used = {name for assignment in matched.assignments for name in assignment.sources}
         loaded = [name for name in model.state_dict() if name not in absent]
-        return LoadReport(str(self.folder), loaded, absent, [name for name in self.stored if name not in used])
+        left = [name for name in self.stored if name not in used]
+        return LoadReport(str(self.folder), loaded, absent, left, resampled)
 
     def compare_files(self, hashes: Mapping[str, str]) -> None:
         """Compare whole files with the sha256 that their source publishes.
@@ -166,6 +212,7 @@ class Weights:
         manifest: Mapping[str, FileRecord] | None = None,
         settings: Mapping[str, Any] | None = None,
         mmap: bool = False,
+        fit: Fit | None = None,
     ) -> LoadReport:
         """Set the values and types of the model's parameters and buffers, which may be on the meta device.
 
@@ -179,6 +226,7 @@ class Weights:
             settings: as in `check`.
             mmap: map tensors that need no conversion into memory instead of reading them. The process crashes if such a
                 file is truncated later.
+            fit: as in `check`.
 
         Raises:
             CheckpointMismatchError: names, shapes or kinds of numbers that differ from the model's, all at once, before
@@ -187,7 +235,7 @@ class Weights:
             NonFiniteError: naming the first tensors.
             UsageError: ``mmap`` for weights that are not in safetensors files.
         """
-        report = self.check(model, strict=strict, fresh=fresh, settings=settings)
+        report = self.check(model, strict=strict, fresh=fresh, settings=settings, fit=fit)
         for name, file in self.files.items():
             if mmap and not isinstance(file, TensorFile):
                 raise UsageError(
@@ -201,9 +249,10 @@ class Weights:
         self._tie(model)
         state = model.state_dict(keep_vars=True)
 
-        assignments = [a for a in self._assignments if any(name in state for name in a.targets)]
+        matched = self._match(model)
+        assignments = [a for a in matched.assignments if any(name in state for name in a.targets)]
         used = {name for assignment in assignments for name in assignment.sources}
-        others = [name for name in self._selected if name in hashes and name not in used]
+        others = [name for name in matched.selected if name in hashes and name not in used]
 
         def convert(assignment: Assignment) -> _Converted:
             return self._convert(assignment, hashes, check_finite=bool(check_finite), mmap=mmap)
@@ -214,7 +263,11 @@ class Weights:
         not_finite = [name for result in results for name in result.not_finite]
         if not_finite and check_finite != "warn":
             self._refuse_not_finite(not_finite)
-        self._fill(model, {name: t for result in results for name, t in result.values.items() if name in state})
+        values = {name: t for result in results for name, t in result.values.items() if name in state}
+        for name in report.resampled:
+            made = fit(name, values[name]) if fit else None
+            values[name] = values[name] if made is None else made.contiguous()
+        self._fill(model, values)
         if not_finite:
             warnings.warn(f"{self.folder}: NaN or Inf in {abbreviated(not_finite)}", RuntimeWarning, stacklevel=4)
         return report
@@ -250,7 +303,7 @@ class Weights:
     def _tie(self, model: nn.Module) -> None:
         """Tie the tensors that were tied when they were saved."""
         state = model.state_dict(keep_vars=True)
-        for alias, name in self._found.ties.items():
+        for alias, name in self._match(model).found.ties.items():
             if alias in state and name in state and state[alias] is not state[name]:
                 parent, _, leaf = alias.rpartition(".")
                 setattr(model.get_submodule(parent), leaf, state[name])
@@ -278,6 +331,12 @@ class Weights:
                 made[number] = value
         if made:
             model.load_state_dict({name: made.get(id(t), t) for name, t in state.items()}, strict=True, assign=True)
+
+
+def _file_names(name: str, rows: Sequence[Row] | None, present: Collection[str]) -> list[str]:
+    """The names in the file of what makes a tensor of the model: those that the file lacks, else all."""
+    needed = [name] if rows is None else (their_name(name, rows) or name).split(", ")
+    return [each for each in needed if each not in present] or needed
 
 
 def _check_file(file: WeightFile, record: FileRecord | None) -> None:

@@ -16,6 +16,7 @@ from vedcore.errors import (
 from vedcore.model_files import WEIGHT_LAYOUTS
 from vedcore.weights.safetensors_file import TensorFile
 from vedcore.weights.snapshot import FOLDER_AGAIN_HINT, Snapshot, check_name, json_object
+from vedcore.weights.unwrapping import ADAPTER_ALONE, ADAPTER_CONFIG, MERGE_HINT
 
 if TYPE_CHECKING:
     from vedcore.weights.torch_file import TorchFile
@@ -67,6 +68,8 @@ def _layout(snapshot: Snapshot, pickles: bool) -> tuple[str, str | None]:
             return single, None
         if snapshot.has(index):
             return "", index
+    if snapshot.has(ADAPTER_CONFIG):
+        raise CheckpointNotFoundError(ADAPTER_ALONE, path=snapshot.path, hint=MERGE_HINT)
     what = " and no ".join(name for layout in WEIGHT_LAYOUTS[: 2 if pickles else 1] for name in layout)
     raise CheckpointNotFoundError(f"no {what}", path=snapshot.path, hint=snapshot.listing())
 

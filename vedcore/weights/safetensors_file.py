@@ -89,6 +89,9 @@ class TensorFile:
         CheckpointError: the file cannot be mapped.
     """
 
+    note = ""
+    """The part of the file that was taken, for a warning: all of it."""
+
     def __init__(self, file: io.FileIO, path: str | os.PathLike[str]) -> None:
         self.path = path
         self._file = file

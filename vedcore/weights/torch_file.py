@@ -13,7 +13,7 @@ import re
 import struct
 import warnings
 import zipfile
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -41,6 +41,24 @@ __all__ = ["TorchFile"]
 MAX_PICKLE_BYTES = 8 << 20
 MAX_DIRECTORY_BYTES = 2 << 20
 """Enough for about 25,000 entries of a zip archive."""
+MAX_KEYS = 8
+"""Depth of the weights within the dicts of a training checkpoint."""
+MAX_KEYS_SHOWN = 3
+"""Keys beside the one that is taken that the note shows."""
+STATE_KEYS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "module",
+    "ema",
+    "ema_state_dict",
+    "state_dict_ema",
+    "model_ema",
+    "ema_model",
+)
+"""Keys of the weights in training checkpoints, in the order in which they are taken."""
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The first pickle of torch's format before 1.6."""
 codecs.lookup("cp437")  # else zipfile imports it while it reads an untrusted file
@@ -58,8 +76,10 @@ _CONTAINER_MAGICS = {
 class TorchFile:
     """An opened ``pytorch_model.bin``; archives are mapped, files of the older format are read into memory.
 
-    The file holds a dict of tensors, directly or under the key ``state_dict`` or ``model``. A prefix ``module.`` of all
-    names is removed. Either gives a warning.
+    The file holds a dict of tensors, directly or within the dict of a training checkpoint, under one of the keys
+    ``state_dict``, ``model_state_dict``, ``model``, ``net``, ``network``, ``module``, or those of an average of weights
+    (``ema``), at any depth. Where it has several of them, the first of this order is taken; where it has none, the
+    largest dict of tensors. ``note`` names the key and the others.
 
     Args:
         file: the file at its beginning, opened by its path; it is not closed here.
@@ -80,7 +100,8 @@ class TorchFile:
         self.size = os.fstat(file.fileno()).st_size
         try:
             value, sizes = self._value()
-            wrapper, state = _unwrapped(value)
+            self.note, state = _unwrapped(value)
+            """The dict that was taken, for a warning; empty where the file holds the tensors directly."""
             for tensor in state.values():
                 _check_storage(tensor, sizes)
         except CheckpointError as error:
@@ -88,13 +109,9 @@ class TorchFile:
         except OSError as error:
             message = f"cannot be read: {error.strerror or error}"
             raise CheckpointError(message, path=path, hint="check the disk") from None
-        prefix = "module." if all(name.startswith("module.") for name in state) else ""
-        self._state = {name.removeprefix(prefix): tensor.detach() for name, tensor in state.items()}
+        self._state = {name: tensor.detach() for name, tensor in state.items()}
         self.tensors = {name: StoredTensor(t.dtype, tuple(t.shape)) for name, t in self._state.items()}
         """Names to types and shapes, in the order of the pickle."""
-        found = [f"the dict under {wrapper!r}"] * bool(wrapper) + ["names without 'module.'"] * bool(prefix)
-        if found:
-            warnings.warn(f"{path}: taken from it: {' and '.join(found)}", UserWarning, stacklevel=2)
 
     def sha256(self) -> str:
         """The sha256 of the whole file.
@@ -233,14 +250,17 @@ def _checked_entries(found: list[zipfile.ZipInfo], size: int) -> dict[str, zipfi
 
 
 def _unwrapped(value: object) -> tuple[str, dict[str, Tensor]]:
-    """The key that holds the tensors, or an empty text, and the tensors by name."""
+    """A note of the keys that lead to the tensors, empty where there are none, and the tensors by name."""
     if not isinstance(value, dict):
         kind = "one tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise CheckpointMismatchError(f"{kind}, not tensors by name", hint=SAFETENSORS_HINT)
     if set(getattr(value, "__dict__", ())) - {"_metadata"}:
         raise CheckpointUnsafeError("its pickle sets attributes; nothing was run", hint=SAFETENSORS_HINT)
-    wrapper = next((key for key in ("state_dict", "model") if isinstance(value.get(key), dict)), "")
-    state = value[wrapper] if wrapper else value
+    keys, others, state = list[str](), list[str](), value
+    while len(keys) < MAX_KEYS and (found := _state_keys(state)):
+        others += [".".join([*keys, key]) for key in found[1:]]
+        keys.append(found[0])
+        state = state[found[0]]
     if not state:
         raise CheckpointMismatchError("no tensors in it", hint=SAFETENSORS_HINT)
     for name, tensor in state.items():
@@ -250,7 +270,36 @@ def _unwrapped(value: object) -> tuple[str, dict[str, Tensor]]:
         if not isinstance(tensor, Tensor):
             message = f"of type {type(tensor).__name__}, not a tensor"
             raise CheckpointMismatchError(message, field=short(name), hint=SAFETENSORS_HINT)
-    return wrapper, state
+    apart = f" (not {', '.join(map(short, others[:MAX_KEYS_SHOWN]))})" if others else ""
+    return f"the dict under {short('.'.join(keys))}{apart}" if keys else "", state
+
+
+def _state_keys(value: dict[Any, Any]) -> list[str]:
+    """The keys of a training checkpoint under which there are tensors by name, the one to take first."""
+    known = [key for key in STATE_KEYS if isinstance(value.get(key), dict) and _holds_tensors(value[key])]
+    states = {
+        key: len(inner)
+        for key, inner in value.items()
+        if isinstance(key, str) and key not in STATE_KEYS and isinstance(inner, dict) and _is_state(inner)
+    }
+    return known + sorted(states, key=lambda key: -states[key])
+
+
+def _is_state(value: dict[Any, Any]) -> bool:
+    return bool(value) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+
+
+def _holds_tensors(value: dict[Any, Any]) -> bool:
+    """Whether the dict, or one within it at any depth, has a tensor under a name; a dict in itself counts once."""
+    pending, seen = [value], set[int]()
+    while pending:
+        if id(inner := pending.pop()) in seen:
+            continue
+        seen.add(id(inner))
+        if any(isinstance(k, str) and isinstance(v, Tensor) for k, v in inner.items()):
+            return True
+        pending += [v for v in inner.values() if isinstance(v, dict)]
+    return False
 
 
 def _check_storage(tensor: Tensor, sizes: set[int] | None) -> None:

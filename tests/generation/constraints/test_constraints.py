@@ -542,8 +542,8 @@ def test_many_ways_are_refused_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> N
     for _ in range(2):
         with pytest.raises(ConfigLimitError, match="pattern: more than 10,000 ways"):
             compiled(made("byte_level"), pattern=".*a.{6}")
-    assert walked == [1, token_automaton.SAMPLE] * 2
-    assert states > 2 * token_automaton.SAMPLE
+    assert walked == [1, token_automaton.SAMPLED_STATES] * 2
+    assert states > 2 * token_automaton.SAMPLED_STATES
 
 
 @pytest.mark.parametrize("pattern", [r"(){40}a", "((((a*)*)*)*)*b", "(a|aa)+", r"(|a)+b", "a{0}b", "(?x) a  b # c"])

@@ -348,24 +348,30 @@ class GenerationConfig(Config):
         starts = token_id_tuple(self.decoder_start_token_id)
         start = starts[0] if starts else base.start
         ids = TokenIds(start=start, eos=eos, pad=eos[0] if pad is None and eos else pad)
-        ids.check(vocab_size)
+        ids.check(vocab_size, built=True)
         if self.exponential_decay_length_penalty is not None and not eos:
             hint = "give eos_token_id, or leave it out"
             raise UsageError("needs an end id", field="exponential_decay_length_penalty", hint=hint)
-        for name, named in (
-            ("decoder_start_token_id", starts),
-            ("bad_words_ids", chain.from_iterable(self.bad_words_ids)),
-            ("sequence_bias", chain.from_iterable(run for run, _ in self.sequence_bias)),
-            ("force_words_ids", chain.from_iterable(chain.from_iterable(self.forced_words))),
-            ("suppress_tokens", self.suppress_tokens),
-            ("begin_suppress_tokens", self.begin_suppress_tokens),
-            ("forced_bos_token_id", token_id_tuple(self.forced_bos_token_id)),
-            ("forced_eos_token_id", token_id_tuple(self.forced_eos_token_id)),
-        ):
+        for name, named in self.named_ids().items():
             if (largest := max(named, default=0)) >= vocab_size:
                 message = f"id {largest} is not below vocab_size {vocab_size}"
-                raise ConfigSchemaError(message, field=name, hint="leave it out")
+                hint = f"leave it out, or first call model.resize_vocabulary({largest + 1})"
+                raise ConfigSchemaError(message, field=name, hint=hint)
         return ids
+
+    def named_ids(self) -> dict[str, tuple[int, ...]]:
+        """The options that hold token ids, each with all of its ids."""
+        return {
+            **{name: token_id_tuple(getattr(self, name)) for name in ("decoder_start_token_id", "eos_token_id")},
+            "pad_token_id": token_id_tuple(self.pad_token_id),
+            "bad_words_ids": tuple(chain.from_iterable(self.bad_words_ids)),
+            "sequence_bias": tuple(chain.from_iterable(run for run, _ in self.sequence_bias)),
+            "force_words_ids": tuple(chain.from_iterable(chain.from_iterable(self.forced_words))),
+            "suppress_tokens": self.suppress_tokens,
+            "begin_suppress_tokens": self.begin_suppress_tokens,
+            "forced_bos_token_id": token_id_tuple(self.forced_bos_token_id),
+            "forced_eos_token_id": token_id_tuple(self.forced_eos_token_id),
+        }
 
     def limits(self, prompt_length: int, max_positions: int | None) -> Limits:
         """How long the rows may get.

@@ -1,0 +1,78 @@
+"""Hints of errors name things that exist: arguments, attributes of a model, public names, commands."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vedcore
+import vedcore_decoders
+import vedcore_encoders
+from tests.model.tiny import tiny
+from vedcore.cli.app import group
+
+PACKAGES = [Path(package.__file__).parent for package in (vedcore, vedcore_encoders, vedcore_decoders)]
+OTHER_ARGUMENTS = {"encoding", "errors", "VEDCORE_DISABLE_PLUGINS", "HF_HOME", "VEDCORE_PLUGINS"}
+"""Arguments and variables of Python, of the system and of the hub."""
+
+
+def hints() -> Iterator[tuple[str, str]]:
+    """Each hint in the code, with ``{…}`` for what is put in, and its place."""
+    for package in PACKAGES:
+        for path in sorted(package.rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.keyword) and node.arg == "hint":
+                    for text in texts(node.value):
+                        yield f"{path.relative_to(package.parent)}:{node.value.lineno}", text
+
+
+def texts(value: ast.expr) -> Iterator[str]:
+    match value:
+        case ast.Constant(value=str(text)):
+            yield text
+        case ast.JoinedStr(values=parts):
+            yield "".join(next(texts(part), "{…}") for part in parts)
+        case ast.IfExp(body=body, orelse=orelse):
+            yield from texts(body)
+            yield from texts(orelse)
+        case ast.BinOp(left=left, right=right) | ast.BoolOp(values=[left, right]):
+            yield from texts(left)
+            yield from texts(right)
+
+
+def arguments() -> set[str]:
+    """Names that a user may give to a public function, as an option of generation, or as a setting of a part."""
+    model = vedcore.VisionEncoderDecoder
+    functions: list[Any] = [vedcore.compose, vedcore.plan, vedcore.load, vedcore.Processor, vedcore.Processor.__call__]
+    functions += [vars(model)[name] for name in vars(model) if callable(vars(model)[name]) and name[0] != "_"]
+    named = {name for function in functions for name in inspect.signature(function).parameters}
+    configs = (vedcore.GenerationConfig, vedcore.ModelConfig, vedcore.Preprocessing, vedcore.TokenIds)
+    return named | {field for config in configs for field in config.model_fields} | OTHER_ARGUMENTS
+
+
+HINTS = list(hints())
+
+
+def test_there_are_hints() -> None:
+    assert len(HINTS) > 250
+
+
+@pytest.mark.parametrize(("where", "hint"), HINTS, ids=[where for where, _ in HINTS])
+def test_a_hint_names_things_that_exist(where: str, hint: str) -> None:
+    for name in re.findall(r"(?<![\w.{-])([A-Za-z_]\w*)=(?!=)", hint):
+        assert name in arguments() | {"format", "max_shard_size"}, f"{hint}: no argument {name}"
+    for name in re.findall(r"\bvedcore\.(\w+)", hint):
+        assert hasattr(vedcore, name), f"{hint}: no vedcore.{name}"
+    for path in re.findall(r"\bmodel\.([a-z_]+(?:\.[a-z_]+)*)", hint):
+        here: Any = tiny()
+        for name in path.split("."):
+            assert hasattr(here, name), f"{hint}: no model.{path}"
+            here = getattr(here, name)
+    for command in re.findall(r"`vedcore ([a-z-]+)", hint):
+        assert group.get_command(None, command) is not None, f"{hint}: no command {command}"  # type: ignore[arg-type]

@@ -1,0 +1,105 @@
+"""A processor without its model: written to a folder, and read from one of vedcore or transformers."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any, Unpack
+
+from vedcore.checkpoints.formats import json_bytes, resolve_folder
+from vedcore.composer.snapshot_files import MAX_TOKENIZER_BYTES, read_json, read_preprocessing, read_tokenizer_of
+from vedcore.config import TokenIds
+from vedcore.errors import CheckpointNotFoundError, CheckpointWriteError
+from vedcore.hf.generation import read_generation
+from vedcore.hf.image_processors import write_image_processor
+from vedcore.hf.tokenizers import write_tokenizer
+from vedcore.hub import FetchOptions
+from vedcore.model_files import CONFIG, GENERATION_CONFIG, PREPROCESSOR_CONFIG, PROCESSOR_CONFIG, TOKENIZER
+from vedcore.processing.processor import Processor, token_ids_of
+from vedcore.processing.tokenizers import parse_tokenizer
+from vedcore.weights.snapshot import TEMPORARY_PREFIX, Snapshot, read_folder
+
+__all__ = ["load_processor", "save_processor"]
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+
+def save_processor(processor: Processor, folder: str | os.PathLike[str]) -> None:
+    """Write the preprocessing and the tokenizer to a folder, beside whatever is in it.
+
+    In a folder of transformers the settings of images are written as transformers has them.
+
+    Raises:
+        CheckpointWriteError: the folder cannot be written.
+    """
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with Snapshot(target) as snapshot:
+            foreign = snapshot.has(CONFIG) and "model_type" in read_json(snapshot, CONFIG)
+        files = processor.to_files()
+        if foreign:
+            files = {PREPROCESSOR_CONFIG: json_bytes(write_image_processor(processor.preprocessing))}
+        if processor.tokenizer is not None:
+            length = processor.model_max_length
+            files |= write_tokenizer(processor.tokenizer, processor.token_ids, model_max_length=length)
+        for name, content in files.items():
+            temporary = target / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}"
+            temporary.write_bytes(content)
+            os.replace(temporary, target / name)
+    except OSError as error:
+        raise CheckpointWriteError(
+            error.strerror or str(error), path=folder, hint="name a folder to write to"
+        ) from None
+
+
+def load_processor(
+    folder_or_name: str | os.PathLike[str], revision: str | None = None, **options: Unpack[FetchOptions]
+) -> Processor:
+    """The processor in a folder or repository, of a model or alone; arguments as for `vedcore.load`."""
+    return read_folder(resolve_folder(folder_or_name, revision, **options), _read)
+
+
+def _read(snapshot: Snapshot) -> Processor:
+    top = read_json(snapshot, CONFIG) if snapshot.has(CONFIG) else {}
+    encoder, decoder = _section(top, "encoder"), _section(top, "decoder")
+    own = snapshot.has(PREPROCESSOR_CONFIG) and "image_size" in read_json(snapshot, PREPROCESSOR_CONFIG)
+    preprocessing = read_preprocessing(snapshot, None if own else encoder.get("model_type") or "")
+    if preprocessing is None:
+        raise CheckpointNotFoundError(
+            f"no {PREPROCESSOR_CONFIG} or {PROCESSOR_CONFIG} in this folder",
+            path=snapshot.path,
+            hint=snapshot.listing(),
+        )
+    tokenizer = None
+    if own and snapshot.has(TOKENIZER):
+        tokenizer = parse_tokenizer(snapshot.read(TOKENIZER, MAX_TOKENIZER_BYTES), path=snapshot.path / TOKENIZER)
+    elif not own:
+        tokenizer = read_tokenizer_of(snapshot, decoder.get("model_type"))
+    ids = TokenIds() if tokenizer is None else token_ids_of(tokenizer)
+    if top.get("token_ids") is not None:
+        ids = TokenIds.parse(top["token_ids"], path=snapshot.path / CONFIG)
+    elif "model_type" in top:
+        generation = read_json(snapshot, GENERATION_CONFIG) if snapshot.has(GENERATION_CONFIG) else None
+        ids, _ = read_generation(generation, top, decoder, path=snapshot.path)
+    elif tokenizer is not None and snapshot.has(TOKENIZER_CONFIG):
+        declared: dict[str, Any] = read_json(snapshot, TOKENIZER_CONFIG)
+        found = {
+            role: tokenizer.token_to_id(declared[f"{role}_token"])
+            for role in ("bos", "eos", "pad")
+            if isinstance(declared.get(f"{role}_token"), str)
+        }
+        eos = found.get("eos")
+        ids = TokenIds(
+            start=found.get("bos", ids.start), eos=ids.eos if eos is None else (eos,), pad=found.get("pad", ids.pad)
+        )
+    processor = Processor(preprocessing, tokenizer, token_ids=ids)
+    length = read_json(snapshot, TOKENIZER_CONFIG).get("model_max_length") if snapshot.has(TOKENIZER_CONFIG) else None
+    processor.model_max_length = length if type(length) is int and 0 < length < 1 << 30 else None
+    return processor
+
+
+def _section(top: dict[str, Any], name: str) -> dict[str, Any]:
+    section = top.get(name)
+    return section if isinstance(section, dict) else {}
