@@ -39,6 +39,8 @@ from outside are escaped. ``details`` may hold further lines.
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 from typing import Self
 
@@ -92,6 +94,14 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """A question that offers the nearest names; empty where none is near."""
     near = close_matches(word, choices)
     return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def warn_caller(message: str) -> None:
+    """A ``UserWarning`` at the line of the first caller outside vedcore and pydantic, so that each line has its own."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("vedcore", "pydantic"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def described(error: BaseException) -> str:

@@ -108,7 +108,7 @@ def test_several_texts_an_image(run: Run, model: Path, image: Path) -> None:
     ("words", "said"),
     [
         (["--set", "num_beam=2"], "num_beam.*num_beams"),
-        (["--set", "temperature=0.5"], "temperature=0.5 would do nothing with do_sample=False"),
+        (["--set", "num_beams=2", "--set", "penalty_alpha=0.5"], "penalty_alpha=0.5 contradicts num_beams"),
         (["--set", "images=3"], "error: images: unknown option"),
         (["--set", "batch_size=3"], "error: batch_size: unknown option"),
         (["--set", "self=3"], "error: self: unknown option"),
@@ -126,6 +126,12 @@ def test_bad_options(run: Run, model: Path, image: Path, words: list[str], said:
     assert done.returncode == 2
     assert re.search(said, done.stderr)
     assert "Traceback" not in done.stderr
+
+
+def test_an_idle_option_is_a_warning(run: Run, model: Path, image: Path) -> None:
+    done = run(model, image, "--set", "temperature=0.5")
+    assert done.returncode == 0
+    assert done.stderr.count("temperature=0.5 would do nothing with do_sample=False") == 1
 
 
 def test_a_stream_of_a_file_that_is_not_an_image(run: Run, model: Path, tmp_path: Path) -> None:

@@ -209,8 +209,10 @@ def test_bad_calls(family: Any, ids: Tensor, states: Tensor) -> None:
     cache = model(ids, use_cache=True).past_key_values
     with pytest.raises(UsageError, match="1 rows of text for a cache of 2"):
         model(ids[:1], past_key_values=cache)
-    with pytest.raises(UsageError, match="either"):
+    with pytest.raises(UsageError, match="no text is given"):
         model()
+    with pytest.raises(UsageError, match="not both"):
+        model(ids, inputs_embeds=torch.zeros(2, 7, 24))
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])

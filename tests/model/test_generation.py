@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 import vedcore
-from tests.model.tiny import PAD, ids, tiny
+from tests.model.tiny import PAD, START, ids, tiny
 
 
 def test_generating_while_training_has_no_dropout_and_goes_back(pixels: Tensor) -> None:
@@ -43,15 +43,17 @@ def test_sampling_repeats_under_a_seed(model: Any, pixels: Tensor) -> None:
 
 def test_prompts_go_before_what_is_written(model: Any, pixels: Tensor) -> None:
     prompt = ids(3, 4)
+    prompt[:, 0] = START
     out = model.generate(pixels, decoder_input_ids=prompt, max_new_tokens=3)
     assert torch.equal(out[:, :4], prompt)
     assert out.shape[1] <= 7
     padded = torch.cat([torch.full((3, 2), PAD), prompt], 1)
     mask = torch.cat([torch.zeros(3, 2), torch.ones(3, 4)], 1)
+    padded[0, 0], mask[0] = START, 1  # a row without padding, by which the prompts are seen to begin with the start id
     same = model.generate(pixels, decoder_input_ids=padded, decoder_attention_mask=mask, max_new_tokens=3)
     with pytest.raises(vedcore.UsageError, match="ends in padding; pad at the left"):
         model.generate(pixels, decoder_input_ids=padded, decoder_attention_mask=mask.flip(1), max_new_tokens=3)
-    assert same[:, 2:].tolist() == out.tolist()
+    assert same[1:, 2:].tolist() == out[1:].tolist()
     with pytest.raises(vedcore.VedcoreError):
         model.generate(pixels, decoder_input_ids=prompt[:2])
 

@@ -6,12 +6,12 @@ searches still know both.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from vedcore.config import TokenIds, plain, token_id_tuple
+from vedcore.errors import warn_caller
 from vedcore.generation.options.config import GenerationConfig, Limits
 from vedcore.generation.processors.chain import replaced_options
 from vedcore.generation.processors.logits import LogitsProcessor
@@ -93,8 +93,4 @@ def warn_of_replaced(
         if (prefix is not None if option == "prefix_allowed_tokens_fn" else options.asks_for(option))
     }
     for option, function in (own | dict(criteria.replaced)).items():
-        warnings.warn(
-            f"the given {type(function).__name__} takes the place of {option}; leave out one of them",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn_caller(f"the given {type(function).__name__} takes the place of {option}; leave out one of them")

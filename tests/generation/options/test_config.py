@@ -186,6 +186,7 @@ def test_idle_options_are_a_warning(options: dict[str, Any], words: list[str], w
     with pytest.warns(UserWarning, match="would do nothing") as caught:
         config = make()
     assert len(caught) == 1
+    assert caught[0].filename == __file__
     for word in words:
         assert word in str(caught[0].message)
     with warnings.catch_warnings():

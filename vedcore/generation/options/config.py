@@ -6,7 +6,6 @@ or ask for a search that is not made, are refused by name. Needs no torch.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -23,7 +22,7 @@ from vedcore.config import (
     schema_error,
     token_id_tuple,
 )
-from vedcore.errors import ConfigSchemaError, GenerationError, UsageError, did_you_mean
+from vedcore.errors import ConfigSchemaError, GenerationError, UsageError, did_you_mean, warn_caller
 from vedcore.generation.options.neutral import NEUTRAL_VALUES
 from vedcore.generation.options.option_rules import RULES, SYNONYMS, Rule, without_idle
 from vedcore.generation.options.strategies import Strategy, strategy_for
@@ -203,7 +202,7 @@ class GenerationConfig(Config):
         except ValidationError as error:
             raise schema_error(error, None, "") from None
         for rule, shown in self._broken_rules():  # here, as pydantic may validate twice
-            warnings.warn(f"{shown} {rule.because}; {rule.hint}", UserWarning, stacklevel=2)
+            warn_caller(f"{shown} {rule.because}; {rule.hint}")
 
     @model_validator(mode="before")
     @classmethod
