@@ -133,6 +133,10 @@ DECODERS: dict[str, Any] = {
     "trocr-cross": lambda: hf.TrOCRConfig(
         d_model=20, scale_embedding=True, layernorm_embedding=False, **BART, tie_word_embeddings=False
     ),
+    "xlm-roberta": lambda: hf.XLMRobertaConfig(hidden_size=24, num_attention_heads=2, type_vocab_size=1, **BERT),
+    "camembert": lambda: hf.CamembertConfig(
+        hidden_size=24, num_attention_heads=3, tie_word_embeddings=False, layer_norm_eps=1e-5, **BERT
+    ),
 }
 
 PAIRS = [
@@ -142,6 +146,8 @@ PAIRS = [
     ("swin", "gpt2"),
     ("swin", "bert"),
     ("deit", "roberta"),
+    ("vit", "xlm-roberta"),
+    ("vit", "camembert"),
 ]
 
 
@@ -311,7 +317,7 @@ def test_sections_with_all_that_4_x_wrote_open_without_a_warning(encoder: str, d
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("decoder", ["bert", "roberta", "gpt2", "bart"])
+@pytest.mark.parametrize("decoder", ["bert", "roberta", "camembert", "gpt2", "bart"])
 def test_stored_tensors_have_transformers_names(decoder: str, tied: bool, tmp_path: Path) -> None:
     """Whole models and parts alone are stored with no tensor twice and none left out."""
     config = DECODERS[decoder]()

@@ -60,6 +60,8 @@ def trocr() -> Any:
 THEIRS = {
     "bert-base-cased": lambda: hf.BertForMaskedLM(hf.BertConfig(**BERT)),
     "roberta-base": lambda: hf.RobertaForMaskedLM(hf.RobertaConfig(**BERT)),
+    "xlm-roberta-base": lambda: hf.XLMRobertaForMaskedLM(hf.XLMRobertaConfig(**BERT)),
+    "camembert-base": lambda: hf.CamembertForMaskedLM(hf.CamembertConfig(**BERT)),
     "distilbert-base-cased": lambda: hf.DistilBertForMaskedLM(
         hf.DistilBertConfig(vocab_size=40, dim=16, n_layers=2, n_heads=2, hidden_dim=20, max_position_embeddings=30)
     ),

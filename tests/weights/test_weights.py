@@ -249,6 +249,14 @@ def test_names_that_are_longer_than_the_line_keep_their_ends(tmp_path: Path) -> 
         assert word in line
 
 
+def test_names_of_a_million_components_are_refused_in_little_work(tmp_path: Path) -> None:
+    name = "a." * 1_000_000
+    save_file({f"{name}b": torch.ones(1), f"module.{name}c": torch.ones(1)}, tmp_path / WEIGHTS)
+    model = _Named({f"{name}d": nn.Parameter(torch.ones(1)), f"{name}c": nn.Parameter(torch.ones(1))})
+    with pytest.raises(CheckpointMismatchError, match="1 missing"), pytest.warns(UserWarning, match="module"):
+        load(tmp_path, model, verify=False)
+
+
 def test_a_thousand_names_are_paired_in_little_work(tmp_path: Path) -> None:
     names = [LONG.format(layer, which) for layer in range(250) for which in ("k", "v", "q", "out")]
     save_file({f"{name}s": torch.ones(1) for name in names}, tmp_path / WEIGHTS)

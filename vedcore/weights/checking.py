@@ -33,6 +33,10 @@ MAX_PAIRED = 8
 """Names whose nearest counterpart is sought."""
 MAX_COUNTERPARTS = 40
 """Names that each of them is compared with, beginning with those of the same end, and of the same beginning."""
+MAX_COMPARED = 200
+"""Characters of a name that are compared: its last ones."""
+MAX_COMPONENTS = 16
+"""Components at the end and at the beginning of a name by which its counterparts are looked up."""
 MIN_SIMILARITY = 0.6
 """Similarity of two names that are a pair."""
 
@@ -195,29 +199,30 @@ def _nearest(missing: Sequence[str], unexpected: Sequence[str]) -> tuple[str, st
     swapped = bool(few) and few[0] not in missing
     by_end, by_start = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for name in many:
-        for end, start in zip(_ends(name), _starts(name), strict=True):
+        for end in _ends(name):
             by_end[end].append(name)
+        for start in _starts(name):
             by_start[start].append(name)
     best, pair = MIN_SIMILARITY, None
     for name in few[:MAX_PAIRED]:
         alike = next((by_end[end] for end in _ends(name) if end in by_end), [])[: MAX_COUNTERPARTS // 2]
         alike += next((by_start[start] for start in _starts(name) if start in by_start), [])[: MAX_COUNTERPARTS // 2]
         for other in [*alike, *many[: MAX_COUNTERPARTS - len(alike)]]:
-            ratio = SequenceMatcher(None, name, other, autojunk=False).ratio()
+            ratio = SequenceMatcher(None, name[-MAX_COMPARED:], other[-MAX_COMPARED:], autojunk=False).ratio()
             if ratio > best:
                 best, pair = ratio, (name, other) if not swapped else (other, name)
     return pair
 
 
 def _ends(name: str) -> list[str]:
-    """Endings of the name, from all of its components to the last one."""
-    parts = name.split(".")
+    """Endings of the name, from the longest of `MAX_COMPONENTS` components to the last one."""
+    parts = name.split(".")[-MAX_COMPONENTS:]
     return [".".join(parts[index:]) for index in range(len(parts))]
 
 
 def _starts(name: str) -> list[str]:
-    """Beginnings of the name, from all of its components to the first one."""
-    parts = name.split(".")
+    """Beginnings of the name, from the longest of `MAX_COMPONENTS` components to the first one."""
+    parts = name.split(".")[:MAX_COMPONENTS]
     return [".".join(parts[:index]) for index in range(len(parts), 0, -1)]
 
 

@@ -106,34 +106,43 @@ class Weights:
         """The stored tensors under the model's names; found once, with one warning of all that is unwrapped."""
         if self._matched is not None:
             return self._matched
-        rows, files = self._rows, list(self.files.values())
-        ours = model.state_dict().keys()
-        is_ours: Callable[[str], bool] = ours.__contains__ if rows is None else matcher(rows)
+        files, stored, ours = list(self.files.values()), [*self.stored, *self._ties], model.state_dict().keys()
+        notes = [file.note for file in files]
+        matched = self._match_names({name: name for name in stored})
+        if self._rows is None or matched.found.unexpected or not matched.selected:
+            is_ours: Callable[[str], bool] = ours.__contains__ if self._rows is None else matcher(self._rows)
 
-        def match(names: Sequence[str]) -> NameMatch:
-            selected = self._select(names)
-            fitting = {name for name, new in selected.items() if is_ours(new)}
-            return NameMatch(fitting, selected.keys() - fitting)
+            def match(names: Sequence[str]) -> NameMatch:
+                selected = self._select(names)
+                fitting = {name for name, new in selected.items() if is_ours(new)}
+                return NameMatch(fitting, selected.keys() - fitting)
 
-        unwrapped = unwrap([*self.stored, *self._ties], match)
-        notes = [*filter(None, dict.fromkeys([*(file.note for file in files), unwrapped.note]))]
-        if notes:
+            unwrapped = unwrap(stored, match)
+            if unwrapped.note:
+                notes.append(unwrapped.note)
+                matched = self._match_names(unwrapped.names)
+        if notes := [*filter(None, dict.fromkeys(notes))]:
             path = files[0].path if len(files) == 1 else self.folder
             warnings.warn(f"{path}: taken from it: {'; '.join(notes)}", UserWarning, stacklevel=5)
-        selection = self._select(list(unwrapped.names.values()))
-        names = {name: selection[new] for name, new in unwrapped.names.items() if new in selection}
+        self._matched = matched
+        return matched
+
+    def _match_names(self, unwrapped: Mapping[str, str]) -> _Matched:
+        """The stored tensors under the key map's names, for names in the file to names without wrappers."""
+        selection, rows = self._select(list(unwrapped.values())), self._rows
+        names = {name: selection[new] for name, new in unwrapped.items() if new in selection}
         selected = {name: new for name, new in names.items() if name in self.stored}
         assignments, tensors, unexpected = self._assign(selected, rows)
+        present = set(names.values())
         ties = self._ties if rows is None else {}  # else the config ties the tensors of our model
         found = CheckpointTensors(
             self.folder,
             tensors,
             {names[alias]: names[name] for alias, name in ties.items() if alias in names and name in names},
             unexpected,
-            file_names_of=lambda name: _file_names(name, rows, names.values()),
+            file_names_of=lambda name: _file_names(name, rows, present),
         )
-        self._matched = _Matched(list(selected), assignments, found)
-        return self._matched
+        return _Matched(list(selected), assignments, found)
 
     def _assign(
         self, selected: Mapping[str, str], rows: Sequence[Row] | None

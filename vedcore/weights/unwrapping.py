@@ -96,7 +96,7 @@ def unwrap(names: Sequence[str], fit: Callable[[Sequence[str]], NameMatch]) -> U
     if len(set(taken.values())) < len(taken):  # two names would become one: each stays what it is, and is refused
         twice = {new for new, count in Counter(taken.values()).items() if count > 1}
         taken = {name: name if new in twice else new for name, new in taken.items()}
-    note = "names without " + " and ".join(repr(piece) for piece, _ in pieces.most_common(MAX_SHOWN))
+    note = "names without " + " and ".join(short(piece) for piece, _ in pieces.most_common(MAX_SHOWN))
     if few and outside:
         more = f" and {len(outside) - MAX_SHOWN} more" if len(outside) > MAX_SHOWN else ""
         note += f"; left are {', '.join(map(short, outside[:MAX_SHOWN]))}{more}"
@@ -149,8 +149,8 @@ def _removed(name: str, new: str) -> list[str]:
             kept.pop()
             open_run = False
         elif open_run:
-            runs[-1].insert(0, part)
+            runs[-1].append(part)
         else:
             runs.append([part])
             open_run = True
-    return [f"{'.'.join(run)}." for run in reversed(runs)]
+    return [f"{'.'.join(reversed(run))}." for run in reversed(runs)]
