@@ -12,11 +12,12 @@ import transformers
 import vedcore
 
 PAGE = Path(__file__).parents[2] / "docs" / "from-transformers.md"
-ROWS = re.findall(r"^\| `([\w.]+)` \| `([\w.]+)` \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+NAMES = PAGE.read_text(encoding="utf-8").partition("## Names")[2].partition("\n## ")[0]
+ROWS = re.findall(r"^\| `([\w.]+)` \| `([\w.]+)` \|$", NAMES, re.MULTILINE)
 
 
 def test_the_table_has_rows() -> None:
-    assert len(ROWS) == PAGE.read_text(encoding="utf-8").count("\n| `") > 10
+    assert len(ROWS) == NAMES.count("\n| `") > 10
 
 
 @pytest.mark.parametrize(("other", "ours"), ROWS)

@@ -532,7 +532,7 @@ def test_a_data_loader_collates() -> None:
 
 
 @pytest.mark.parametrize(
-    "examples", [[], [5], ["ab"], [{}], [{"a": 1}], [{"text": "a"}, {"labels": [1]}], [(noise(3, 3), "a", 5)]], ids=str
+    "examples", [[], [5], ["ab"], [{}], [{"a": 1}], [{"text": "a"}, {"labels": [1]}], [(noise(3, 3), "a", 5)]]
 )
 def test_examples_that_make_no_batch(examples: list[Any]) -> None:
     with pytest.raises(UsageError, match="examples: .*pairs"):
