@@ -96,7 +96,7 @@ class Config(BaseModel):
         )
 
     def _instead(self, name: str, value: object) -> str:
-        """What to write instead of assigning ``value`` to ``name``."""
+        """The statement to write instead of assigning ``value`` to ``name``."""
         return f"make a copy: config.changed({name}={_shown(value)})"
 
     @classmethod

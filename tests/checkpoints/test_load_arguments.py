@@ -1,4 +1,4 @@
-"""What `vedcore.load` takes in place of a folder's own files, and transformers' names of its arguments."""
+"""Arguments of `vedcore.load` in place of a folder's own files, and transformers' names of its arguments."""
 
 from __future__ import annotations
 

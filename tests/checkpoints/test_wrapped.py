@@ -79,7 +79,7 @@ def rewrite(folder: Path, state: Any, layout: str = SINGLE) -> None:
 
 
 def notes_of(load: Callable[[], Any]) -> tuple[Any, list[str]]:
-    """What the call gives, and its warnings of what was taken from a file."""
+    """The result of the call, and its warnings of what was taken from a file."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = load()
