@@ -88,6 +88,7 @@ GENERATION = [
     ["request", "state", "protocol"],
     ["stopping", "results", "own_criteria"],
     ["search"],
+    ["call"],
     ["generate"],
 ]
 """The rooms of ``vedcore/generation``, from the bottom up."""

@@ -1,7 +1,7 @@
-"""Stopping criteria of the caller's that take the places of those that options make, as in transformers.
+"""The caller's stopping criteria in place of the options' own, where both are of one class, as in transformers.
 
-They are known by the names of transformers' classes. The greatest length and the end ids are read out of them, so that
-searches still know both.
+Classes are recognised by transformers' names. The greatest length and the end ids are read from the criteria, because
+searches need both.
 """
 
 from __future__ import annotations
