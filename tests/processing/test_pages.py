@@ -36,7 +36,7 @@ FORMATS = ["TIFF", "PDF"]
 
 def read(*sources: object, **options: Any) -> list[Image.Image]:
     with ImageReader(sources, **options) as reader:
-        return [reader.read(place) for place in reader.places]
+        return [reader.read(origin) for origin in reader.origins]
 
 
 def greys(images: list[Image.Image]) -> list[int]:
@@ -104,11 +104,11 @@ def test_every_page_of_every_kind_of_file(format: str, tmp_path: Path) -> None:
     with open(path, "rb") as file, open(read_end, "rb", buffering=0) as pipe:
         sources = [path, str(path), data, bytearray(data), memoryview(data), file, io.BytesIO(data), pipe]
         with ImageReader(sources) as reader:
-            assert [(place.source, place.page) for place in reader.places] == [
+            assert [(origin.source, origin.page) for origin in reader.origins] == [
                 (source, page) for source in range(8) for page in (1, 2, 3, 4)
             ]
-            images = [reader.read(place) for place in reader.places]
-            again = reader.read(reader.places[1])
+            images = [reader.read(origin) for origin in reader.origins]
+            again = reader.read(reader.origins[1])
         assert not file.closed
     assert greys(images) == [*GREYS] * 8
     assert greys([again]) == [GREYS[1]]
@@ -143,18 +143,18 @@ def test_smaller_copies_and_masks_are_not_pages() -> None:
 def test_sources_side_by_side() -> None:
     photo = encoded(PAGES[3], "PNG")
     with ImageReader([several(PAGES[:2], "PDF"), photo, several(PAGES[1:], "TIFF"), PAGES[0]]) as reader:
-        assert [(place.source, place.page) for place in reader.places] == [
+        assert [(origin.source, origin.page) for origin in reader.origins] == [
             *[(0, 1), (0, 2), (1, None)],
             *[(2, 1), (2, 2), (2, 3), (3, None)],
         ]
-        assert greys([reader.read(place) for place in reader.places]) == [0, 90, 250, 90, 180, 250, 0]
-        assert greys([reader.read(place) for place in reversed(reader.places)]) == [0, 250, 180, 90, 250, 90, 0]
+        assert greys([reader.read(origin) for origin in reader.origins]) == [0, 90, 250, 90, 180, 250, 0]
+        assert greys([reader.read(origin) for origin in reversed(reader.origins)]) == [0, 250, 180, 90, 250, 90, 0]
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_file_of_one_page_has_no_number(format: str) -> None:
     with ImageReader([encoded(PAGES[0], format)], pages="1-") as reader:
-        assert [place.page for place in reader.places] == [None]
+        assert [origin.page for origin in reader.origins] == [None]
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -260,7 +260,7 @@ def test_bad_pdfs(tmp_path: Path) -> None:
     refused(ImageDecodeError, path, "scan.pdf", "PDF", "damaged")
     counted = pdf(2).replace(b"/Count 2", b"/Count 3")
     with ImageReader([counted]) as reader:
-        first, second, third = reader.places
+        first, second, third = reader.origins
         reader.read(first)
         with pytest.raises(ImageDecodeError, match=r"^images\[0\], page 3: the PDF data cannot be decoded"):
             reader.read(third)
@@ -292,9 +292,9 @@ def test_a_page_above_the_limit_of_pixels_is_that_pages_error() -> None:
     large = Image.new("1", (300, 300))
     for data in (several([PAGES[0], large, PAGES[3]], "TIFF"), several([PAGES[0], large, PAGES[3]], "PDF")):
         with ImageReader([data], max_pixels=10_000) as reader:
-            assert greys([reader.read(reader.places[i]) for i in (0, 2)]) == [0, 250]
+            assert greys([reader.read(reader.origins[i]) for i in (0, 2)]) == [0, 250]
             with pytest.raises(ImageLimitError, match=r"^images\[0\], page 2: 300 x 300 is 90,000 pixels"):
-                reader.read(reader.places[1])
+                reader.read(reader.origins[1])
 
 
 def test_of_a_tiff_that_is_cut_short_the_whole_pages_are_read() -> None:
@@ -304,9 +304,9 @@ def test_of_a_tiff_that_is_cut_short_the_whole_pages_are_read() -> None:
             warnings.simplefilter("ignore")
             with ImageReader([data[:length]]) as reader:
                 outcomes: list[object] = []
-                for place in reader.places:
+                for origin in reader.origins:
                     try:
-                        outcomes.append(greys([reader.read(place)])[0])
+                        outcomes.append(greys([reader.read(origin)])[0])
                     except ImageDecodeError as error:
                         check_message(error)
                         outcomes.append(None)
@@ -324,9 +324,9 @@ def test_damage_anywhere_gives_images_or_our_errors(format: str, data: st.DataOb
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with ImageReader([bytes(raw[: data.draw(st.integers(1, len(raw)))])]) as reader:
-            for place in reader.places:
+            for origin in reader.origins:
                 try:
-                    assert reader.read(place).mode == "RGB"
+                    assert reader.read(origin).mode == "RGB"
                 except ImageError as error:
                     check_message(error)
 
@@ -341,8 +341,8 @@ def test_many_pages_are_never_in_memory_together(format: str, tmp_path: Path) ->
         from vedcore.processing.reader import ImageReader
         with ImageReader([sys.argv[1]], dpi=72) as reader:
             peaks = []
-            for place in reader.places:
-                assert reader.read(place).size == (4000, 4000)
+            for origin in reader.origins:
+                assert reader.read(origin).size == (4000, 4000)
                 peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         assert len(peaks) == 16
         assert peaks[-1] - peaks[3] < 100_000, peaks  # a page is 48 MB

@@ -207,10 +207,10 @@ def _one_image(processor: Processor, image: Any, pages: Pages | None, dpi: float
             raise UsageError(f"{len(image)} images cannot be one stream", field="image", hint="call stream for each")
         return Batch(pixel_values=image)
     with processor.open_images([image], pages=pages, dpi=dpi) as reader:
-        if len(reader.places) > 1:
-            hint = f"choose one: pages={reader.places[0].page}, or --pages {reader.places[0].page} in a shell"
-            raise UsageError(f"{len(reader.places)} pages cannot be one stream", field="image", hint=hint)
-        return processor.batch_of([processor.pixels_at(reader, reader.places[0])])
+        if len(reader.origins) > 1:
+            hint = f"choose one: pages={reader.origins[0].page}, or --pages {reader.origins[0].page} in a shell"
+            raise UsageError(f"{len(reader.origins)} pages cannot be one stream", field="image", hint=hint)
+        return processor.batch_of([processor.pixels_at(reader, reader.origins[0])])
 
 
 def generate_text(
@@ -280,7 +280,7 @@ def generate_text(
         raise UsageError(f"{on_error!r} is unknown", field="on_error", hint="give 'raise' or 'return'")
     sources = images if isinstance(images, (list, tuple)) else [images]
     with model.processor.open_images(sources, pages=pages, dpi=dpi) as reader:
-        prompts = call.prompts(prompt, len(reader.places), untrusted)
+        prompts = call.prompts(prompt, len(reader.origins), untrusted)
         texts = _Texts(call, reader, prompts, on_error == "return", skip_special_tokens)
         return [result for results in texts.batches(batch_size) for result in results]
 
@@ -297,16 +297,16 @@ class _Texts:
         self.skip_special_tokens = skip_special_tokens
         self.prompts = prompts
         call.options.limits(self.prompts.shape[1], call.model.decoder.max_positions)  # an error of all images
-        unread = next((place.error for place in reader.places if place.error is not None), None)
+        unread = next((origin.error for origin in reader.origins if origin.error is not None), None)
         if unread is not None and not return_errors:
             raise unread
 
     def batches(self, size: int) -> Iterator[list[TextResult]]:
         """The results in order. Texts are written of images side by side, so that an unreadable one ends a batch."""
         pixels: list[Tensor] = []
-        for number, place in enumerate(self.reader.places):
+        for number, origin in enumerate(self.reader.origins):
             try:
-                pixels.append(self.call.model.processor.pixels_at(self.reader, place))
+                pixels.append(self.call.model.processor.pixels_at(self.reader, origin))
             except ImageError as error:
                 if not self.return_errors:
                     raise
@@ -318,7 +318,7 @@ class _Texts:
                 yield self.write(number + 1 - size, pixels)
                 pixels = []
         if pixels:
-            yield self.write(len(self.reader.places) - len(pixels), pixels)
+            yield self.write(len(self.reader.origins) - len(pixels), pixels)
 
     def write(self, first: int, pixels: list[Tensor]) -> list[TextResult]:
         """The results of the images from number ``first`` on."""
@@ -339,15 +339,15 @@ class _Texts:
             return [result for number in range(first, last) for result in self.write(number, [pixels[number - first]])]
         results = text_results(out, call.model.processor, call.token_ids.eos, self.skip_special_tokens)
         each = len(results) // len(pixels)
-        return [self.placed(first + row // each, result) for row, result in enumerate(results)]
+        return [self.with_origin(first + row // each, result) for row, result in enumerate(results)]
 
     def failed(self, number: int, error: VedcoreError) -> list[TextResult]:
         """The results of an image without a text."""
         error.__context__ = error.__traceback__ = None  # which hold the images of the batch
         result = TextResult("", 0.0, (), "error", error=error)
-        return [self.placed(number, result)] * self.call.options.num_return_sequences
+        return [self.with_origin(number, result)] * self.call.options.num_return_sequences
 
-    def placed(self, number: int, result: TextResult) -> TextResult:
+    def with_origin(self, number: int, result: TextResult) -> TextResult:
         """The same result, with where its image comes from."""
-        place = self.reader.places[number]
-        return replace(result, source=place.source, page=place.page)
+        origin = self.reader.origins[number]
+        return replace(result, source=origin.source, page=origin.page)

@@ -31,7 +31,7 @@ from vedcore.processing.batch import Batch, check_return_tensors
 from vedcore.processing.encoding import OnUnknown, encode_labels
 from vedcore.processing.images import MAX_PIXELS, ImageSource, load_image
 from vedcore.processing.pages import Pages
-from vedcore.processing.reader import ImageReader, Place
+from vedcore.processing.reader import ImageOrigin, ImageReader
 from vedcore.processing.text_tokenizer import TextTokenizer, length_limit, padded_length, shall_cut
 from vedcore.processing.tokenizers import (
     IGNORE_INDEX,
@@ -288,11 +288,11 @@ class Processor:
         cut = limit if shall_cut(truncation, limit, default=True) else None
         batch = Batch()
         with self.open_images(sources, pages=pages, first_page_only=True, dpi=dpi) as reader:
-            if images is not None and text is not None and len(reader.places) != len(texts):
-                message = f"{len(reader.places)} images, but {len(texts)} texts"
+            if images is not None and text is not None and len(reader.origins) != len(texts):
+                message = f"{len(reader.origins)} images, but {len(texts)} texts"
                 raise UsageError(message, field="text", hint="give one text for each image")
             if sources:
-                batch.update(self.batch_of([self.pixels_at(reader, place) for place in reader.places]))
+                batch.update(self.batch_of([self.pixels_at(reader, origin) for origin in reader.origins]))
         if texts:
             tokenizer, eos = self._backend(), self._eos()
             rows = encode_labels(tokenizer, texts, eos, cut, untrusted=untrusted, on_unknown=on_unknown)
@@ -327,13 +327,13 @@ class Processor:
             row[:, : p.shape[1], : p.shape[2]] = p
         return Batch(pixel_values=padded, encoder_attention_mask=mask)
 
-    def pixels_at(self, reader: ImageReader, place: Place) -> Tensor:
-        """The image of a place as the encoder takes it, (3, H, W).
+    def pixels_at(self, reader: ImageReader, origin: ImageOrigin) -> Tensor:
+        """The image of an origin as the encoder takes it, (C, H, W).
 
         Raises:
             ImageError: as `ImageReader.read`, or an image that cannot be resized.
         """
-        image = reader.read(place)
+        image = reader.read(origin)
         pixels = None if self.encoder is None else self.encoder.preprocess(image)
         if pixels is None:
             return prepare_image(image, self.preprocessing)

@@ -13,11 +13,11 @@ from vedcore.errors import ImageError
 from vedcore.processing.images import MAX_PIXELS, ImageSource, first_page, open_image, path_of, rewound
 from vedcore.processing.pages import OpenImage, Pages, check_dpi, page_numbers, parse_pages
 
-__all__ = ["ImageReader", "Place"]
+__all__ = ["ImageOrigin", "ImageReader"]
 
 
 @dataclass(frozen=True)
-class Place:
+class ImageOrigin:
     """Where an image comes from: a source, or a page of it."""
 
     source: int
@@ -39,7 +39,7 @@ class ImageReader:
         max_pixels: limit of an image's width times height.
 
     Attributes:
-        places: of all images, in order.
+        origins: of all images, in order.
 
     Raises:
         UsageError: ``pages`` or ``dpi`` of another kind.
@@ -61,7 +61,7 @@ class ImageReader:
         self._dpi, self._max_pixels = dpi, max_pixels
         self._files = contextlib.ExitStack()
         self._opened: tuple[int, OpenImage] | None = None
-        self.places: list[Place] = []
+        self.origins: list[ImageOrigin] = []
         for index, source in enumerate(self._sources):
             try:
                 count = self._open(index).count
@@ -70,9 +70,9 @@ class ImageReader:
                 else:
                     numbers = page_numbers(pages, count, path_of(source))
             except ImageError as error:
-                self.places.append(Place(index, error=_numbered(error, index)))
+                self.origins.append(ImageOrigin(index, error=_numbered(error, index)))
             else:
-                self.places += [Place(index, number if count > 1 else None) for number in numbers]
+                self.origins += [ImageOrigin(index, number if count > 1 else None) for number in numbers]
 
     def __enter__(self) -> Self:
         return self
@@ -85,14 +85,14 @@ class ImageReader:
         self._opened = None
         self._files.close()
 
-    def read(self, place: Place) -> Image.Image:
-        """The image of a place as `load_image` gives it; errors name the path, or the number of the source."""
-        if place.error is not None:
-            raise place.error
+    def read(self, origin: ImageOrigin) -> Image.Image:
+        """The image of an origin as `load_image` gives it; errors name the path, or the number of the source."""
+        if origin.error is not None:
+            raise origin.error
         try:
-            return self._open(place.source).read(place.page or 1)
+            return self._open(origin.source).read(origin.page or 1)
         except ImageError as error:
-            raise _numbered(error, place.source) from None
+            raise _numbered(error, origin.source) from None
 
     def _open(self, index: int) -> OpenImage:
         if self._opened is None or self._opened[0] != index:
