@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import vedcore
-import vedcore_decoders
-import vedcore_encoders
+from tests.hints.templates import hints
 from tests.model.tiny import tiny
 from vedcore.cli.app import group
 
-PACKAGES = [Path(package.__file__).parent for package in (vedcore, vedcore_encoders, vedcore_decoders)]
-OTHER_ARGUMENTS = {"encoding", "errors", "VEDCORE_DISABLE_PLUGINS", "HF_HOME", "VEDCORE_PLUGINS"}
+OTHER_ARGUMENTS = {
+    "encoding",
+    "errors",
+    "VEDCORE_DISABLE_PLUGINS",
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
+    "VEDCORE_PLUGINS",
+}
 """Arguments and variables of Python, of the system and of the hub."""
-
-
-def hints() -> Iterator[tuple[str, str]]:
-    """Each hint in the code, with ``{…}`` for what is put in, and its place."""
-    for package in PACKAGES:
-        for path in sorted(package.rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.keyword) and node.arg == "hint":
-                    for text in texts(node.value):
-                        yield f"{path.relative_to(package.parent)}:{node.value.lineno}", text
-
-
-def texts(value: ast.expr) -> Iterator[str]:
-    match value:
-        case ast.Constant(value=str(text)):
-            yield text
-        case ast.JoinedStr(values=parts):
-            yield "".join(next(texts(part), "{…}") for part in parts)
-        case ast.IfExp(body=body, orelse=orelse):
-            yield from texts(body)
-            yield from texts(orelse)
-        case ast.BinOp(left=left, right=right) | ast.BoolOp(values=[left, right]):
-            yield from texts(left)
-            yield from texts(right)
 
 
 def arguments() -> set[str]:

@@ -1,0 +1,90 @@
+"""Every hint in the code, found by reading it, and the call of a test that stands where a hint is given."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vedcore
+import vedcore_decoders
+import vedcore_encoders
+
+PACKAGES = [Path(package.__file__).parent for package in (vedcore, vedcore_encoders, vedcore_decoders)]
+HOLE = "{…}"
+"""Stands in a template for what the code puts in."""
+
+
+def hints() -> Iterator[tuple[str, str]]:
+    """Place and template of each hint."""
+    for package in PACKAGES:
+        for path in sorted(package.rglob("*.py")):
+            for function in functions(ast.parse(path.read_text(encoding="utf-8"))):
+                for node in own(function):
+                    for value in given(node):
+                        for text in texts(value, function):
+                            yield f"{path.relative_to(package.parent)}:{value.lineno}", text
+
+
+def functions(tree: ast.Module) -> Iterator[ast.AST]:
+    """The module and each function in it, at any depth."""
+    yield tree
+    yield from (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.Lambda)))
+
+
+def own(function: ast.AST) -> Iterator[ast.AST]:
+    """The nodes in a function, without those of the functions in it."""
+    for child in ast.iter_child_nodes(function):
+        if not isinstance(child, (ast.FunctionDef, ast.Lambda)):
+            yield child
+            yield from own(child)
+
+
+def given(node: ast.AST) -> Iterator[ast.expr]:
+    """The hint that a node gives: a keyword, or the argument of ``with_hint``."""
+    match node:
+        case ast.keyword(arg="hint", value=value):
+            yield value
+        case ast.Call(func=ast.Attribute(attr="with_hint"), args=[value]):
+            yield value
+
+
+def texts(value: ast.expr, function: ast.AST) -> Iterator[str]:
+    """The templates of an expression; a name stands for what its function assigns to it."""
+    match value:
+        case ast.Constant(value=str(text)) if text:
+            yield text
+        case ast.JoinedStr(values=parts):
+            yield "".join(part.value if isinstance(part, ast.Constant) else HOLE for part in parts)  # type: ignore[misc]
+        case ast.IfExp(body=body, orelse=orelse):
+            yield from texts(body, function)
+            yield from texts(orelse, function)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            for first in list(texts(left, function)) or [HOLE]:
+                for second in list(texts(right, function)) or [HOLE]:
+                    yield first + second
+        case ast.BoolOp(values=values):
+            for each in values:
+                yield from texts(each, function)
+        case ast.Name(id=name):
+            for node in own(function):
+                match node:
+                    case ast.Assign(targets=[ast.Name(id=target)], value=assigned) if target == name:
+                        yield from texts(assigned, function)
+                    case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=assigned_each)):
+                        for target_of, assigned in zip(targets, assigned_each, strict=True):
+                            if isinstance(target_of, ast.Name) and target_of.id == name:
+                                yield from texts(assigned, function)
+
+
+def told(template: str, call: Callable[..., object], *arguments: Any, **keywords: Any) -> vedcore.VedcoreError:
+    """The error of a call, which gives the hint of a template."""
+    with pytest.raises(vedcore.VedcoreError) as caught:
+        call(*arguments, **keywords)
+    pattern = ".*".join(map(re.escape, template.split(HOLE)))
+    assert re.fullmatch(pattern, caught.value.hint, re.DOTALL), f"{caught.value.hint!r} is not {template!r}"
+    return caught.value
