@@ -5,7 +5,7 @@ Shape letters: N images, C channels, H x W pixels, T prompt tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -29,7 +29,17 @@ def check_tensors(**arguments: object) -> None:
     """
     for name, value in arguments.items():
         if value is not None and not isinstance(value, Tensor):
-            hint = "give files and pictures to generate_text" if name == "pixel_values" else "wrap it in torch.tensor"
+            texts = value if isinstance(value, (list, tuple)) else (value,)
+            if name == "pixel_values" and isinstance(value, Mapping):
+                hint = "unpack it: **batch"
+            elif name == "pixel_values":
+                hint = "give what model.processor makes of files and pictures, or give them to generate_text"
+            elif not any(isinstance(text, str) for text in texts):
+                hint = "wrap it in torch.tensor"
+            elif name == "labels":
+                hint = "give ids: model.processor(text=…).labels"
+            else:
+                hint = "give ids, as model.processor.tokenizer makes them"
             raise UsageError(f"a tensor expected, got {type(value).__name__}", field=name, hint=hint)
 
 

@@ -90,8 +90,6 @@ class _Nfa:
         self.steps = 0
 
     def read(self, pattern: str) -> int:
-        if not isinstance(pattern, str):
-            raise UsageError(f"not a regular expression: {type(pattern).__name__}", field="pattern", hint="give a str")
         if len(pattern) > MAX_PATTERN_LENGTH:
             raise ConfigLimitError(
                 f"{len(pattern):,} characters are above the limit of {MAX_PATTERN_LENGTH:,}",

@@ -62,7 +62,7 @@ def _steps(state: State, request: Request) -> Steps:
     if missing := strategy.needs - state.abilities:
         raise IncompatibleError(
             f"{strategy.name} needs a state with {', '.join(sorted(missing))}, which {type(state).__name__} lacks",
-            hint="leave out " + (strategy.options[0] if request.drafter is None else "the drafter"),
+            hint="leave out assistant_model" if request.drafter is not None else f"pass {strategy.options[0]}=None",
         )
     module, _, function = strategy.steps.partition(":")
     steps: Steps = getattr(import_module(f"vedcore.generation.search.{module}"), function)(state, request)
@@ -78,6 +78,5 @@ def _check_streamable(request: Request) -> None:
     beams = options.num_beams > 1
     how = f"{options.num_beams} beams" if beams else "guessed tokens"
     field = "num_beams" if beams else "prompt_lookup_num_tokens" if request.drafter is None else "assistant_model"
-    raise UsageError(
-        f"{texts} texts by {how} cannot be streamed", field=field, hint=f"give one image, or leave out {field}"
-    )
+    off = {"num_beams": "pass num_beams=1", "assistant_model": "leave it out"}.get(field, f"pass {field}=None")
+    raise UsageError(f"{texts} texts by {how} cannot be streamed", field=field, hint=f"give one image, or {off}")
