@@ -216,8 +216,8 @@ def test_labels_out_of_the_vocabulary(fresh: Any, pixels: Tensor) -> None:
             fresh(pixels, labels=labels[:, :5]).loss,
         )
     added = ids(2).index_fill(1, torch.tensor([5]), VOCABULARY)
-    error = told(ignored + "; " + RESIZE, fresh, pixels, labels=added)
-    assert error.hint.startswith("use -100 for what is to be ignored; for added tokens first call model.resize_voc")
+    both = "use -100 for what is to be ignored; for added tokens first call model.resize_vocabulary({…})"
+    told(both, fresh, pixels, labels=added)
     fresh.resize_vocabulary(VOCABULARY + 1)
     assert fresh(pixels, labels=added).loss.isfinite()
 
