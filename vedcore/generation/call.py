@@ -17,6 +17,7 @@ from torch import Tensor
 from vedcore.config import TokenIds
 from vedcore.errors import IncompatibleError, UsageError
 from vedcore.generation.arguments import (
+    as_cache,
     as_encoder_output,
     as_functions,
     check_cache,
@@ -167,7 +168,8 @@ class Call:
         """
         model, options = self.model, self.options
         check_tensors(encoder_attention_mask=encoder_attention_mask)
-        cached = isinstance(past_key_values, DecoderCache) and past_key_values.length > 0
+        past_key_values = as_cache(past_key_values)
+        cached = past_key_values is not None and past_key_values.length > 0
         given = (pixel_values is not None) + (encoder_outputs is not None)
         if given == 2 or (not given and not cached):
             raise UsageError(
