@@ -427,7 +427,7 @@ class TextDecoder(Component):
             if low < 0:
                 hint = "give ids from 0 on; -100 is for labels alone"
             elif high < MAX_VOCAB_SIZE:
-                hint = f"for added tokens first call model.resize_vocabulary({high + 1})"
+                hint = f"leave such tokens out, or first call model.resize_vocabulary({high + 1})"
             raise UsageError(
                 f"token ids run from {low} to {high}, but the vocabulary has {self.vocab_size}",
                 field="decoder_input_ids",

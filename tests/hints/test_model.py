@@ -20,7 +20,7 @@ from vedcore.processing.tokenizers import make_tokenizer
 
 PICTURE = Image.new("RGB", (40, 30), (10, 90, 200))
 CACHE = "give what an earlier call returned with use_cache=True"
-RESIZE = "for added tokens first call model.resize_vocabulary({…})"
+RESIZE = "leave such tokens out, or first call model.resize_vocabulary({…})"
 TOO_LARGE = 99_999_999
 """An id beyond any vocabulary."""
 
@@ -65,9 +65,12 @@ def test_prepared_pictures_are_what_is_wanted() -> None:
 
 @pytest.mark.parametrize("call", ["generate", "__call__"])
 def test_a_batch_is_unpacked(model: Any, call: str) -> None:
+    from transformers import BatchFeature
+
     batch, options = model.processor(PICTURE), {"decoder_input_ids": ids(1)}
-    told("unpack it: **batch", getattr(model, call), batch, **options)
-    assert getattr(model, call)(**batch, **options) is not None
+    for each in (batch, BatchFeature(dict(batch))):
+        told("unpack it: **batch", getattr(model, call), each, **options)
+        assert getattr(model, call)(**each, **options) is not None
 
 
 @pytest.mark.parametrize(
@@ -148,6 +151,7 @@ def test_ids_beyond_the_vocabulary(fresh: Any, pixels: Tensor) -> None:
     given = ids(2).index_fill(1, torch.tensor([3]), VOCABULARY + 4)
     error = told(RESIZE, fresh, pixels, decoder_input_ids=given)
     told(RESIZE, fresh.generate, pixels, decoder_input_ids=given)
+    assert fresh(pixels, decoder_input_ids=given.clamp(max=VOCABULARY - 1)).logits.shape[-1] == VOCABULARY
     fresh.resize_vocabulary(int(error.hint.split("(")[1].rstrip(")")))
     assert fresh(pixels, decoder_input_ids=given).logits.shape[-1] == VOCABULARY + 5
     assert fresh.generate(pixels, decoder_input_ids=given, max_new_tokens=2).shape[0] == 2
