@@ -177,7 +177,7 @@ CACHE = "give what an earlier call returned with use_cache=True"
 
 @pytest.fixture
 def begun(model: Any, pixels: Tensor) -> Any:
-    """What a call wrote, and its cache."""
+    """The output of a call, with its cache."""
     return written(model, pixels, return_dict_in_generate=True, use_cache=True)
 
 

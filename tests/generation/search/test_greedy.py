@@ -177,17 +177,7 @@ def test_options_that_leave_no_token_say_where(table_state: Any, run: Any, mode:
     assert type(caught.value) is GenerationError
 
 
-@pytest.mark.parametrize("prompt", [torch.tensor([1, 2]), torch.zeros(2, 0, dtype=torch.long), torch.tensor([[1.0]])])
-@pytest.mark.parametrize("mode", MODES, ids=str)
-def test_prompts_of_a_wrong_shape(table_state: Any, prompt: Tensor, mode: dict[str, Any]) -> None:
-    config = GenerationConfig(max_new_tokens=2, **mode)
-    with pytest.raises(UsageError, match="decoder_input_ids"):
-        search(table_state(_table(0, 5)), Request(prompt, config, TokenIds(), config.limits(1, 9)))
-
-
-def test_masks_and_vocabularies_that_do_not_fit(table_state: Any, run: Any) -> None:
-    with pytest.raises(UsageError, match="decoder_attention_mask"):
-        run(table_state(_table(0, 5)), torch.tensor([[1, 2]]), vocab=5, mask=torch.ones(1, 3), max_new_tokens=2)
+def test_vocabularies_that_do_not_fit(table_state: Any, run: Any) -> None:
     with pytest.raises(UsageError, match="needs 4 tokens to choose from, the vocabulary has 3"):
         run(table_state(_table(0, 3)), torch.tensor([[1]]), vocab=3, eos_token_id=(0, 1, 2), num_beams=2)
 
