@@ -241,7 +241,6 @@ def test_without_a_tokenizer_the_hint_is_followed(tmp_path: Path) -> None:
     bare.token_ids = vedcore.TokenIds(start=0, eos=(1,), pad=2)
     for call in (
         lambda model: model.generate_text(Image.new("RGB", (16, 16))),
-        lambda model: model.generate(pixels, stop_strings=["a"]),
         lambda model: model.generate(pixels, allowed_chars="abc"),
         lambda model: model.processor(text="a"),
     ):
