@@ -18,7 +18,7 @@ ROOT = Path(vedcore.__file__).parent
 
 # A module imports from rows above its own, and from what stands to its left in it.
 ROWS = [
-    ["errors", "files", "model_files"],
+    ["errors", "transformers_names", "files", "model_files"],
     ["config_files", "config", "fields", "layers", "outputs"],
     ["weights", "transformers_class", "components"],
     ["registry", "hookspecs", "projectors", "builtin", "plugins"],

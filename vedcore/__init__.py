@@ -11,6 +11,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vedcore.errors import UsageError
+from vedcore.transformers_names import TOP
+
 if TYPE_CHECKING:
     from vedcore import fields as fields
     from vedcore.checkpoints import load as load
@@ -71,6 +74,7 @@ _EXPORTS = {
         "ImageFormatError",
         "ImageLimitError",
         "IncompatibleError",
+        "MissingNameError",
         "NonFiniteError",
         "PluginApiError",
         "PluginConflictError",
@@ -104,6 +108,8 @@ __all__ = sorted([*_MODULE_OF, *_SUBMODULES, "__version__"])
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return importlib.import_module(f"vedcore.{name}")
+    if name in TOP:
+        raise UsageError("vedcore has no such name", field=name, hint=TOP[name])
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'vedcore' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"vedcore.{_MODULE_OF[name]}"), name)

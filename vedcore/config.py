@@ -7,9 +7,10 @@ Hugging Face's own; where a family there has a second word for a field (``attrib
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -22,6 +23,7 @@ from pydantic import (
 )
 
 from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, UsageError, did_you_mean
+from vedcore.transformers_names import missing_attribute
 
 __all__ = [
     "ComponentConfig",
@@ -84,6 +86,18 @@ class Config(BaseModel):
 
     attribute_map: ClassVar[Mapping[str, str]] = {}
     """Second words for fields, second to first: ``{"hidden_size": "n_embd"}``."""
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+    """Attributes of transformers' configs that stand elsewhere here: the next step by name."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                if name in type(self).attribute_map:
+                    return getattr(self, type(self).attribute_map[name])
+                raise missing_attribute(f"a {type(self).__name__}", name, self.elsewhere) or sys.exception() from None
 
     def __setattr__(self, name: str, value: object) -> None:
         """Refuse to change settings in place.
@@ -174,6 +188,25 @@ def schema_error(error: ValidationError, path: object, prefix: str) -> ConfigErr
     )
 
 
+_OPTIONS = (
+    "do_sample",
+    "early_stopping",
+    "length_penalty",
+    "max_length",
+    "max_new_tokens",
+    "min_length",
+    "no_repeat_ngram_size",
+    "num_beams",
+    "num_return_sequences",
+    "repetition_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+)
+"""Options of ``generate`` that transformers' tutorials set on a model's config."""
+_OPTIONS_ELSEWHERE = {name: f"read model.generation_config.{name}" for name in _OPTIONS}
+
+
 class EncoderConfig(Config):
     """Base of the encoders' configs: the field that all have."""
 
@@ -192,6 +225,7 @@ class EncoderConfig(Config):
 class DecoderConfig(Config):
     """Base of the decoders' configs: the fields that all have under one name."""
 
+    elsewhere = _OPTIONS_ELSEWHERE
     vocab_size: VocabSize
     """Number of token ids; the tokenizer decides it unless it is given."""
     bos_token_id: TokenId | None = None
@@ -391,6 +425,7 @@ class ComponentConfig(Config):
     """A part by name, and whatever fields of its family are set; the family checks them."""
 
     model_config = ConfigDict(extra="allow")
+    elsewhere = _OPTIONS_ELSEWHERE
 
     name: Annotated[str, Field(min_length=1, max_length=300)]
     """Family, variant or ``distribution:name``."""
@@ -407,6 +442,7 @@ class ComponentConfig(Config):
 class ModelConfig(Config):
     """A whole model: what a config file holds, what ``model.config`` is, what ``config.json`` of a folder stores."""
 
+    elsewhere = {**_OPTIONS_ELSEWHERE, "save_pretrained": "call model.save_pretrained(folder), which writes it too"}
     format_version: Literal[1] = 1
     """Version of this schema."""
     encoder: ComponentConfig
@@ -445,6 +481,32 @@ class ModelConfig(Config):
     def _token_ids(cls, value: object) -> object:
         return TokenIds.parse(value, prefix="token_ids.") if isinstance(value, Mapping) else value
 
+    @property
+    def pad_token_id(self) -> int | None:
+        """``token_ids.pad``, by transformers' name."""
+        return self.token_ids.pad if self.token_ids else None
+
+    @property
+    def eos_token_id(self) -> int | tuple[int, ...] | None:
+        """``token_ids.eos``, by transformers' name: one id, several or none."""
+        ids = self.token_ids.eos if self.token_ids else ()
+        return ids[0] if len(ids) == 1 else ids or None
+
+    @property
+    def decoder_start_token_id(self) -> int | None:
+        """``token_ids.start``, by transformers' name."""
+        return self.token_ids.start if self.token_ids else None
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Number of token ids of the decoder, where it is set."""
+        return self.decoder.fields.get("vocab_size")
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """True, for code that asks."""
+        return True
+
     def to_dict(self) -> dict[str, Any]:
         """The contents of ``config.json``, for PEFT and the loggers of transformers' ``Trainer``."""
         return self.model_dump(mode="json")
@@ -469,22 +531,6 @@ _ROLES = {
     "pad_token_id": "pad",
 }
 """transformers' names of the fields of `TokenIds`."""
-_OPTIONS = (
-    "do_sample",
-    "early_stopping",
-    "length_penalty",
-    "max_length",
-    "max_new_tokens",
-    "min_length",
-    "no_repeat_ngram_size",
-    "num_beams",
-    "num_return_sequences",
-    "repetition_penalty",
-    "temperature",
-    "top_k",
-    "top_p",
-)
-"""Options of ``generate`` that transformers' tutorials set on a model's config."""
 
 
 def _model_setting(name: str, value: object) -> str:

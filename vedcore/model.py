@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from vedcore.config import (
     check_limit,
     token_id_tuple,
 )
-from vedcore.errors import IncompatibleError, TokenizerError, UsageError, did_you_mean
+from vedcore.errors import IncompatibleError, TokenizerError, UsageError
 from vedcore.generation.arguments import as_encoder_output, check_pixels, check_tensors
 from vedcore.generation.generate import generate, generate_text, stream
 from vedcore.generation.options.config import GenerationConfig
@@ -39,6 +38,7 @@ from vedcore.layers.linear import pack, packed, unpacked, use_seam
 from vedcore.loss import check_labels, cross_entropy, shift_tokens_right
 from vedcore.outputs import EncoderOutput, VisionEncoderDecoderOutput
 from vedcore.processing.processor import Processor, vocab_size_of
+from vedcore.transformers_names import SAVING
 
 if TYPE_CHECKING:
     from vedcore.weights.loading import LoadReport
@@ -205,6 +205,9 @@ class VisionEncoderDecoder(nn.Module):
         tables = {id(m.weight) for m in self.modules() if exclude_embeddings and isinstance(m, nn.Embedding)}
         counted = (p for p in self.parameters() if p.requires_grad or not only_trainable)
         return sum(p.numel() for p in counted if id(p) not in tables)
+
+    def tie_weights(self) -> None:
+        """Nothing: layers that share weights share them always."""
 
     def resize_token_embeddings(self, *_: object, **__: object) -> NoReturn:
         """Not here: `resize_vocabulary` is the method.
@@ -550,6 +553,25 @@ class VisionEncoderDecoder(nn.Module):
     # -- folders ------------------------------------------------------------------------------------------------
 
     @classmethod
+    def from_encoder_decoder_pretrained(
+        cls, encoder_pretrained_model_name_or_path: str, decoder_pretrained_model_name_or_path: str, **_: object
+    ) -> NoReturn:
+        """Not here: `vedcore.compose` is the function.
+
+        Raises:
+            UsageError: always.
+        """
+        encoder, decoder = (
+            name if "/" not in name or os.path.isdir(name) else f"hub:{name}"
+            for name in (encoder_pretrained_model_name_or_path, decoder_pretrained_model_name_or_path)
+        )
+        raise UsageError(
+            "no such method",
+            field="from_encoder_decoder_pretrained",
+            hint=f"call vedcore.compose({encoder!r}, {decoder!r}, pretrained=True)",
+        )
+
+    @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any
     ) -> VisionEncoderDecoder:
@@ -564,10 +586,6 @@ class VisionEncoderDecoder(nn.Module):
             VedcoreError: as `vedcore.load`.
         """
         load = importlib.import_module("vedcore.checkpoints").load  # it stands above this module
-        known = [*inspect.signature(load).parameters][1:]
-        for name in options.keys() - set(known):
-            hint = did_you_mean(name, known) or f"there are: {', '.join(known)}"
-            raise UsageError("unknown argument", field=name, hint=hint)
         model: VisionEncoderDecoder = load(pretrained_model_name_or_path, **options)
         return model
 
@@ -585,6 +603,8 @@ class VisionEncoderDecoder(nn.Module):
         """
         from vedcore.plugins import load_component
 
+        for name in options.keys() & SAVING.keys():
+            raise UsageError("unknown argument", field=name, hint=SAVING[name])
         load_component("format", format)[0]().save(self, folder, **options)
 
     def push_to_hub(

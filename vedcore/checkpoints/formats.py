@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import abc
+import inspect
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Never, TypedDict, Unpack
 
 import torch
 
@@ -28,6 +29,7 @@ from vedcore.hub import FetchOptions, check_subfolder, from_hub, is_hub_name, ma
 from vedcore.model_files import CONFIG
 from vedcore.plugins import load_component, registry
 from vedcore.processing.processor import make_tokenizer
+from vedcore.transformers_names import LOADING, unknown_argument
 from vedcore.weights.loading import CheckFinite
 from vedcore.weights.snapshot import Snapshot, read_folder
 from vedcore.weights.unwrapping import ADAPTER_ALONE, ADAPTER_CONFIG, MERGE_HINT
@@ -100,6 +102,7 @@ def load(
     check_finite: CheckFinite = True,
     verify: bool = True,
     mmap: bool = False,
+    **unknown: Never,
 ) -> VisionEncoderDecoder:
     """Load a model from a folder, an installed plugin or the hub, in eval mode, bit for bit as it was saved.
 
@@ -140,8 +143,11 @@ def load(
         NonFiniteError: NaN or Inf in the weights.
         HubError: the repository cannot be fetched.
         TokenizerError: a tokenizer that cannot be read.
-        UsageError: ``mmap`` with weights in a ``pytorch_model.bin``; several devices; a device or a type given twice.
+        UsageError: an unknown argument; ``mmap`` with weights in a ``pytorch_model.bin``; several devices; a device or
+            a type given twice.
     """
+    for name in unknown:
+        raise unknown_argument(name, [*inspect.signature(load).parameters][1:-1], LOADING)
     token = masked(token)
     options = LoadOptions(
         device=_one_device(device, device_map),

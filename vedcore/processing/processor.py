@@ -41,6 +41,7 @@ from vedcore.processing.tokenizers import (
     token_ids_of,
     vocab_size_of,
 )
+from vedcore.transformers_names import PROCESSOR, missing_attribute
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -196,6 +197,9 @@ class Processor:
         self._token_ids = token_ids or (TokenIds() if tokenizer is None else token_ids_of(tokenizer))
         self._model_max_length: int | None = None
         self.tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        raise missing_attribute("a processor", name, PROCESSOR) or AttributeError(f"a processor has no {name!r}")
 
     @property
     def tokenizer(self) -> TextTokenizer | None:

@@ -14,6 +14,7 @@ from vedcore.errors import UsageError
 from vedcore.processing.batch import Batch, check_return_tensors
 from vedcore.processing.encoding import OnUnknown, encodings, unknown_id
 from vedcore.processing.tokenizers import decode_ids
+from vedcore.transformers_names import TOKENIZER, missing_attribute
 
 __all__ = ["TextTokenizer", "length_limit", "padded_length", "shall_cut"]
 
@@ -74,6 +75,8 @@ class TextTokenizer(_Base):  # type: ignore[misc]
         if role := _ROLE.fullmatch(name):
             index = self._id_of(role[1])
             return index if role[2] or index is None else self.backend_tokenizer.id_to_token(index)
+        if (error := missing_attribute("a tokenizer", name, TOKENIZER)) is not None:
+            raise error
         return getattr(self.backend_tokenizer, name)
 
     def __setattr__(self, name: str, value: Any) -> None:

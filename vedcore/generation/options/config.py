@@ -26,6 +26,7 @@ from vedcore.errors import ConfigSchemaError, GenerationError, UsageError, did_y
 from vedcore.generation.options.neutral import NEUTRAL_VALUES
 from vedcore.generation.options.option_rules import RULES, SYNONYMS, Rule, without_idle
 from vedcore.generation.options.strategies import Strategy, strategy_for
+from vedcore.transformers_names import GENERATING, GENERATION_CONFIG
 
 __all__ = ["GenerationConfig", "Limits"]
 
@@ -80,6 +81,7 @@ class GenerationConfig(Config):
         UserWarning: options without effect beside the others, all of them named.
     """
 
+    elsewhere = GENERATION_CONFIG
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
     """Most tokens to write after the prompt."""
     max_length: Annotated[int, Field(ge=1)] | None = None
@@ -421,7 +423,8 @@ def _check_names(options: Mapping[str, Any]) -> None:
     for name in options:
         if name not in valid:
             known = f"options: {', '.join(valid)}"
-            raise UsageError("unknown option", field=name, hint=did_you_mean(name, valid) or known, details=known)
+            hint = GENERATING.get(name) or did_you_mean(name, valid) or known
+            raise UsageError("unknown option", field=name, hint=hint, details=known)
 
 
 def _shown(value: object) -> str:
