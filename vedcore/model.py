@@ -74,6 +74,8 @@ class VisionEncoderDecoder(nn.Module):
         generation_config: defaults of `generate`.
     """
 
+    _processor: Processor
+
     def __init__(
         self,
         config: ModelConfig,
@@ -89,8 +91,8 @@ class VisionEncoderDecoder(nn.Module):
         self.encoder = encoder
         self.projector = projector
         self.decoder = decoder
+        processor.token_ids = token_ids
         self.processor = processor
-        processor.model_max_length = decoder.max_positions
         self.token_ids = token_ids
         self.generation_config = generation_config or GenerationConfig()
         self.load_reports: Mapping[str, LoadReport] = {}
@@ -114,13 +116,29 @@ class VisionEncoderDecoder(nn.Module):
         return self._config.model_copy(update=changes)
 
     @property
+    def processor(self) -> Processor:
+        """Images to pixels, text to ids and back; another one takes over the model's token ids."""
+        return self._processor
+
+    @processor.setter
+    def processor(self, processor: Processor) -> None:
+        if hasattr(self, "_processor"):
+            processor.token_ids = self._processor.token_ids
+        processor.model_max_length = self.decoder.max_positions
+        self._processor = processor
+
+    @property
     def token_ids(self) -> TokenIds:
         """The ids that training, generation and saving read; set it to change them.
 
+        They are those of the processor and its tokenizer, whose ``pad_token`` and ``eos_token`` can be set too.
+
         Raises:
-            ConfigSchemaError: on setting an id that the vocabulary does not have.
+            ConfigSchemaError: an id that the vocabulary does not have.
         """
-        return self._token_ids
+        ids = self.processor.token_ids
+        ids.check(self.decoder.vocab_size, built=True)
+        return ids
 
     @token_ids.setter
     def token_ids(self, ids: TokenIds) -> None:
@@ -131,7 +149,7 @@ class VisionEncoderDecoder(nn.Module):
                 hint="model.token_ids.changed(eos=(1,)) gives such",
             )
         ids.check(self.decoder.vocab_size, built=True)
-        self._token_ids = self.processor.token_ids = ids  # labels that the processor makes end with them too
+        self.processor.token_ids = ids
 
     @property
     def generation_config(self) -> GenerationConfig:
@@ -444,7 +462,7 @@ class VisionEncoderDecoder(nn.Module):
         check_limit(vocab_size, MAX_VOCAB_SIZE, "vocab_size", "the vocabulary of")
         if vocab_size < 1:
             raise UsageError(f"a vocabulary of {vocab_size} tokens", field="vocab_size", hint="give 1 or more")
-        self.token_ids.check(vocab_size)
+        self.processor.token_ids.check(vocab_size)
         tokenizer = self.processor.tokenizer
         if tokenizer is not None and vocab_size_of(tokenizer) > vocab_size:
             raise IncompatibleError(

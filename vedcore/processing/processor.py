@@ -195,6 +195,7 @@ class Processor:
         self.encoder = encoder
         self.max_pixels = max_pixels
         self._token_ids = token_ids or (TokenIds() if tokenizer is None else token_ids_of(tokenizer))
+        self._tokenizer: TextTokenizer | None = None
         self._model_max_length: int | None = None
         self.tokenizer = tokenizer
 
@@ -208,7 +209,7 @@ class Processor:
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Tokenizer | str | os.PathLike[str] | None) -> None:
-        self._tokenizer: TextTokenizer | None = None
+        self._token_ids, self._tokenizer = self.token_ids, None
         if isinstance(tokenizer, (str, os.PathLike)):
             tokenizer = make_tokenizer(tokenizer)
         if tokenizer is not None:
@@ -217,8 +218,8 @@ class Processor:
 
     @property
     def token_ids(self) -> TokenIds:
-        """The ids of the model; their end id ends labels."""
-        return self._token_ids
+        """The ids of the model; their end id ends labels. Setting ``tokenizer.pad_token`` changes them too."""
+        return self._token_ids if self._tokenizer is None else self._tokenizer.token_ids
 
     @token_ids.setter
     def token_ids(self, ids: TokenIds) -> None:
