@@ -90,6 +90,7 @@ def test_names_of_the_package(name: str, hint: str) -> None:
 
 FOLLOWED = {
     "leave it out": "",
+    names.LOADING["force_download"]: "",
     "give dtype='bfloat16'": "vedcore.load(folder, dtype='bfloat16')",
     "give dtype='float16', or revision=": "vedcore.load(folder, dtype='float16')",
     names.LOADING["low_cpu_mem_usage"]: "vedcore.load(folder, mmap=True)",

@@ -24,7 +24,7 @@ __all__ = [
 LOADING = {
     "attn_implementation": "leave it out: any model gives its attentions",
     "config": "give image_size=, tokenizer= or preprocessing=; others are fields of vedcore.compose(folder, folder)",
-    "force_download": "leave it out, and remove the copy with `vedcore cache`",
+    "force_download": "leave it out: `vedcore pull` replaces files that are damaged",
     "from_flax": "save the model with transformers 4 as safetensors first",
     "from_tf": "save the model with transformers 4 as safetensors first",
     "ignore_mismatched_sizes": "give image_size= for other images, or call model.resize_vocabulary(n) afterwards",
@@ -36,7 +36,7 @@ LOADING = {
     "output_loading_info": "leave it out: tensors that do not fit are an error",
     "proxies": "set HTTPS_PROXY in the environment",
     "quantization_config": "give dtype='bfloat16'",
-    "resume_download": "leave it out: downloads always go on",
+    "resume_download": "leave it out: a download that broke off goes on",
     "state_dict": "leave it out, and call model.load_state_dict afterwards",
     "trust_remote_code": "leave it out: no code comes from a folder, but from plugins that are installed",
     "use_auth_token": "give token=",
