@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vedcore.config import Config, DecoderConfig, EncoderConfig, Preprocessing, ProjectorConfig
+from vedcore.config import MAX_VOCAB_SIZE, Config, DecoderConfig, EncoderConfig, Preprocessing, ProjectorConfig
 from vedcore.errors import IncompatibleError, UnknownComponentError, UsageError, did_you_mean
 from vedcore.layers.attention import causal_mask
 from vedcore.layers.cache import DecoderCache
@@ -359,7 +359,10 @@ class TextDecoder(Component):
         embeddings = self._lookup(input_ids) if inputs_embeds is None else inputs_embeds
         cache = past_key_values
         if self.gradient_checkpointing and self.training and (use_cache or cache is not None):
-            raise UsageError("gradient checkpointing keeps no cache", field="use_cache", hint="pass use_cache=False")
+            name, hint = "use_cache", "pass use_cache=False"
+            if cache is not None:
+                name, hint = "past_key_values", "leave it out"
+            raise UsageError("gradient checkpointing keeps no cache", field=name, hint=hint)
         if cache is None and use_cache:
             cache = self.make_cache()
         self._check_encoder_states(encoder_hidden_states, embeddings.shape[0])
@@ -375,7 +378,9 @@ class TextDecoder(Component):
             raise IncompatibleError(
                 f"a text of {past + queries} tokens, but the decoder has {self.max_positions} positions",
                 field="decoder_input_ids",
-                hint=f"cut the text to {self.max_positions - past} tokens",
+                hint=f"cut the text to {self.max_positions - past} tokens"
+                if past < self.max_positions
+                else "begin a new text, without past_key_values",
             )
         padding = _full_mask(attention_mask, cache, embeddings.shape[0], past, queries)
         positions = self._positions(input_ids, padding, cache, past, queries, embeddings.device, prompt_length)
@@ -418,12 +423,15 @@ class TextDecoder(Component):
             return self.embed_tokens(input_ids)
         except IndexError:  # only a CPU says so; checking first would make a GPU wait
             low, high = int(input_ids.min()), int(input_ids.max())
+            hint = "use the model's own tokenizer"
+            if low < 0:
+                hint = "give ids from 0 on; -100 is for labels alone"
+            elif high < MAX_VOCAB_SIZE:
+                hint = f"leave such tokens out, or first call model.resize_vocabulary({high + 1})"
             raise UsageError(
                 f"token ids run from {low} to {high}, but the vocabulary has {self.vocab_size}",
                 field="decoder_input_ids",
-                hint=f"for added tokens first call model.resize_vocabulary({high + 1})"
-                if high >= self.vocab_size
-                else "use the model's own tokenizer",
+                hint=hint,
             ) from None
 
     def _check_text(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:

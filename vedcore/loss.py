@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vedcore.config import MAX_VOCAB_SIZE
 from vedcore.config_files.plain import short
 from vedcore.errors import UsageError
 
@@ -75,7 +76,11 @@ def check_labels(
             f"labels run from {low} to {high}{named}, but the vocabulary has {vocab_size}",
             field="labels",
             hint="use -100 for what is to be ignored"
-            + (f"; for added tokens first call model.resize_vocabulary({high + 1})" if high >= vocab_size else ""),
+            + (
+                f"; for added tokens first call model.resize_vocabulary({high + 1})"
+                if vocab_size <= high < MAX_VOCAB_SIZE
+                else ""
+            ),
         )
     if start_token_id is not None and labels.shape[1] > 1:
         doubled = (labels[:, 0] == start_token_id) & (labels[:, 1] != -100)  # a lone start id may be an end id too

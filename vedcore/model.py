@@ -28,7 +28,7 @@ from vedcore.config import (
     token_id_tuple,
 )
 from vedcore.errors import IncompatibleError, TokenizerError, UsageError
-from vedcore.generation.arguments import as_encoder_output, check_pixels, check_tensors
+from vedcore.generation.arguments import as_cache, as_encoder_output, check_pixels, check_tensors
 from vedcore.generation.generate import generate, generate_text, stream
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.generation.results import transition_scores
@@ -342,12 +342,7 @@ class VisionEncoderDecoder(nn.Module):
             decoder_inputs_embeds=decoder_inputs_embeds,
             encoder_attention_mask=encoder_attention_mask,
         )
-        if past_key_values is not None and not isinstance(past_key_values, DecoderCache):
-            raise UsageError(
-                f"a cache expected, got {type(past_key_values).__name__}",
-                field="past_key_values",
-                hint="give what an earlier call returned with use_cache=True",
-            )
+        past_key_values = as_cache(past_key_values)
         shifts = labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None
         if labels is not None:
             start = self.token_ids.start if shifts else None

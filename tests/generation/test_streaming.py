@@ -107,10 +107,6 @@ def test_iterator(gpt2: Any, gpt2_state: Any, run: Any) -> None:
     assert iterator.output is not None
     with pytest.raises(UsageError, match="num_beams"):
         _stream(gpt2_state(gpt2), num_beams=2)
-    closed = _stream(gpt2_state(gpt2))
-    closed.close()
-    with pytest.raises(UsageError, match="closed"):
-        closed.finish()
 
 
 def test_iterator_runs_only_as_far_as_it_is_asked(table_state: Any) -> None:

@@ -26,7 +26,7 @@ def hints() -> Iterator[tuple[str, str]]:
             for function in functions(ast.parse(path.read_text(encoding="utf-8"))):
                 for node in own(function):
                     for value in given(node):
-                        for text in texts(value, function):
+                        for text in filter(None, texts(value, function)):
                             yield f"{path.relative_to(package.parent)}:{value.lineno}", text
 
 
@@ -56,7 +56,7 @@ def given(node: ast.AST) -> Iterator[ast.expr]:
 def texts(value: ast.expr, function: ast.AST) -> Iterator[str]:
     """The templates of an expression; a name stands for what its function assigns to it."""
     match value:
-        case ast.Constant(value=str(text)) if text:
+        case ast.Constant(value=str(text)):
             yield text
         case ast.JoinedStr(values=parts):
             yield "".join(part.value if isinstance(part, ast.Constant) else HOLE for part in parts)  # type: ignore[misc]

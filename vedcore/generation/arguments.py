@@ -5,7 +5,7 @@ Shape letters: N images, C channels, H x W pixels, T prompt tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -16,7 +16,15 @@ from vedcore.errors import UsageError
 from vedcore.layers.cache import DecoderCache
 from vedcore.outputs import EncoderOutput
 
-__all__ = ["as_encoder_output", "as_functions", "check_cache", "check_pixels", "check_tensors", "prompt_ids"]
+__all__ = [
+    "as_cache",
+    "as_encoder_output",
+    "as_functions",
+    "check_cache",
+    "check_pixels",
+    "check_tensors",
+    "prompt_ids",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -29,7 +37,17 @@ def check_tensors(**arguments: object) -> None:
     """
     for name, value in arguments.items():
         if value is not None and not isinstance(value, Tensor):
-            hint = "give files and pictures to generate_text" if name == "pixel_values" else "wrap it in torch.tensor"
+            texts = value if isinstance(value, (list, tuple)) else (value,)
+            if name == "pixel_values" and isinstance(value, Mapping):
+                hint = "unpack it: **batch"
+            elif name == "pixel_values":
+                hint = "give what model.processor makes of files and pictures, or give them to generate_text"
+            elif not any(isinstance(text, str) for text in texts):
+                hint = "wrap it in torch.tensor"
+            elif name == "labels":
+                hint = "give ids: model.processor(text=…).labels"
+            else:
+                hint = "give ids, as model.processor.tokenizer makes them"
             raise UsageError(f"a tensor expected, got {type(value).__name__}", field=name, hint=hint)
 
 
@@ -96,16 +114,25 @@ def prompt_ids(given: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | Non
     return given.long(), mask
 
 
-def check_cache(cache: object, decoder: TextDecoder, prompts: Tensor) -> None:
+def as_cache(given: object) -> DecoderCache | None:
+    """``past_key_values`` as a cache of ours.
+
+    Raises:
+        UsageError: something else.
+    """
+    if given is None or isinstance(given, DecoderCache):
+        return given
+    hint = "give what an earlier call returned with use_cache=True"
+    raise UsageError(f"a cache expected, got {type(given).__name__}", field="past_key_values", hint=hint)
+
+
+def check_cache(cache: DecoderCache, decoder: TextDecoder, prompts: Tensor) -> None:
     """Refuse a cache that does not hold the beginnings of ``prompts`` (N, T), as far as can be seen.
 
     Raises:
-        UsageError: not a cache, another decoder's, one of other rows, or one that leaves nothing to read.
+        UsageError: another decoder's, one of other rows, or one that leaves nothing to read.
     """
     name = "past_key_values"
-    if not isinstance(cache, DecoderCache):
-        hint = "give what an earlier call returned with use_cache=True"
-        raise UsageError(f"a cache expected, got {type(cache).__name__}", field=name, hint=hint)
     layers = len(decoder.make_cache().layers)
     if len(cache.layers) != layers:
         message = f"a cache of {len(cache.layers)} layers for a decoder of {layers}"

@@ -17,6 +17,7 @@ from torch import Tensor
 from vedcore.config import TokenIds
 from vedcore.errors import IncompatibleError, UsageError
 from vedcore.generation.arguments import (
+    as_cache,
     as_encoder_output,
     as_functions,
     check_cache,
@@ -87,7 +88,6 @@ class Call:
         _check_assistant(model, assistant_model, config)
         vocab_size = model.decoder.vocab_size
         token_ids = config.token_ids(model.token_ids, vocab_size)
-        as_functions("prefix_allowed_tokens_fn", prefix_allowed_tokens_fn)
         if tokenizer is not None and not callable(getattr(tokenizer, "decode", None)):
             message = f"{type(tokenizer).__name__} does not decode ids"
             raise UsageError(message, field="tokenizer", hint="give a tokenizer, or leave it out")
@@ -168,7 +168,8 @@ class Call:
         """
         model, options = self.model, self.options
         check_tensors(encoder_attention_mask=encoder_attention_mask)
-        cached = isinstance(past_key_values, DecoderCache) and past_key_values.length > 0
+        past_key_values = as_cache(past_key_values)
+        cached = past_key_values is not None and past_key_values.length > 0
         given = (pixel_values is not None) + (encoder_outputs is not None)
         if given == 2 or (not given and not cached):
             raise UsageError(
@@ -242,7 +243,7 @@ class Call:
     def _check_cache(self, cache: DecoderCache, prompts: Tensor) -> None:
         strategy = self.options.strategy(assisted=self.assistant is not None)
         if not self.options.use_cache:
-            hint = "leave out one of them"
+            hint = "pass use_cache=True, or leave it out"
             raise UsageError("contradicts use_cache=False", field="past_key_values", hint=hint)
         if not strategy.takes_cache:
             message = f"{strategy.name} does not go on with a cache"
@@ -275,7 +276,7 @@ def _check_assistant(model: ImageToTextModel, assistant: object, config: Generat
         raise UsageError(
             f"contradicts prompt_lookup_num_tokens={config.prompt_lookup_num_tokens}",
             field="assistant_model",
-            hint="leave out one of them",
+            hint="pass prompt_lookup_num_tokens=None, or leave it out",
         )
     if decoder.vocab_size != model.decoder.vocab_size:
         raise IncompatibleError(

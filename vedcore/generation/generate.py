@@ -180,7 +180,7 @@ def stream(
         raise UsageError(
             f"{call.options.num_return_sequences} texts cannot be one stream",
             field="num_return_sequences",
-            hint="pass 1, or call generate with streamer=",
+            hint="pass 1, or take them whole: from generate_text, or without --stream in a shell",
         )
     probe_id = require_tokenizer(model.processor).token_to_id("<0xFF>")  # no character has this byte
     batch = _one_image(model.processor, image, pages, dpi).to(model.device)

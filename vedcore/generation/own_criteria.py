@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vedcore.config import TokenIds, plain, token_id_tuple
-from vedcore.errors import warn_caller
+from vedcore.errors import UsageError, warn_caller
 from vedcore.generation.options.config import GenerationConfig, Limits
 from vedcore.generation.processors.chain import replaced_options
 from vedcore.generation.processors.logits import LogitsProcessor
@@ -73,7 +73,11 @@ class OwnCriteria:
         longest = max(self.max_length, prompt_length + 1)  # a criterion is asked once a token is written
         no_least = {"min_length": None, "min_new_tokens": None}
         own = self.options.model_copy(update={**no_least, "max_new_tokens": None, "max_length": longest})
-        return Limits(limits.min_length, own.limits(prompt_length, max_positions).max_length), limits.max_length
+        try:
+            longest = own.limits(prompt_length, max_positions).max_length
+        except UsageError as error:  # whose hint names an option, and the criterion takes the option's place
+            raise error.with_hint("lower the max_length of MaxLengthCriteria") from None
+        return limits._replace(max_length=longest), limits.max_length
 
 
 def warn_of_replaced(

@@ -45,7 +45,7 @@ class Request:
     """Prompts, and how to continue them.
 
     Raises:
-        UsageError: prompts of a wrong shape or type.
+        UsageError: a ``prefix_allowed_tokens_fn`` that cannot be called.
     """
 
     input_ids: Tensor
@@ -79,24 +79,11 @@ class Request:
     """The length for ``forced_eos_token_id``, where the greatest length is that of a criterion of the caller's."""
 
     def __post_init__(self) -> None:
-        ids, mask = self.input_ids, self.attention_mask
-        if ids.ndim != 2 or 0 in ids.shape or ids.dtype != torch.long:
-            raise UsageError(
-                f"prompts of shape {tuple(ids.shape)} and type {ids.dtype}",
-                field="decoder_input_ids",
-                hint="give long ids of shape (prompts, tokens), at least one of each",
-            )
         if self.prefix_allowed_tokens_fn is not None and not callable(self.prefix_allowed_tokens_fn):
             raise UsageError(
                 f"{type(self.prefix_allowed_tokens_fn).__name__} cannot be called",
                 field="prefix_allowed_tokens_fn",
                 hint="give a function of (image, ids)",
-            )
-        if mask is not None and mask.shape != ids.shape:
-            raise UsageError(
-                f"a mask of shape {tuple(mask.shape)} for prompts of shape {tuple(ids.shape)}",
-                field="decoder_attention_mask",
-                hint="give one number a token",
             )
 
     @property
@@ -159,7 +146,10 @@ class Request:
         constraint = None
         if self.constraint is not None:
             forced = self.options.forced_bos_token_id is not None and self.prompt_length == 1
-            constraint = ConstraintProcessor(self.constraint, self.prompt_length + forced, self.limits.max_length)
+            limits = self.limits
+            constraint = ConstraintProcessor(
+                self.constraint, self.prompt_length + forced, limits.max_length, limits.most
+            )
         return make_processors(
             self.options,
             self.token_ids,

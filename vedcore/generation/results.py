@@ -45,7 +45,7 @@ def require_tokenizer(processor: Processor) -> Tokenizer:
         raise UsageError(
             "the model has no tokenizer",
             field="tokenizer",
-            hint="give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
+            hint="give tokenizer= to vedcore.load or compose, or put a tokenizer.json into the model's folder",
         )
     return processor.tokenizer.backend_tokenizer
 

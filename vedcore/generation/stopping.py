@@ -42,7 +42,7 @@ class Stopping:
             raise UsageError(
                 "the model has no tokenizer, which they need",
                 field="stop_strings",
-                hint="leave them out, or give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
+                hint="pass tokenizer= to generate, or leave them out",
             )
 
     def is_end(self, tokens: Tensor) -> Tensor:

@@ -85,8 +85,7 @@ class TokenIterator:
         """Write the rest; return the whole."""
         for _ in self:
             pass
-        if self.output is None:
-            raise UsageError("the steps were closed", hint="generate anew")
+        assert self.output is not None
         return self.output
 
     def close(self) -> None:

@@ -197,8 +197,8 @@ def test_idle_options_are_a_warning(options: dict[str, Any], words: list[str], w
 def test_max_new_tokens_wins_over_max_length() -> None:
     with pytest.warns(UserWarning, match="max_length=30"):
         config = GenerationConfig(max_new_tokens=5, max_length=30, min_new_tokens=2, min_length=20)
-    assert config.limits(3, 64) == (5, 8)
-    assert config.with_options(max_length=30).limits(3, 64) == (5, 30)
+    assert config.limits(3, 64)[:2] == (5, 8)
+    assert config.with_options(max_length=30).limits(3, 64)[:2] == (5, 30)
 
 
 @pytest.mark.parametrize(
@@ -411,7 +411,7 @@ def test_ids_beyond_the_vocabulary(options: dict[str, Any]) -> None:
     ],
 )
 def test_limits(options: dict[str, Any], prompt: int, positions: int | None, expected: tuple[int, int]) -> None:
-    assert GenerationConfig(**options).limits(prompt, positions) == expected
+    assert GenerationConfig(**options).limits(prompt, positions)[:2] == expected
 
 
 @pytest.mark.parametrize(

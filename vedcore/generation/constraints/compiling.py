@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +29,7 @@ def compile_constraint(
     pattern: str | None = None,
     lexicon: Sequence[str] | None = None,
 ) -> TokenAutomaton:
-    """The automaton of the texts that keep to all the rules given.
+    """The automaton of the texts that keep to all the rules given, one at least.
 
     Args:
         tokenizer: decodes the new tokens, without special ones, to the text.
@@ -41,22 +40,16 @@ def compile_constraint(
         lexicon: words or phrases, of which the whole text is one; those that break the other rules are left out.
 
     Raises:
-        UsageError: no rule, no end id, a wrong regular expression, an empty list or entry, entries that the tokenizer
-            cannot write, rules that no text of the tokenizer keeps to.
+        UsageError: no end id, a wrong regular expression, entries that the tokenizer cannot write, rules that no text
+            of the tokenizer keeps to.
         ConfigLimitError: a rule that takes too many states.
         TokenizerError: a tokenizer under which a token's text depends on its neighbours.
     """
     options = {"allowed_chars": allowed_chars, "pattern": pattern, "lexicon": lexicon}
     names = [name for name, value in options.items() if value is not None]
-    if not names:
-        raise UsageError("no rule", hint="give allowed_chars=, pattern= or lexicon=")
     name = " and ".join(names)
     if not eos:
         raise UsageError("a rule needs an id that ends the text", field=name, hint="pass eos_token_id=")
-    if allowed_chars is not None and not (isinstance(allowed_chars, str) and allowed_chars):
-        raise UsageError("no characters", field="allowed_chars", hint="give a str, as '0123456789-'")
-    if lexicon is not None:
-        lexicon = _checked_words(lexicon)
     texts = token_texts(tokenizer, vocab_size)
     fragments = texts.has_fragments
     apart = "".join(old for old, _ in texts.replaced)
@@ -68,7 +61,7 @@ def compile_constraint(
         )
         rule = of_characters(_decoded(characters, texts), fragments)
     else:
-        lexicon = _filtered_words(lexicon, allowed_chars, pattern, name)
+        lexicon = _filtered_words(list(dict.fromkeys(lexicon)), allowed_chars, pattern, name)
         if texts.replaced:
             rule = of_characters(_decoded(dense(of_words(lexicon, False, apart)), texts), fragments)
         else:
@@ -77,18 +70,11 @@ def compile_constraint(
     if lexicon is not None:
         _check_written(lexicon, rule.final[automaton.reachable()[: len(rule.final)]])
     if not automaton.writes:
-        raise UsageError("no text that the tokenizer can write keeps to it", field=name, hint="check it for spaces")
+        hint = "check it for spaces, and for characters that the tokenizer lacks"
+        if len(names) > 1:
+            hint = "leave one option out"
+        raise UsageError("no text that the tokenizer can write keeps to it", field=name, hint=hint)
     return automaton
-
-
-def _checked_words(lexicon: Sequence[str]) -> list[str]:
-    words = list(lexicon) if isinstance(lexicon, Iterable) and not isinstance(lexicon, str) else []
-    if not words or not all(isinstance(word, str) and word for word in words):
-        raise UsageError("not a list of words, or an empty word in it", field="lexicon", hint="give texts of 1 or more")
-    for word in words:
-        if not word.isascii() and re.search("[\ud800-\udfff]", word):
-            raise UsageError(f"the entry {word[:40]!r} is not text", field="lexicon", hint="decode it as UTF-8")
-    return list(dict.fromkeys(words))
 
 
 def _filtered_words(words: list[str], allowed_chars: str | None, pattern: str | None, name: str) -> list[str]:

@@ -29,12 +29,15 @@ class ConstraintProcessor:
         automaton: the constraint.
         prompt_length: tokens at the start of each row that are not part of the text, forced first tokens too.
         max_length: tokens at which a row is cut, prompt included; None cuts none.
+        most: ``max_length`` that the decoder's positions allow; None for any.
 
     Raises:
         GenerationError: the shortest text is longer than ``max_length`` leaves room for.
     """
 
-    def __init__(self, automaton: TokenAutomaton, prompt_length: int, max_length: int | None = None) -> None:
+    def __init__(
+        self, automaton: TokenAutomaton, prompt_length: int, max_length: int | None = None, most: int | None = None
+    ) -> None:
         self.automaton, self.prompt_length, self.max_length = automaton, prompt_length, max_length
         self._known = {b"": automaton.start}
         if max_length is not None and automaton.shortest > max_length - prompt_length:
@@ -42,7 +45,9 @@ class ConstraintProcessor:
                 f"the shortest text takes {automaton.shortest} tokens, and there is room for "
                 f"{max(0, max_length - prompt_length)}",
                 field=automaton.name,
-                hint=f"pass max_new_tokens={automaton.shortest + 1} or more",
+                hint="allow shorter texts"
+                if most is not None and prompt_length + automaton.shortest + 1 > most
+                else f"pass max_new_tokens={automaton.shortest + 1} or more",
             )
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:

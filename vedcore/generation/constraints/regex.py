@@ -23,8 +23,6 @@ from vedcore.generation.constraints.char_classes import CharacterClass, class_of
 
 __all__ = ["CharacterAutomaton", "before_replacement", "compile_pattern"]
 
-MAX_PATTERN_LENGTH = 10_000
-"""Characters of an expression."""
 MAX_STATES = 10_000
 MAX_CLASSES = 1_000
 MAX_STEPS = 300_000
@@ -90,14 +88,6 @@ class _Nfa:
         self.steps = 0
 
     def read(self, pattern: str) -> int:
-        if not isinstance(pattern, str):
-            raise UsageError(f"not a regular expression: {type(pattern).__name__}", field="pattern", hint="give a str")
-        if len(pattern) > MAX_PATTERN_LENGTH:
-            raise ConfigLimitError(
-                f"{len(pattern):,} characters are above the limit of {MAX_PATTERN_LENGTH:,}",
-                field="pattern",
-                hint="for many words use lexicon=",
-            )
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about syntax that a later Python may change

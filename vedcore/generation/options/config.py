@@ -65,6 +65,8 @@ class Limits(NamedTuple):
     """Tokens before which no row ends."""
     max_length: int
     """Tokens at which a row is cut."""
+    most: int | None = None
+    """Tokens for which the decoder has positions; None for any number."""
 
 
 class GenerationConfig(Config):
@@ -260,11 +262,16 @@ class GenerationConfig(Config):
         """Check numbers that a strategy needs in proportion to each other."""
         most = self.num_beams if self.num_beams > 1 or not self.do_sample else MAX_BEAMS
         if self.num_return_sequences > most:
-            raise UsageError(
-                f"{self.num_return_sequences} is above num_beams={self.num_beams}",
-                field="num_return_sequences",
-                hint="raise num_beams" + ("" if self.do_sample else ", or pass do_sample=True"),
-            )
+            if self.penalty_alpha:
+                hint = "lower it"
+            elif self.num_beams > 1:
+                hint = "lower it, or raise num_beams"
+            elif self.prompt_lookup_num_tokens:
+                hint = "lower it, or pass do_sample=True"
+            else:
+                hint = "pass do_sample=True, or raise num_beams"
+            message = f"{self.num_return_sequences} is above num_beams={self.num_beams}"
+            raise UsageError(message, field="num_return_sequences", hint=hint)
         if self.num_beams % self.num_beam_groups:
             message = f"{self.num_beam_groups} groups do not divide num_beams={self.num_beams} evenly"
             raise UsageError(message, field="num_beam_groups", hint="make num_beams a multiple of it")
@@ -406,16 +413,19 @@ class GenerationConfig(Config):
         if longest <= prompt_length:
             raise UsageError(f"{option} leaves no room {after}", hint="pass max_new_tokens instead")
         unread = 0 if self.strategy().reads_last_token else 1
-        if max_positions is not None and longest > max_positions + unread:
+        most = None if max_positions is None else max_positions + unread
+        if most is not None and longest > most:
             raise UsageError(
                 f"{option} {after} needs {longest - unread} positions, and the decoder has {max_positions}",
-                hint=f"pass max_new_tokens={max_positions + unread - prompt_length} or less",
+                hint=f"pass max_new_tokens={most - prompt_length} or less"
+                if most > prompt_length
+                else "cut the prompt",
             )
         if shortest > longest:
             name = "min_length" if new is None else "min_new_tokens"
             message = f"{name}={getattr(self, name)} {after} is above {option}"
             raise UsageError(message, hint="lower the one or raise the other")
-        return Limits(shortest, longest)
+        return Limits(shortest, longest, most)
 
 
 def _check_names(options: Mapping[str, Any]) -> None:

@@ -19,7 +19,6 @@ SYNONYMS = (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length"))
 
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "seed")
 GROUPS = ("num_beam_groups", "diversity_penalty")
-BEAMS = (*GROUPS, "force_words_ids")
 
 
 class Rule(NamedTuple):
@@ -35,10 +34,10 @@ class Rule(NamedTuple):
 
 
 _CONTRADICTED = {
-    "do_sample": ("do_sample=True", "pass do_sample=False, or leave it out"),
-    "num_beams": ("num_beams, which must be 1 with it", "pass num_beams=1, or leave it out"),
+    "do_sample": ("do_sample=True", "do_sample=False"),
+    "num_beams": ("num_beams, which must be 1 with it", "num_beams=1"),
 }
-"""How a refused option is named and what to do about it, where its name alone would not say it."""
+"""How a refused option is named and what turns it off, where its name alone would not say it."""
 
 
 def _is_given(options: Mapping[str, Any], name: str) -> bool:
@@ -51,8 +50,9 @@ def _contradictions() -> tuple[Rule, ...]:
     rules = []
     for name in sorted(refused, key=lambda name: name not in _CONTRADICTED):
         names = tuple(option for strategy in STRATEGIES if name in strategy.refuses for option in strategy.options)
-        shown, hint = _CONTRADICTED.get(name, (name, "leave out one of them"))
-        rules.append(Rule(names, f"contradicts {shown}", hint, partial(is_on, name=name)))
+        shown, off = _CONTRADICTED.get(name, (name, ""))
+        hint = f"pass {off}, or leave it out" if off else "leave out one of them"
+        rules.append(Rule(names, f"contradicts {shown}", hint=hint, holds=partial(is_on, name=name)))
     return tuple(rules)
 
 
@@ -61,45 +61,57 @@ RULES = (
     Rule(
         SAMPLING,
         "would do nothing with do_sample=False",
-        "pass do_sample=True, or leave them out",
-        lambda o: not o.get("do_sample") and not o.get("penalty_alpha"),
+        hint="pass do_sample=True, or leave them out",
+        holds=lambda o: not o.get("do_sample") and not o.get("penalty_alpha"),
         idle=True,
     ),
     Rule(
         tuple(name for name in SAMPLING if name != "top_k"),
         "would do nothing with penalty_alpha",
-        "leave them out",
-        lambda o: o.get("penalty_alpha"),
+        hint="leave them out",
+        holds=lambda o: o.get("penalty_alpha"),
         idle=True,
     ),
     Rule(
         ("early_stopping", "length_penalty"),
         "would do nothing with num_beams=1",
-        "pass num_beams=2 or more, or leave them out",
-        lambda o: o.get("num_beams", 1) == 1,
+        hint="pass num_beams=2 or more, or leave them out",
+        holds=lambda o: o.get("num_beams", 1) == 1,
         idle=True,
     ),
     Rule(
-        BEAMS,
+        GROUPS,
         "would do nothing with num_beams=1",
-        "pass num_beams=2 or more, or leave them out",
-        lambda o: o.get("num_beams", 1) == 1,
+        hint="pass num_beams=4, num_beam_groups=2 and diversity_penalty=1.0 or so, or leave them out",
+        holds=lambda o: o.get("num_beams", 1) == 1,
+    ),
+    Rule(
+        ("force_words_ids",),
+        "would do nothing with num_beams=1",
+        hint="pass num_beams=2 or more, or leave it out",
+        holds=lambda o: o.get("num_beams", 1) == 1,
     ),
     Rule(
         ("diversity_penalty",),
         "would do nothing with num_beam_groups=1",
-        "pass num_beam_groups=2 or more",
-        lambda o: not is_on(o, "num_beam_groups"),
+        hint="pass a num_beam_groups of 2 or more that divides num_beams",
+        holds=lambda o: not is_on(o, "num_beam_groups"),
     ),
     Rule(
         ("max_matching_ngram_size",),
         "would do nothing without prompt_lookup_num_tokens",
-        "pass prompt_lookup_num_tokens=10 or so",
-        lambda o: not o.get("prompt_lookup_num_tokens"),
+        hint="pass prompt_lookup_num_tokens=10 or so",
+        holds=lambda o: not o.get("prompt_lookup_num_tokens"),
         idle=True,
     ),
     *(
-        Rule((whole,), f"would do nothing beside {new}", "leave it out", partial(_is_given, name=new), idle=True)
+        Rule(
+            (whole,),
+            f"would do nothing beside {new}",
+            hint="leave it out",
+            holds=partial(_is_given, name=new),
+            idle=True,
+        )
         for new, whole in SYNONYMS
     ),
 )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from vedcore.errors import UsageError
-from vedcore.generation.options.neutral import is_on
+from vedcore.generation.options.neutral import NEUTRAL_VALUES, is_on
 
 __all__ = ["STRATEGIES", "Ability", "Strategy", "check_assisted", "strategy_for"]
 
@@ -100,5 +100,6 @@ def check_assisted(options: Mapping[str, Any], asked_by: str) -> None:
     """
     for name in STRATEGIES[0].refuses:
         if is_on(options, name):
+            off = {"num_beams": 1, **NEUTRAL_VALUES}[name]  # it may be the model's, which cannot be left out
             message = f"{name}={options[name]} contradicts {asked_by}"
-            raise UsageError(message, field=name, hint="leave out one of them")
+            raise UsageError(message, field=name, hint=f"pass {name}={off}, or leave out {asked_by}")

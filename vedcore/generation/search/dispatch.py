@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib import import_module
 
-from vedcore.errors import IncompatibleError, UsageError
+from vedcore.errors import UsageError
 from vedcore.generation.request import Request
 from vedcore.generation.search.microbatches import joined, microbatches
 from vedcore.generation.state import State
@@ -35,7 +35,6 @@ def search(state: State, request: Request, streamer: Streamer | None = None) -> 
         NonFiniteError: NaN or Inf logits, with the prompt's row and the step.
         GenerationError: options that leave a row no token at all.
         UsageError: an object that is not a streamer; one for several texts that do not grow in step.
-        IncompatibleError: a state that the strategy cannot use.
     """
     if streamer is None:
         parts = [TokenIterator(_steps(*part)).finish() for part in microbatches(state, request)]
@@ -59,11 +58,7 @@ def stream(state: State, request: Request) -> TokenIterator:
 
 def _steps(state: State, request: Request) -> Steps:
     strategy = request.strategy
-    if missing := strategy.needs - state.abilities:
-        raise IncompatibleError(
-            f"{strategy.name} needs a state with {', '.join(sorted(missing))}, which {type(state).__name__} lacks",
-            hint="leave out " + (strategy.options[0] if request.drafter is None else "the drafter"),
-        )
+    assert strategy.needs <= state.abilities, f"{strategy.name} needs another state than {type(state).__name__}"
     module, _, function = strategy.steps.partition(":")
     steps: Steps = getattr(import_module(f"vedcore.generation.search.{module}"), function)(state, request)
     return steps
@@ -78,6 +73,5 @@ def _check_streamable(request: Request) -> None:
     beams = options.num_beams > 1
     how = f"{options.num_beams} beams" if beams else "guessed tokens"
     field = "num_beams" if beams else "prompt_lookup_num_tokens" if request.drafter is None else "assistant_model"
-    raise UsageError(
-        f"{texts} texts by {how} cannot be streamed", field=field, hint=f"give one image, or leave out {field}"
-    )
+    off = {"num_beams": "pass num_beams=1", "assistant_model": "leave it out"}.get(field, f"pass {field}=None")
+    raise UsageError(f"{texts} texts by {how} cannot be streamed", field=field, hint=f"give one image, or {off}")
