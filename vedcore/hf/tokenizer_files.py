@@ -55,7 +55,7 @@ class TokenizerFolder:
                 "no such token, but tokenizers of this family need it",
                 path=self.path("tokenizer_config.json"),
                 field=role,
-                hint=f"add it, as in {self.family.default_tokens.get(role, '<s>')!r}",
+                hint=f"set it, such as {self.family.default_tokens.get(role, '<s>')!r}",
             )
         return str(self.special_tokens[role])
 
@@ -251,7 +251,7 @@ def add_tokens(folder: TokenizerFolder, tokenizer: Tokenizer) -> None:
         raise CheckpointLimitError(
             f"{len(tokens):,} added tokens are above the limit of {MAX_ADDED_TOKENS:,}",
             path=folder.location,
-            hint="put them into the vocabulary",
+            hint="move them into the vocabulary",
         )
     special_texts = set(map(str, folder.special_tokens.values()))
     adding = [AddedToken(token, special=True) if isinstance(token, str) else token for token in tokens]

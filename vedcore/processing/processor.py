@@ -396,7 +396,7 @@ class Processor:
             raise TokenizerError(
                 "no token id ends a text",
                 field="token_ids.eos",
-                hint="set it: model.token_ids = model.token_ids.changed(eos=(…,))",
+                hint="set token_ids = token_ids.changed(eos=(…,)) on the model, or on a processor alone",
             )
         return self.token_ids.eos[0]
 
@@ -405,7 +405,7 @@ class Processor:
             raise TokenizerError(
                 "the model has no tokenizer",
                 field="tokenizer",
-                hint="give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
+                hint="give tokenizer= to vedcore.load or compose, or set processor.tokenizer to a tokenizer.json",
             )
         return self.tokenizer.backend_tokenizer
 
@@ -503,7 +503,9 @@ class Processor:
             return name if folder is None else f"{folder}/{name}"
 
         if PREPROCESSOR_CONFIG not in files:
-            raise ConfigSchemaError("no such file", path=path(PREPROCESSOR_CONFIG), hint="save the model again")
+            raise ConfigSchemaError(
+                "no such file", path=path(PREPROCESSOR_CONFIG), hint="give it too, as processor.to_files() does"
+            )
         preprocessing = _read_preprocessing(files[PREPROCESSOR_CONFIG], path(PREPROCESSOR_CONFIG))
         data = files.get(TOKENIZER)
         tokenizer = None if data is None else parse_tokenizer(data, path=path(TOKENIZER))
@@ -544,9 +546,9 @@ def _read_preprocessing(data: bytes, path: str) -> Preprocessing:
     try:
         plain = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ConfigSchemaError(f"not JSON: {error}", path=path, hint="save the model again") from None
+        raise ConfigSchemaError(f"not JSON: {error}", path=path, hint="copy the file again") from None
     if not isinstance(plain, dict):
-        raise ConfigSchemaError(f"object expected, got {type(plain).__name__}", path=path, hint="save the model again")
+        raise ConfigSchemaError(f"object expected, got {type(plain).__name__}", path=path, hint="copy the file again")
     common = {key: plain.pop(key) for key in TRANSFORMERS_KEYS & plain.keys()}
     preprocessing = Preprocessing.parse(plain, path=path)
     expected = _transformers_keys(preprocessing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -82,16 +83,17 @@ class TextTokenizer(_Base):  # type: ignore[misc]
             raise UsageError(
                 "cannot be set",
                 field=f"tokenizer.{name}",
-                hint=f"set model.token_ids = model.token_ids.changed({field}=…)"
+                hint=f"set token_ids = token_ids.changed({field}=…) on the model, or on a processor alone"
                 if field
-                else "add the token with model.add_tokens([…], special_tokens=True)",
+                else f"add {' or '.join(_NAMES[role[1]])} with model.add_tokens([…], special_tokens=True)",
             )
         if name in ("backend_tokenizer", "token_ids", "model_max_length"):
             object.__setattr__(self, name, value)
         elif hasattr(type(self.backend_tokenizer), name):
             setattr(self.backend_tokenizer, name, value)
         else:
-            raise UsageError("a tokenizer has no such setting", field=f"tokenizer.{name}", hint="give it in the call")
+            known = ", ".join(inspect.signature(self.__call__).parameters)
+            raise UsageError("a tokenizer has no such setting", field=f"tokenizer.{name}", hint=f"a call takes {known}")
 
     def _id_of(self, role: str) -> int | None:
         if role == "pad":
@@ -177,7 +179,7 @@ class TextTokenizer(_Base):  # type: ignore[misc]
             raise UsageError(
                 "the model has no pad token id",
                 field="padding",
-                hint="set model.token_ids = model.token_ids.changed(pad=…)",
+                hint="set token_ids = token_ids.changed(pad=…) on the model, or on a processor alone",
             )
         masks = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
         filled: Any = [[*row, *[fill] * (width - len(row))] for row in rows]
