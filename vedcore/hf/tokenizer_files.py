@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from vedcore.config_files.plain import short, unique_keys
 from vedcore.errors import CheckpointLimitError, IncompatibleError, TokenizerError
-from vedcore.processing.tokenizers import MAX_TOKEN_ID, foreign_errors
+from vedcore.processing.tokenizers import MAX_TOKEN_ID
 
 SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "tokenizer.model", "spiece.model")
 """Names of a SentencePiece model, in the order in which they are looked for."""
@@ -257,8 +257,7 @@ def add_tokens(folder: TokenizerFolder, tokenizer: Tokenizer) -> None:
     adding = [AddedToken(token, special=True) if isinstance(token, str) else token for token in tokens]
     for token in adding:
         token.special = token.special or token.content in special_texts
-    with foreign_errors("the special tokens cannot be added", folder.location, SAVE_HINT):
-        tokenizer.add_tokens(adding)
+    tokenizer.add_tokens(adding)
     for index, token in sorted(folder.added_tokens.items()):
         if token.content and (actual := tokenizer.token_to_id(token.content)) != index:
             raise IncompatibleError(

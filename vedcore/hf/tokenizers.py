@@ -73,10 +73,10 @@ def read_tokenizer(files: Mapping[str, bytes], *, folder: object, model_type: st
     else:
         collect_tokens(opened, None)
         name = next(name for name in ("vocab.json", "vocab.txt", *SENTENCEPIECE_FILES) if name in files)
-        with foreign_errors("not a tokenizer", opened.path(name), SAVE_HINT):
+        with foreign_errors("not a tokenizer", opened.path(name), "copy the file again"):
             tokenizer = opened.family.build(opened)
         add_tokens(opened, tokenizer)
-        with foreign_errors("the special tokens do not fit the vocabulary", opened.location, SAVE_HINT):
+        with foreign_errors("the special tokens cannot be used", opened.location, "set another special token"):
             tokenizer.post_processor = opened.family.post_processor(opened, tokenizer)
     clean_up_spaces(opened, tokenizer)
     return tokenizer

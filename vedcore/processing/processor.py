@@ -10,11 +10,13 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from vedcore.config import Preprocessing, TokenIds
@@ -43,8 +45,6 @@ from vedcore.processing.tokenizers import (
 )
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from vedcore.components import VisionEncoder
 
 __all__ = ["Batch", "Processor", "load_image", "make_tokenizer", "prepare_image", "token_ids_of", "vocab_size_of"]
@@ -204,12 +204,10 @@ class Processor:
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Tokenizer | str | os.PathLike[str] | None) -> None:
-        self._tokenizer: TextTokenizer | None = None
-        if isinstance(tokenizer, (str, os.PathLike)):
-            tokenizer = make_tokenizer(tokenizer)
-        if tokenizer is not None:
-            backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-            self._tokenizer = TextTokenizer(backend, self._token_ids, self._model_max_length)
+        backend: Any = getattr(tokenizer, "backend_tokenizer", tokenizer)
+        if not isinstance(backend, (Tokenizer, NoneType)):
+            backend = make_tokenizer(backend)
+        self._tokenizer = None if backend is None else TextTokenizer(backend, self._token_ids, self._model_max_length)
 
     @property
     def token_ids(self) -> TokenIds:

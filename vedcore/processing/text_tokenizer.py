@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -89,11 +90,13 @@ class TextTokenizer(_Base):  # type: ignore[misc]
             )
         if name in ("backend_tokenizer", "token_ids", "model_max_length"):
             object.__setattr__(self, name, value)
-        elif hasattr(type(self.backend_tokenizer), name):
-            setattr(self.backend_tokenizer, name, value)
-        else:
-            known = ", ".join(inspect.signature(self.__call__).parameters)
-            raise UsageError("a tokenizer has no such setting", field=f"tokenizer.{name}", hint=f"a call takes {known}")
+            return
+        if hasattr(type(self.backend_tokenizer), name):
+            with contextlib.suppress(AttributeError):  # it cannot be written
+                setattr(self.backend_tokenizer, name, value)
+                return
+        known = ", ".join(inspect.signature(self.__call__).parameters)
+        raise UsageError("a tokenizer has no such setting", field=f"tokenizer.{name}", hint=f"a call takes {known}")
 
     def _id_of(self, role: str) -> int | None:
         if role == "pad":
