@@ -243,10 +243,9 @@ def add_tokens(folder: TokenizerFolder, tokenizer: Tokenizer) -> None:
     """Add the declared tokens that the tokenizer lacks, and check the ids that the files declare."""
     tokens: list[str | AddedToken] = [token for _, token in sorted(folder.added_tokens.items())]
     known = {str(token) for token in [*tokens, *tokenizer.get_added_tokens_decoder().values()]}
-    for value in [*folder.special_tokens.values(), *folder.extra_special_tokens]:
-        # as in transformers, a text with different flags is added twice, and the last flags count
-        if str(value) not in known and value not in tokens:
-            tokens.append(value)
+    new = [*folder.special_tokens.values(), *folder.extra_special_tokens]
+    # as in transformers, a text with different flags is added twice, and the last flags count
+    tokens += dict.fromkeys(token for token in new if str(token) not in known)
     if len(tokens) > MAX_ADDED_TOKENS:
         raise CheckpointLimitError(
             f"{len(tokens):,} added tokens are above the limit of {MAX_ADDED_TOKENS:,}",
