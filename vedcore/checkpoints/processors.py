@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from vedcore.checkpoints.formats import json_bytes, resolve_folder
-from vedcore.composer.snapshot_files import MAX_TOKENIZER_BYTES, read_json, read_preprocessing, read_tokenizer_of
+from vedcore.composer.snapshot_files import MAX_TOKENIZER_BYTES, preprocessing_in, read_json, tokenizer_in
 from vedcore.config import TokenIds
-from vedcore.errors import CheckpointNotFoundError, CheckpointWriteError
+from vedcore.errors import CheckpointNotFoundError, CheckpointWriteError, IncompatibleError
 from vedcore.hf.generation import read_generation
 from vedcore.hf.image_processors import write_image_processor
 from vedcore.hf.tokenizers import write_tokenizer
@@ -32,6 +32,7 @@ def save_processor(processor: Processor, folder: str | os.PathLike[str]) -> None
 
     Raises:
         CheckpointWriteError: the folder cannot be written.
+        IncompatibleError: settings that transformers does not have, in a folder of transformers.
     """
     target = Path(folder)
     try:
@@ -40,7 +41,10 @@ def save_processor(processor: Processor, folder: str | os.PathLike[str]) -> None
             foreign = snapshot.has(CONFIG) and "model_type" in read_json(snapshot, CONFIG)
         files = processor.to_files()
         if foreign:
-            files = {PREPROCESSOR_CONFIG: json_bytes(write_image_processor(processor.preprocessing))}
+            try:
+                files = {PREPROCESSOR_CONFIG: json_bytes(write_image_processor(processor.preprocessing))}
+            except IncompatibleError as error:
+                raise error.with_hint("save it to a folder without a model of transformers") from None
         if processor.tokenizer is not None:
             length = processor.model_max_length
             files |= write_tokenizer(processor.tokenizer, processor.token_ids, model_max_length=length)
@@ -65,7 +69,7 @@ def _read(snapshot: Snapshot) -> Processor:
     top = read_json(snapshot, CONFIG) if snapshot.has(CONFIG) else {}
     encoder, decoder = _section(top, "encoder"), _section(top, "decoder")
     own = snapshot.has(PREPROCESSOR_CONFIG) and "image_size" in read_json(snapshot, PREPROCESSOR_CONFIG)
-    preprocessing = read_preprocessing(snapshot, None if own else encoder.get("model_type") or "")
+    preprocessing = preprocessing_in(snapshot, None if own else encoder.get("model_type") or "")
     if preprocessing is None:
         raise CheckpointNotFoundError(
             f"no {PREPROCESSOR_CONFIG} or {PROCESSOR_CONFIG} in this folder",
@@ -76,7 +80,7 @@ def _read(snapshot: Snapshot) -> Processor:
     if own and snapshot.has(TOKENIZER):
         tokenizer = parse_tokenizer(snapshot.read(TOKENIZER, MAX_TOKENIZER_BYTES), path=snapshot.path / TOKENIZER)
     elif not own:
-        tokenizer = read_tokenizer_of(snapshot, decoder.get("model_type"))
+        tokenizer = tokenizer_in(snapshot, decoder.get("model_type"))
     ids = TokenIds() if tokenizer is None else token_ids_of(tokenizer)
     if top.get("token_ids") is not None:
         ids = TokenIds.parse(top["token_ids"], path=snapshot.path / CONFIG)

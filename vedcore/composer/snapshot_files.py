@@ -33,11 +33,13 @@ __all__ = [
     "MAX_TOKENIZER_BYTES",
     "likely_place",
     "manifest_of",
+    "preprocessing_in",
     "read_generation_of",
     "read_json",
     "read_preprocessing",
     "read_tokenizer_of",
     "replaceable",
+    "tokenizer_in",
 ]
 
 MAX_CONFIG_BYTES = 1_000_000
@@ -69,34 +71,43 @@ def replaceable(argument: str) -> Iterator[None]:
 
 
 def read_tokenizer_of(snapshot: Snapshot, model_type: str | None) -> Tokenizer | None:
-    """The tokenizer of an opened folder, or None where it has none.
+    """The tokenizer of an opened folder, or None where it has none; errors name the argument in its place.
 
     Args:
         snapshot: the folder.
         model_type: the decoder's name in transformers; None in a vedcore folder.
     """
     with replaceable("tokenizer"):
-        files = {name: snapshot.read(name, MAX_TOKENIZER_BYTES) for name in TOKENIZER_FILES if snapshot.has(name)}
-        return read_tokenizer(files, folder=snapshot.path, model_type=model_type)
+        return tokenizer_in(snapshot, model_type)
+
+
+def tokenizer_in(snapshot: Snapshot, model_type: str | None) -> Tokenizer | None:
+    """As `read_tokenizer_of`, for a folder that need not hold a model."""
+    files = {name: snapshot.read(name, MAX_TOKENIZER_BYTES) for name in TOKENIZER_FILES if snapshot.has(name)}
+    return read_tokenizer(files, folder=snapshot.path, model_type=model_type)
 
 
 def read_preprocessing(snapshot: Snapshot, model_type: str | None) -> Preprocessing | None:
-    """The image preprocessing of an opened folder, or None where no file describes it.
+    """The image preprocessing of an opened folder, or None where no file describes it; errors as the tokenizer's.
 
     Args:
         snapshot: the folder.
         model_type: the encoder's name in transformers; None in a vedcore folder.
     """
     with replaceable("preprocessing"):
-        if model_type is None:
-            files = {PREPROCESSOR_CONFIG: snapshot.read(PREPROCESSOR_CONFIG, MAX_CONFIG_BYTES)}
-            return Processor.from_files(files, folder=snapshot.path).preprocessing
-        for name in (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG):
-            data: Any = read_json(snapshot, name) if snapshot.has(name) else None
-            if name == PROCESSOR_CONFIG and data is not None:  # transformers 5 nests it there
-                data = data.get("image_processor")
-            if data is not None:
-                return read_image_processor(data, path=snapshot.path / name, model_type=model_type)
+        return preprocessing_in(snapshot, model_type)
+
+
+def preprocessing_in(snapshot: Snapshot, model_type: str | None) -> Preprocessing | None:
+    """As `read_preprocessing`, for a folder that need not hold a model."""
+    if model_type is None:
+        files = {PREPROCESSOR_CONFIG: snapshot.read(PREPROCESSOR_CONFIG, MAX_CONFIG_BYTES)}
+        return Processor.from_files(files, folder=snapshot.path).preprocessing
+    for name in (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG):
+        data: Any = read_json(snapshot, name) if snapshot.has(name) else None
+        # transformers 5 nests it in the second
+        if data is not None and (name == PREPROCESSOR_CONFIG or data.get("image_processor") is not None):
+            return read_image_processor(data, path=snapshot.path / name, model_type=model_type)
     return None
 
 

@@ -10,11 +10,13 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from vedcore.config import Preprocessing, TokenIds
@@ -44,8 +46,6 @@ from vedcore.processing.tokenizers import (
 from vedcore.transformers_names import PROCESSOR, missing_attribute
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from vedcore.components import VisionEncoder
 
 __all__ = ["Batch", "Processor", "load_image", "make_tokenizer", "prepare_image", "token_ids_of", "vocab_size_of"]
@@ -209,12 +209,11 @@ class Processor:
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Tokenizer | str | os.PathLike[str] | None) -> None:
-        self._token_ids, self._tokenizer = self.token_ids, None
-        if isinstance(tokenizer, (str, os.PathLike)):
-            tokenizer = make_tokenizer(tokenizer)
-        if tokenizer is not None:
-            backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-            self._tokenizer = TextTokenizer(backend, self._token_ids, self._model_max_length)
+        self._token_ids = self.token_ids
+        backend: Any = getattr(tokenizer, "backend_tokenizer", tokenizer)
+        if not isinstance(backend, (Tokenizer, NoneType)):
+            backend = make_tokenizer(backend)
+        self._tokenizer = None if backend is None else TextTokenizer(backend, self._token_ids, self._model_max_length)
 
     @property
     def token_ids(self) -> TokenIds:
@@ -401,7 +400,7 @@ class Processor:
             raise TokenizerError(
                 "no token id ends a text",
                 field="token_ids.eos",
-                hint="set it: model.token_ids = model.token_ids.changed(eos=(…,))",
+                hint="set token_ids = token_ids.changed(eos=(…,)) on the model, or on a processor alone",
             )
         return self.token_ids.eos[0]
 
@@ -410,7 +409,7 @@ class Processor:
             raise TokenizerError(
                 "the model has no tokenizer",
                 field="tokenizer",
-                hint="give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
+                hint="give tokenizer= to vedcore.load or compose, or set processor.tokenizer to a tokenizer.json",
             )
         return self.tokenizer.backend_tokenizer
 
@@ -508,7 +507,9 @@ class Processor:
             return name if folder is None else f"{folder}/{name}"
 
         if PREPROCESSOR_CONFIG not in files:
-            raise ConfigSchemaError("no such file", path=path(PREPROCESSOR_CONFIG), hint="save the model again")
+            raise ConfigSchemaError(
+                "no such file", path=path(PREPROCESSOR_CONFIG), hint="give it too, as processor.to_files() does"
+            )
         preprocessing = _read_preprocessing(files[PREPROCESSOR_CONFIG], path(PREPROCESSOR_CONFIG))
         data = files.get(TOKENIZER)
         tokenizer = None if data is None else parse_tokenizer(data, path=path(TOKENIZER))
@@ -549,9 +550,9 @@ def _read_preprocessing(data: bytes, path: str) -> Preprocessing:
     try:
         plain = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ConfigSchemaError(f"not JSON: {error}", path=path, hint="save the model again") from None
+        raise ConfigSchemaError(f"not JSON: {error}", path=path, hint="copy the file again") from None
     if not isinstance(plain, dict):
-        raise ConfigSchemaError(f"object expected, got {type(plain).__name__}", path=path, hint="save the model again")
+        raise ConfigSchemaError(f"object expected, got {type(plain).__name__}", path=path, hint="copy the file again")
     common = {key: plain.pop(key) for key in TRANSFORMERS_KEYS & plain.keys()}
     preprocessing = Preprocessing.parse(plain, path=path)
     expected = _transformers_keys(preprocessing)

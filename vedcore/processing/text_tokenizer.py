@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -84,12 +86,16 @@ class TextTokenizer(_Base):  # type: ignore[misc]
     def __setattr__(self, name: str, value: Any) -> None:
         if role := _ROLE.fullmatch(name):
             self._set_role(name, role[1], value)
-        elif name in ("backend_tokenizer", "token_ids", "model_max_length"):
+            return
+        if name in ("backend_tokenizer", "token_ids", "model_max_length"):
             object.__setattr__(self, name, value)
-        elif hasattr(type(self.backend_tokenizer), name):
-            setattr(self.backend_tokenizer, name, value)
-        else:
-            raise UsageError("a tokenizer has no such setting", field=f"tokenizer.{name}", hint="give it in the call")
+            return
+        if hasattr(type(self.backend_tokenizer), name):
+            with contextlib.suppress(AttributeError):  # it cannot be written
+                setattr(self.backend_tokenizer, name, value)
+                return
+        known = ", ".join(inspect.signature(self.__call__).parameters)
+        raise UsageError("a tokenizer has no such setting", field=f"tokenizer.{name}", hint=f"a call takes {known}")
 
     def _set_role(self, name: str, role: str, value: Any) -> None:
         """Set the token of a role, by its text or id; None unsets it."""
@@ -97,9 +103,9 @@ class TextTokenizer(_Base):  # type: ignore[misc]
             raise UsageError(
                 "cannot be set",
                 field=f"tokenizer.{name}",
-                hint="set model.token_ids = model.token_ids.changed(start=…)"
+                hint="set token_ids = token_ids.changed(start=…) on the model, or on a processor alone"
                 if role == "bos"
-                else "add the token with model.add_tokens([…], special_tokens=True)",
+                else f"add {' or '.join(_NAMES[role])} with model.add_tokens([…], special_tokens=True)",
             )
         if value is None:
             self.token_ids = self.token_ids.changed(**{role: () if role == "eos" else None})
@@ -198,7 +204,7 @@ class TextTokenizer(_Base):  # type: ignore[misc]
             raise UsageError(
                 "the model has no pad token id",
                 field="padding",
-                hint="set model.token_ids = model.token_ids.changed(pad=…)",
+                hint="set token_ids = token_ids.changed(pad=…) on the model, or on a processor alone",
             )
         masks = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
         filled: Any = [[*row, *[fill] * (width - len(row))] for row in rows]
