@@ -186,7 +186,7 @@ def _one_device(device: str | torch.device | None, device_map: Any) -> str | tor
     devices = {f"cuda:{each}" if type(each) is int else str(each) for each in named}
     if len(devices) != 1:
         message = f"{short(device_map)} names {len(devices) or 'no'} devices, and a model is on one"
-        raise UsageError(message, field="device_map", hint="give device='cpu' or device='cuda' in its place")
+        raise UsageError(message, field="device_map", hint="name one, such as device_map='cpu'")
     found = devices.pop()
     if found in ("auto", "balanced", "balanced_low_0", "sequential"):
         found = "cuda" if torch.cuda.is_available() else "cpu"
@@ -225,7 +225,8 @@ def resolve_folder(
     subfolder = check_subfolder(options.get("subfolder"), text)
     if os.path.lexists(path) or isinstance(folder_or_name, os.PathLike):
         if revision is not None:
-            raise UsageError(f"{text!r} is a folder", field="revision", hint=f"write hub:{text} for the repository")
+            hint = "leave it out, or write hub:org/name for a repository"
+            raise UsageError(f"{text!r} is a folder", field="revision", hint=hint)
         return path / subfolder
     try:
         target, _ = load_component("model", text)
