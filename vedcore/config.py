@@ -152,7 +152,7 @@ class Config(BaseModel):
         return self.parse({**self.model_dump(), **fields})
 
 
-_HINTS = {"missing": "add it", "int_parsing_size": "make it smaller"}
+_HINTS = {"missing": "add it"}
 """Hints for those of pydantic's errors that have none."""
 
 

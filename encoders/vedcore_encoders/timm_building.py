@@ -43,9 +43,7 @@ def build(variant: str, pretrained: bool = False, **arguments: Any) -> nn.Module
     if not pretrained:
         return timm.create_model(variant, num_classes=0, **arguments)  # type: ignore[no-any-return]
     if not timm.get_pretrained_cfg(variant).has_weights:
-        raise IncompatibleError(
-            f"{variant} has no published weights", field="pretrained", hint="leave pretrained out"
-        )
+        raise IncompatibleError(f"{variant} has no published weights", field="pretrained", hint="leave pretrained out")
     try:
         # with its classifier: timm tolerates any missing weights if the classifier differs from the published one
         model: Any = timm.create_model(variant, pretrained=True, **arguments)
