@@ -228,8 +228,7 @@ def test_an_assignment_of_a_part(target: str, name: str, value: str) -> None:
     ],
 )
 def test_an_assignment_of_an_unknown_setting(settings: str, name: str, near: str | None) -> None:
-    model = small()
-    here = eval(settings)
+    here = eval(settings, {"model": small()})
     error = told("there are: {…}" if near is None else "did you mean {…}?", setattr, here, name, 3)
     named = near or error.hint.removeprefix("there are: ").split(", ")[-1]
     assert named in error.hint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from vedcore.hub import FetchOptions, check_subfolder, from_hub, is_hub_name, ma
 from vedcore.model_files import CONFIG
 from vedcore.plugins import load_component, registry
 from vedcore.processing.processor import make_tokenizer
+from vedcore.registry import Kind
 from vedcore.weights.loading import CheckFinite
 from vedcore.weights.snapshot import Snapshot, read_folder
 from vedcore.weights.unwrapping import ADAPTER_ALONE, ADAPTER_CONFIG, MERGE_HINT
@@ -170,9 +172,21 @@ def load(
         format: Format = load_component("format", name)[0]()
         if format.recognises(folder):
             return format.load(folder, options)
-    kind = read_folder(folder, lambda snapshot: read_json(snapshot, CONFIG)).get("model_type")
-    message = f"a model of type {short(kind)}, which no installed format reads"
-    raise CheckpointError(message, path=folder / CONFIG, hint=f"the formats are {', '.join(names)}")
+    model_type = read_folder(folder, lambda snapshot: read_json(snapshot, CONFIG)).get("model_type")
+    message = f"a model of type {short(model_type)}, which no installed format reads"
+    raise CheckpointError(
+        message, path=folder / CONFIG, hint=_part_hint(model_type) or f"the formats are {', '.join(names)}"
+    )
+
+
+def _part_hint(model_type: object) -> str:
+    """The next step for the checkpoint of an encoder or decoder alone; empty for any other."""
+    alone: dict[Kind, str] = {"encoder": "compose it with a decoder", "decoder": "compose it with an encoder"}
+    for kind, hint in alone.items():
+        with contextlib.suppress(UnknownComponentError):
+            registry().find_model_type(kind, str(model_type))
+            return hint
+    return ""
 
 
 def _one_device(device: str | torch.device | None, device_map: Any) -> str | torch.device | None:
