@@ -111,7 +111,19 @@ class Config(BaseModel):
 
     def _instead(self, name: str, value: object) -> str:
         """The statement to write instead of assigning ``value`` to ``name``."""
+        if not self._has(name):
+            return self._fields_near(name)
         return f"make a copy: config.changed({name}={_shown(value)})"
+
+    def _fields_near(self, name: str) -> str:
+        """The fields that are nearest to an unknown name, else all."""
+        names = [*type(self).model_fields, *(self.__pydantic_extra__ or {})]
+        return did_you_mean(name, names) or f"there are: {', '.join(names)}"
+
+    @classmethod
+    def _has(cls, name: str) -> bool:
+        """Whether there is a field of that name, or one that it is a second word for."""
+        return cls.attribute_map.get(name, name) in cls.model_fields
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], *, path: object = None, prefix: str = "") -> Self:
@@ -154,7 +166,7 @@ class Config(BaseModel):
         return self.parse({**self.model_dump(), **fields})
 
 
-_HINTS = {"missing": "add it", "int_parsing_size": "make it smaller"}
+_HINTS = {"missing": "add it"}
 """Hints for those of pydantic's errors that have none."""
 
 
@@ -219,7 +231,7 @@ class EncoderConfig(Config):
         return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     def _instead(self, name: str, value: object) -> str:
-        return f"compose with encoder_{name}={_shown(value)}"
+        return _composed("encoder", name, value) if self._has(name) else super()._instead(name, value)
 
 
 class DecoderConfig(Config):
@@ -247,7 +259,9 @@ class DecoderConfig(Config):
         return plain(value)
 
     def _instead(self, name: str, value: object) -> str:
-        return _model_setting(name, value) or f"compose with decoder_{name}={_shown(value)}"
+        if name not in ("token_ids", *_OPTIONS) and not self._has(name):
+            return super()._instead(name, value)
+        return _model_setting(name, value) or _composed("decoder", name, value)
 
 
 class ProjectorConfig(Config):
@@ -291,6 +305,8 @@ class Preprocessing(Config):
     def _instead(self, name: str, value: object) -> str:
         if name == "image_size":  # the encoder must take it too
             return f"load or compose the model with image_size={_shown(value)}"
+        if not self._has(name):
+            return super()._instead(name, value)
         return f"model.processor.preprocessing = model.processor.preprocessing.changed({name}={_shown(value)})"
 
     @field_validator("image_std")
@@ -377,6 +393,8 @@ class TokenIds(Config):
 
     def _instead(self, name: str, value: object) -> str:
         role = _ROLES.get(name, name)
+        if not self._has(role):
+            return super()._instead(name, value)
         return f"model.token_ids = model.token_ids.changed({role}={_shown(value)})"
 
     def below(self, vocab_size: int) -> Self:
@@ -402,7 +420,7 @@ class TokenIds(Config):
                         field=f"token_ids.{role}",
                         hint=f"set another id, or first call model.resize_vocabulary({token + 1})"
                         if built
-                        else "set the id, or decoder.vocab_size",
+                        else f"set an id below {vocab_size}",
                     )
 
     def required(self, role: Literal["start", "pad"]) -> int:
@@ -436,7 +454,11 @@ class ComponentConfig(Config):
         return dict(self.__pydantic_extra__ or {})
 
     def _instead(self, name: str, value: object) -> str:
-        return _model_setting(name, value) or f"compose the model with {name}={_shown(value)} in this part"
+        kinds = {"vocab_size": "decoder", "image_size": "encoder"}  # a model's parts have all fields
+        kind = next((kind for field, kind in kinds.items() if field in self.fields), "projector")
+        if setting := _model_setting(name, value):
+            return setting
+        return _composed(kind, name, value) if name in ("name", *self.fields) else self._fields_near(name)
 
 
 class ModelConfig(Config):
@@ -520,8 +542,11 @@ class ModelConfig(Config):
             super().__setattr__(name, value)
 
     def _instead(self, name: str, value: object) -> str:
-        known = name in type(self).model_fields or name in ("image_size", "device")
-        return _model_setting(name, value) or f"compose the model with {f'{name}={_shown(value)}' if known else 'it'}"
+        if setting := _model_setting(name, value):
+            return setting
+        if name == "image_size":  # of the encoder and of the preprocessing
+            return f"load or compose the model with image_size={_shown(value)}"
+        return _composed("", name, value) if self._has(name) else super()._instead(name, value)
 
 
 _ROLES = {
@@ -542,6 +567,16 @@ def _model_setting(name: str, value: object) -> str:
     if name == "token_ids":
         return "model.token_ids = vedcore.TokenIds(start=0, eos=2, pad=1), or model.token_ids.changed(eos=2)"
     return f"model.resize_vocabulary({_shown(value)})" if name == "vocab_size" else ""
+
+
+def _composed(kind: str, name: str, value: object) -> str:
+    """The call that makes a model with another value of ``name``, a field of the part ``kind``, or of the whole."""
+    if name == "name":  # a part's
+        return "compose the model of that part"
+    argument = f"{kind}_{name}={_shown(value)}".removeprefix("_")
+    if name in ("encoder", "decoder"):
+        return f"compose the model with {argument}"
+    return f"compose the model with {argument}; a saved one: vedcore.compose(folder, folder, {argument})"
 
 
 def plain(value: Any) -> Any:

@@ -218,10 +218,6 @@ def feature_shape(
         IncompatibleError: a size that the model does not take, or features that are neither a sequence nor a map.
     """
     own = timm.get_pretrained_cfg(variant)
-    if own.input_size[0] != 3:
-        raise IncompatibleError(
-            f"{variant} takes {own.input_size[0]} channels", field="encoder", hint="choose one for RGB"
-        )
     called: set[str] = set()
     try:
         with torch.device("meta"), torch.no_grad():

@@ -188,17 +188,24 @@ def test_no_pad_id() -> None:
 def test_roles_of_tokens() -> None:
     model = captioner()
     for owner, processor in ((model, model.processor), (one := alone(), one)):
-        for name, new in {"pad_token_id": {"pad": 5}, "eos_token": {"eos": (6,)}, "bos_token": {"start": 7}}.items():
-            error = told(
-                "set token_ids = token_ids.changed({…}=…) on the model, or on a processor alone",
-                setattr,
-                processor.tokenizer,
-                name,
-                "x",
-            )
-            assert f"changed({next(iter(new))}=…)" in error.hint
-            owner.token_ids = owner.token_ids.changed(**new)
+        told(
+            "set token_ids = token_ids.changed(start=…) on the model, or on a processor alone",
+            setattr,
+            processor.tokenizer,
+            "bos_token",
+            "x",
+        )
+        owner.token_ids = owner.token_ids.changed(start=7, pad=5, eos=6)
         assert (processor.tokenizer.pad_token_id, processor.tokenizer.eos_token_id) == (5, 6)
+
+
+def test_a_token_that_there_is_not() -> None:
+    model = captioner()
+    template = "add it with model.add_tokens([…], special_tokens=True) first"
+    told(template, setattr, model.processor.tokenizer, "pad_token", "<fill>")
+    model.add_tokens(["<fill>"], special_tokens=True)
+    model.processor.tokenizer.pad_token = "<fill>"
+    assert model.token_ids.pad == model.processor.tokenizer.pad_token_id == 98
 
 
 @pytest.mark.parametrize("role", ["cls", "sep", "mask", "unk"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import inspect
 import json
 import os
@@ -29,6 +30,7 @@ from vedcore.hub import FetchOptions, check_subfolder, from_hub, is_hub_name, ma
 from vedcore.model_files import CONFIG
 from vedcore.plugins import load_component, registry
 from vedcore.processing.processor import make_tokenizer
+from vedcore.registry import Kind
 from vedcore.transformers_names import LOADING, unknown_argument
 from vedcore.weights.loading import CheckFinite
 from vedcore.weights.snapshot import Snapshot, read_folder
@@ -176,9 +178,21 @@ def load(
         format: Format = load_component("format", name)[0]()
         if format.recognises(folder):
             return format.load(folder, options)
-    kind = read_folder(folder, lambda snapshot: read_json(snapshot, CONFIG)).get("model_type")
-    message = f"a model of type {short(kind)}, which no installed format reads"
-    raise CheckpointError(message, path=folder / CONFIG, hint=f"the formats are {', '.join(names)}")
+    model_type = read_folder(folder, lambda snapshot: read_json(snapshot, CONFIG)).get("model_type")
+    message = f"a model of type {short(model_type)}, which no installed format reads"
+    raise CheckpointError(
+        message, path=folder / CONFIG, hint=_part_hint(model_type) or f"the formats are {', '.join(names)}"
+    )
+
+
+def _part_hint(model_type: object) -> str:
+    """The next step for the checkpoint of an encoder or decoder alone; empty for any other."""
+    alone: dict[Kind, str] = {"encoder": "compose it with a decoder", "decoder": "compose it with an encoder"}
+    for kind, hint in alone.items():
+        with contextlib.suppress(UnknownComponentError):
+            registry().find_model_type(kind, str(model_type))
+            return hint
+    return ""
 
 
 def _one_device(device: str | torch.device | None, device_map: Any) -> str | torch.device | None:
@@ -192,7 +206,7 @@ def _one_device(device: str | torch.device | None, device_map: Any) -> str | tor
     devices = {f"cuda:{each}" if type(each) is int else str(each) for each in named}
     if len(devices) != 1:
         message = f"{short(device_map)} names {len(devices) or 'no'} devices, and a model is on one"
-        raise UsageError(message, field="device_map", hint="give device='cpu' or device='cuda' in its place")
+        raise UsageError(message, field="device_map", hint="name one, such as device_map='cpu'")
     found = devices.pop()
     if found in ("auto", "balanced", "balanced_low_0", "sequential"):
         found = "cuda" if torch.cuda.is_available() else "cpu"
@@ -231,7 +245,8 @@ def resolve_folder(
     subfolder = check_subfolder(options.get("subfolder"), text)
     if os.path.lexists(path) or isinstance(folder_or_name, os.PathLike):
         if revision is not None:
-            raise UsageError(f"{text!r} is a folder", field="revision", hint=f"write hub:{text} for the repository")
+            hint = "leave it out, or write hub:org/name for a repository"
+            raise UsageError(f"{text!r} is a folder", field="revision", hint=hint)
         return path / subfolder
     try:
         target, _ = load_component("model", text)

@@ -178,7 +178,7 @@ def _transformers_class(part: Any, name: str) -> TransformersClass:
     classes: tuple[TransformersClass, ...] = getattr(part, "transformers", ())
     if not classes:
         raise IncompatibleError(
-            f"transformers has no class for {name!r}", field=name, hint='save it with format="native"'
+            f"transformers has no class for {name!r}", field=name, hint="save it in the native format"
         )
     fitting = [candidate for candidate in classes if not candidate.refusal(part)]
     return fitting[0] if fitting else classes[0]  # its write() raises the refusal
@@ -197,13 +197,13 @@ def _projector_tensors(model: VisionEncoderDecoder, state: Mapping[str, Tensor])
         raise IncompatibleError(
             f"cross-attention takes width {cross_size}, and transformers gives it the encoder's {encoder} unprojected",
             field="projector",
-            hint='save it with format="native"',
+            hint="save it in the native format",
         )
     if name != required:
         raise IncompatibleError(
             f"{name!r}, and transformers has {required!r} between widths {encoder} (encoder) and {decoder} (decoder)",
             field="projector",
-            hint='save it with format="native"',
+            hint="save it in the native format",
         )
     return to_theirs({n: t for n, t in state.items() if n.startswith("projector.")}, [PROJECTOR_ROW])
 

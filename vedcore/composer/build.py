@@ -144,7 +144,7 @@ def check_device(device: str | torch.device | None) -> None:
         ValueError,
     ) as error:  # absent, unsupported, or not a device
         raise UsageError(
-            f"{str(device)!r} cannot be used: {str(error).splitlines()[0]}", field="device", hint="try 'cpu' or 'cuda'"
+            f"{str(device)!r} cannot be used: {str(error).splitlines()[0]}", field="device", hint="try 'cpu'"
         ) from None
 
 

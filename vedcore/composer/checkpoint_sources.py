@@ -21,7 +21,7 @@ from vedcore.config import ComponentConfig
 from vedcore.errors import CheckpointCorruptError, CheckpointError, NonFiniteError
 from vedcore.hf.sections import WHOLE, read_section
 from vedcore.hub import from_hub, is_hub_name
-from vedcore.model_files import CONFIG
+from vedcore.model_files import CONFIG, MANIFEST
 from vedcore.registry import Kind
 from vedcore.weights.keymap import Row
 from vedcore.weights.loading import LoadReport, Select, Weights
@@ -93,11 +93,14 @@ class CheckpointSource:
         fresh = part.fresh_parameters() if self.kind == "decoder" else ()
         settings = {field: value for field, value in part.settings().items() if type(value) is int}
         fit = fit_to(part, self.fields.get("image_size")) if self.kind == "encoder" else None
-        manifest = manifest_of(self.snapshot, weights)
         try:
+            manifest = manifest_of(self.snapshot, weights)
             return weights.load_into(part, fresh=fresh, manifest=manifest, settings=settings, fit=fit)
         except (CheckpointCorruptError, NonFiniteError) as error:  # compose does not have the arguments of load
-            raise error.with_hint(error.hint.partition(", or load with")[0]) from None
+            hint = error.hint
+            if self.snapshot.has(MANIFEST):
+                hint = hint.replace("load with verify=False", f"delete {MANIFEST}")
+            raise error.with_hint(hint.partition(", or load with")[0]) from None
 
 
 def find_checkpoint(name: str) -> Path | None:
