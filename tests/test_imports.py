@@ -20,7 +20,7 @@ ROOT = Path(vedcore.__file__).parent
 ROWS = [
     ["errors", "files", "model_files"],
     ["config_files", "config", "fields", "layers", "outputs"],
-    ["weights", "transformers_class", "components"],
+    ["weights", "transformers_class", "components", "text_decoder"],
     ["registry", "hookspecs", "projectors", "builtin", "plugins"],
     ["hub", "processing"],
     ["generation", "hf"],

@@ -18,7 +18,7 @@ import torch
 from tokenizers import AddedToken
 from torch import Tensor, nn
 
-from vedcore.components import Projector, TextDecoder, VisionEncoder, check_interpolation, torch_dtype
+from vedcore.components import Projector, VisionEncoder, check_interpolation, torch_dtype
 from vedcore.config import (
     MAX_VOCAB_SIZE,
     TOKEN_ID_FIELDS,
@@ -39,6 +39,7 @@ from vedcore.layers.linear import pack, packed, unpacked, use_seam
 from vedcore.loss import check_labels, cross_entropy, shift_tokens_right
 from vedcore.outputs import EncoderOutput, VisionEncoderDecoderOutput
 from vedcore.processing.processor import Processor, vocab_size_of
+from vedcore.text_decoder import TextDecoder
 
 if TYPE_CHECKING:
     from vedcore.weights.loading import LoadReport

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from vedcore.components import TextDecoder
 from vedcore.errors import UsageError
 from vedcore.layers.cache import DecoderCache
 from vedcore.outputs import EncoderOutput
+from vedcore.text_decoder import TextDecoder
 
 __all__ = ["as_encoder_output", "as_functions", "check_cache", "check_pixels", "check_tensors", "prompt_ids"]
 
