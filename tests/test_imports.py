@@ -19,7 +19,7 @@ ROOT = Path(vedcore.__file__).parent
 # A module imports from rows above its own, and from what stands to its left in it.
 ROWS = [
     ["errors", "files", "model_files"],
-    ["config_files", "config", "fields", "layers", "outputs"],
+    ["config_files", "config", "fields", "layers", "outputs", "pytrees"],
     ["weights", "transformers_class", "components", "text_decoder"],
     ["registry", "hookspecs", "projectors", "builtin", "plugins"],
     ["hub", "processing"],

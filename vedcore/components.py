@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from vedcore import pytrees  # noqa: F401  registers the outputs of parts with torch
 from vedcore.config import Config, EncoderConfig, Preprocessing, ProjectorConfig
 from vedcore.errors import UnknownComponentError, UsageError, did_you_mean
 from vedcore.outputs import EncoderOutput

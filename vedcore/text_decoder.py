@@ -19,6 +19,7 @@ from vedcore.config import DecoderConfig
 from vedcore.errors import IncompatibleError, UsageError
 from vedcore.layers.attention import causal_mask
 from vedcore.layers.cache import DecoderCache
+from vedcore.layers.tracing import holds
 from vedcore.outputs import DecoderOutput
 
 __all__ = ["TextDecoder"]
@@ -176,33 +177,76 @@ class TextDecoder(Component):
         if input_ids is not None and inputs_embeds is not None:
             raise UsageError("give either decoder_input_ids or decoder_inputs_embeds, and not both")
         self._check_text(input_ids, inputs_embeds)
-        embeddings = self._lookup(input_ids) if inputs_embeds is None else inputs_embeds
+        given = input_ids if inputs_embeds is None else inputs_embeds
+        assert given is not None
+        (rows, queries), device = given.shape[:2], given.device
         cache = past_key_values
         if self.gradient_checkpointing and self.training and (use_cache or cache is not None):
             raise UsageError("gradient checkpointing keeps no cache", field="use_cache", hint="pass use_cache=False")
         if cache is None and use_cache:
             cache = self.make_cache()
-        self._check_encoder_states(encoder_hidden_states, embeddings.shape[0])
-
-        queries, past = embeddings.shape[1], cache.length if cache is not None else 0
-        if cache is not None and past and cache.rows != len(embeddings):
+        self._check_encoder_states(encoder_hidden_states, rows)
+        past = cache.length if cache is not None else 0
+        if cache is not None and cache.rows != rows and past:
             raise UsageError(
-                f"{len(embeddings)} rows of text for a cache of {cache.rows}",
+                f"{rows} rows of text for a cache of {cache.rows}",
                 field="past_key_values",
                 hint="give the same rows at each step, or reorder the cache",
             )
-        if self.max_positions is not None and past + queries > self.max_positions:
+        if self.max_positions is not None and holds(past + queries > self.max_positions):
             raise IncompatibleError(
                 f"a text of {past + queries} tokens, but the decoder has {self.max_positions} positions",
                 field="decoder_input_ids",
                 hint=f"cut the text to {self.max_positions - past} tokens",
             )
-        padding = _full_mask(attention_mask, cache, embeddings.shape[0], past, queries)
-        positions = self._positions(input_ids, padding, cache, past, queries, embeddings.device, prompt_length)
-        mask = causal_mask(queries, past + queries, padding, embeddings.device)
-        encoder_mask = _encoder_mask(encoder_attention_mask, cache)
+        padding = _full_mask(attention_mask, cache, rows, past, queries)
+        positions, counted = self._positions(input_ids, padding, cache, past, queries, device, prompt_length)
+        if encoder_attention_mask is not None:
+            encoder_attention_mask = encoder_attention_mask.bool()
+        elif cache is not None:
+            encoder_attention_mask = cache.encoder_mask
 
-        x = self.embed(embeddings, positions)
+        out = self.run(
+            given,
+            positions,
+            causal_mask(queries, past + queries, padding, device),
+            encoder_hidden_states,
+            None if encoder_attention_mask is None else encoder_attention_mask[:, None, None],
+            cache,
+            output_attentions,
+            output_hidden_states,
+            last_logits_only,
+        )
+        if cache is not None:  # after the text was read: an error leaves the cache as it was
+            cache.attention_mask, cache.positions, cache.encoder_mask = padding, counted, encoder_attention_mask
+        return out
+
+    def run(
+        self,
+        text: Tensor,
+        positions: Tensor,
+        mask: Tensor | None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_mask: Tensor | None = None,
+        cache: DecoderCache | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        last_logits_only: bool = False,
+    ) -> DecoderOutput:
+        """The tensors' half of `forward`: nothing is checked, and no value of a tensor is read.
+
+        Args:
+            text: (B, T) ids, or (B, T, D) embeddings.
+            positions: (1 or B, T), as `embed` takes them.
+            mask: (1 or B, 1, T, L) True where a token attends, or None, as `causal_mask` makes it.
+            encoder_hidden_states: (N, S, E); None takes what the cache holds of them.
+            encoder_mask: (N, 1, 1, S) True where an encoder token counts, or None.
+            cache: gets the new keys and values, and those of the images at the first call.
+            output_attentions: as in `forward`, and so the rest.
+            output_hidden_states: see there.
+            last_logits_only: see there.
+        """
+        x = self.embed(self._lookup(text) if text.ndim == 2 else text, positions)
         states, attentions, cross_attentions = [x], [], []
         for i, layer in enumerate(self.layers):
             if self.training and self.layerdrop and cache is None and torch.rand(()).item() < self.layerdrop:
@@ -212,7 +256,7 @@ class TextDecoder(Component):
                 mask,
                 encoder_hidden_states,
                 encoder_mask,
-                cache.layers[i] if cache else None,
+                None if cache is None else cache.layers[i],
                 output_attentions,
             )
             if self.gradient_checkpointing and self.training:
@@ -232,8 +276,7 @@ class TextDecoder(Component):
             cross_attentions=tuple(cross_attentions) if output_attentions and cross_attentions else None,
         )
 
-    def _lookup(self, input_ids: Tensor | None) -> Tensor:
-        assert input_ids is not None
+    def _lookup(self, input_ids: Tensor) -> Tensor:
         try:
             return self.embed_tokens(input_ids)
         except IndexError:  # only a CPU says so; checking first would make a GPU wait
@@ -272,8 +315,9 @@ class TextDecoder(Component):
                 field="decoder.cross_attention_hidden_size",
                 hint="give what model.project made of what model.encode gave",
             )
-        if not rows or not len(states) or rows % len(states):
-            raise UsageError(f"{rows} rows of text for {states.shape[0]} images", hint="give every image as many rows")
+        images = states.shape[0]
+        if not rows or not images or rows % images:
+            raise UsageError(f"{rows} rows of text for {images} images", hint="give every image as many rows")
 
     def _positions(
         self,
@@ -284,29 +328,29 @@ class TextDecoder(Component):
         queries: int,
         device: torch.device,
         prompt_length: int | None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
+        """Positions (1 or B, T) of the new tokens, and those taken so far (B, 1), which the cache is to remember."""
         real = None if padding is None else padding[:, past:]  # (B, T)
         begun = None if padding is None else (padding.cumsum(1) > 0)[:, past:]  # (B, T) all but padding at the left
         taken = self.takes_position(input_ids, begun)
         before = cache.positions if cache is not None else None
         if taken is None and before is None:
-            return torch.arange(past, past + queries, device=device)[None]  # (1, T)
+            return torch.arange(past, past + queries, device=device)[None], None  # (1, T)
         start = torch.full((1, 1), past, device=device) if before is None else before  # (1 or B, 1)
         every = torch.ones(start.shape[0], queries, dtype=torch.bool, device=device) if begun is None else begun
         after = start + every.long().cumsum(1)  # (B, T)
-        if cache is not None and (begun is not None or before is not None):
-            cache.positions = after[:, -1:]
+        last = after[:, -1:] if begun is not None or before is not None else None
         if taken is None:
-            return after - 1
+            return after - 1, last
         counted = start + taken.long().cumsum(1)
         if prompt_length is not None:
             indices = torch.arange(past, past + queries, device=device)
             counted = torch.where(indices < prompt_length, counted, after)
-        return torch.where(taken if real is None else taken & real, counted - 1, -1)
+        return torch.where(taken if real is None else taken & real, counted - 1, -1), last
 
 
 def _full_mask(mask: Tensor | None, cache: DecoderCache | None, rows: int, past: int, queries: int) -> Tensor | None:
-    """The padding mask (B, L) of all tokens so far, from a mask of the new ones or of all; kept in the cache."""
+    """The padding mask (B, L) of all tokens so far, from a mask of the new ones or of all."""
     before = cache.attention_mask if cache is not None else None
     if mask is None and before is None:
         return None
@@ -322,20 +366,7 @@ def _full_mask(mask: Tensor | None, cache: DecoderCache | None, rows: int, past:
     full = mask.bool()
     if full.shape[1] != past + queries:
         full = torch.cat([full.new_ones(rows, past) if before is None else before, full], 1)
-    if cache is not None:
-        cache.attention_mask = full
     return full
-
-
-def _encoder_mask(mask: Tensor | None, cache: DecoderCache | None) -> Tensor | None:
-    """(N, S) or what the cache remembers, as (N, 1, 1, S)."""
-    if mask is not None:
-        mask = mask.bool()
-        if cache is not None:
-            cache.encoder_mask = mask
-    elif cache is not None:
-        mask = cache.encoder_mask
-    return None if mask is None else mask[:, None, None]
 
 
 def _resized(old: Tensor, rows: int) -> Tensor:
