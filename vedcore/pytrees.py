@@ -1,6 +1,6 @@
-"""How torch takes our outputs and the cache apart, and puts them together: what it calls a pytree.
+"""Our outputs and the cache as pytrees: how torch takes them apart and puts them together.
 
-``torch.export`` needs it of all that a program takes and gives, and ``torch.export.load`` needs this module imported.
+``torch.export`` needs it of all that a program takes and gives; ``torch.export.load`` needs this module imported.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree  # torch's documentation of export names it as the place to register a class
 
-from vedcore.layers.cache import DecoderCache
+from vedcore.layers.cache import DecoderCache, LayerCache
 from vedcore.outputs import DecoderOutput, EncoderOutput, VisionEncoderDecoderOutput
 
 __all__: list[str] = []
@@ -58,7 +58,8 @@ def _unflatten(tensors: Iterable[Any], context: list[Any]) -> DecoderCache:
     return cache
 
 
-for _output in (EncoderOutput, DecoderOutput, VisionEncoderDecoderOutput):
+_OUTPUTS = (EncoderOutput, DecoderOutput, VisionEncoderDecoderOutput)
+for _output in _OUTPUTS:
     torch.export.register_dataclass(_output, serialized_type_name=f"vedcore.{_output.__name__}")
 pytree.register_pytree_node(
     DecoderCache,
@@ -67,3 +68,5 @@ pytree.register_pytree_node(
     serialized_type_name="vedcore.DecoderCache",
     flatten_with_keys_fn=_flatten_with_keys,
 )
+# a saved program holds the inputs that it was made with
+torch.serialization.add_safe_globals([DecoderCache, LayerCache, *_OUTPUTS])
