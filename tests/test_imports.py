@@ -19,8 +19,8 @@ ROOT = Path(vedcore.__file__).parent
 # A module imports from rows above its own, and from what stands to its left in it.
 ROWS = [
     ["errors", "transformers_names", "files", "model_files"],
-    ["config_files", "config", "fields", "layers", "outputs"],
-    ["weights", "transformers_class", "components"],
+    ["config_files", "config", "fields", "layers", "outputs", "pytrees"],
+    ["weights", "transformers_class", "components", "text_decoder"],
     ["registry", "hookspecs", "projectors", "builtin", "plugins"],
     ["hub", "processing"],
     ["generation", "hf"],

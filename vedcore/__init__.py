@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from vedcore import fields as fields
     from vedcore.checkpoints import load as load
     from vedcore.components import Projector as Projector
-    from vedcore.components import TextDecoder as TextDecoder
     from vedcore.components import VisionEncoder as VisionEncoder
     from vedcore.composer.build import compose as compose
     from vedcore.composer.plan import Plan as Plan
@@ -45,13 +44,14 @@ if TYPE_CHECKING:
     from vedcore.plugins import list_projectors as list_projectors
     from vedcore.processing.processor import Processor as Processor
     from vedcore.registry import Entry as Entry
+    from vedcore.text_decoder import TextDecoder as TextDecoder
     from vedcore.weights.loading import LoadReport as LoadReport
 
 __version__ = "0.1.0"
 
 _EXPORTS = {
     "checkpoints": ["load"],
-    "components": ["Projector", "TextDecoder", "VisionEncoder"],
+    "components": ["Projector", "VisionEncoder"],
     "composer.build": ["compose"],
     "composer.plan": ["Plan", "plan"],
     "config": ["DecoderConfig", "EncoderConfig", "ModelConfig", "Preprocessing", "ProjectorConfig", "TokenIds"],
@@ -95,6 +95,7 @@ _EXPORTS = {
     "plugins": ["list_decoders", "list_encoders", "list_models", "list_projectors"],
     "processing.processor": ["Processor"],
     "registry": ["Entry"],
+    "text_decoder": ["TextDecoder"],
     "weights.loading": ["LoadReport"],
 }
 """Submodules to the names that are exported from them."""

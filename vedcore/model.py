@@ -17,7 +17,7 @@ import torch
 from tokenizers import AddedToken
 from torch import Tensor, nn
 
-from vedcore.components import Projector, TextDecoder, VisionEncoder, check_interpolation, torch_dtype
+from vedcore.components import Projector, VisionEncoder, check_interpolation, torch_dtype
 from vedcore.config import (
     MAX_VOCAB_SIZE,
     TOKEN_ID_FIELDS,
@@ -35,9 +35,11 @@ from vedcore.generation.results import transition_scores
 from vedcore.hf.generation import is_generation_config, read_generation_config
 from vedcore.layers.cache import DecoderCache
 from vedcore.layers.linear import pack, packed, unpacked, use_seam
+from vedcore.layers.tracing import is_traced
 from vedcore.loss import check_labels, cross_entropy, shift_tokens_right
 from vedcore.outputs import EncoderOutput, VisionEncoderDecoderOutput
 from vedcore.processing.processor import Processor, vocab_size_of
+from vedcore.text_decoder import TextDecoder
 from vedcore.transformers_names import SAVING
 
 if TYPE_CHECKING:
@@ -274,7 +276,7 @@ class VisionEncoderDecoder(nn.Module):
             pixel_values = pixel_values.to(self.dtype)
             more = encoder_attention_mask is not None or output_attentions or output_hidden_states
             if not more and self._pays_in_parts(pixel_values):
-                parts = pixel_values.chunk(-(-len(pixel_values) // MAX_IMAGES_ENCODED))
+                parts = pixel_values.chunk(-(-pixel_values.shape[0] // MAX_IMAGES_ENCODED))
                 return _joined([self.encoder(part, **options) for part in parts])
             out: EncoderOutput = self.encoder(
                 pixel_values,
@@ -287,8 +289,8 @@ class VisionEncoderDecoder(nn.Module):
 
     def _pays_in_parts(self, pixel_values: Tensor) -> bool:
         """Whether to encode few images at a time: more would leave the CPU's cache. Dropout would draw differently."""
-        whole = torch.is_grad_enabled() or self.encoder.training or torch.compiler.is_compiling()
-        return len(pixel_values) > MAX_IMAGES_ENCODED and pixel_values.is_cpu and not whole
+        whole = torch.is_grad_enabled() or self.encoder.training or is_traced()
+        return not whole and pixel_values.shape[0] > MAX_IMAGES_ENCODED and pixel_values.is_cpu
 
     def forward(
         self,

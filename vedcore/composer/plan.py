@@ -9,13 +9,14 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from vedcore.components import Projector, TextDecoder, VisionEncoder
+from vedcore.components import Projector, VisionEncoder
 from vedcore.composer.request import UNSET, AnyModel, AnyPart, ModelRequest
 from vedcore.composer.resolve import ResolvedPart, ResolvedRequest, projector_for, resolve
 from vedcore.config import Config, Preprocessing, TokenIds
 from vedcore.errors import ConfigLimitError, IncompatibleError
 from vedcore.layers.lazy_init import LazyInit
 from vedcore.plugins.contracts import check_built
+from vedcore.text_decoder import TextDecoder
 
 __all__ = ["Layout", "Modules", "PartPlan", "Plan", "format_bytes", "lay_out", "plan"]
 

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from vedcore.components import TextDecoder
 from vedcore.errors import UsageError
 from vedcore.layers.cache import DecoderCache
 from vedcore.outputs import EncoderOutput
+from vedcore.text_decoder import TextDecoder
 
 __all__ = [
     "as_cache",
@@ -58,7 +58,7 @@ def check_pixels(pixel_values: Tensor, channels: int = 3) -> None:
         UsageError: naming its shape and type.
     """
     check_tensors(pixel_values=pixel_values)
-    shaped = pixel_values.ndim == 4 and pixel_values.shape[1] == channels and len(pixel_values) > 0
+    shaped = pixel_values.ndim == 4 and pixel_values.shape[1] == channels and pixel_values.shape[0] > 0
     if not shaped or not pixel_values.is_floating_point():
         raise UsageError(
             f"images of shape {tuple(pixel_values.shape)} and type {pixel_values.dtype}",
