@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,42 +45,12 @@ def own(function: ast.AST) -> Iterator[ast.AST]:
 
 
 def given(node: ast.AST) -> Iterator[ast.expr]:
-    """The hint that a node gives: a keyword, an argument in that place, its default, the argument of ``with_hint``."""
+    """The hint that a node gives: a keyword, or the argument of ``with_hint``."""
     match node:
         case ast.keyword(arg="hint", value=value):
             yield value
-        case ast.arguments(args=[*_, ast.arg(arg="hint")], defaults=[*_, value]):
-            yield value
-        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=values) if name in places():
-            yield from values[places()[name] : places()[name] + 1]
         case ast.Call(func=ast.Attribute(attr="with_hint"), args=[value]):
             yield value
-
-
-@functools.cache
-def places() -> dict[str, int]:
-    """The place of the argument ``hint`` in each function that has it, ``self`` not counted."""
-    found = {}
-    for package in PACKAGES:
-        for path in package.rglob("*.py"):
-            for function in functions(ast.parse(path.read_text(encoding="utf-8"))):
-                names = [each.arg for each in function.args.args] if isinstance(function, ast.FunctionDef) else []
-                if "hint" in names:
-                    found[function.name] = names.index("hint") - (names[0] == "self")
-    return found
-
-
-@functools.cache
-def constants() -> dict[str, ast.expr]:
-    """The texts that are assigned to names in modules."""
-    found = {}
-    for package in PACKAGES:
-        for path in package.rglob("*.py"):
-            for node in ast.parse(path.read_text(encoding="utf-8")).body:
-                match node:
-                    case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str()) as value):
-                        found[name] = value
-    return found
 
 
 def texts(value: ast.expr, function: ast.AST) -> Iterator[str]:
@@ -101,8 +70,6 @@ def texts(value: ast.expr, function: ast.AST) -> Iterator[str]:
         case ast.BoolOp(values=values):
             for each in values:
                 yield from texts(each, function)
-        case ast.Name(id=name) if name in constants():
-            yield from texts(constants()[name], function)
         case ast.Name(id=name):
             for node in own(function):
                 match node:

@@ -309,6 +309,7 @@ def test_names_of_tokenizers(tmp_path: Path) -> None:
     make_tokenizer("char").save(str(file))
     told("give 'char', 'byte' or the path of a tokenizer.json", setattr, processor, "tokenizer", "no/such/file")
     told("give 'char', 'byte', a path or a tokenizers.Tokenizer", setattr, processor, "tokenizer", {"name": "char"})
+    assert told("did you mean {…}?", setattr, processor, "tokenizer", "chars").hint == "did you mean 'char'?"
     for name in ("char", "byte", file, str(file), make_tokenizer("char")):
         processor.tokenizer = name
         assert len(processor.tokenizer) in (98, 259)
