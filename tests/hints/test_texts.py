@@ -166,7 +166,11 @@ def test_no_end_id() -> None:
     model = captioner(token_ids={"start": 0, "pad": 2, "eos": ()})
     for owner, processor in ((model, model.processor), (one := alone(), one)):
         owner.token_ids = owner.token_ids.changed(eos=())
-        told("set token_ids = token_ids.changed(eos=(…,)) on the model, or on a processor alone", processor, text="a")
+        told(
+            "set model.token_ids = model.token_ids.changed(eos=(…,)), or those of a processor alone",
+            processor,
+            text="a",
+        )
         owner.token_ids = owner.token_ids.changed(eos=(1,))
         assert labels(processor, "a") == [[68, 1]]
 
@@ -176,7 +180,7 @@ def test_no_pad_id() -> None:
     for owner, processor in ((model, model.processor), (one := alone(), one)):
         owner.token_ids = owner.token_ids.changed(pad=None)
         told(
-            "set token_ids = token_ids.changed(pad=…) on the model, or on a processor alone",
+            "set model.token_ids = model.token_ids.changed(pad=…), or those of a processor alone",
             processor.tokenizer,
             ["a", "bb"],
             padding=True,
@@ -190,7 +194,7 @@ def test_roles_of_tokens() -> None:
     for owner, processor in ((model, model.processor), (one := alone(), one)):
         for name, new in {"pad_token_id": {"pad": 5}, "eos_token": {"eos": (6,)}, "bos_token": {"start": 7}}.items():
             error = told(
-                "set token_ids = token_ids.changed({…}=…) on the model, or on a processor alone",
+                "set model.token_ids = model.token_ids.changed({…}=…), or those of a processor alone",
                 setattr,
                 processor.tokenizer,
                 name,

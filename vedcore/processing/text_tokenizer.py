@@ -84,7 +84,7 @@ class TextTokenizer(_Base):  # type: ignore[misc]
             raise UsageError(
                 "cannot be set",
                 field=f"tokenizer.{name}",
-                hint=f"set token_ids = token_ids.changed({field}=…) on the model, or on a processor alone"
+                hint=f"set model.token_ids = model.token_ids.changed({field}=…), or those of a processor alone"
                 if field
                 else f"add {' or '.join(_NAMES[role[1]])} with model.add_tokens([…], special_tokens=True)",
             )
@@ -182,7 +182,7 @@ class TextTokenizer(_Base):  # type: ignore[misc]
             raise UsageError(
                 "the model has no pad token id",
                 field="padding",
-                hint="set token_ids = token_ids.changed(pad=…) on the model, or on a processor alone",
+                hint="set model.token_ids = model.token_ids.changed(pad=…), or those of a processor alone",
             )
         masks = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
         filled: Any = [[*row, *[fill] * (width - len(row))] for row in rows]
