@@ -115,6 +115,11 @@ def test_a_model_whose_image_processor_cannot_be_read(tmp_path: Path) -> None:
     path.write_text(json.dumps({**whole, "do_pad": True}))
     template = "set it to false, or give preprocessing= to vedcore.load or compose, which do not read it then"
     told(template, vedcore.load, folder)
+    told(template, vedcore.compose, str(folder), str(folder))
+    settings = {"image_size": (16, 16), "resize_mode": "pad"}
+    assert (
+        vedcore.compose(str(folder), str(folder), preprocessing=settings).processor.preprocessing.resize_mode == "pad"
+    )
     given = vedcore.load(folder, preprocessing=vedcore.Preprocessing(image_size=(16, 16), interpolation="bilinear"))
     path.write_text(json.dumps({**whole, "do_pad": False}))
     again = vedcore.load(folder)

@@ -212,9 +212,13 @@ def test_an_unreadable_tokenizer_in_the_folder_of_a_model(tmp_path: Path) -> Non
     whole = (folder / "tokenizer.json").read_bytes()
     (folder / "tokenizer.json").write_bytes(whole[:100])
     written = "give a tokenizer.json that the tokenizers library has written"
-    told(f"{written}, or give tokenizer= to vedcore.load or compose, which do not read it then", vedcore.load, folder)
+    template = f"{written}, or give tokenizer= to vedcore.load or compose, which do not read it then"
+    told(template, vedcore.load, folder)
+    told(template, vedcore.compose, str(folder), str(folder))
     (tmp_path / "other.json").write_bytes(whole)
     given = vedcore.load(folder, tokenizer=tmp_path / "other.json")
+    composed = vedcore.compose(str(folder), str(folder), tokenizer=tmp_path / "other.json")
+    assert composed.processor.tokenizer.get_vocab() == given.processor.tokenizer.get_vocab()
     told(written, vedcore.Processor.from_pretrained, folder)
     (folder / "tokenizer.json").write_bytes(whole)
     for processor in (vedcore.load(folder).processor, vedcore.Processor.from_pretrained(folder)):

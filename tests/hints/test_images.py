@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import vedcore
 from tests.hints.templates import told
 from tests.model.tiny import tiny
 from tests.processing.pictures import PHOTO, encoded, encrypted_pdf, pdf, several
+from vedcore.cli.app import group
 from vedcore.processing import images, pages
 from vedcore.processing.images import load_image
 
@@ -264,6 +266,15 @@ def test_pages(format: str, model: Any, tmp_path: Path) -> None:
     error = told("choose from 1 to {…}", model.generate_text, path, pages=4)
     assert error.hint == "choose from 1 to 3"
     assert len(model.generate_text(path, pages="1-3", max_new_tokens=2)) == 3
+
+
+def test_pages_from_the_command_line(model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model.save_pretrained(tmp_path / "m")
+    (tmp_path / "scan.tif").write_bytes(several(PAGES, "TIFF"))
+    call = ["generate", str(tmp_path / "m"), str(tmp_path / "scan.tif"), "--max-new-tokens", "2", "--jsonl", "--pages"]
+    error = told("give '{…}-{…}'", group.main, [*call, "3-2"], standalone_mode=False)
+    group.main([*call, error.hint.split("'")[1]], standalone_mode=False)
+    assert [json.loads(line)["page"] for line in capsys.readouterr().out.splitlines()] == [2, 3]
 
 
 def test_a_page_of_a_picture(processor: vedcore.Processor) -> None:

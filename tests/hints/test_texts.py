@@ -166,7 +166,7 @@ def test_no_end_id() -> None:
     model = captioner(token_ids={"start": 0, "pad": 2, "eos": ()})
     for owner, processor in ((model, model.processor), (one := alone(), one)):
         owner.token_ids = owner.token_ids.changed(eos=())
-        told("set token_ids = token_ids.changed(eos=(…,)) on the model, or on a processor alone", processor, text="a")
+        told("set model.token_ids = model.token_ids.changed(eos=(…,)), or those of a processor alone", processor, text="a")
         owner.token_ids = owner.token_ids.changed(eos=(1,))
         assert labels(processor, "a") == [[68, 1]]
 
@@ -176,7 +176,7 @@ def test_no_pad_id() -> None:
     for owner, processor in ((model, model.processor), (one := alone(), one)):
         owner.token_ids = owner.token_ids.changed(pad=None)
         told(
-            "set token_ids = token_ids.changed(pad=…) on the model, or on a processor alone",
+            "set model.token_ids = model.token_ids.changed(pad=…), or those of a processor alone",
             processor.tokenizer,
             ["a", "bb"],
             padding=True,
@@ -189,7 +189,7 @@ def test_roles_of_tokens() -> None:
     model = captioner()
     for owner, processor in ((model, model.processor), (one := alone(), one)):
         told(
-            "set token_ids = token_ids.changed(start=…) on the model, or on a processor alone",
+            "set model.token_ids = model.token_ids.changed(start=…), or those of a processor alone",
             setattr,
             processor.tokenizer,
             "bos_token",

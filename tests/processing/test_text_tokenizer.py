@@ -194,7 +194,7 @@ def test_lengths_of_the_model_and_no_padding() -> None:
     ours = TextTokenizer(backend, TokenIds(), model_max_length=5)
     assert ours("a" * 9, truncation=True).input_ids == [68] * 5
     assert ours("a" * 9).input_ids == [68] * 9
-    with pytest.raises(UsageError, match="no pad token id; set token_ids"):
+    with pytest.raises(UsageError, match=r"no pad token id; set model\.token_ids"):
         ours(["a", "bb"], padding=True)
     ours.token_ids = TokenIds(pad=2)
     assert ours("a", padding="max_length").input_ids == [68, 2, 2, 2, 2]

@@ -400,7 +400,7 @@ class Processor:
             raise TokenizerError(
                 "no token id ends a text",
                 field="token_ids.eos",
-                hint="set token_ids = token_ids.changed(eos=(…,)) on the model, or on a processor alone",
+                hint="set model.token_ids = model.token_ids.changed(eos=(…,)), or those of a processor alone",
             )
         return self.token_ids.eos[0]
 

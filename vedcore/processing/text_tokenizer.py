@@ -103,7 +103,7 @@ class TextTokenizer(_Base):  # type: ignore[misc]
             raise UsageError(
                 "cannot be set",
                 field=f"tokenizer.{name}",
-                hint="set token_ids = token_ids.changed(start=…) on the model, or on a processor alone"
+                hint="set model.token_ids = model.token_ids.changed(start=…), or those of a processor alone"
                 if role == "bos"
                 else f"add {' or '.join(_NAMES[role])} with model.add_tokens([…], special_tokens=True)",
             )
@@ -204,7 +204,7 @@ class TextTokenizer(_Base):  # type: ignore[misc]
             raise UsageError(
                 "the model has no pad token id",
                 field="padding",
-                hint="set token_ids = token_ids.changed(pad=…) on the model, or on a processor alone",
+                hint="set model.token_ids = model.token_ids.changed(pad=…), or those of a processor alone",
             )
         masks = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
         filled: Any = [[*row, *[fill] * (width - len(row))] for row in rows]
