@@ -166,7 +166,11 @@ def test_no_end_id() -> None:
     model = captioner(token_ids={"start": 0, "pad": 2, "eos": ()})
     for owner, processor in ((model, model.processor), (one := alone(), one)):
         owner.token_ids = owner.token_ids.changed(eos=())
-        told("set model.token_ids = model.token_ids.changed(eos=(…,)), or those of a processor alone", processor, text="a")
+        told(
+            "set model.token_ids = model.token_ids.changed(eos=(…,)), or those of a processor alone",
+            processor,
+            text="a",
+        )
         owner.token_ids = owner.token_ids.changed(eos=(1,))
         assert labels(processor, "a") == [[68, 1]]
 
@@ -316,6 +320,7 @@ def test_names_of_tokenizers(tmp_path: Path) -> None:
     make_tokenizer("char").save(str(file))
     told("give 'char', 'byte' or the path of a tokenizer.json", setattr, processor, "tokenizer", "no/such/file")
     told("give 'char', 'byte', a path or a tokenizers.Tokenizer", setattr, processor, "tokenizer", {"name": "char"})
+    assert told("did you mean {…}?", setattr, processor, "tokenizer", "chars").hint == "did you mean 'char'?"
     for name in ("char", "byte", file, str(file), make_tokenizer("char")):
         processor.tokenizer = name
         assert len(processor.tokenizer) in (98, 259)
