@@ -21,7 +21,13 @@ from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
 from vedcore.checkpoints.model_loading import load_model
 from vedcore.checkpoints.processors import load_processor, save_processor
 from vedcore.components import torch_dtype
-from vedcore.composer.snapshot_files import MAX_TOKENIZER_BYTES, read_json, read_preprocessing, replaceable
+from vedcore.composer.snapshot_files import (
+    MAX_TOKENIZER_BYTES,
+    likely_place,
+    read_json,
+    read_preprocessing,
+    replaceable,
+)
 from vedcore.config import ModelConfig, Preprocessing
 from vedcore.errors import ConfigError, ConfigSchemaError, TokenizerError, UsageError
 from vedcore.generation.options.config import GenerationConfig
@@ -127,7 +133,8 @@ def _read_tokenizer(snapshot: Snapshot, config: ModelConfig) -> Tokenizer | None
         if snapshot.has(TOKENIZER):
             return parse_tokenizer(snapshot.read(TOKENIZER, MAX_TOKENIZER_BYTES), path=snapshot.path / TOKENIZER)
         if config.tokenizer is not None:
-            raise TokenizerError("no such file", path=snapshot.path / TOKENIZER, hint=snapshot.listing())
+            hint = likely_place(snapshot, [TOKENIZER]).removeprefix("; ") or snapshot.listing()
+            raise TokenizerError("no such file", path=snapshot.path / TOKENIZER, hint=hint)
     return None
 
 

@@ -24,6 +24,7 @@ from vedcore.checkpoints.model_loading import load_model
 from vedcore.components import torch_dtype
 from vedcore.composer.checkpoint_sources import PROJECTOR
 from vedcore.composer.snapshot_files import (
+    assumed_preprocessing,
     likely_place,
     manifest_of,
     read_generation_of,
@@ -44,7 +45,6 @@ from vedcore.model_files import (
     GENERATION_CONFIG,
     MODEL_FILES,
     PREPROCESSOR_CONFIG,
-    PROCESSOR_CONFIG,
 )
 from vedcore.transformers_class import TransformersClass
 from vedcore.weights.folder import FileWriter, save_folder
@@ -236,15 +236,8 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     model = load_model(config, weights, options, path=path, tokenizer=tokenizer, manifest=manifest)
     model.generation_config = within_positions(generation_config, model.decoder.max_positions)
     if config.preprocessing is None:
-        height, width = model.processor.preprocessing.image_size
-        place = likely_place(snapshot, (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG), top, top["encoder"])
-        warnings.warn(
-            f"{snapshot.path}: no {PREPROCESSOR_CONFIG}: images are stretched to {height} x {width}, with mean "
-            f"{model.processor.preprocessing.image_mean}; give preprocessing= to vedcore.load if the model saw others"
-            f"{place}",
-            UserWarning,
-            stacklevel=5,
-        )
+        message = assumed_preprocessing(snapshot, model.processor.preprocessing, top, top["encoder"])
+        warnings.warn(message, UserWarning, stacklevel=5)
     if model.processor.tokenizer is None and (place := likely_place(snapshot, TOKENIZER_FILES, top, top["decoder"])):
         warnings.warn(f"{snapshot.path}: no tokenizer: the model has ids and no text{place}", UserWarning, stacklevel=5)
     return model

@@ -74,7 +74,8 @@ def compose(
         PluginError: a plugin fails.
 
     Warns:
-        UserWarning: what stands outside the parts of a checkpoint and does not fit the settings that are given.
+        UserWarning: what stands outside the parts of a checkpoint and does not fit the settings that are given; an
+            encoder's checkpoint without settings of images, in whose place its family's are taken.
     """
     request = ModelRequest.of(
         encoder,
@@ -90,14 +91,16 @@ def compose(
         **fields,
     )
 
-    def make(resolved: ResolvedRequest) -> tuple[VisionEncoderDecoder, tuple[str, ...]]:
+    def make(resolved: ResolvedRequest) -> tuple[VisionEncoderDecoder, Layout]:
         check_device(device)
         layout = lay_out(resolved)
-        return _assemble(layout, *_build_parts(layout, draw=True), device), layout.dropped
+        return _assemble(layout, *_build_parts(layout, draw=True), device), layout
 
-    model, dropped = resolve(request, make)
-    if dropped:
-        warnings.warn(f"not kept: {'; '.join(dropped)}", UserWarning, stacklevel=2)
+    model, layout = resolve(request, make)
+    if layout.assumed:
+        warnings.warn(layout.assumed, UserWarning, stacklevel=2)
+    if layout.dropped:
+        warnings.warn(f"not kept: {'; '.join(layout.dropped)}", UserWarning, stacklevel=2)
     return model
 
 

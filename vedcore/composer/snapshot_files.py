@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_CONFIG_BYTES",
     "MAX_TOKENIZER_BYTES",
+    "assumed_preprocessing",
     "likely_place",
     "manifest_of",
     "preprocessing_in",
@@ -143,8 +145,26 @@ def read_generation_of(
     return ids.below(vocab_size), options
 
 
+def assumed_preprocessing(snapshot: Snapshot, preprocessing: Preprocessing, *sections: Mapping[str, Any]) -> str:
+    """A warning that a folder has no settings of images, and that ``preprocessing`` is taken.
+
+    Args:
+        snapshot: the folder.
+        preprocessing: the encoder's own.
+        sections: as `likely_place` takes them.
+    """
+    height, width = preprocessing.image_size
+    place = likely_place(snapshot, (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG), *sections)
+    return (
+        f"{snapshot.path}: no {PREPROCESSOR_CONFIG}: images are stretched to {height} x {width}, with mean "
+        f"{preprocessing.image_mean}; give preprocessing= if the model saw others{place}"
+    )
+
+
 def likely_place(snapshot: Snapshot, names: Collection[str], *sections: Mapping[str, Any]) -> str:
-    """The end of a warning of missing files: where a Trainer's checkpoint has them; empty where nothing tells.
+    """The end of a message of missing files: where a Trainer's checkpoint has them; empty where nothing tells.
+
+    That is the folder above, one beside a ``checkpoint-500``, or the model that training began with.
 
     Args:
         snapshot: the folder that lacks the files.
@@ -152,8 +172,10 @@ def likely_place(snapshot: Snapshot, names: Collection[str], *sections: Mapping[
         sections: of config.json, whose ``_name_or_path`` may name the model that training began with.
     """
     here = Path(os.path.abspath(snapshot.path))
-    if any((here.parent / name).is_file() for name in names):
-        return f"; {here.parent} has it: copy it from there"
+    beside = sorted(here.parent.iterdir()) if re.fullmatch(r"checkpoint-\d+", here.name) else []
+    for folder in (here.parent, *(each for each in beside if each != here)):
+        if any((folder / name).is_file() for name in names):
+            return f"; {folder} has it: copy it from there"
     models = (section.get("_name_or_path") for section in sections)
     name = next((name for name in models if isinstance(name, str) and name), None)
     if name is None or Path(os.path.abspath(name)) == here:
