@@ -23,8 +23,6 @@ from tests.hints.test_config_files import run
 from vedcore.checkpoints.inspection import inspect_folder
 from vedcore.weights import atomic_swap, folder, safetensors_file, snapshot, torch_file
 
-OPTIONS = "there are max_shard_size, weights_dtype, hashes"
-
 
 @pytest.fixture(scope="module")
 def original() -> vedcore.VisionEncoderDecoder:
@@ -339,14 +337,33 @@ def test_a_report_of_damage(saved: Path, original: Any) -> None:
     assert not inspect_folder(saved, verify=True).problems
 
 
+def test_adapters_alone(saved: Path, original: Any) -> None:
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    adapted = get_peft_model(
+        vedcore.load(saved), LoraConfig(target_modules=["query", "value"], init_lora_weights=False)
+    )
+    adapted.save_pretrained(alone := saved.parent / "adapter")
+    told("open it with peft, call merge_and_unload() and save the model again", vedcore.load, alone)
+    merged = PeftModel.from_pretrained(vedcore.load(saved), alone).merge_and_unload()
+    merged.save_pretrained(saved.parent / "merged")
+    loaded = vedcore.load(saved.parent / "merged")
+    assert same_weights(loaded, merged)
+    assert not same_weights(loaded, original)
+
+
 # -- saving ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("template", "bad", "good"),
     [
-        (OPTIONS, {"shards": 3}, {"max_shard_size": "20KB"}),
-        (f"{OPTIONS}, part", {"format": "transformers", "shards": 3}, {"format": "transformers", "hashes": False}),
+        ("there are max_shard_size, weights_dtype, hashes", {"shards": 3}, {"max_shard_size": "20KB"}),
+        (
+            "there are max_shard_size, weights_dtype, hashes, part",
+            {"format": "transformers", "shards": 3},
+            {"format": "transformers", "hashes": False},
+        ),
         ("name encoder or decoder", {"format": "transformers", "part": "head"}, {"format": "transformers"}),
         ('write "5GB", or a number of bytes', {"max_shard_size": "much"}, {"max_shard_size": "5GB"}),
         ('write "5GB", or a number of bytes', {"max_shard_size": "much"}, {"max_shard_size": 20_000}),

@@ -15,6 +15,7 @@ from tests.composer.tiny import BERT, GPT2, VIT, same_weights, without
 from tests.hints.templates import told
 from tests.plugins.test_plugins import site, write_distribution
 from vedcore.config import ComponentConfig
+from vedcore.projectors import MLPProjectorConfig
 
 __all__ = ["site"]
 
@@ -60,9 +61,15 @@ def tokenizer_of(count: int) -> Tokenizer:
         ("there are: {…}", [VIT, GPT2], {"qqqqqq": 1}, [VIT, GPT2], {"seed": 1}),
         ("did you mean {…}?", [VIT, GPT2], {"sede": 1}, [VIT, GPT2], {"seed": 1}),
         ("see `vedcore list {…}s`", [VIT, 3], {}, [VIT, "gpt2"], {}),
-        ("set projector to 'auto' or 'linear', or {…}", [VIT, BERT], {"projector": "identity"}, [VIT, BERT], {}),
         (
-            "set projector to 'auto' or 'linear', or {…}",
+            "set projector to 'auto' or 'linear', or decoder.cross_attention_hidden_size",
+            [VIT, BERT],
+            {"projector": "identity"},
+            [VIT, BERT],
+            {},
+        ),
+        (
+            "set projector to 'auto' or 'linear', or decoder.cross_attention_hidden_size",
             [VIT, BERT],
             {"projector": "identity"},
             [VIT, BERT],
@@ -243,18 +250,28 @@ def test_other_assignments() -> None:
     template = "model.processor.preprocessing = model.processor.preprocessing.changed({…}={…})"
     exec(told(template, setattr, model.processor.preprocessing, "interpolation", "nearest").hint)
     assert model.processor.preprocessing.interpolation == "nearest"
-    config = vedcore.ProjectorConfig()
-    assert config is not None
-    from vedcore.projectors import MLPProjectorConfig
-
     config = MLPProjectorConfig()
     hint = told("make a copy: config.changed({…}={…})", setattr, config, "dropout", 0.5).hint
     assert eval(hint.removeprefix("make a copy: ")).dropout == 0.5
-    for setting in ("vocab_size", "num_beams"):
-        hint = told("{…}", setattr, model.config, setting, 60).hint
-        exec(hint)
-    assert model.decoder.vocab_size == model.generation_config.num_beams * 1 == 60
-    told("{…}", setattr, model.config, "token_ids", 3)
+    exec(told("model.resize_vocabulary({…})", setattr, model.config, "vocab_size", 60).hint)
+    template = "model.generation_config = model.generation_config.with_options({…}={…})"
+    for settings in (model.config, model.config.decoder, model.decoder.config):
+        exec(told(template, setattr, settings, "num_beams", 6).hint)
+    assert (model.decoder.vocab_size, model.generation_config.num_beams) == (60, 6)
+    exec(
+        told(
+            "model.generation_config = model.generation_config.with_options({…})",
+            setattr,
+            model.generation_config,
+            "top_k",
+            6,
+        ).hint
+    )
+    told("it is not an option of generate", setattr, model.generation_config, "qqqqqqq", 6)
+    assert model.generation_config.top_k == 6
+    template = "model.token_ids = vedcore.TokenIds(start=0, eos=2, pad=1), or model.token_ids.changed(eos=2)"
+    exec(told(template, setattr, model.config, "token_ids", {"eos": 2}).hint.partition(", or")[0])
+    assert model.token_ids == vedcore.TokenIds(start=0, eos=2, pad=1)
 
 
 def test_ids_of_a_model() -> None:
@@ -290,6 +307,7 @@ def test_ids_of_a_model() -> None:
             {"resize_mode": "none", "thumbnail": "bicubic"},
         ),
         ("leave it out", {"resize_size": (20, 30)}, {}),
+        ("pass a preprocessing whose image_size is {…}", {"image_size": (33, 24)}, {"image_size": (16, 24)}),
     ],
 )
 def test_preprocessing(tmp_path: Path, template: str, bad: dict[str, Any], good: dict[str, Any]) -> None:

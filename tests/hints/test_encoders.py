@@ -51,6 +51,8 @@ ROWS: list[tuple[str, Any, Any]] = [
         {**TINY, "image_size": 33, "patch_size": 16},
         {**TINY, "image_size": 33, "patch_size": 11},
     ),
+    ("leave hidden_act out", {"name": "vit_base_patch16_xp_224", "hidden_act": "relu"}, "vit_base_patch16_xp_224"),
+    ("leave layer_norm_eps out", {"name": "vit", "variant": "test_vit4", "layer_norm_eps": 1e-5}, "timm/test_vit4"),
     ("make it smaller", {**TINY, "image_size": 16_000}, TINY),
     ("change one of the two", {**TINY, "num_attention_heads": 7}, {**TINY, "num_attention_heads": 6}),
     (
@@ -123,6 +125,17 @@ def test_sizes_of_images(tmp_path: Any) -> None:
     assert model.generate(wide, interpolate_pos_encoding=True, **options).shape == (1, 3)
     assert vedcore.load(tmp_path, image_size=(32, 64)).generate(wide, **options).shape == (1, 3)
     assert model.generate(wide[..., :32], **options).shape == (1, 3)
+    hybrid = compose({"name": "vit_tiny_r_s16_p8_224", "image_size": 32}, token_ids={"start": 1})
+    told("resize them", hybrid.generate, wide, **options)
+    assert hybrid.generate(wide[..., :32], **options).shape == (1, 3)
+    template = "make them at least a patch, {…} x {…}"
+    told(template, model.generate, wide[..., :9], interpolate_pos_encoding=True, **options)
+    assert model.generate(wide[..., :16], interpolate_pos_encoding=True, **options).shape == (1, 3)
+    hint = told(
+        "pass a preprocessing whose image_size is {…}", compose, TINY, preprocessing={"image_size": (64, 64)}
+    ).hint
+    assert hint.endswith(", or image_size=(64, 64)")
+    assert compose(TINY, preprocessing={"image_size": (64, 64)}, image_size=(64, 64)).encoder.image_size == (64, 64)
 
 
 def test_swin_takes_no_map_below_a_window() -> None:
