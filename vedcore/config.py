@@ -139,6 +139,10 @@ class Config(BaseModel):
         """A copy with some fields replaced, checked like a new one."""
         return self.parse({**self.model_dump(), **fields})
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as in ``config.json``, for PEFT and the loggers of transformers' ``Trainer``."""
+        return self.model_dump(mode="json")
+
 
 _HINTS = {"missing": "add it", "int_parsing_size": "make it smaller"}
 """Hints for those of pydantic's errors that have none."""
@@ -444,10 +448,6 @@ class ModelConfig(Config):
     @classmethod
     def _token_ids(cls, value: object) -> object:
         return TokenIds.parse(value, prefix="token_ids.") if isinstance(value, Mapping) else value
-
-    def to_dict(self) -> dict[str, Any]:
-        """The contents of ``config.json``, for PEFT and the loggers of transformers' ``Trainer``."""
-        return self.model_dump(mode="json")
 
     def to_json_string(self) -> str:
         """The same as text."""
