@@ -165,6 +165,10 @@ class Config(BaseModel):
         """A copy with some fields replaced, checked like a new one."""
         return self.parse({**self.model_dump(), **fields})
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as in ``config.json``, for PEFT and the loggers of transformers' ``Trainer``."""
+        return self.model_dump(mode="json")
+
 
 _HINTS = {"missing": "add it"}
 """Hints for those of pydantic's errors that have none."""

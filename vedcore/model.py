@@ -614,13 +614,51 @@ class VisionEncoderDecoder(nn.Module):
             options: of the format, such as ``max_shard_size="5GB"``, or ``part="decoder"`` of transformers'.
 
         Raises:
-            CheckpointWriteError: nothing was changed.
+            CheckpointWriteError: the folder cannot be written, or could not be loaded: it would hold adapters that were
+                not merged, or layers that the config does not build. Nothing was changed.
         """
         from vedcore.plugins import load_component
 
         for name in options.keys() & SAVING.keys():
             raise UsageError("unknown argument", field=name, hint=SAVING[name])
         load_component("format", format)[0]().save(self, folder, **options)
+
+    def load_adapter(
+        self,
+        folder_or_name: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """Merge adapters of LoRA that PEFT trained into the weights: W + scale * B A, computed in float32.
+
+        Their names are those of a model of vedcore or of transformers' VisionEncoderDecoderModel, or of one part of it.
+        Modules that PEFT stored whole (``modules_to_save``, biases) are replaced. An output layer that shares its
+        weight with the embedding gets its own where the two are adapted differently. Nothing is changed on an error.
+        To train adapters further, or to take them out again, open the folder with ``peft.PeftModel.from_pretrained``.
+
+        Args:
+            folder_or_name: a folder with ``adapter_config.json``, or a repository on the hub, as in `vedcore.load`.
+            revision: branch, tag or commit of the repository.
+            subfolder: the folder within the folder or repository.
+            token: of the hub; by default that of ``HF_TOKEN`` or of the login.
+            cache_dir: of the hub's files.
+            local_files_only: use cached files only.
+
+        Raises:
+            IncompatibleError: adapters of another kind than plain LoRA; a model with adapters that were not merged.
+            CheckpointError: files that are missing or damaged; tensors that are not those of the model's modules.
+            ConfigSchemaError: a bad value in ``adapter_config.json``.
+            NonFiniteError: NaN or Inf in them, or in a weight once merged.
+            HubError: the repository cannot be fetched.
+        """
+        merge = importlib.import_module("vedcore.adapters").merge_adapter  # it stands above this module
+        hub = {"subfolder": subfolder, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        merge(self, folder_or_name, revision, **hub)
+        return self
 
     def push_to_hub(
         self,

@@ -34,7 +34,7 @@ from vedcore.registry import Kind
 from vedcore.transformers_names import LOADING, unknown_argument
 from vedcore.weights.loading import CheckFinite
 from vedcore.weights.snapshot import Snapshot, read_folder
-from vedcore.weights.unwrapping import ADAPTER_ALONE, ADAPTER_CONFIG, MERGE_HINT
+from vedcore.weights.unwrapping import ADAPTER_ALONE, ADAPTER_CONFIG, ADAPTER_HINT
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -225,7 +225,7 @@ def _one_dtype(dtype: str | torch.dtype | None, old_name: str | torch.dtype | No
 def _require_config(snapshot: Snapshot) -> None:
     """Raise where a folder has no config.json."""
     if not snapshot.has(CONFIG) and snapshot.has(ADAPTER_CONFIG):
-        raise CheckpointNotFoundError(ADAPTER_ALONE, path=snapshot.path, hint=MERGE_HINT)
+        raise CheckpointNotFoundError(ADAPTER_ALONE, path=snapshot.path, hint=ADAPTER_HINT)
     if not snapshot.has(CONFIG):
         raise CheckpointNotFoundError(f"no {CONFIG} in this folder", path=snapshot.path, hint=snapshot.listing())
 

@@ -18,7 +18,7 @@ import torch
 
 from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
-from vedcore.checkpoints.model_loading import load_model
+from vedcore.checkpoints.model_loading import check_loadable, load_model
 from vedcore.checkpoints.processors import load_processor, save_processor
 from vedcore.components import torch_dtype
 from vedcore.composer.snapshot_files import (
@@ -80,19 +80,22 @@ class NativeFormat(Format):
             hashes: False leaves the sha256 of each tensor out of the manifest, which makes saving faster.
 
         Raises:
-            CheckpointWriteError: the folder cannot be written; its earlier contents are unchanged.
+            CheckpointWriteError: the folder cannot be written, or could not be loaded (adapters that were not merged);
+                its earlier contents are unchanged.
         """
         if unknown:
             raise UsageError(
                 "unknown option", field=next(iter(unknown)), hint="there are max_shard_size, weights_dtype, hashes"
             )
+        state = model.state_dict()
+        check_loadable(model, state, folder)
         config = model.config.model_copy(update={"tokenizer": _tokenizer_name(model), "pretrained": False})
         files: dict[str, bytes | FileWriter] = {
             CONFIG: json_bytes(config.to_dict()),
             GENERATION_CONFIG: json_bytes(model.generation_config.model_dump(mode="json", exclude_none=True)),
             CARD: model_card(model, config).encode(),
             **model.processor.to_files(),
-            **weight_files(model.state_dict(), max_shard_size, torch_dtype(weights_dtype), hashes=hashes),
+            **weight_files(state, max_shard_size, torch_dtype(weights_dtype), hashes=hashes),
         }
         save_folder(folder, files, replaces=MODEL_FILES)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
-from vedcore.checkpoints.model_loading import load_model
+from vedcore.checkpoints.model_loading import check_loadable, load_model
 from vedcore.components import torch_dtype
 from vedcore.composer.checkpoint_sources import PROJECTOR
 from vedcore.composer.snapshot_files import (
@@ -98,7 +98,8 @@ class TransformersFormat(Format):
 
         Raises:
             IncompatibleError: transformers has no such encoder, decoder or projector.
-            CheckpointWriteError: the folder cannot be written; its earlier contents are unchanged.
+            CheckpointWriteError: the folder cannot be written, or could not be loaded (adapters that were not merged);
+                its earlier contents are unchanged.
         """
         if unknown:
             hint = "there are max_shard_size, weights_dtype, hashes, part"
@@ -106,6 +107,7 @@ class TransformersFormat(Format):
         if part not in (None, "encoder", "decoder"):
             raise UsageError(f"no part {part!r}", field="part", hint="name encoder or decoder")
         dtype, state = torch_dtype(weights_dtype), model.state_dict()
+        check_loadable(model, state, folder)
         if part is not None:
             written = _WrittenPart(model, part, state)
             config, tensors = written.config(), written.tensors()

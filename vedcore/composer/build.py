@@ -24,7 +24,7 @@ from vedcore.weights.loading import LoadReport
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["build", "check_device", "compose"]
+__all__ = ["build", "check_device", "compose", "outline"]
 
 _BUILD_LOCK = threading.RLock()
 """Serialises builds: they share torch's global random generator."""
@@ -130,6 +130,11 @@ def build(
         return _assemble(layout, layout.modules, {}, None)
 
     return resolve(ModelRequest(config, tokenizer), make)
+
+
+def outline(config: ModelConfig, tokenizer: Tokenizer | None) -> nn.Module:
+    """The parts of a complete config's model on the meta device, where nothing is allocated; arguments as `build`."""
+    return resolve(ModelRequest(config, tokenizer), lambda resolved: lay_out(resolved).modules)
 
 
 def check_device(device: str | torch.device | None) -> None:
