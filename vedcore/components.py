@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vedcore.config import Config, DecoderConfig, EncoderConfig, Preprocessing, ProjectorConfig
 from vedcore.errors import IncompatibleError, UnknownComponentError, UsageError, did_you_mean
 from vedcore.layers.attention import causal_mask
 from vedcore.layers.cache import DecoderCache
+from vedcore.layers.checkpointing import Checkpointing, without_cache
 from vedcore.outputs import DecoderOutput, EncoderOutput
 from vedcore.transformers_class import TransformersClass
 
@@ -40,6 +40,8 @@ class Component(nn.Module, abc.ABC):
     """The classes of transformers whose checkpoints this part opens; it is written as the first that can be it."""
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass instead of kept."""
+    checkpointing: Checkpointing = Checkpointing()
+    """How, where they are."""
 
     @classmethod
     def make_config(
@@ -358,8 +360,9 @@ class TextDecoder(Component):
         self._check_text(input_ids, inputs_embeds)
         embeddings = self._lookup(input_ids) if inputs_embeds is None else inputs_embeds
         cache = past_key_values
-        if self.gradient_checkpointing and self.training and (use_cache or cache is not None):
-            raise UsageError("gradient checkpointing keeps no cache", field="use_cache", hint="pass use_cache=False")
+        checkpoints = self.gradient_checkpointing and self.training
+        if checkpoints:
+            use_cache, cache = without_cache(use_cache, cache)
         if cache is None and use_cache:
             cache = self.make_cache()
         self._check_encoder_states(encoder_hidden_states, embeddings.shape[0])
@@ -395,8 +398,8 @@ class TextDecoder(Component):
                 cache.layers[i] if cache else None,
                 output_attentions,
             )
-            if self.gradient_checkpointing and self.training:
-                x, weights, cross_weights = checkpoint(layer, *arguments, use_reentrant=False)
+            if checkpoints:
+                x, weights, cross_weights = self.checkpointing.run(i, layer, *arguments)
             else:
                 x, weights, cross_weights = layer(*arguments)
             states.append(x)

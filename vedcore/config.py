@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self
 
 from pydantic import (
     BaseModel,
@@ -444,6 +444,35 @@ class ModelConfig(Config):
     @classmethod
     def _token_ids(cls, value: object) -> object:
         return TokenIds.parse(value, prefix="token_ids.") if isinstance(value, Mapping) else value
+
+    @property
+    def pad_token_id(self) -> int | None:
+        """``token_ids.pad``, by transformers' name."""
+        return self.token_ids.pad if self.token_ids else None
+
+    @property
+    def eos_token_id(self) -> int | tuple[int, ...] | None:
+        """``token_ids.eos``, by transformers' name; one id alone is a number."""
+        eos = self.token_ids.eos if self.token_ids else ()
+        return eos[0] if len(eos) == 1 else eos or None
+
+    @property
+    def decoder_start_token_id(self) -> int | None:
+        """``token_ids.start``, by transformers' name."""
+        return self.token_ids.start if self.token_ids else None
+
+    def get_text_config(self) -> NoReturn:
+        """Not here: Trainer asks for it to write the ids of transformers' tokenizer into the model.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "the ids of transformers' tokenizer or processor do not become the model's",
+            field="processing_class",
+            hint="give processing_class=model.processor, and set other ids before: "
+            "model.token_ids = model.token_ids.changed(…)",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of ``config.json``, for PEFT and the loggers of transformers' ``Trainer``."""

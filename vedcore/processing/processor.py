@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vedcore.config import Preprocessing, TokenIds
+from vedcore.config import ModelConfig, Preprocessing, TokenIds
 from vedcore.errors import (
     ConfigSchemaError,
     ImageLimitError,
@@ -195,6 +195,8 @@ class Processor:
         self.max_pixels = max_pixels
         self._token_ids = token_ids or (TokenIds() if tokenizer is None else token_ids_of(tokenizer))
         self._model_max_length: int | None = None
+        self.settings_of_model: tuple[ModelConfig, Any] | None = None
+        """Config and generation config of the model, from when its ``state_dict`` was last asked for."""
         self.tokenizer = tokenizer
 
     @property
@@ -429,6 +431,9 @@ class Processor:
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the preprocessing and the tokenizer to a folder, that of the model for one; `from_pretrained` reads it.
+
+        Where the folder has weights and no settings, as transformers' Trainer, accelerate and ``save_file`` leave it
+        after ``model.state_dict()``, those of the model are written too, so that `vedcore.load` opens it.
 
         Raises:
             CheckpointWriteError: the folder cannot be written.
