@@ -10,7 +10,7 @@ from typing import Any, Unpack
 from vedcore.checkpoints.formats import json_bytes, resolve_folder
 from vedcore.composer.snapshot_files import MAX_TOKENIZER_BYTES, read_json, read_preprocessing, read_tokenizer_of
 from vedcore.config import ModelConfig, TokenIds
-from vedcore.errors import CheckpointNotFoundError, CheckpointWriteError
+from vedcore.errors import CheckpointError, CheckpointNotFoundError, CheckpointWriteError
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.hf.generation import read_generation
 from vedcore.hf.image_processors import write_image_processor
@@ -19,13 +19,16 @@ from vedcore.hub import FetchOptions
 from vedcore.model_files import (
     CONFIG,
     GENERATION_CONFIG,
+    MANIFEST,
     PREPROCESSOR_CONFIG,
     PROCESSOR_CONFIG,
     TOKENIZER,
-    WEIGHT_LAYOUTS,
 )
 from vedcore.processing.processor import Processor, make_tokenizer, token_ids_of
 from vedcore.processing.tokenizers import parse_tokenizer
+from vedcore.weights.manifest import FileRecord
+from vedcore.weights.opening import open_weights
+from vedcore.weights.safetensors_file import TensorFile
 from vedcore.weights.snapshot import TEMPORARY_PREFIX, Snapshot, read_folder
 
 __all__ = ["load_processor", "save_processor", "settings_files"]
@@ -46,10 +49,12 @@ def save_processor(processor: Processor, folder: str | os.PathLike[str]) -> None
         target.mkdir(parents=True, exist_ok=True)
         with Snapshot(target) as snapshot:
             foreign = snapshot.has(CONFIG) and "model_type" in read_json(snapshot, CONFIG)
-            alone = not snapshot.has(CONFIG) and any(snapshot.has(name) for layout in WEIGHT_LAYOUTS for name in layout)
+            weights = {} if foreign or processor.settings_of_model is None else _foreign_weights(snapshot)
         files = processor.to_files()
-        if alone and processor.settings_of_model is not None:
+        if weights and processor.settings_of_model is not None:
             files |= settings_files(processor, *processor.settings_of_model)
+            records = {name: FileRecord.of(content) for name, content in files.items()} | weights
+            files[MANIFEST] = json_bytes({"files": {name: record.as_json() for name, record in records.items()}})
         if foreign:
             files = {PREPROCESSOR_CONFIG: json_bytes(write_image_processor(processor.preprocessing))}
         if processor.tokenizer is not None:
@@ -63,6 +68,21 @@ def save_processor(processor: Processor, folder: str | os.PathLike[str]) -> None
         raise CheckpointWriteError(
             error.strerror or str(error), path=folder, hint="name a folder to write to"
         ) from None
+
+
+def _foreign_weights(snapshot: Snapshot) -> dict[str, FileRecord]:
+    """Weights that another library has written, without settings or over those of an earlier save; often none."""
+    try:
+        found = {
+            name: file for name, file in open_weights(snapshot, pickles=False).items() if isinstance(file, TensorFile)
+        }
+        if snapshot.has(CONFIG):
+            known = snapshot.manifest()
+            if not any(name in known and known[name].difference(snapshot.open(name), found[name]) for name in found):
+                return {}
+    except CheckpointError:  # no weights, or such as `vedcore.load` refuses
+        return {}
+    return {name: FileRecord(file.size, header=file.header_sha256) for name, file in found.items()}
 
 
 def settings_files(processor: Processor, config: ModelConfig, generation_config: GenerationConfig) -> dict[str, bytes]:

@@ -432,8 +432,8 @@ class Processor:
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the preprocessing and the tokenizer to a folder, that of the model for one; `from_pretrained` reads it.
 
-        Where the folder has weights and no settings, as transformers' Trainer, accelerate and ``save_file`` leave it
-        after ``model.state_dict()``, those of the model are written too, so that `vedcore.load` opens it.
+        Where the folder has new weights without settings, as transformers' Trainer, accelerate and ``save_file`` leave
+        it after ``model.state_dict()``, those of the model are written too, so that `vedcore.load` opens it.
 
         Raises:
             CheckpointWriteError: the folder cannot be written.

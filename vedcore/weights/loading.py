@@ -106,11 +106,8 @@ class Weights:
         """The stored tensors under the model's names; found once, with one warning of all that is unwrapped."""
         if self._matched is not None:
             return self._matched
-        files, stored, ours = (
-            list(self.files.values()),
-            [*self.stored, *self._ties],
-            model.state_dict(keep_vars=True).keys(),
-        )
+        files, stored = list(self.files.values()), [*self.stored, *self._ties]
+        ours = model.state_dict(keep_vars=True).keys()
         notes = [file.note for file in files]
         matched = self._match_names({name: name for name in stored})
         if self._rows is None or matched.found.unexpected or not matched.selected:
