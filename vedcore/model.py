@@ -489,6 +489,7 @@ class VisionEncoderDecoder(nn.Module):
         """
         given = {} if activation_checkpointing_kwargs is None else activation_checkpointing_kwargs
         how = Checkpointing(given, every_n_layers, offload)
+        self.activation_checkpointing_disable()
         for part in (self.encoder, self.decoder):
             part.checkpointing = how
         for part in (self.encoder, self.decoder):
@@ -516,7 +517,7 @@ class VisionEncoderDecoder(nn.Module):
 
     def activation_checkpointing_disable(self) -> None:
         """Keep activations for the backward pass, as by default."""
-        if self.is_activation_checkpointing and self.decoder.checkpointing.reentrant:
+        if self.is_activation_checkpointing and getattr(self.decoder, "checkpointing", Checkpointing()).reentrant:
             self.disable_input_require_grads()
         for part in (self.encoder, self.decoder):
             part.gradient_checkpointing = False

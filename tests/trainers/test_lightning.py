@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import vedcore
-from tests.trainers.tiny import IMAGES, checkpoint, rows
+from tests.trainers.tiny import IMAGES, PAD, checkpoint, rows
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
@@ -60,9 +60,9 @@ def test_a_module_fits_and_predicts(decoder: str, tmp_path: Path) -> None:
 
     again = Captioner.load_from_checkpoint(path)
     width = due.shape[1]
-    found = [ids for ids in lightning.Trainer(**options).predict(again, loader)]  # type: ignore[union-attr]
-    rows_of = [torch.nn.functional.pad(ids, (0, width - ids.shape[1]), value=1) for ids in found]
-    assert torch.equal(torch.cat(rows_of), due)
+    found: Any = lightning.Trainer(**options).predict(again, loader)
+    padded = [torch.nn.functional.pad(ids, (0, width - ids.shape[1]), value=PAD) for ids in found]
+    assert torch.equal(torch.cat(padded), due)
     assert again.model.get_output_embeddings().weight is again.model.get_input_embeddings().weight
 
     longer = lightning.Trainer(max_epochs=3, **options)
