@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vedcore import pytrees  # noqa: F401  registers the outputs of parts with torch
 from vedcore.config import Config, EncoderConfig, Preprocessing, ProjectorConfig
 from vedcore.errors import UnknownComponentError, UsageError, did_you_mean
+from vedcore.layers.checkpointing import Checkpointing
 from vedcore.outputs import EncoderOutput
 from vedcore.transformers_class import TransformersClass
 
@@ -37,6 +38,8 @@ class Component(nn.Module, abc.ABC):
     """The classes of transformers whose checkpoints this part opens; it is written as the first that can be it."""
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass instead of kept."""
+    checkpointing: Checkpointing = Checkpointing()
+    """How, where they are."""
 
     @classmethod
     def make_config(

@@ -10,7 +10,7 @@ import math
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, Self
 
 from pydantic import (
     BaseModel,
@@ -532,6 +532,19 @@ class ModelConfig(Config):
     def is_encoder_decoder(self) -> bool:
         """True, for code that asks."""
         return True
+
+    def get_text_config(self) -> NoReturn:
+        """Not here: Trainer asks for it to write the ids of transformers' tokenizer into the model.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "the ids of transformers' tokenizer or processor do not become the model's",
+            field="processing_class",
+            hint="give processing_class=model.processor, and set other ids before: "
+            "model.token_ids = model.token_ids.changed(…)",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of ``config.json``, for PEFT and the loggers of transformers' ``Trainer``."""

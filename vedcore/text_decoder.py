@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vedcore.components import Component
 from vedcore.config import MAX_VOCAB_SIZE, DecoderConfig
 from vedcore.errors import IncompatibleError, UsageError
 from vedcore.layers.attention import causal_mask
 from vedcore.layers.cache import DecoderCache
+from vedcore.layers.checkpointing import without_cache
 from vedcore.layers.tracing import holds
 from vedcore.outputs import DecoderOutput
 
@@ -181,11 +181,8 @@ class TextDecoder(Component):
         assert given is not None
         (rows, queries), device = given.shape[:2], given.device
         cache = past_key_values
-        if self.gradient_checkpointing and self.training and (use_cache or cache is not None):
-            name, hint = "use_cache", "pass use_cache=False"
-            if cache is not None:
-                name, hint = "past_key_values", "leave it out"
-            raise UsageError("gradient checkpointing keeps no cache", field=name, hint=hint)
+        if self.gradient_checkpointing and self.training:
+            use_cache, cache = without_cache(use_cache, cache)
         if cache is None and use_cache:
             cache = self.make_cache()
         self._check_encoder_states(encoder_hidden_states, rows)
@@ -265,7 +262,7 @@ class TextDecoder(Component):
                 output_attentions,
             )
             if self.gradient_checkpointing and self.training:
-                x, weights, cross_weights = checkpoint(layer, *arguments, use_reentrant=False)
+                x, weights, cross_weights = self.checkpointing.run(i, layer, *arguments)
             else:
                 x, weights, cross_weights = layer(*arguments)
             states.append(x)

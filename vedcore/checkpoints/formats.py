@@ -27,7 +27,7 @@ from vedcore.errors import (
     close_matches,
 )
 from vedcore.hub import FetchOptions, check_subfolder, from_hub, is_hub_name, masked, parse_repo
-from vedcore.model_files import CONFIG
+from vedcore.model_files import CONFIG, WEIGHTS
 from vedcore.plugins import load_component, registry
 from vedcore.processing.processor import make_tokenizer
 from vedcore.registry import Kind
@@ -226,6 +226,13 @@ def _require_config(snapshot: Snapshot) -> None:
     """Raise where a folder has no config.json."""
     if not snapshot.has(CONFIG) and snapshot.has(ADAPTER_CONFIG):
         raise CheckpointNotFoundError(ADAPTER_ALONE, path=snapshot.path, hint=ADAPTER_HINT)
+    if not snapshot.has(CONFIG) and snapshot.has(WEIGHTS):
+        raise CheckpointNotFoundError(
+            f"weights without {CONFIG}",
+            path=snapshot.path,
+            hint="give them to load_state_dict of the model that training began with; transformers' Trainer saves the "
+            "settings too with processing_class=model.processor",
+        )
     if not snapshot.has(CONFIG):
         raise CheckpointNotFoundError(f"no {CONFIG} in this folder", path=snapshot.path, hint=snapshot.listing())
 

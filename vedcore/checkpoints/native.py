@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vedcore.checkpoints.card import model_card
-from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
+from vedcore.checkpoints.formats import Format, LoadOptions
 from vedcore.checkpoints.model_loading import check_loadable, load_model
-from vedcore.checkpoints.processors import load_processor, save_processor
+from vedcore.checkpoints.processors import load_processor, save_processor, settings_files
 from vedcore.components import torch_dtype
 from vedcore.composer.snapshot_files import (
     MAX_TOKENIZER_BYTES,
@@ -33,7 +33,6 @@ from vedcore.errors import ConfigError, ConfigSchemaError, TokenizerError, Usage
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.model import VisionEncoderDecoder
 from vedcore.model_files import CARD, CONFIG, GENERATION_CONFIG, MODEL_FILES, PREPROCESSOR_CONFIG, TOKENIZER
-from vedcore.processing.processor import make_tokenizer
 from vedcore.processing.tokenizers import parse_tokenizer
 from vedcore.weights.folder import FileWriter, save_folder
 from vedcore.weights.loading import Weights
@@ -87,13 +86,11 @@ class NativeFormat(Format):
             raise UsageError(
                 "unknown option", field=next(iter(unknown)), hint="there are max_shard_size, weights_dtype, hashes"
             )
-        state = model.state_dict()
+        state = model.state_dict(keep_vars=True)
         check_loadable(model, state, folder)
-        config = model.config.model_copy(update={"tokenizer": _tokenizer_name(model), "pretrained": False})
         files: dict[str, bytes | FileWriter] = {
-            CONFIG: json_bytes(config.to_dict()),
-            GENERATION_CONFIG: json_bytes(model.generation_config.model_dump(mode="json", exclude_none=True)),
-            CARD: model_card(model, config).encode(),
+            **settings_files(model.processor, model.config, model.generation_config),
+            CARD: model_card(model, model.config).encode(),
             **model.processor.to_files(),
             **weight_files(state, max_shard_size, torch_dtype(weights_dtype), hashes=hashes),
         }
@@ -119,15 +116,6 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     model = load_model(config, weights, options, path=snapshot.path / CONFIG, tokenizer=tokenizer, manifest=manifest)
     model.generation_config = generation_config
     return model
-
-
-def _tokenizer_name(model: VisionEncoderDecoder) -> str | None:
-    """``char`` or ``byte`` where the model still has that tokenizer, else the name of its file."""
-    tokenizer, name = model.processor.tokenizer, model.config.tokenizer
-    if tokenizer is None:
-        return None
-    built_in = name if name in ("char", "byte") else None
-    return built_in if built_in and make_tokenizer(built_in).to_str() == tokenizer.to_str() else TOKENIZER
 
 
 def _read_tokenizer(snapshot: Snapshot, config: ModelConfig) -> Tokenizer | None:

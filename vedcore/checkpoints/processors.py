@@ -9,18 +9,29 @@ from typing import Any, Unpack
 
 from vedcore.checkpoints.formats import json_bytes, resolve_folder
 from vedcore.composer.snapshot_files import MAX_TOKENIZER_BYTES, preprocessing_in, read_json, tokenizer_in
-from vedcore.config import TokenIds
-from vedcore.errors import CheckpointNotFoundError, CheckpointWriteError, IncompatibleError
+from vedcore.config import ModelConfig, TokenIds
+from vedcore.errors import CheckpointError, CheckpointNotFoundError, CheckpointWriteError, IncompatibleError
+from vedcore.generation.options.config import GenerationConfig
 from vedcore.hf.generation import read_generation
 from vedcore.hf.image_processors import write_image_processor
 from vedcore.hf.tokenizers import write_tokenizer
 from vedcore.hub import FetchOptions
-from vedcore.model_files import CONFIG, GENERATION_CONFIG, PREPROCESSOR_CONFIG, PROCESSOR_CONFIG, TOKENIZER
-from vedcore.processing.processor import Processor, token_ids_of
+from vedcore.model_files import (
+    CONFIG,
+    GENERATION_CONFIG,
+    MANIFEST,
+    PREPROCESSOR_CONFIG,
+    PROCESSOR_CONFIG,
+    TOKENIZER,
+)
+from vedcore.processing.processor import Processor, make_tokenizer, token_ids_of
 from vedcore.processing.tokenizers import parse_tokenizer
+from vedcore.weights.manifest import FileRecord
+from vedcore.weights.opening import open_weights
+from vedcore.weights.safetensors_file import TensorFile
 from vedcore.weights.snapshot import TEMPORARY_PREFIX, Snapshot, read_folder
 
-__all__ = ["load_processor", "save_processor"]
+__all__ = ["load_processor", "save_processor", "settings_files"]
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
@@ -39,7 +50,12 @@ def save_processor(processor: Processor, folder: str | os.PathLike[str]) -> None
         target.mkdir(parents=True, exist_ok=True)
         with Snapshot(target) as snapshot:
             foreign = snapshot.has(CONFIG) and "model_type" in read_json(snapshot, CONFIG)
+            weights = {} if foreign or processor.settings_of_model is None else _foreign_weights(snapshot)
         files = processor.to_files()
+        if weights and processor.settings_of_model is not None:
+            files |= settings_files(processor, *processor.settings_of_model)
+            records = {name: FileRecord.of(content) for name, content in files.items()} | weights
+            files[MANIFEST] = json_bytes({"files": {name: record.as_json() for name, record in records.items()}})
         if foreign:
             try:
                 files = {PREPROCESSOR_CONFIG: json_bytes(write_image_processor(processor.preprocessing))}
@@ -56,6 +72,39 @@ def save_processor(processor: Processor, folder: str | os.PathLike[str]) -> None
         raise CheckpointWriteError(
             error.strerror or str(error), path=folder, hint="name a folder to write to"
         ) from None
+
+
+def _foreign_weights(snapshot: Snapshot) -> dict[str, FileRecord]:
+    """Weights that another library has written, without settings or over those of an earlier save; often none."""
+    try:
+        found = {
+            name: file for name, file in open_weights(snapshot, pickles=False).items() if isinstance(file, TensorFile)
+        }
+        if snapshot.has(CONFIG):
+            known = snapshot.manifest()
+            if not any(name in known and known[name].difference(snapshot.open(name), found[name]) for name in found):
+                return {}
+    except CheckpointError:  # no weights, or such as `vedcore.load` refuses
+        return {}
+    return {name: FileRecord(file.size, header=file.header_sha256) for name, file in found.items()}
+
+
+def settings_files(processor: Processor, config: ModelConfig, generation_config: GenerationConfig) -> dict[str, bytes]:
+    """The settings of a model as files, name to content; the tokenizer is the processor's."""
+    config = config.model_copy(update={"tokenizer": _tokenizer_name(processor, config), "pretrained": False})
+    return {
+        CONFIG: json_bytes(config.to_dict()),
+        GENERATION_CONFIG: json_bytes(generation_config.model_dump(mode="json", exclude_none=True)),
+    }
+
+
+def _tokenizer_name(processor: Processor, config: ModelConfig) -> str | None:
+    """``char`` or ``byte`` where the processor still has that tokenizer, else the name of its file."""
+    if processor.tokenizer is None:
+        return None
+    built_in = config.tokenizer if config.tokenizer in ("char", "byte") else None
+    same = built_in and make_tokenizer(built_in).to_str() == processor.tokenizer.to_str()
+    return built_in if same else TOKENIZER
 
 
 def load_processor(

@@ -106,7 +106,7 @@ class TransformersFormat(Format):
             raise UsageError("unknown option", field=next(iter(unknown)), hint=hint)
         if part not in (None, "encoder", "decoder"):
             raise UsageError(f"no part {part!r}", field="part", hint="name encoder or decoder")
-        dtype, state = torch_dtype(weights_dtype), model.state_dict()
+        dtype, state = torch_dtype(weights_dtype), model.state_dict(keep_vars=True)
         check_loadable(model, state, folder)
         if part is not None:
             written = _WrittenPart(model, part, state)

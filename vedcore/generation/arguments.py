@@ -22,6 +22,7 @@ __all__ = [
     "as_functions",
     "check_cache",
     "check_pixels",
+    "check_synced",
     "check_tensors",
     "prompt_ids",
 ]
@@ -65,6 +66,24 @@ def check_pixels(pixel_values: Tensor, channels: int = 3) -> None:
             field="pixel_values",
             hint=f"give (N, {channels}, H, W) of floats, N at least 1, as model.processor makes them, "
             "or call generate_text",
+        )
+
+
+def check_synced() -> None:
+    """Refuse ``synced_gpus=True`` but for the only process of a group.
+
+    Raises:
+        UsageError: there is no group, or one of several processes.
+    """
+    there = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not there:
+        message, hint = "no process group of torch.distributed is initialised", "leave it out"
+        raise UsageError(message, field="synced_gpus", hint=hint)
+    if (processes := torch.distributed.get_world_size()) > 1:
+        raise UsageError(
+            f"{processes} processes do not generate in step",
+            field="synced_gpus",
+            hint="pass synced_gpus=False, in FSDP within summon_full_params",
         )
 
 

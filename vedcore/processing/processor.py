@@ -19,7 +19,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from vedcore.config import Preprocessing, TokenIds
+from vedcore.config import ModelConfig, Preprocessing, TokenIds
 from vedcore.errors import (
     ConfigSchemaError,
     ImageLimitError,
@@ -197,6 +197,8 @@ class Processor:
         self._token_ids = token_ids or (TokenIds() if tokenizer is None else token_ids_of(tokenizer))
         self._tokenizer: TextTokenizer | None = None
         self._model_max_length: int | None = None
+        self.settings_of_model: tuple[ModelConfig, Any] | None = None
+        """Config and generation config of the model, from when its ``state_dict`` was last asked for."""
         self.tokenizer = tokenizer
 
     def __getattr__(self, name: str) -> Any:
@@ -433,6 +435,9 @@ class Processor:
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the preprocessing and the tokenizer to a folder, that of the model for one; `from_pretrained` reads it.
+
+        Where the folder has new weights without settings, as transformers' Trainer, accelerate and ``save_file`` leave
+        it after ``model.state_dict()``, those of the model are written too, so that `vedcore.load` opens it.
 
         Raises:
             CheckpointWriteError: the folder cannot be written.

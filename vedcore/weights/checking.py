@@ -115,7 +115,7 @@ def compare(
     Raises:
         CheckpointMismatchError: with all mismatches.
     """
-    ours, same = model.state_dict(), same_tensors(model)
+    ours, same = model.state_dict(keep_vars=True), same_tensors(model)
     there = {name: stored.tensors[stored.ties.get(name, name)] for name in (*stored.tensors, *stored.ties)}
     absent = [n for n in ours if n not in there and not any(twin in there for twin in same.get(n, ()))]
     missing = [name for name in absent if name not in fresh]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -312,6 +312,23 @@ class GenerationConfig(Config):
             if any(options.get(name) is not None for name in pair):
                 kept = {k: v for k, v in kept.items() if k not in pair}
         return self.parse({**without_idle(kept, options), **options})
+
+    _from_model_config: ClassVar[bool] = False
+
+    def _get_default_generation_params(self) -> dict[str, Any]:
+        """Lengths to which Seq2SeqTrainer pads predictions where there are none here; they bound no text."""
+        return {"max_length": 20}
+
+    def update(self, *, defaults_only: bool, **options: Any) -> None:
+        """Fill in options that are None, as Seq2SeqTrainer does with the copy that ``model.generation_config`` gives.
+
+        Raises:
+            UsageError: without ``defaults_only=True``.
+        """
+        if not defaults_only:
+            name, value = next(iter(options.items()), ("num_beams", 4))
+            raise UsageError("options do not change in place", field=name, hint=self._instead(name, value))
+        self.__dict__.update({name: value for name, value in options.items() if getattr(self, name) is None})
 
     def strategy(self, assisted: bool = False) -> Strategy:
         """The way of searching that these options ask for; ``assisted`` where a draft model guesses."""
