@@ -17,7 +17,7 @@ MINIMA_TESTS := tests/weights tests/docs tests/config_files tests/plugins tests/
 	tests/test_imports.py tests/test_packaging.py tests/encoders/test_any_timm.py tests/encoders/test_families.py \
 	$(PLUGIN)/tests
 
-.PHONY: demo test check fix bench minima clean
+.PHONY: demo test check fix bench docs-tables minima clean
 
 # One stamp a step, so that a second call does nothing over.
 $(VENV)/installed: pyproject.toml $(PLUGIN)/pyproject.toml
@@ -51,6 +51,10 @@ bench: $(VENV)/tested
 	$(BIN)/python $(BENCHMARKS)/folders.py $(BENCH_OPTIONS) --json $(BENCHMARKS)/results/folders.json
 	$(BIN)/python $(BENCHMARKS)/generate.py $(BENCH_OPTIONS) --json $(BENCHMARKS)/results/generate.json
 	$(BIN)/python $(BENCHMARKS)/plot.py
+
+# Rewrites the tables of docs/from-transformers.md.
+docs-tables: $(VENV)/tested
+	$(BIN)/python -m tests.docs.test_from_transformers
 
 # The reader of shards in huggingface_hub 1.20 takes each for the whole model.
 minima:

@@ -18,15 +18,15 @@ ROOT = Path(vedcore.__file__).parent
 
 # A module imports from rows above its own, and from what stands to its left in it.
 ROWS = [
-    ["errors", "files", "model_files"],
-    ["config_files", "config", "fields", "layers", "outputs"],
-    ["weights", "transformers_class", "components"],
+    ["errors", "transformers_names", "files", "model_files"],
+    ["config_files", "config", "fields", "layers", "outputs", "pytrees"],
+    ["weights", "transformers_class", "components", "text_decoder"],
     ["registry", "hookspecs", "projectors", "builtin", "plugins"],
     ["hub", "processing"],
     ["generation", "hf"],
     ["loss", "model"],
     ["composer"],
-    ["checkpoints"],
+    ["checkpoints", "adapters"],
     ["__init__", "cli", "__main__"],
 ]
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}

@@ -11,11 +11,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vedcore.errors import UsageError
+from vedcore.transformers_names import TOP
+
 if TYPE_CHECKING:
     from vedcore import fields as fields
     from vedcore.checkpoints import load as load
     from vedcore.components import Projector as Projector
-    from vedcore.components import TextDecoder as TextDecoder
     from vedcore.components import VisionEncoder as VisionEncoder
     from vedcore.composer.build import compose as compose
     from vedcore.composer.plan import Plan as Plan
@@ -42,13 +44,14 @@ if TYPE_CHECKING:
     from vedcore.plugins import list_projectors as list_projectors
     from vedcore.processing.processor import Processor as Processor
     from vedcore.registry import Entry as Entry
+    from vedcore.text_decoder import TextDecoder as TextDecoder
     from vedcore.weights.loading import LoadReport as LoadReport
 
 __version__ = "0.1.0"
 
 _EXPORTS = {
     "checkpoints": ["load"],
-    "components": ["Projector", "TextDecoder", "VisionEncoder"],
+    "components": ["Projector", "VisionEncoder"],
     "composer.build": ["compose"],
     "composer.plan": ["Plan", "plan"],
     "config": ["DecoderConfig", "EncoderConfig", "ModelConfig", "Preprocessing", "ProjectorConfig", "TokenIds"],
@@ -71,6 +74,7 @@ _EXPORTS = {
         "ImageFormatError",
         "ImageLimitError",
         "IncompatibleError",
+        "MissingNameError",
         "NonFiniteError",
         "PluginApiError",
         "PluginConflictError",
@@ -91,6 +95,7 @@ _EXPORTS = {
     "plugins": ["list_decoders", "list_encoders", "list_models", "list_projectors"],
     "processing.processor": ["Processor"],
     "registry": ["Entry"],
+    "text_decoder": ["TextDecoder"],
     "weights.loading": ["LoadReport"],
 }
 """Submodules to the names that are exported from them."""
@@ -104,6 +109,8 @@ __all__ = sorted([*_MODULE_OF, *_SUBMODULES, "__version__"])
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return importlib.import_module(f"vedcore.{name}")
+    if name in TOP:
+        raise UsageError("vedcore has no such name", field=name, hint=TOP[name])
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'vedcore' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"vedcore.{_MODULE_OF[name]}"), name)

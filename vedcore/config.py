@@ -7,9 +7,10 @@ Hugging Face's own; where a family there has a second word for a field (``attrib
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, Self
 
 from pydantic import (
     BaseModel,
@@ -22,6 +23,7 @@ from pydantic import (
 )
 
 from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, UsageError, did_you_mean
+from vedcore.transformers_names import missing_attribute
 
 __all__ = [
     "ComponentConfig",
@@ -84,6 +86,18 @@ class Config(BaseModel):
 
     attribute_map: ClassVar[Mapping[str, str]] = {}
     """Second words for fields, second to first: ``{"hidden_size": "n_embd"}``."""
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+    """Attributes of transformers' configs that stand elsewhere here: the next step by name."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                if name in type(self).attribute_map:
+                    return getattr(self, type(self).attribute_map[name])
+                raise missing_attribute(f"a {type(self).__name__}", name, self.elsewhere) or sys.exception() from None
 
     def __setattr__(self, name: str, value: object) -> None:
         """Refuse to change settings in place.
@@ -97,7 +111,19 @@ class Config(BaseModel):
 
     def _instead(self, name: str, value: object) -> str:
         """The statement to write instead of assigning ``value`` to ``name``."""
+        if not self._has(name):
+            return self._fields_near(name)
         return f"make a copy: config.changed({name}={_shown(value)})"
+
+    def _fields_near(self, name: str) -> str:
+        """The fields that are nearest to an unknown name, else all."""
+        names = [*type(self).model_fields, *(self.__pydantic_extra__ or {})]
+        return did_you_mean(name, names) or f"there are: {', '.join(names)}"
+
+    @classmethod
+    def _has(cls, name: str) -> bool:
+        """Whether there is a field of that name, or one that it is a second word for."""
+        return cls.attribute_map.get(name, name) in cls.model_fields
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], *, path: object = None, prefix: str = "") -> Self:
@@ -139,8 +165,12 @@ class Config(BaseModel):
         """A copy with some fields replaced, checked like a new one."""
         return self.parse({**self.model_dump(), **fields})
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as in ``config.json``, for PEFT and the loggers of transformers' ``Trainer``."""
+        return self.model_dump(mode="json")
 
-_HINTS = {"missing": "add it", "int_parsing_size": "make it smaller"}
+
+_HINTS = {"missing": "add it"}
 """Hints for those of pydantic's errors that have none."""
 
 
@@ -174,6 +204,25 @@ def schema_error(error: ValidationError, path: object, prefix: str) -> ConfigErr
     )
 
 
+_OPTIONS = (
+    "do_sample",
+    "early_stopping",
+    "length_penalty",
+    "max_length",
+    "max_new_tokens",
+    "min_length",
+    "no_repeat_ngram_size",
+    "num_beams",
+    "num_return_sequences",
+    "repetition_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+)
+"""Options of ``generate`` that transformers' tutorials set on a model's config."""
+_OPTIONS_ELSEWHERE = {name: f"read model.generation_config.{name}" for name in _OPTIONS}
+
+
 class EncoderConfig(Config):
     """Base of the encoders' configs: the field that all have."""
 
@@ -186,12 +235,13 @@ class EncoderConfig(Config):
         return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     def _instead(self, name: str, value: object) -> str:
-        return f"compose with encoder_{name}={_shown(value)}"
+        return _composed("encoder", name, value) if self._has(name) else super()._instead(name, value)
 
 
 class DecoderConfig(Config):
     """Base of the decoders' configs: the fields that all have under one name."""
 
+    elsewhere = _OPTIONS_ELSEWHERE
     vocab_size: VocabSize
     """Number of token ids; the tokenizer decides it unless it is given."""
     bos_token_id: TokenId | None = None
@@ -213,7 +263,9 @@ class DecoderConfig(Config):
         return plain(value)
 
     def _instead(self, name: str, value: object) -> str:
-        return _model_setting(name, value) or f"compose with decoder_{name}={_shown(value)}"
+        if name not in ("token_ids", *_OPTIONS) and not self._has(name):
+            return super()._instead(name, value)
+        return _model_setting(name, value) or _composed("decoder", name, value)
 
 
 class ProjectorConfig(Config):
@@ -257,6 +309,8 @@ class Preprocessing(Config):
     def _instead(self, name: str, value: object) -> str:
         if name == "image_size":  # the encoder must take it too
             return f"load or compose the model with image_size={_shown(value)}"
+        if not self._has(name):
+            return super()._instead(name, value)
         return f"model.processor.preprocessing = model.processor.preprocessing.changed({name}={_shown(value)})"
 
     @field_validator("image_std")
@@ -343,6 +397,8 @@ class TokenIds(Config):
 
     def _instead(self, name: str, value: object) -> str:
         role = _ROLES.get(name, name)
+        if not self._has(role):
+            return super()._instead(name, value)
         return f"model.token_ids = model.token_ids.changed({role}={_shown(value)})"
 
     def below(self, vocab_size: int) -> Self:
@@ -368,7 +424,7 @@ class TokenIds(Config):
                         field=f"token_ids.{role}",
                         hint=f"set another id, or first call model.resize_vocabulary({token + 1})"
                         if built
-                        else "set the id, or decoder.vocab_size",
+                        else f"set an id below {vocab_size}",
                     )
 
     def required(self, role: Literal["start", "pad"]) -> int:
@@ -391,6 +447,7 @@ class ComponentConfig(Config):
     """A part by name, and whatever fields of its family are set; the family checks them."""
 
     model_config = ConfigDict(extra="allow")
+    elsewhere = _OPTIONS_ELSEWHERE
 
     name: Annotated[str, Field(min_length=1, max_length=300)]
     """Family, variant or ``distribution:name``."""
@@ -401,12 +458,17 @@ class ComponentConfig(Config):
         return dict(self.__pydantic_extra__ or {})
 
     def _instead(self, name: str, value: object) -> str:
-        return _model_setting(name, value) or f"compose the model with {name}={_shown(value)} in this part"
+        kinds = {"vocab_size": "decoder", "image_size": "encoder"}  # a model's parts have all fields
+        kind = next((kind for field, kind in kinds.items() if field in self.fields), "projector")
+        if setting := _model_setting(name, value):
+            return setting
+        return _composed(kind, name, value) if name in ("name", *self.fields) else self._fields_near(name)
 
 
 class ModelConfig(Config):
     """A whole model: what a config file holds, what ``model.config`` is, what ``config.json`` of a folder stores."""
 
+    elsewhere = {**_OPTIONS_ELSEWHERE, "save_pretrained": "call model.save_pretrained(folder), which writes it too"}
     format_version: Literal[1] = 1
     """Version of this schema."""
     encoder: ComponentConfig
@@ -445,6 +507,45 @@ class ModelConfig(Config):
     def _token_ids(cls, value: object) -> object:
         return TokenIds.parse(value, prefix="token_ids.") if isinstance(value, Mapping) else value
 
+    @property
+    def pad_token_id(self) -> int | None:
+        """``token_ids.pad``, by transformers' name."""
+        return self.token_ids.pad if self.token_ids else None
+
+    @property
+    def eos_token_id(self) -> int | tuple[int, ...] | None:
+        """``token_ids.eos``, by transformers' name: one id, several or none."""
+        ids = self.token_ids.eos if self.token_ids else ()
+        return ids[0] if len(ids) == 1 else ids or None
+
+    @property
+    def decoder_start_token_id(self) -> int | None:
+        """``token_ids.start``, by transformers' name."""
+        return self.token_ids.start if self.token_ids else None
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Number of token ids of the decoder, where it is set."""
+        return self.decoder.fields.get("vocab_size")
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """True, for code that asks."""
+        return True
+
+    def get_text_config(self) -> NoReturn:
+        """Not here: Trainer asks for it to write the ids of transformers' tokenizer into the model.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "the ids of transformers' tokenizer or processor do not become the model's",
+            field="processing_class",
+            hint="give processing_class=model.processor, and set other ids before: "
+            "model.token_ids = model.token_ids.changed(…)",
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The contents of ``config.json``, for PEFT and the loggers of transformers' ``Trainer``."""
         return self.model_dump(mode="json")
@@ -458,8 +559,11 @@ class ModelConfig(Config):
             super().__setattr__(name, value)
 
     def _instead(self, name: str, value: object) -> str:
-        known = name in type(self).model_fields or name in ("image_size", "device")
-        return _model_setting(name, value) or f"compose the model with {f'{name}={_shown(value)}' if known else 'it'}"
+        if setting := _model_setting(name, value):
+            return setting
+        if name == "image_size":  # of the encoder and of the preprocessing
+            return f"load or compose the model with image_size={_shown(value)}"
+        return _composed("", name, value) if self._has(name) else super()._instead(name, value)
 
 
 _ROLES = {
@@ -469,22 +573,6 @@ _ROLES = {
     "pad_token_id": "pad",
 }
 """transformers' names of the fields of `TokenIds`."""
-_OPTIONS = (
-    "do_sample",
-    "early_stopping",
-    "length_penalty",
-    "max_length",
-    "max_new_tokens",
-    "min_length",
-    "no_repeat_ngram_size",
-    "num_beams",
-    "num_return_sequences",
-    "repetition_penalty",
-    "temperature",
-    "top_k",
-    "top_p",
-)
-"""Options of ``generate`` that transformers' tutorials set on a model's config."""
 
 
 def _model_setting(name: str, value: object) -> str:
@@ -496,6 +584,16 @@ def _model_setting(name: str, value: object) -> str:
     if name == "token_ids":
         return "model.token_ids = vedcore.TokenIds(start=0, eos=2, pad=1), or model.token_ids.changed(eos=2)"
     return f"model.resize_vocabulary({_shown(value)})" if name == "vocab_size" else ""
+
+
+def _composed(kind: str, name: str, value: object) -> str:
+    """The call that makes a model with another value of ``name``, a field of the part ``kind``, or of the whole."""
+    if name == "name":  # a part's
+        return "compose the model of that part"
+    argument = f"{kind}_{name}={_shown(value)}".removeprefix("_")
+    if name in ("encoder", "decoder"):
+        return f"compose the model with {argument}"
+    return f"compose the model with {argument}; a saved one: vedcore.compose(folder, folder, {argument})"
 
 
 def plain(value: Any) -> Any:

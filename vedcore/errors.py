@@ -10,6 +10,7 @@ The tree (public names; each is importable from ``vedcore``)::
         UnknownComponentError (LookupError)   no encoder, decoder, … of that name
         IncompatibleError                 parts that do not fit together
         UsageError (TypeError)            arguments that are unknown or contradict each other
+          MissingNameError (AttributeError)   a name of transformers that is another here
       CheckpointError                     a folder of weights
         CheckpointNotFoundError (FileNotFoundError)
         CheckpointCorruptError
@@ -63,6 +64,7 @@ __all__ = [
     "ImageFormatError",
     "ImageLimitError",
     "IncompatibleError",
+    "MissingNameError",
     "NonFiniteError",
     "PluginApiError",
     "PluginConflictError",
@@ -196,6 +198,10 @@ class IncompatibleError(ConfigError):
 
 class UsageError(ConfigError, TypeError):
     """A call whose arguments contradict each other or are unknown."""
+
+
+class MissingNameError(UsageError, AttributeError):
+    """An attribute that transformers has, and vedcore by another name."""
 
 
 class CheckpointError(VedcoreError):

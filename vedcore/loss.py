@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from vedcore.config import MAX_VOCAB_SIZE
 from vedcore.config_files.plain import short
 from vedcore.errors import UsageError
+from vedcore.layers.tracing import is_traced
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -35,10 +36,8 @@ def shift_tokens_right(labels: Tensor, pad_token_id: int, start_token_id: int) -
     Returns:
         (B, T).
     """
-    shifted = torch.empty_like(labels)
-    shifted[:, 1:] = labels[:, :-1]
-    shifted[:, 0] = start_token_id
-    return shifted.masked_fill_(shifted == -100, pad_token_id)
+    shifted = F.pad(labels, (1, -1), value=start_token_id)
+    return shifted.masked_fill(shifted == -100, pad_token_id)
 
 
 def check_labels(
@@ -63,7 +62,7 @@ def check_labels(
             field="labels",
             hint="give (B, T) of torch.long, at least one of each",
         )
-    if labels.device.type != "cpu" or torch.compiler.is_compiling():
+    if labels.device.type != "cpu" or is_traced():
         return
     counted = labels[labels != -100]
     if not counted.numel():

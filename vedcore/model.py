@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 import torch
 from tokenizers import AddedToken
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from vedcore.components import Projector, TextDecoder, VisionEncoder, check_interpolation, torch_dtype
+from vedcore.components import Projector, VisionEncoder, check_interpolation, torch_dtype
 from vedcore.config import (
     MAX_VOCAB_SIZE,
     TOKEN_ID_FIELDS,
@@ -28,17 +28,22 @@ from vedcore.config import (
     check_limit,
     token_id_tuple,
 )
-from vedcore.errors import IncompatibleError, TokenizerError, UsageError, did_you_mean
+from vedcore.errors import IncompatibleError, TokenizerError, UsageError
 from vedcore.generation.arguments import as_cache, as_encoder_output, check_pixels, check_tensors
 from vedcore.generation.generate import generate, generate_text, stream
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.generation.results import transition_scores
 from vedcore.hf.generation import is_generation_config, read_generation_config
 from vedcore.layers.cache import DecoderCache
+from vedcore.layers.checkpointing import Checkpointing
 from vedcore.layers.linear import pack, packed, unpacked, use_seam
+from vedcore.layers.tracing import is_traced
 from vedcore.loss import check_labels, cross_entropy, shift_tokens_right
 from vedcore.outputs import EncoderOutput, VisionEncoderDecoderOutput
 from vedcore.processing.processor import Processor, vocab_size_of
+from vedcore.text_decoder import TextDecoder
+from vedcore.transformers_names import SAVING
+from vedcore.weights.checking import same_tensors
 
 if TYPE_CHECKING:
     from vedcore.weights.loading import LoadReport
@@ -59,6 +64,27 @@ def _joined(parts: Sequence[EncoderOutput]) -> EncoderOutput:
     return EncoderOutput(torch.cat(states), torch.cat(every))
 
 
+def _name_shared_tensors(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Put a tensor that layers share into a state under all of its names, where it has one; a hook."""
+    for name, group in same_tensors(module).items():
+        found = next((prefix + each for each in group if prefix + each in state), None)
+        if found is not None:
+            state.setdefault(prefix + name, state[found])
+
+
+def _require_grad_of_input(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Pixels that require a gradient, in place of the given ones; a hook."""
+    if not arguments or not torch.is_grad_enabled() or arguments[0].requires_grad:
+        return None
+    return (arguments[0].detach().requires_grad_(), *arguments[1:])
+
+
+def _require_grad_of_output(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+    """Let embedded tokens require a gradient; a hook."""
+    if torch.is_grad_enabled():
+        output.requires_grad_()
+
+
 class VisionEncoderDecoder(nn.Module):
     """A vision encoder, a projector and a text decoder in a row.
 
@@ -73,6 +99,12 @@ class VisionEncoderDecoder(nn.Module):
         token_ids: for training, generation and saving.
         generation_config: defaults of `generate`.
     """
+
+    _processor: Processor
+    main_input_name = "pixel_values"
+    """transformers' name of the argument that holds the images."""
+    supports_gradient_checkpointing = True
+    _keys_to_ignore_on_save = None  # transformers' Trainer reads it where a checkpoint lacks a tensor
 
     def __init__(
         self,
@@ -89,14 +121,16 @@ class VisionEncoderDecoder(nn.Module):
         self.encoder = encoder
         self.projector = projector
         self.decoder = decoder
+        processor.token_ids = token_ids
         self.processor = processor
-        processor.model_max_length = decoder.max_positions
         self.token_ids = token_ids
         self.generation_config = generation_config or GenerationConfig()
         self.load_reports: Mapping[str, LoadReport] = {}
         """For each part that came from a checkpoint: the tensors that were loaded, are fresh, or were left out."""
         self._config = config
+        self.register_load_state_dict_pre_hook(_name_shared_tensors)  # type: ignore[no-untyped-call]
         self._frozen: set[PartName] = set()
+        self._input_hooks: list[RemovableHandle] = []
         use_seam(self)
 
     @property
@@ -114,13 +148,29 @@ class VisionEncoderDecoder(nn.Module):
         return self._config.model_copy(update=changes)
 
     @property
+    def processor(self) -> Processor:
+        """Images to pixels, text to ids and back; another one takes over the model's token ids."""
+        return self._processor
+
+    @processor.setter
+    def processor(self, processor: Processor) -> None:
+        if hasattr(self, "_processor"):
+            processor.token_ids = self._processor.token_ids
+        processor.model_max_length = self.decoder.max_positions
+        self._processor = processor
+
+    @property
     def token_ids(self) -> TokenIds:
         """The ids that training, generation and saving read; set it to change them.
 
+        They are those of the processor and its tokenizer, whose ``pad_token`` and ``eos_token`` can be set too.
+
         Raises:
-            ConfigSchemaError: on setting an id that the vocabulary does not have.
+            ConfigSchemaError: an id that the vocabulary does not have.
         """
-        return self._token_ids
+        ids = self.processor.token_ids
+        ids.check(self.decoder.vocab_size, built=True)
+        return ids
 
     @token_ids.setter
     def token_ids(self, ids: TokenIds) -> None:
@@ -131,16 +181,16 @@ class VisionEncoderDecoder(nn.Module):
                 hint="model.token_ids.changed(eos=(1,)) gives such",
             )
         ids.check(self.decoder.vocab_size, built=True)
-        self._token_ids = self.processor.token_ids = ids  # labels that the processor makes end with them too
+        self.processor.token_ids = ids
 
     @property
     def generation_config(self) -> GenerationConfig:
-        """Defaults of `generate`; set it to change them, to transformers' object too.
+        """Defaults of `generate`; set it to change them, to transformers' object too. What is read is a copy.
 
         Raises:
             UsageError: on setting something else.
         """
-        return self._generation_config
+        return self._generation_config.model_copy()  # Seq2SeqTrainer fills in lengths
 
     @generation_config.setter
     def generation_config(self, config: object) -> None:
@@ -195,6 +245,14 @@ class VisionEncoderDecoder(nn.Module):
         """The decoder, by transformers' name."""
         return self.decoder
 
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The decoder's embedding of tokens."""
+        return self.decoder.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The decoder's last layer."""
+        return self.decoder.get_output_embeddings()
+
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """Number of parameters; shared ones count once.
 
@@ -205,6 +263,9 @@ class VisionEncoderDecoder(nn.Module):
         tables = {id(m.weight) for m in self.modules() if exclude_embeddings and isinstance(m, nn.Embedding)}
         counted = (p for p in self.parameters() if p.requires_grad or not only_trainable)
         return sum(p.numel() for p in counted if id(p) not in tables)
+
+    def tie_weights(self) -> None:
+        """Nothing: layers that share weights share them always."""
 
     def resize_token_embeddings(self, *_: object, **__: object) -> NoReturn:
         """Not here: `resize_vocabulary` is the method.
@@ -253,7 +314,7 @@ class VisionEncoderDecoder(nn.Module):
             pixel_values = pixel_values.to(self.dtype)
             more = encoder_attention_mask is not None or output_attentions or output_hidden_states
             if not more and self._pays_in_parts(pixel_values):
-                parts = pixel_values.chunk(-(-len(pixel_values) // MAX_IMAGES_ENCODED))
+                parts = pixel_values.chunk(-(-pixel_values.shape[0] // MAX_IMAGES_ENCODED))
                 return _joined([self.encoder(part, **options) for part in parts])
             out: EncoderOutput = self.encoder(
                 pixel_values,
@@ -266,8 +327,8 @@ class VisionEncoderDecoder(nn.Module):
 
     def _pays_in_parts(self, pixel_values: Tensor) -> bool:
         """Whether to encode few images at a time: more would leave the CPU's cache. Dropout would draw differently."""
-        whole = torch.is_grad_enabled() or self.encoder.training or torch.compiler.is_compiling()
-        return len(pixel_values) > MAX_IMAGES_ENCODED and pixel_values.is_cpu and not whole
+        whole = torch.is_grad_enabled() or self.encoder.training or is_traced()
+        return not whole and pixel_values.shape[0] > MAX_IMAGES_ENCODED and pixel_values.is_cpu
 
     def forward(
         self,
@@ -283,9 +344,9 @@ class VisionEncoderDecoder(nn.Module):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         encoder_attention_mask: Tensor | None = None,
-        label_smoothing: float = 0.0,
         num_items_in_batch: int | Tensor | None = None,
         interpolate_pos_encoding: bool = False,
+        **more: Any,
     ) -> VisionEncoderDecoderOutput | tuple[Any, ...]:
         """Logits for a text about each image, and the loss where ``labels`` are given.
 
@@ -303,16 +364,23 @@ class VisionEncoderDecoder(nn.Module):
             output_hidden_states: return all states between layers.
             return_dict: False returns the set fields as a tuple.
             encoder_attention_mask: (N, S) 0 or False marks tokens that show only padding of the image.
-            label_smoothing: share of the target that the loss spreads over the vocabulary.
             num_items_in_batch: divides the summed loss, in place of the number of labels that count; for gradient
                 accumulation.
             interpolate_pos_encoding: take images of another size than the encoder's own; its positions are resampled
                 for this call.
+            more: ``label_smoothing``, the share of the target that the loss spreads over the vocabulary, 0 by default
+                (it has no place in the signature, where Trainer would take it for labels); any other name with None,
+                as PEFT gives ``input_ids=None``.
 
         Raises:
             UsageError: arguments that contradict each other or are missing.
             IncompatibleError: sizes that do not fit.
+            TypeError: an argument that there is not.
         """
+        label_smoothing = more.pop("label_smoothing", 0.0)
+        for name, value in more.items():
+            if value is not None:
+                raise TypeError(f"VisionEncoderDecoder.forward() got an unexpected keyword argument {name!r}")
         check_tensors(
             pixel_values=pixel_values,
             decoder_input_ids=decoder_input_ids,
@@ -327,8 +395,7 @@ class VisionEncoderDecoder(nn.Module):
             start = self.token_ids.start if shifts else None
             check_labels(labels, self.decoder.vocab_size, start, self.processor.tokenizer)
         if labels is not None and shifts:
-            start, pad = self.token_ids.required("start"), self.token_ids.required("pad")
-            decoder_input_ids = shift_tokens_right(labels, pad, start)
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         if use_cache is None:
             use_cache = past_key_values is not None or (labels is None and not self.training)
         attentions, hidden = bool(output_attentions), bool(output_hidden_states)
@@ -420,10 +487,110 @@ class VisionEncoderDecoder(nn.Module):
             self._part(part).eval()
         return self
 
-    def gradient_checkpointing_enable(self, enable: bool = True) -> None:
-        """Compute activations again in the backward pass: less memory, about a third more time."""
-        self.encoder.gradient_checkpointing = enable
-        self.decoder.gradient_checkpointing = enable
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """Compute activations again in the backward pass: less memory, about a third more time.
+
+        Args:
+            activation_checkpointing_kwargs: of ``torch.utils.checkpoint.checkpoint``; ``use_reentrant`` is False by
+                default, and True calls `enable_input_require_grads` too, as it needs that.
+            every_n_layers: 2 does so in every other layer of a part, and so on.
+            offload: keep the inputs of these layers in the CPU's memory meanwhile.
+
+        Raises:
+            UsageError: an option that torch does not have, or that the encoder's code does not take.
+        """
+        given = {} if activation_checkpointing_kwargs is None else activation_checkpointing_kwargs
+        how = Checkpointing(given, every_n_layers, offload)
+        self.activation_checkpointing_disable()
+        for part in (self.encoder, self.decoder):
+            part.checkpointing = how
+        for part in (self.encoder, self.decoder):
+            part.gradient_checkpointing = True
+        if how.reentrant:
+            self.enable_input_require_grads()
+
+    def gradient_checkpointing_enable(
+        self,
+        gradient_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """`activation_checkpointing_enable` by its older name.
+
+        Args:
+            gradient_checkpointing_kwargs: its ``activation_checkpointing_kwargs``.
+            every_n_layers: as there.
+            offload: as there.
+
+        Raises:
+            UsageError: as there.
+        """
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, every_n_layers, offload)
+
+    def activation_checkpointing_disable(self) -> None:
+        """Keep activations for the backward pass, as by default."""
+        if self.is_activation_checkpointing and getattr(self.decoder, "checkpointing", Checkpointing()).reentrant:
+            self.disable_input_require_grads()
+        for part in (self.encoder, self.decoder):
+            part.gradient_checkpointing = False
+
+    def gradient_checkpointing_disable(self) -> None:
+        """`activation_checkpointing_disable` by its older name."""
+        self.activation_checkpointing_disable()
+
+    @property
+    def is_activation_checkpointing(self) -> bool:
+        """Whether a part computes its activations again in the backward pass."""
+        return any(getattr(part, "gradient_checkpointing", False) for part in (self.encoder, self.decoder))
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """`is_activation_checkpointing` by its older name."""
+        return self.is_activation_checkpointing
+
+    def enable_input_require_grads(self) -> None:
+        """Let images and embedded tokens require gradients.
+
+        So gradients reach what is trained behind frozen weights, under ``use_reentrant=True``.
+        """
+        self.disable_input_require_grads()
+        self._input_hooks = [
+            self.encoder.register_forward_pre_hook(_require_grad_of_input),
+            self.get_input_embeddings().register_forward_hook(_require_grad_of_output),
+        ]
+
+    def disable_input_require_grads(self) -> None:
+        """Undo `enable_input_require_grads`."""
+        for hook in self._input_hooks:
+            hook.remove()
+        self._input_hooks = []
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        """The decoder's input (B, T) for ``labels`` (B, T): shifted right behind the start id, -100 as the pad id.
+
+        Raises:
+            UsageError: the model has no start or pad id.
+        """
+        start, pad = self.token_ids.required("start"), self.token_ids.required("pad")
+        return shift_tokens_right(labels, pad, start)
+
+    def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override]
+        """As torch's, but a tensor that layers share, as tied embeddings do, has one name, as safetensors wants it.
+
+        `load_state_dict` takes it by any of its names. With ``keep_vars=True`` all names are there.
+        """
+        state: dict[str, Any] = super().state_dict(*args, **options)
+        if not options.get("keep_vars"):
+            for name, (first, *_) in same_tensors(self).items():
+                if name != first:
+                    state.pop(options.get("prefix", "") + name, None)
+            self.processor.settings_of_model = self.config, self.generation_config
+        return state
 
     def resize_vocabulary(self, vocab_size: int) -> None:
         """Give the decoder ``vocab_size`` tokens; kept rows stay as they are, ties stay tied.
@@ -436,7 +603,7 @@ class VisionEncoderDecoder(nn.Module):
         check_limit(vocab_size, MAX_VOCAB_SIZE, "vocab_size", "the vocabulary of")
         if vocab_size < 1:
             raise UsageError(f"a vocabulary of {vocab_size} tokens", field="vocab_size", hint="give 1 or more")
-        self.token_ids.check(vocab_size)
+        self.processor.token_ids.check(vocab_size)
         tokenizer = self.processor.tokenizer
         if tokenizer is not None and vocab_size_of(tokenizer) > vocab_size:
             raise IncompatibleError(
@@ -481,6 +648,19 @@ class VisionEncoderDecoder(nn.Module):
         return len(tokenizer) - before
 
     # -- inference ----------------------------------------------------------------------------------------------
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **inputs: Any) -> dict[str, Any]:
+        """The arguments of `forward` for a step, as transformers' ``generate`` asks for them; PEFT wraps it.
+
+        `generate` does not call it.
+
+        Args:
+            input_ids: (B, L) the texts so far.
+            inputs: ``encoder_outputs``, ``past_key_values``, ``use_cache`` and ``decoder_attention_mask``.
+        """
+        past = inputs.get("past_key_values")
+        names = ("encoder_outputs", "past_key_values", "use_cache", "decoder_attention_mask")
+        return {"decoder_input_ids": input_ids[:, past.length if past else 0 :], **{n: inputs.get(n) for n in names}}
 
     generate = generate
     generate_text = generate_text
@@ -545,6 +725,25 @@ class VisionEncoderDecoder(nn.Module):
     # -- folders ------------------------------------------------------------------------------------------------
 
     @classmethod
+    def from_encoder_decoder_pretrained(
+        cls, encoder_pretrained_model_name_or_path: str, decoder_pretrained_model_name_or_path: str, **_: object
+    ) -> NoReturn:
+        """Not here: `vedcore.compose` is the function.
+
+        Raises:
+            UsageError: always.
+        """
+        encoder, decoder = (
+            name if "/" not in name or os.path.isdir(name) else f"hub:{name}"
+            for name in (encoder_pretrained_model_name_or_path, decoder_pretrained_model_name_or_path)
+        )
+        raise UsageError(
+            "no such method",
+            field="from_encoder_decoder_pretrained",
+            hint=f"call vedcore.compose({encoder!r}, {decoder!r}, pretrained=True)",
+        )
+
+    @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any
     ) -> VisionEncoderDecoder:
@@ -559,10 +758,6 @@ class VisionEncoderDecoder(nn.Module):
             VedcoreError: as `vedcore.load`.
         """
         load = importlib.import_module("vedcore.checkpoints").load  # it stands above this module
-        known = [*inspect.signature(load).parameters][1:]
-        for name in options.keys() - set(known):
-            hint = did_you_mean(name, known) or f"there are: {', '.join(known)}"
-            raise UsageError("unknown argument", field=name, hint=hint)
         model: VisionEncoderDecoder = load(pretrained_model_name_or_path, **options)
         return model
 
@@ -576,11 +771,51 @@ class VisionEncoderDecoder(nn.Module):
             options: of the format, such as ``max_shard_size="5GB"``, or ``part="decoder"`` of transformers'.
 
         Raises:
-            CheckpointWriteError: nothing was changed.
+            CheckpointWriteError: the folder cannot be written, or could not be loaded: it would hold adapters that were
+                not merged, or layers that the config does not build. Nothing was changed.
         """
         from vedcore.plugins import load_component
 
+        for name in options.keys() & SAVING.keys():
+            raise UsageError("unknown argument", field=name, hint=SAVING[name])
         load_component("format", format)[0]().save(self, folder, **options)
+
+    def load_adapter(
+        self,
+        folder_or_name: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """Merge adapters of LoRA that PEFT trained into the weights: W + scale * B A, computed in float32.
+
+        Their names are those of a model of vedcore or of transformers' VisionEncoderDecoderModel, or of one part of it.
+        Modules that PEFT stored whole (``modules_to_save``, biases) are replaced. An output layer that shares its
+        weight with the embedding gets its own where the two are adapted differently. Nothing is changed on an error.
+        To train adapters further, or to take them out again, open the folder with ``peft.PeftModel.from_pretrained``.
+
+        Args:
+            folder_or_name: a folder with ``adapter_config.json``, or a repository on the hub, as in `vedcore.load`.
+            revision: branch, tag or commit of the repository.
+            subfolder: the folder within the folder or repository.
+            token: of the hub; by default that of ``HF_TOKEN`` or of the login.
+            cache_dir: of the hub's files.
+            local_files_only: use cached files only.
+
+        Raises:
+            IncompatibleError: adapters of another kind than plain LoRA; a model with adapters that were not merged.
+            CheckpointError: files that are missing or damaged; tensors that are not those of the model's modules.
+            ConfigSchemaError: a bad value in ``adapter_config.json``.
+            NonFiniteError: NaN or Inf in them, or in a weight once merged.
+            HubError: the repository cannot be fetched.
+        """
+        merge = importlib.import_module("vedcore.adapters").merge_adapter  # it stands above this module
+        hub = {"subfolder": subfolder, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        merge(self, folder_or_name, revision, **hub)
+        return self
 
     def push_to_hub(
         self,

@@ -121,9 +121,13 @@ class GenerateOutput(Output):
     encoder_hidden_states: tuple[Tensor, ...] | None = None
     encoder_attentions: tuple[Tensor, ...] | None = None
     decoder_hidden_states: tuple[tuple[Tensor, ...], ...] | None = None
-    """On request: for each step, `DecoderOutput.hidden_states`."""
+    """On request: for each new token, `DecoderOutput.hidden_states` of the step that chose it: of the prompt for the
+    first, (B, T, D), of one token for each later one, (B, 1, D), and of all with ``use_cache=False``. Assisted decoding
+    gives what greedy search and sampling give for the same text, and zeros behind the end of a row."""
     decoder_attentions: tuple[tuple[Tensor, ...], ...] | None = None
+    """On request: likewise, each layer's (B, H, T, T), then (B, H, 1, L) over the L tokens so far."""
     cross_attentions: tuple[tuple[Tensor, ...], ...] | None = None
+    """On request: likewise, each layer's (B, H, T, S), then (B, H, 1, S)."""
     past_key_values: DecoderCache | None = None
     """The cache after greedy search, sampling or beams: of all tokens but the last, ended rows and beams among them."""
 

@@ -229,7 +229,7 @@ class TransformersClass:
                         f"{short(value)} is not a value for it",
                         path=path,
                         field=prefix + each.name,
-                        hint=f"transformers' default is {short(each.default)}",
+                        hint=f"write a value such as transformers' default, {short(each.default)}",
                     ) from None
         if given.get("pruned_heads"):
             raise ConfigSchemaError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vedcore.components import TextDecoder
+from vedcore.text_decoder import TextDecoder
 
 __all__ = ["BuiltInDecoder"]
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import timm
 import torch
+from timm.layers import set_reentrant_ckpt, use_reentrant_ckpt
 from torch import Tensor, nn
 
 from vedcore.config import Rate
@@ -26,6 +27,7 @@ from vedcore.errors import (
     described,
     printable,
 )
+from vedcore.layers.checkpointing import Checkpointing
 from vedcore.layers.embeddings import sinusoid_2d
 from vedcore.outputs import EncoderOutput
 from vedcore_encoders.timm_building import build, check_patches, check_tokens
@@ -116,6 +118,24 @@ class AnyTimm(TimmEncoder):
         self.__dict__["_checkpointing"] = enable
         self.model.set_grad_checkpointing(enable)
 
+    @property
+    def checkpointing(self) -> Checkpointing:
+        """How timm's model computes again; setting more than ``use_reentrant`` is a `UsageError`."""
+        found: Checkpointing = self.__dict__.get("_how", Checkpointing())
+        return found
+
+    @checkpointing.setter
+    def checkpointing(self, how: Checkpointing) -> None:
+        others = [name for name in how.options if name != "use_reentrant"]
+        others += ["every_n_layers"] * (how.every_n_layers > 1) + ["offload"] * how.offload
+        if others:
+            raise UsageError(
+                "timm's models do not take it",
+                field=others[0],
+                hint="leave it out, or set model.decoder.gradient_checkpointing = True alone",
+            )
+        self.__dict__["_how"] = how
+
     def num_tokens(self, image_size: tuple[int, int] | None = None) -> int:
         """S for images of that height and width, computed without weights.
 
@@ -176,7 +196,12 @@ class AnyTimm(TimmEncoder):
                 )
             maps = self.model.forward_intermediates(pixel_values, intermediates_only=True)
             states = [as_sequence(m.movedim(1, -1) if m.ndim == 4 else m) for m in maps]  # (N, D, Y, X) -> (N, Y*X, D)
-        features = self.model.forward_features(pixel_values)
+        before = use_reentrant_ckpt()
+        set_reentrant_ckpt(self.checkpointing.reentrant)
+        try:
+            features = self.model.forward_features(pixel_values)
+        finally:
+            set_reentrant_ckpt(before)
         if self.layout == "NCHW":
             features = features.movedim(1, -1)  # (N, Y, X, D)
         if self.layout != "NLC" and self.config.positions != "none":
@@ -218,10 +243,6 @@ def feature_shape(
         IncompatibleError: a size that the model does not take, or features that are neither a sequence nor a map.
     """
     own = timm.get_pretrained_cfg(variant)
-    if own.input_size[0] != 3:
-        raise IncompatibleError(
-            f"{variant} takes {own.input_size[0]} channels", field="encoder", hint="choose one for RGB"
-        )
     called: set[str] = set()
     try:
         with torch.device("meta"), torch.no_grad():

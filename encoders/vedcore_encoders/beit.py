@@ -179,7 +179,7 @@ class BeitEncoder(ViTEncoder):
     def states(self, pixel_values: Tensor, run: Run) -> Iterator[Tensor]:
         size = (pixel_values.shape[-2], pixel_values.shape[-1])
         x = self.patches(pixel_values)  # (N, patches, D)
-        x = torch.cat([self.model.cls_token.expand(len(x), -1, -1), x], 1) + self.positions(size)  # (N, S, D)
+        x = torch.cat([self.model.cls_token.expand(x.shape[0], -1, -1), x], 1) + self.positions(size)  # (N, S, D)
         x = self.model.pos_drop(x)
         yield x
         shared = self.model.rel_pos_bias

@@ -43,9 +43,7 @@ def build(variant: str, pretrained: bool = False, **arguments: Any) -> nn.Module
     if not pretrained:
         return timm.create_model(variant, num_classes=0, **arguments)  # type: ignore[no-any-return]
     if not timm.get_pretrained_cfg(variant).has_weights:
-        raise IncompatibleError(
-            f"{variant} has no published weights", field="pretrained", hint="compose without pretrained=True"
-        )
+        raise IncompatibleError(f"{variant} has no published weights", field="pretrained", hint="leave pretrained out")
     try:
         # with its classifier: timm tolerates any missing weights if the classifier differs from the published one
         model: Any = timm.create_model(variant, pretrained=True, **arguments)
@@ -57,13 +55,13 @@ def build(variant: str, pretrained: bool = False, **arguments: Any) -> nn.Module
             raise IncompatibleError(
                 f"the published weights of {variant} do not fit with {changed}",
                 field="encoder",
-                hint="leave sizes as the variant has them, or compose without pretrained=True",
+                hint="leave sizes as the variant has them, or leave pretrained out",
                 details=printable(error),
             ) from error
         raise HubError(
             f"the weights of {variant} cannot be fetched: {type(error).__name__}",
             details=printable(error),
-            hint="check the connection, or compose without pretrained=True",
+            hint="check the connection, or leave pretrained out",
         ) from error
     model.reset_classifier(0)
     return model  # type: ignore[no-any-return]

@@ -6,7 +6,6 @@ Shape letters: N images, C channels, H x W pixels, S tokens, D width, Y rows and
 from __future__ import annotations
 
 import abc
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,7 +15,6 @@ import torch
 from pydantic import Field
 from timm.layers import Mlp
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vedcore.components import VisionEncoder, check_interpolation
 from vedcore.config import EncoderConfig, Preprocessing
@@ -175,7 +173,7 @@ class TimmEncoder(VisionEncoder):
         pixels = self._checked(pixel_values, interpolate_pos_encoding)
         run: Run = _run
         if self.gradient_checkpointing and self.training and not output_attentions:
-            run = functools.partial(checkpoint, use_reentrant=False)
+            run = self.checkpointing.runner()
         # on CPUs plain products are twice as fast as the fused attention in bfloat16, and slower in float32
         plain = pixels.dtype == torch.bfloat16 and pixels.device.type == "cpu" and not torch.is_grad_enabled()
         for part in self._fused_attentions:

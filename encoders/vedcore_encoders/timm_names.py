@@ -26,9 +26,8 @@ def check_timm_name(name: str, modules: tuple[str, ...] = (), *, path: object = 
     shown = printable(name)[:60]
     renamed = timm.models.get_deprecated_models()
     if architecture in renamed:
-        hint = f"write {renamed[architecture]}" if renamed[architecture] else "choose another model"
-        what = "renamed" if renamed[architecture] else "removed"
-        raise UnknownComponentError(f"timm has {what} {shown!r}", path=path, hint=hint)
+        hint = f"its name is now {renamed[architecture]!r}"
+        raise UnknownComponentError(f"timm has renamed {shown!r}", path=path, hint=hint)
     if not timm.is_model(architecture):
         known = timm.list_models()
         near = close_matches(architecture, [n for n in known if n.startswith(architecture[:3])] or known)

@@ -316,7 +316,7 @@ class ViTEncoder(BlockEncoder):
             x = self.patches(pixel_values)  # (N, patches, D)
             positions = self.positions(size)
             named = (getattr(model, name, None) for name in ("cls_token", "dist_token", "reg_token"))
-            extra = [token.expand(len(x), -1, -1) for token in named if token is not None]
+            extra = [token.expand(x.shape[0], -1, -1) for token in named if token is not None]
             with_extra = self.extra_positions > 0
             x = torch.cat([*extra, x], 1) + positions if with_extra else torch.cat([*extra, x + positions], 1)
             x = model.pos_drop(x)

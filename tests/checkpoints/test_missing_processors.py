@@ -50,6 +50,30 @@ def test_the_parent_folder_is_named(checkpoint: Path, monkeypatch: pytest.Monkey
     assert all(str(checkpoint.parent) in line for line in said(Path()))
 
 
+def test_a_folder_beside_a_checkpoint_is_named(checkpoint: Path) -> None:
+    """Among the checkpoints of one run; not among folders of other names, which may be of any model."""
+    other = made(checkpoint.parent / "final", "gpt2", [])
+    assert all(f"; {other} has it" in line for line in said(checkpoint))
+    renamed = checkpoint.rename(checkpoint.with_name("captioner"))
+    assert not any("has it" in line for line in said(renamed))
+
+
+@pytest.mark.parametrize("where", ["run", "run/checkpoint-1000"])
+def test_a_native_folder_without_its_tokenizer(tmp_path: Path, where: str) -> None:
+    whole = vedcore.load(made(tmp_path / "start", "gpt2", []))
+    folder = tmp_path / "run" / "checkpoint-500"
+    for path in (tmp_path / where, folder):
+        path.parent.mkdir(exist_ok=True)
+        whole.save_pretrained(path)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(vedcore.TokenizerError, match=r"tokenizer\.json: no such file") as caught:
+        vedcore.load(folder)
+    assert f"{tmp_path / where} has it: copy it from there" in caught.value.hint
+    assert "or give tokenizer=" in caught.value.hint
+    (folder / "tokenizer.json").write_bytes((tmp_path / where / "tokenizer.json").read_bytes())
+    assert vedcore.load(folder).processor.tokenizer is not None
+
+
 def test_the_model_that_training_began_with_is_named(checkpoint: Path) -> None:
     named(checkpoint, top="", encoder="org/vit", decoder="org/gpt2")
     images, text = said(checkpoint)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,6 +134,16 @@ def test_an_idle_option_is_a_warning(run: Run, model: Path, image: Path) -> None
     with pytest.warns(UserWarning, match=r"temperature=0\.5 would do nothing with do_sample=False") as warned:
         assert run(model, image, "--set", "temperature=0.5").returncode == 0
     assert len(warned) == 1
+
+
+def test_a_warning_is_one_line_of_the_shell(model: Path, image: Path) -> None:
+    command = [sys.executable, "-m", "vedcore", "generate", str(model), str(image), "--set", "temperature=0.5"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0
+    lines = [line for line in done.stderr.splitlines() if "temperature" in line]
+    said = "temperature=0.5 would do nothing with do_sample=False; pass do_sample=True, or leave them out"
+    assert lines == [f"warning: {said}"]
+    assert "UserWarning" not in done.stderr
 
 
 def test_a_stream_of_a_file_that_is_not_an_image(run: Run, model: Path, tmp_path: Path) -> None:

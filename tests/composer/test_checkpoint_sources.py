@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,41 @@ def test_a_plan_counts_what_is_fresh(tmp_path: Path) -> None:
     assert own.fresh_parameters == own.parameters - own.encoder.parameters
     random = vedcore.plan("vit", "gpt2")
     assert random.fresh_parameters == random.parameters
+
+
+@pytest.mark.parametrize("format", ["native", "transformers"])
+def test_a_plan_counts_what_a_whole_checkpoint_lacks(tmp_path: Path, format: str) -> None:
+    """Its trained cross-attention is not fresh; without weights to look at, it is."""
+    vit = saved(hf.ViTModel(VIT), tmp_path / "vit")
+    made = vedcore.compose(vit, saved(hf.GPT2LMHeadModel(GPT2), tmp_path / "gpt2"))
+    folder = str(tmp_path / "whole")
+    made.save_pretrained(folder, format=format)
+    assert vedcore.plan(folder, folder).fresh_parameters == 0
+    assert vedcore.plan(vit, folder).fresh_parameters == vedcore.plan(vit, folder).projector.parameters
+    (tmp_path / "whole" / "model.safetensors").unlink()
+    fresh = made.decoder.fresh_parameters()
+    left = vedcore.plan(vit, folder)
+    crossing = sum(p.numel() for name, p in made.decoder.named_parameters() if name in fresh)
+    assert left.fresh_parameters == crossing + left.projector.parameters
+
+
+def test_settings_of_images_that_are_assumed_are_told_once(tmp_path: Path) -> None:
+    """In a warning of ``compose``, and in the notes of a plan; not where a file or the caller has them."""
+    vit, gpt2 = saved(hf.ViTModel(VIT), tmp_path / "run" / "vit"), saved(hf.GPT2LMHeadModel(GPT2), tmp_path / "gpt2")
+    said = r"vit: no preprocessor_config\.json: images are stretched to 32 x 32, with mean \(0\.5, 0\.5, 0\.5\); give "
+    with pytest.warns(UserWarning, match=said) as caught:
+        model = vedcore.compose(vit, gpt2)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert str(caught[0].message) in vedcore.plan(vit, gpt2).notes
+    hf.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "run")
+    assert any(f"{tmp_path / 'run'} has it" in note for note in vedcore.plan(vit, gpt2).notes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vedcore.compose(vit, gpt2, preprocessing=model.processor.preprocessing)
+        vedcore.compose("vit", gpt2, image_size=32, encoder_num_hidden_layers=1, encoder_hidden_size=24)
+        hf.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(vit)
+        vedcore.compose(vit, gpt2)
 
 
 def test_a_checkpoint_comes_first_but_for_what_is_given(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from vedcore.components import TextDecoder
 from vedcore.registry import Entry
+from vedcore.text_decoder import TextDecoder
 from vedcore_decoders import register_decoders
 
 VOCABULARY, POSITIONS, WIDTH, LAYERS = 61, 32, 24, 2

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tests.decoders.conftest import ENTRIES, FAMILIES, TINY, VOCABULARY, Family, cases, spread
-from vedcore.components import TextDecoder
 from vedcore.errors import ConfigSchemaError, IncompatibleError
+from vedcore.text_decoder import TextDecoder
 from vedcore.transformers_class import TransformersClass
 from vedcore.weights.keymap import to_ours, to_theirs
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from tests.generation.tiny import FAMILIES, decoder, image_mask, images, state_and_request
-from vedcore.components import TextDecoder
 from vedcore.generation.search import search
 from vedcore.layers.linear import pack
 from vedcore.outputs import GenerateOutput
+from vedcore.text_decoder import TextDecoder
 
 NAMES = [name for name in FAMILIES if name != "whole"]
 THEIRS = ["bert", "roberta", "gpt2", "bart", "mbart", "trocr"]  # it has no DistilBERT, and its sinusoids stay float32

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vedcore.components import TextDecoder
 from vedcore.config import TokenIds
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.generation.request import Request
 from vedcore.generation.search import search
 from vedcore.generation.state import DecodingState
 from vedcore.outputs import DecoderOutput, GenerateOutput
+from vedcore.text_decoder import TextDecoder
 from vedcore_decoders import register_decoders
 from vedcore_decoders.gpt2 import GPT2Decoder
 

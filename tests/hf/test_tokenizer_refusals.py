@@ -10,9 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.counting import steps
-from tests.hf.tokenizer_files import ALL, XLMR, added, both, byte_bpe, config, spm, wordpiece
+from tests.hf.tokenizer_files import XLMR, added, both, byte_bpe, config, spm, wordpiece
 from vedcore.errors import CheckpointLimitError, IncompatibleError, TokenizerError, VedcoreError
-from vedcore.hf import tokenizers as ours
 from vedcore.hf.tokenizers import read_tokenizer
 from vedcore.processing.encoding import encode_text
 
@@ -131,13 +130,9 @@ def test_flipped_bytes(name: str, data: st.DataObject) -> None:
         assert str(error)
 
 
-def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits() -> None:
     long = b"\n" + b"\xe9\x0f" + b"\n" + b"\xe6\x0f" + b"a" * 2022
     with pytest.raises(CheckpointLimitError, match=XLMR):
         read_tokenizer({XLMR: long, **XLM}, folder="f")
     with pytest.raises(CheckpointLimitError, match="50,000"):
         read_tokenizer(bert_with(extra_special_tokens=[f"<{i}>" for i in range(50_001)]), folder="f")
-    monkeypatch.setattr(ours, "MAX_FILE_BYTES", 1000)
-    for name, (files, _) in {"bpe": ALL["gpt2"], "bert": ALL["bert"], "spm": ALL["mbart"]}.items():
-        with pytest.raises(CheckpointLimitError, match="1,000"):
-            read_tokenizer(files, folder=name)

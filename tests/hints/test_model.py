@@ -385,7 +385,7 @@ def test_tokens_without_a_tokenizer(fresh: Any, tmp_path: Any) -> None:
 def test_arguments_of_from_pretrained(fresh: Any, tmp_path: Any) -> None:
     fresh.save_pretrained(tmp_path / "model")
     load = vedcore.VisionEncoderDecoder.from_pretrained
-    error = told("there are: {…}", load, tmp_path / "model", low_cpu_mem_usage=True)
+    error = told("there are: {…}", load, tmp_path / "model", wings=True)
     assert {"image_size", "device"} <= set(error.hint.removeprefix("there are: ").split(", "))
     assert load(tmp_path / "model", device="cpu").device.type == "cpu"
     error = told("did you mean {…}?", load, tmp_path / "model", image_sizes=(16, 24))

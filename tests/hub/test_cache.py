@@ -51,7 +51,7 @@ def test_local_files_only_is_offline_for_one_call(hub: Hub) -> None:
 
 def test_offline(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offline(monkeypatch)
-    fails(fetch, "not in the cache", "vedcore pull org/model", "revision=")
+    fails(fetch, "not in the cache", "vedcore pull org/model", "a cached commit")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     folder = fetch()
     offline(monkeypatch)
@@ -60,7 +60,7 @@ def test_offline(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None
     fails(lambda: fetch(revision="v2"), "'v2'", "vedcore pull")
     fails(lambda: fetch(revision="0" * 40), "vedcore pull")
     (cache / "models--org--model/refs/main").unlink()
-    fails(fetch, "revision=")
+    fails(fetch, "a cached commit")
     assert fetch(revision=folder.name) == folder
     assert len(hub.requests) == asked
 
@@ -98,7 +98,7 @@ def test_a_cache_that_is_damaged(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_cache_that_cannot_be_written(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "cache"))
-    fails(fetch, "cannot be cached", "HF_HOME")
+    fails(fetch, "cannot be cached", "HF_HUB_CACHE")
 
 
 def test_a_cache_that_is_read_only_serves_what_it_has(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_a_cache_that_is_read_only_serves_what_it_has(hub: Hub, cache: Path, mon
         for owner, name in ((os, "replace"), (os, "makedirs"), (Path, "mkdir")):
             patch.setattr(owner, name, refuse)
         assert fetch(revision=folder.name) == folder
-        fails(fetch, "cannot be cached: permission denied", "HF_HOME")
+        fails(fetch, "cannot be cached: permission denied", "HF_HUB_CACHE")
     fill(hub.folder / "org/model")
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", refuse)

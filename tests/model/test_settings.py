@@ -51,17 +51,18 @@ def test_a_hint_is_what_to_write(model: Any, target: str, name: str, value: obje
 @pytest.mark.parametrize(
     ("target", "name", "value", "said"),
     [
-        ("model.config", "image_size", (32, 64), r"compose the model with image_size=\(32, 64\)"),
+        ("model.config", "image_size", (32, 64), r"load or compose the model with image_size=\(32, 64\)"),
         ("model.config", "dtype", "float16", "compose the model with dtype='float16'"),
-        ("model.config", "anything", 3, "compose the model with it"),
+        ("model.config", "anything", 3, "there are: format_version, encoder, "),
         (
             "model.processor.preprocessing",
             "image_size",
             (32, 64),
             r"load or compose the model with image_size=\(32, 64\)",
         ),
-        ("model.encoder.config", "hidden_size", 9, "compose with encoder_hidden_size=9"),
-        ("model.decoder.config", "n_layer", 9, "compose with decoder_n_layer=9"),
+        ("model.encoder.config", "hidden_size", 9, "compose the model with encoder_hidden_size=9"),
+        ("model.decoder.config", "num_hidden_layers", 9, "compose the model with decoder_num_hidden_layers=9"),
+        ("model.decoder.config", "n_layer", 9, r"did you mean .num_hidden_layers.\?"),
     ],
 )
 def test_settings_that_need_another_model(model: Any, target: str, name: str, value: object, said: str) -> None:

@@ -10,7 +10,9 @@ from torch import Tensor
 
 import vedcore
 from tests.model.tiny import DECODERS, EOS, PAD, START, VOCABULARY, ids, tiny
+from vedcore.errors import ConfigSchemaError
 from vedcore.loss import shift_tokens_right
+from vedcore.processing.processor import make_tokenizer
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -132,3 +134,32 @@ def test_labels_that_begin_with_the_start_id(model: Any, pixels: Tensor, recwarn
     model(pixels, labels=labels)
     model(pixels, labels=ids())
     assert not [w for w in recwarn if "start id" in str(w.message)]
+
+
+def test_roles_of_the_tokenizer_are_the_models() -> None:
+    """``tokenizer.pad_token = tokenizer.eos_token``, as GPT2's tutorials write, is read by training and generation."""
+    model = vedcore.compose(
+        {"name": "vit_tiny_patch16_224", "num_hidden_layers": 1},
+        {"name": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 2},
+        image_size=32,
+        tokenizer="char",
+    )
+    tokenizer, pixels = model.processor.tokenizer, torch.zeros(1, 3, 32, 32)
+    tokenizer.pad_token = tokenizer.eos_token
+    assert model.token_ids.pad == model.config.pad_token_id == tokenizer.eos_token_id == 1
+    assert tokenizer(["a", "bc"], padding=True).input_ids == [[68, 1], [69, 70]]
+    tokenizer.eos_token = "a"
+    assert model.processor(text="b").labels.tolist() == [[69, 68]]
+    assert model.token_ids.eos == (68,)
+    other = vedcore.Processor(model.processor.preprocessing, make_tokenizer("char"))
+    model.processor = other
+    assert other.token_ids == other.tokenizer.token_ids == model.token_ids
+    assert other.model_max_length == model.decoder.max_positions
+    other.tokenizer.add_tokens(["<new>"])
+    other.tokenizer.pad_token = "<new>"
+    with pytest.raises(ConfigSchemaError, match=r"token_ids.pad: id 98 is not below .*resize_vocabulary\(99\)"):
+        model.generate(pixels)
+    model.resize_vocabulary(99)
+    assert model.token_ids.pad == 98
+    model.processor.tokenizer = None
+    assert model.token_ids.pad == 98

@@ -61,7 +61,7 @@ def test_scales_of_tensors() -> None:
         (np.full((2, 3), np.nan), ["6 of 6", "NaN"]),
         (np.array([[0.0, np.inf]]), ["1 of 2"]),
         (np.full((2, 3), 1.5), ["1.5", "0 to 1", "divide by 255"]),
-        (np.array([[-2.1, 2.6]]), ["-2.1", "2.6", "pixel_values"]),
+        (np.array([[-2.1, 2.6]]), ["-2.1", "2.6", "model.generate"]),
         (np.full((2, 3), 256), ["256", "0 to 255"]),
         (np.full((2, 3), -1, np.int8), ["-1"]),
         (np.zeros((0, 3), np.uint8), ["(0, 3)", "no pixels"]),

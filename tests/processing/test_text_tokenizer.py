@@ -139,12 +139,29 @@ def test_special_tokens_as_transformers_writes_them() -> None:
         ours.add_special_tokens({"pad_token": "[PAD]"})
 
 
+@pytest.mark.parametrize("role", ["pad", "eos"])
+def test_roles_that_are_set(role: str) -> None:
+    """By text or id, as in transformers; the ids of the model follow."""
+    ours, theirs = (copy.deepcopy(each) for each in pair("bert"))
+    for name, value in ((f"{role}_token", "[MASK]"), (f"{role}_token_id", 3), (f"{role}_token", ours.cls_token)):
+        for each in (ours, theirs):
+            setattr(each, name, value)
+        for asked in (f"{role}_token", f"{role}_token_id"):
+            assert getattr(ours, asked) == getattr(theirs, asked) is not None
+        assert getattr(ours.token_ids, role) in (ours.convert_tokens_to_ids(ours.pad_token), (ours.eos_token_id,))
+    setattr(ours, f"{role}_token_id", torch.tensor(4))
+    assert getattr(ours, f"{role}_token_id") == 4
+    setattr(ours, f"{role}_token", None)
+    assert getattr(ours.token_ids, role) in (None, ())
+    for name, value in ((f"{role}_token", "[PAD]xyz"), (f"{role}_token_id", 10**6), (f"{role}_token_id", "[SEP]")):
+        with pytest.raises(UsageError, match=rf"tokenizer\.{name}: the tokenizer has no .*model\.add_tokens"):
+            setattr(ours, name, value)
+
+
 def test_what_is_the_models_cannot_be_set_here() -> None:
     ours, _ = pair("bert")
-    with pytest.raises(UsageError, match=r"tokenizer\.pad_token: .*changed\(pad="):
-        ours.pad_token = "[SEP]"
-    with pytest.raises(UsageError, match=r"changed\(eos="):
-        ours.eos_token_id = 3
+    with pytest.raises(UsageError, match=r"changed\(start="):
+        ours.bos_token = "[CLS]"
     with pytest.raises(UsageError, match="add_tokens"):
         ours.unk_token = "x"
     with pytest.raises(UsageError, match=r"tokenizer\.padding_side: a tokenizer has no such setting"):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import abc
+import contextlib
+import inspect
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Never, TypedDict, Unpack
 
 import torch
 
@@ -25,12 +27,14 @@ from vedcore.errors import (
     close_matches,
 )
 from vedcore.hub import FetchOptions, check_subfolder, from_hub, is_hub_name, masked, parse_repo
-from vedcore.model_files import CONFIG
+from vedcore.model_files import CONFIG, WEIGHTS
 from vedcore.plugins import load_component, registry
 from vedcore.processing.processor import make_tokenizer
+from vedcore.registry import Kind
+from vedcore.transformers_names import LOADING, unknown_argument
 from vedcore.weights.loading import CheckFinite
 from vedcore.weights.snapshot import Snapshot, read_folder
-from vedcore.weights.unwrapping import ADAPTER_ALONE, ADAPTER_CONFIG, MERGE_HINT
+from vedcore.weights.unwrapping import ADAPTER_ALONE, ADAPTER_CONFIG, ADAPTER_HINT
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -100,6 +104,7 @@ def load(
     check_finite: CheckFinite = True,
     verify: bool = True,
     mmap: bool = False,
+    **unknown: Never,
 ) -> VisionEncoderDecoder:
     """Load a model from a folder, an installed plugin or the hub, in eval mode, bit for bit as it was saved.
 
@@ -140,8 +145,11 @@ def load(
         NonFiniteError: NaN or Inf in the weights.
         HubError: the repository cannot be fetched.
         TokenizerError: a tokenizer that cannot be read.
-        UsageError: ``mmap`` with weights in a ``pytorch_model.bin``; several devices; a device or a type given twice.
+        UsageError: an unknown argument; ``mmap`` with weights in a ``pytorch_model.bin``; several devices; a device or
+            a type given twice.
     """
+    for name in unknown:
+        raise unknown_argument(name, [*inspect.signature(load).parameters][1:-1], LOADING)
     token = masked(token)
     options = LoadOptions(
         device=_one_device(device, device_map),
@@ -170,9 +178,21 @@ def load(
         format: Format = load_component("format", name)[0]()
         if format.recognises(folder):
             return format.load(folder, options)
-    kind = read_folder(folder, lambda snapshot: read_json(snapshot, CONFIG)).get("model_type")
-    message = f"a model of type {short(kind)}, which no installed format reads"
-    raise CheckpointError(message, path=folder / CONFIG, hint=f"the formats are {', '.join(names)}")
+    model_type = read_folder(folder, lambda snapshot: read_json(snapshot, CONFIG)).get("model_type")
+    message = f"a model of type {short(model_type)}, which no installed format reads"
+    raise CheckpointError(
+        message, path=folder / CONFIG, hint=_part_hint(model_type) or f"the formats are {', '.join(names)}"
+    )
+
+
+def _part_hint(model_type: object) -> str:
+    """The next step for the checkpoint of an encoder or decoder alone; empty for any other."""
+    alone: dict[Kind, str] = {"encoder": "compose it with a decoder", "decoder": "compose it with an encoder"}
+    for kind, hint in alone.items():
+        with contextlib.suppress(UnknownComponentError):
+            registry().find_model_type(kind, str(model_type))
+            return hint
+    return ""
 
 
 def _one_device(device: str | torch.device | None, device_map: Any) -> str | torch.device | None:
@@ -186,7 +206,7 @@ def _one_device(device: str | torch.device | None, device_map: Any) -> str | tor
     devices = {f"cuda:{each}" if type(each) is int else str(each) for each in named}
     if len(devices) != 1:
         message = f"{short(device_map)} names {len(devices) or 'no'} devices, and a model is on one"
-        raise UsageError(message, field="device_map", hint="give device='cpu' or device='cuda' in its place")
+        raise UsageError(message, field="device_map", hint="name one, such as device_map='cpu'")
     found = devices.pop()
     if found in ("auto", "balanced", "balanced_low_0", "sequential"):
         found = "cuda" if torch.cuda.is_available() else "cpu"
@@ -205,7 +225,14 @@ def _one_dtype(dtype: str | torch.dtype | None, old_name: str | torch.dtype | No
 def _require_config(snapshot: Snapshot) -> None:
     """Raise where a folder has no config.json."""
     if not snapshot.has(CONFIG) and snapshot.has(ADAPTER_CONFIG):
-        raise CheckpointNotFoundError(ADAPTER_ALONE, path=snapshot.path, hint=MERGE_HINT)
+        raise CheckpointNotFoundError(ADAPTER_ALONE, path=snapshot.path, hint=ADAPTER_HINT)
+    if not snapshot.has(CONFIG) and snapshot.has(WEIGHTS):
+        raise CheckpointNotFoundError(
+            f"weights without {CONFIG}",
+            path=snapshot.path,
+            hint="give them to load_state_dict of the model that training began with; transformers' Trainer saves the "
+            "settings too with processing_class=model.processor",
+        )
     if not snapshot.has(CONFIG):
         raise CheckpointNotFoundError(f"no {CONFIG} in this folder", path=snapshot.path, hint=snapshot.listing())
 
@@ -225,7 +252,8 @@ def resolve_folder(
     subfolder = check_subfolder(options.get("subfolder"), text)
     if os.path.lexists(path) or isinstance(folder_or_name, os.PathLike):
         if revision is not None:
-            raise UsageError(f"{text!r} is a folder", field="revision", hint=f"write hub:{text} for the repository")
+            hint = "leave it out, or write hub:org/name for a repository"
+            raise UsageError(f"{text!r} is a folder", field="revision", hint=hint)
         return path / subfolder
     try:
         target, _ = load_component("model", text)

@@ -1,4 +1,7 @@
-"""From a config and stored tensors to a model: the last step of loading a folder of any format."""
+"""From a config and stored tensors to a model, the last step of loading a folder of any format; and back.
+
+A model is written only if that step would make it again.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vedcore.checkpoints.formats import LoadOptions
 from vedcore.components import fit_to, torch_dtype
-from vedcore.composer.build import build
+from vedcore.composer.build import build, outline
 from vedcore.composer.request import PART_KINDS, with_image_size
 from vedcore.config import ComponentConfig, ModelConfig, Preprocessing
-from vedcore.errors import ConfigError
+from vedcore.config_files.plain import short
+from vedcore.errors import CheckpointWriteError, ConfigError, VedcoreError
 from vedcore.model import VisionEncoderDecoder
 from vedcore.weights.loading import Fit, Weights
 from vedcore.weights.manifest import FileRecord
+from vedcore.weights.unwrapping import adapter_names
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["load_model"]
+__all__ = ["check_loadable", "load_model", "refuse_adapted"]
 
 LOOSE_HINT = "strict=False takes what fits"
 
@@ -84,6 +89,45 @@ def load_model(
     if device is not None or dtype is not None:
         model.to(device=device, dtype=dtype)
     return model.eval()
+
+
+def refuse_adapted(model: nn.Module, error: type[VedcoreError], path: object = None) -> None:
+    """Raise the error for a model in which peft has layers, naming one of their tensors."""
+    found = adapter_names(model.state_dict())
+    if found:
+        raise error(
+            f"the model has adapters that were not merged, such as {short(found[0])} ({len(found)} tensors)",
+            path=path,
+            hint="merge them: merge_and_unload() of the peft model; or save them alone: its save_pretrained, or "
+            "peft.get_peft_model_state_dict",
+            details="\n".join(found),
+        )
+
+
+def check_loadable(model: VisionEncoderDecoder, state: Mapping[str, Tensor], folder: object) -> None:
+    """Refuse to write a model whose tensors are not those that its config builds: its folder could not be loaded.
+
+    Args:
+        model: the model.
+        state: its tensors, by name.
+        folder: where it is to be written, for messages.
+
+    Raises:
+        CheckpointWriteError: adapters that were not merged, or other layers in the place of the config's.
+    """
+    refuse_adapted(model, CheckpointWriteError, folder)
+    config = model.config.model_copy(update={"tokenizer": None, "pretrained": False})
+    due = {name: tensor.shape for name, tensor in outline(config, model.processor.tokenizer).state_dict().items()}
+    found = {name: tensor.shape for name, tensor in state.items()}
+    wrong = [name for name in {**found, **due} if found.get(name) != due.get(name)]
+    if wrong:
+        raise CheckpointWriteError(
+            f"{len(wrong)} tensors are not those that the config builds, such as {short(wrong[0])}: the folder would "
+            "not load",
+            path=folder,
+            hint="put plain layers in place: torch's parametrize.remove_parametrizations or prune.remove",
+            details="\n".join(wrong),
+        )
 
 
 def _with_image_size(config: ModelConfig, size: tuple[int, int]) -> ModelConfig:

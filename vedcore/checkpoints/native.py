@@ -17,17 +17,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vedcore.checkpoints.card import model_card
-from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
-from vedcore.checkpoints.model_loading import load_model
-from vedcore.checkpoints.processors import load_processor, save_processor
+from vedcore.checkpoints.formats import Format, LoadOptions
+from vedcore.checkpoints.model_loading import check_loadable, load_model
+from vedcore.checkpoints.processors import load_processor, save_processor, settings_files
 from vedcore.components import torch_dtype
-from vedcore.composer.snapshot_files import MAX_TOKENIZER_BYTES, read_json, read_preprocessing, replaceable
+from vedcore.composer.snapshot_files import (
+    MAX_TOKENIZER_BYTES,
+    likely_place,
+    read_json,
+    read_preprocessing,
+    replaceable,
+)
 from vedcore.config import ModelConfig, Preprocessing
 from vedcore.errors import ConfigError, ConfigSchemaError, TokenizerError, UsageError
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.model import VisionEncoderDecoder
 from vedcore.model_files import CARD, CONFIG, GENERATION_CONFIG, MODEL_FILES, PREPROCESSOR_CONFIG, TOKENIZER
-from vedcore.processing.processor import make_tokenizer
 from vedcore.processing.tokenizers import parse_tokenizer
 from vedcore.weights.folder import FileWriter, save_folder
 from vedcore.weights.loading import Weights
@@ -74,19 +79,20 @@ class NativeFormat(Format):
             hashes: False leaves the sha256 of each tensor out of the manifest, which makes saving faster.
 
         Raises:
-            CheckpointWriteError: the folder cannot be written; its earlier contents are unchanged.
+            CheckpointWriteError: the folder cannot be written, or could not be loaded (adapters that were not merged);
+                its earlier contents are unchanged.
         """
         if unknown:
             raise UsageError(
                 "unknown option", field=next(iter(unknown)), hint="there are max_shard_size, weights_dtype, hashes"
             )
-        config = model.config.model_copy(update={"tokenizer": _tokenizer_name(model), "pretrained": False})
+        state = model.state_dict(keep_vars=True)
+        check_loadable(model, state, folder)
         files: dict[str, bytes | FileWriter] = {
-            CONFIG: json_bytes(config.to_dict()),
-            GENERATION_CONFIG: json_bytes(model.generation_config.model_dump(mode="json", exclude_none=True)),
-            CARD: model_card(model, config).encode(),
+            **settings_files(model.processor, model.config, model.generation_config),
+            CARD: model_card(model, model.config).encode(),
             **model.processor.to_files(),
-            **weight_files(model.state_dict(), max_shard_size, torch_dtype(weights_dtype), hashes=hashes),
+            **weight_files(state, max_shard_size, torch_dtype(weights_dtype), hashes=hashes),
         }
         save_folder(folder, files, replaces=MODEL_FILES)
 
@@ -112,22 +118,14 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     return model
 
 
-def _tokenizer_name(model: VisionEncoderDecoder) -> str | None:
-    """``char`` or ``byte`` where the model still has that tokenizer, else the name of its file."""
-    tokenizer, name = model.processor.tokenizer, model.config.tokenizer
-    if tokenizer is None:
-        return None
-    built_in = name if name in ("char", "byte") else None
-    return built_in if built_in and make_tokenizer(built_in).to_str() == tokenizer.to_str() else TOKENIZER
-
-
 def _read_tokenizer(snapshot: Snapshot, config: ModelConfig) -> Tokenizer | None:
     """The tokenizer of the folder, if it has one."""
     with replaceable("tokenizer"):
         if snapshot.has(TOKENIZER):
             return parse_tokenizer(snapshot.read(TOKENIZER, MAX_TOKENIZER_BYTES), path=snapshot.path / TOKENIZER)
         if config.tokenizer is not None:
-            raise TokenizerError("no such file", path=snapshot.path / TOKENIZER, hint=snapshot.listing())
+            hint = likely_place(snapshot, [TOKENIZER]).removeprefix("; ") or snapshot.listing()
+            raise TokenizerError("no such file", path=snapshot.path / TOKENIZER, hint=hint)
     return None
 
 

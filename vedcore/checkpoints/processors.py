@@ -8,19 +8,30 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from vedcore.checkpoints.formats import json_bytes, resolve_folder
-from vedcore.composer.snapshot_files import MAX_TOKENIZER_BYTES, read_json, read_preprocessing, read_tokenizer_of
-from vedcore.config import TokenIds
-from vedcore.errors import CheckpointNotFoundError, CheckpointWriteError
+from vedcore.composer.snapshot_files import MAX_TOKENIZER_BYTES, preprocessing_in, read_json, tokenizer_in
+from vedcore.config import ModelConfig, TokenIds
+from vedcore.errors import CheckpointError, CheckpointNotFoundError, CheckpointWriteError, IncompatibleError
+from vedcore.generation.options.config import GenerationConfig
 from vedcore.hf.generation import read_generation
 from vedcore.hf.image_processors import write_image_processor
 from vedcore.hf.tokenizers import write_tokenizer
 from vedcore.hub import FetchOptions
-from vedcore.model_files import CONFIG, GENERATION_CONFIG, PREPROCESSOR_CONFIG, PROCESSOR_CONFIG, TOKENIZER
-from vedcore.processing.processor import Processor, token_ids_of
+from vedcore.model_files import (
+    CONFIG,
+    GENERATION_CONFIG,
+    MANIFEST,
+    PREPROCESSOR_CONFIG,
+    PROCESSOR_CONFIG,
+    TOKENIZER,
+)
+from vedcore.processing.processor import Processor, make_tokenizer, token_ids_of
 from vedcore.processing.tokenizers import parse_tokenizer
+from vedcore.weights.manifest import FileRecord
+from vedcore.weights.opening import open_weights
+from vedcore.weights.safetensors_file import TensorFile
 from vedcore.weights.snapshot import TEMPORARY_PREFIX, Snapshot, read_folder
 
-__all__ = ["load_processor", "save_processor"]
+__all__ = ["load_processor", "save_processor", "settings_files"]
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
@@ -32,15 +43,24 @@ def save_processor(processor: Processor, folder: str | os.PathLike[str]) -> None
 
     Raises:
         CheckpointWriteError: the folder cannot be written.
+        IncompatibleError: settings that transformers does not have, in a folder of transformers.
     """
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
         with Snapshot(target) as snapshot:
             foreign = snapshot.has(CONFIG) and "model_type" in read_json(snapshot, CONFIG)
+            weights = {} if foreign or processor.settings_of_model is None else _foreign_weights(snapshot)
         files = processor.to_files()
+        if weights and processor.settings_of_model is not None:
+            files |= settings_files(processor, *processor.settings_of_model)
+            records = {name: FileRecord.of(content) for name, content in files.items()} | weights
+            files[MANIFEST] = json_bytes({"files": {name: record.as_json() for name, record in records.items()}})
         if foreign:
-            files = {PREPROCESSOR_CONFIG: json_bytes(write_image_processor(processor.preprocessing))}
+            try:
+                files = {PREPROCESSOR_CONFIG: json_bytes(write_image_processor(processor.preprocessing))}
+            except IncompatibleError as error:
+                raise error.with_hint("save it to a folder without a model of transformers") from None
         if processor.tokenizer is not None:
             length = processor.model_max_length
             files |= write_tokenizer(processor.tokenizer, processor.token_ids, model_max_length=length)
@@ -54,6 +74,39 @@ def save_processor(processor: Processor, folder: str | os.PathLike[str]) -> None
         ) from None
 
 
+def _foreign_weights(snapshot: Snapshot) -> dict[str, FileRecord]:
+    """Weights that another library has written, without settings or over those of an earlier save; often none."""
+    try:
+        found = {
+            name: file for name, file in open_weights(snapshot, pickles=False).items() if isinstance(file, TensorFile)
+        }
+        if snapshot.has(CONFIG):
+            known = snapshot.manifest()
+            if not any(name in known and known[name].difference(snapshot.open(name), found[name]) for name in found):
+                return {}
+    except CheckpointError:  # no weights, or such as `vedcore.load` refuses
+        return {}
+    return {name: FileRecord(file.size, header=file.header_sha256) for name, file in found.items()}
+
+
+def settings_files(processor: Processor, config: ModelConfig, generation_config: GenerationConfig) -> dict[str, bytes]:
+    """The settings of a model as files, name to content; the tokenizer is the processor's."""
+    config = config.model_copy(update={"tokenizer": _tokenizer_name(processor, config), "pretrained": False})
+    return {
+        CONFIG: json_bytes(config.to_dict()),
+        GENERATION_CONFIG: json_bytes(generation_config.model_dump(mode="json", exclude_none=True)),
+    }
+
+
+def _tokenizer_name(processor: Processor, config: ModelConfig) -> str | None:
+    """``char`` or ``byte`` where the processor still has that tokenizer, else the name of its file."""
+    if processor.tokenizer is None:
+        return None
+    built_in = config.tokenizer if config.tokenizer in ("char", "byte") else None
+    same = built_in and make_tokenizer(built_in).to_str() == processor.tokenizer.to_str()
+    return built_in if same else TOKENIZER
+
+
 def load_processor(
     folder_or_name: str | os.PathLike[str], revision: str | None = None, **options: Unpack[FetchOptions]
 ) -> Processor:
@@ -65,7 +118,7 @@ def _read(snapshot: Snapshot) -> Processor:
     top = read_json(snapshot, CONFIG) if snapshot.has(CONFIG) else {}
     encoder, decoder = _section(top, "encoder"), _section(top, "decoder")
     own = snapshot.has(PREPROCESSOR_CONFIG) and "image_size" in read_json(snapshot, PREPROCESSOR_CONFIG)
-    preprocessing = read_preprocessing(snapshot, None if own else encoder.get("model_type") or "")
+    preprocessing = preprocessing_in(snapshot, None if own else encoder.get("model_type") or "")
     if preprocessing is None:
         raise CheckpointNotFoundError(
             f"no {PREPROCESSOR_CONFIG} or {PROCESSOR_CONFIG} in this folder",
@@ -76,7 +129,7 @@ def _read(snapshot: Snapshot) -> Processor:
     if own and snapshot.has(TOKENIZER):
         tokenizer = parse_tokenizer(snapshot.read(TOKENIZER, MAX_TOKENIZER_BYTES), path=snapshot.path / TOKENIZER)
     elif not own:
-        tokenizer = read_tokenizer_of(snapshot, decoder.get("model_type"))
+        tokenizer = tokenizer_in(snapshot, decoder.get("model_type"))
     ids = TokenIds() if tokenizer is None else token_ids_of(tokenizer)
     if top.get("token_ids") is not None:
         ids = TokenIds.parse(top["token_ids"], path=snapshot.path / CONFIG)

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
-from vedcore.checkpoints.model_loading import load_model
+from vedcore.checkpoints.model_loading import check_loadable, load_model
 from vedcore.components import torch_dtype
 from vedcore.composer.checkpoint_sources import PROJECTOR
 from vedcore.composer.snapshot_files import (
+    assumed_preprocessing,
     likely_place,
     manifest_of,
     read_generation_of,
@@ -44,7 +45,6 @@ from vedcore.model_files import (
     GENERATION_CONFIG,
     MODEL_FILES,
     PREPROCESSOR_CONFIG,
-    PROCESSOR_CONFIG,
 )
 from vedcore.transformers_class import TransformersClass
 from vedcore.weights.folder import FileWriter, save_folder
@@ -98,14 +98,16 @@ class TransformersFormat(Format):
 
         Raises:
             IncompatibleError: transformers has no such encoder, decoder or projector.
-            CheckpointWriteError: the folder cannot be written; its earlier contents are unchanged.
+            CheckpointWriteError: the folder cannot be written, or could not be loaded (adapters that were not merged);
+                its earlier contents are unchanged.
         """
         if unknown:
             hint = "there are max_shard_size, weights_dtype, hashes, part"
             raise UsageError("unknown option", field=next(iter(unknown)), hint=hint)
         if part not in (None, "encoder", "decoder"):
             raise UsageError(f"no part {part!r}", field="part", hint="name encoder or decoder")
-        dtype, state = torch_dtype(weights_dtype), model.state_dict()
+        dtype, state = torch_dtype(weights_dtype), model.state_dict(keep_vars=True)
+        check_loadable(model, state, folder)
         if part is not None:
             written = _WrittenPart(model, part, state)
             config, tensors = written.config(), written.tensors()
@@ -178,7 +180,7 @@ def _transformers_class(part: Any, name: str) -> TransformersClass:
     classes: tuple[TransformersClass, ...] = getattr(part, "transformers", ())
     if not classes:
         raise IncompatibleError(
-            f"transformers has no class for {name!r}", field=name, hint='save it with format="native"'
+            f"transformers has no class for {name!r}", field=name, hint="save it in the native format"
         )
     fitting = [candidate for candidate in classes if not candidate.refusal(part)]
     return fitting[0] if fitting else classes[0]  # its write() raises the refusal
@@ -197,13 +199,13 @@ def _projector_tensors(model: VisionEncoderDecoder, state: Mapping[str, Tensor])
         raise IncompatibleError(
             f"cross-attention takes width {cross_size}, and transformers gives it the encoder's {encoder} unprojected",
             field="projector",
-            hint='save it with format="native"',
+            hint="save it in the native format",
         )
     if name != required:
         raise IncompatibleError(
             f"{name!r}, and transformers has {required!r} between widths {encoder} (encoder) and {decoder} (decoder)",
             field="projector",
-            hint='save it with format="native"',
+            hint="save it in the native format",
         )
     return to_theirs({n: t for n, t in state.items() if n.startswith("projector.")}, [PROJECTOR_ROW])
 
@@ -236,15 +238,8 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     model = load_model(config, weights, options, path=path, tokenizer=tokenizer, manifest=manifest)
     model.generation_config = within_positions(generation_config, model.decoder.max_positions)
     if config.preprocessing is None:
-        height, width = model.processor.preprocessing.image_size
-        place = likely_place(snapshot, (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG), top, top["encoder"])
-        warnings.warn(
-            f"{snapshot.path}: no {PREPROCESSOR_CONFIG}: images are stretched to {height} x {width}, with mean "
-            f"{model.processor.preprocessing.image_mean}; give preprocessing= to vedcore.load if the model saw others"
-            f"{place}",
-            UserWarning,
-            stacklevel=5,
-        )
+        message = assumed_preprocessing(snapshot, model.processor.preprocessing, top, top["encoder"])
+        warnings.warn(message, UserWarning, stacklevel=5)
     if model.processor.tokenizer is None and (place := likely_place(snapshot, TOKENIZER_FILES, top, top["decoder"])):
         warnings.warn(f"{snapshot.path}: no tokenizer: the model has ids and no text{place}", UserWarning, stacklevel=5)
     return model

@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -110,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a file name need not be valid Unicode
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    formatwarning, warnings.formatwarning = warnings.formatwarning, _warning_line
     try:
         code = group.main(arguments, prog_name="vedcore", standalone_mode=False)
         sys.stdout.flush()
@@ -126,7 +128,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             if "--debug" in arguments:
                 traceback.print_exc()
             code = _report(error)
+    finally:
+        warnings.formatwarning = formatwarning
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _warning_line(message: Warning | str, *_: Any, **__: Any) -> str:
+    """A warning as the shell shows it, in place of Python's two lines with the place in the code."""
+    return f"warning: {printable(message)}\n"
 
 
 def _is_broken_pipe(error: Exception) -> bool:

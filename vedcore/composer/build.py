@@ -24,7 +24,7 @@ from vedcore.weights.loading import LoadReport
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["build", "check_device", "compose"]
+__all__ = ["build", "check_device", "compose", "outline"]
 
 _BUILD_LOCK = threading.RLock()
 """Serialises builds: they share torch's global random generator."""
@@ -74,7 +74,8 @@ def compose(
         PluginError: a plugin fails.
 
     Warns:
-        UserWarning: what stands outside the parts of a checkpoint and does not fit the settings that are given.
+        UserWarning: what stands outside the parts of a checkpoint and does not fit the settings that are given; an
+            encoder's checkpoint without settings of images, in whose place its family's are taken.
     """
     request = ModelRequest.of(
         encoder,
@@ -90,14 +91,16 @@ def compose(
         **fields,
     )
 
-    def make(resolved: ResolvedRequest) -> tuple[VisionEncoderDecoder, tuple[str, ...]]:
+    def make(resolved: ResolvedRequest) -> tuple[VisionEncoderDecoder, Layout]:
         check_device(device)
         layout = lay_out(resolved)
-        return _assemble(layout, *_build_parts(layout, draw=True), device), layout.dropped
+        return _assemble(layout, *_build_parts(layout, draw=True), device), layout
 
-    model, dropped = resolve(request, make)
-    if dropped:
-        warnings.warn(f"not kept: {'; '.join(dropped)}", UserWarning, stacklevel=2)
+    model, layout = resolve(request, make)
+    if layout.assumed:
+        warnings.warn(layout.assumed, UserWarning, stacklevel=2)
+    if layout.dropped:
+        warnings.warn(f"not kept: {'; '.join(layout.dropped)}", UserWarning, stacklevel=2)
     return model
 
 
@@ -129,6 +132,11 @@ def build(
     return resolve(ModelRequest(config, tokenizer), make)
 
 
+def outline(config: ModelConfig, tokenizer: Tokenizer | None) -> nn.Module:
+    """The parts of a complete config's model on the meta device, where nothing is allocated; arguments as `build`."""
+    return resolve(ModelRequest(config, tokenizer), lambda resolved: lay_out(resolved).modules)
+
+
 def check_device(device: str | torch.device | None) -> None:
     """Refuse a device that torch does not have here.
 
@@ -144,7 +152,7 @@ def check_device(device: str | torch.device | None) -> None:
         ValueError,
     ) as error:  # absent, unsupported, or not a device
         raise UsageError(
-            f"{str(device)!r} cannot be used: {str(error).splitlines()[0]}", field="device", hint="try 'cpu' or 'cuda'"
+            f"{str(device)!r} cannot be used: {str(error).splitlines()[0]}", field="device", hint="try 'cpu'"
         ) from None
 
 

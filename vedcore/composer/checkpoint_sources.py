@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from vedcore.config import ComponentConfig
 from vedcore.errors import CheckpointCorruptError, CheckpointError, NonFiniteError
 from vedcore.hf.sections import WHOLE, read_section
 from vedcore.hub import from_hub, is_hub_name
-from vedcore.model_files import CONFIG
+from vedcore.model_files import CONFIG, MANIFEST
 from vedcore.registry import Kind
 from vedcore.weights.keymap import Row
 from vedcore.weights.loading import LoadReport, Select, Weights
@@ -89,15 +89,34 @@ class CheckpointSource:
         Raises:
             CheckpointError: weights are missing, damaged, or of another architecture.
         """
-        weights = Weights(self.snapshot, self.rows, select=self.select, pickles=self.rows is not None)
+        weights = self._weights()
         fresh = part.fresh_parameters() if self.kind == "decoder" else ()
         settings = {field: value for field, value in part.settings().items() if type(value) is int}
         fit = fit_to(part, self.fields.get("image_size")) if self.kind == "encoder" else None
-        manifest = manifest_of(self.snapshot, weights)
         try:
+            manifest = manifest_of(self.snapshot, weights)
             return weights.load_into(part, fresh=fresh, manifest=manifest, settings=settings, fit=fit)
         except (CheckpointCorruptError, NonFiniteError) as error:  # compose does not have the arguments of load
-            raise error.with_hint(error.hint.partition(", or load with")[0]) from None
+            hint = error.hint
+            if self.snapshot.has(MANIFEST):
+                hint = hint.replace("load with verify=False", f"delete {MANIFEST}")
+            raise error.with_hint(hint.partition(", or load with")[0]) from None
+
+    def fresh_parameters(self, decoder: Any) -> Collection[str]:
+        """Names of the parameters of a decoder, on the meta device, that start at random.
+
+        Nothing is read but the names in the files. Where they do not tell, these are all of cross-attention.
+        """
+        fresh: Collection[str] = decoder.fresh_parameters()
+        try:
+            return self._weights().check(decoder, fresh=fresh).fresh
+        except CheckpointError:  # compose says so
+            if self.snapshot.replaced():
+                raise
+            return fresh
+
+    def _weights(self) -> Weights:
+        return Weights(self.snapshot, self.rows, select=self.select, pickles=self.rows is not None)
 
 
 def find_checkpoint(name: str) -> Path | None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from vedcore.components import Projector, TextDecoder, VisionEncoder
+from vedcore.components import Projector, VisionEncoder
 from vedcore.composer.request import UNSET, AnyModel, AnyPart, ModelRequest
 from vedcore.composer.resolve import ResolvedPart, ResolvedRequest, projector_for, resolve
+from vedcore.composer.snapshot_files import assumed_preprocessing
 from vedcore.config import Config, Preprocessing, TokenIds
 from vedcore.errors import ConfigLimitError, IncompatibleError
 from vedcore.layers.lazy_init import LazyInit
 from vedcore.plugins.contracts import check_built
+from vedcore.text_decoder import TextDecoder
 
 __all__ = ["Layout", "Modules", "PartPlan", "Plan", "format_bytes", "lay_out", "plan"]
 
@@ -61,7 +63,7 @@ class Plan(Config):
     parameters: int
     """Number of parameters of all parts."""
     fresh_parameters: int
-    """Number of parameters that start at random; an upper bound where a checkpoint brings cross-attention."""
+    """Number of parameters that start at random."""
     dtype: str
     """Type of the parameters."""
     weight_bytes: int
@@ -171,6 +173,8 @@ class Layout(NamedTuple):
     plan: Plan
     dropped: tuple[str, ...]
     """Those notes of the plan that name what could not be kept of a checkpoint."""
+    assumed: str
+    """The note that the encoder's checkpoint has no settings of images; empty where it has, or there is none."""
 
     @property
     def all_parts(self) -> tuple[ResolvedPart, ResolvedPart, ResolvedPart]:
@@ -221,6 +225,9 @@ def lay_out(resolved: ResolvedRequest) -> Layout:
     }
     total = sum(part.parameters for part in planned.values())
     dropped = (*resolved.dropped, left) if left else resolved.dropped
+    assumed = ""
+    if resolved.encoder.checkpoint is not None and config.preprocessing is None:
+        assumed = assumed_preprocessing(resolved.encoder.checkpoint.snapshot, encoder.preprocessing)
     return Layout(
         resolved,
         projector_part,
@@ -238,16 +245,19 @@ def lay_out(resolved: ResolvedRequest) -> Layout:
             weight_bytes=total * dtype.itemsize,
             cache_bytes_per_image=per_token * tokens,
             cache_bytes_per_token=per_token,
-            notes=(*resolved.notes, *(f"not kept: {what}" for what in dropped)),
+            notes=(*resolved.notes, *([assumed] if assumed else ()), *(f"not kept: {what}" for what in dropped)),
         ),
         dropped,
+        assumed,
     )
 
 
 def _count_fresh(part: ResolvedPart, module: Any, pretrained: bool) -> int:
     """Number of parameters of a part that start at random."""
-    names = module.fresh_parameters() if part.kind == "decoder" else ()
     from_checkpoint = part.checkpoint is not None or (pretrained and part.kind != "projector")
+    names: Collection[str] = ()
+    if part.kind == "decoder" and part.checkpoint is not None:
+        names = part.checkpoint.fresh_parameters(module)
     return sum(p.numel() for name, p in module.named_parameters() if not from_checkpoint or name in names)
 
 

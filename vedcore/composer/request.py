@@ -18,7 +18,7 @@ from vedcore.hub import is_hub_name
 
 __all__ = ["PART_KINDS", "UNSET", "AnyModel", "AnyPart", "ModelRequest", "locate_errors", "with_image_size"]
 
-AnyPart: TypeAlias = str | Mapping[str, Any] | ComponentConfig
+AnyPart: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | ComponentConfig
 """A part: its name, or a mapping of a ``name`` and fields."""
 AnyModel: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | ModelConfig
 """A whole model: the path of a .yaml, .toml or .json file, a mapping of its parts, or a `ModelConfig`."""
@@ -141,6 +141,8 @@ def _section(value: Any, kind: str) -> dict[str, Any]:
         return {**value}
     if isinstance(value, str):
         return {"name": value}
+    if isinstance(value, os.PathLike):
+        return {"name": os.path.abspath(os.fsdecode(value))}
     raise ConfigSchemaError(
         f"a name or a mapping expected, got {type(value).__name__}", field=kind, hint=f"see `vedcore list {kind}s`"
     )

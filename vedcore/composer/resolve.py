@@ -265,7 +265,7 @@ def _decoder(
             raise IncompatibleError(
                 f"id {largest} is not below vocab_size {settings.vocab_size}",
                 field=f"decoder.{field}",
-                hint="change the id, or decoder.vocab_size",
+                hint=f"set an id below {settings.vocab_size}",
             )
         outside = f"outside a vocabulary of {settings.vocab_size}"
         notes.append(f"{part.entry.name}'s own {field} {largest} is {outside}: unset")
@@ -296,7 +296,7 @@ def _warn_of_added_tokens(tokenizer: Tokenizer, vocab_size: int) -> None:
         raise IncompatibleError(
             f"the tokenizer has {vocab_size_of(tokenizer)} tokens, the decoder {vocab_size}",
             field="decoder.vocab_size",
-            hint=f"give a tokenizer= whose ids are below {vocab_size}",
+            hint=f"give a tokenizer whose ids are below {vocab_size}",
         )
     first = sorted(beyond)[:MAX_TOKENS_SHOWN]
     more = f" and {len(beyond) - len(first)} more" if len(beyond) > len(first) else ""

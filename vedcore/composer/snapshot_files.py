@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -31,13 +32,16 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_CONFIG_BYTES",
     "MAX_TOKENIZER_BYTES",
+    "assumed_preprocessing",
     "likely_place",
     "manifest_of",
+    "preprocessing_in",
     "read_generation_of",
     "read_json",
     "read_preprocessing",
     "read_tokenizer_of",
     "replaceable",
+    "tokenizer_in",
 ]
 
 MAX_CONFIG_BYTES = 1_000_000
@@ -69,34 +73,43 @@ def replaceable(argument: str) -> Iterator[None]:
 
 
 def read_tokenizer_of(snapshot: Snapshot, model_type: str | None) -> Tokenizer | None:
-    """The tokenizer of an opened folder, or None where it has none.
+    """The tokenizer of an opened folder, or None where it has none; errors name the argument in its place.
 
     Args:
         snapshot: the folder.
         model_type: the decoder's name in transformers; None in a vedcore folder.
     """
     with replaceable("tokenizer"):
-        files = {name: snapshot.read(name, MAX_TOKENIZER_BYTES) for name in TOKENIZER_FILES if snapshot.has(name)}
-        return read_tokenizer(files, folder=snapshot.path, model_type=model_type)
+        return tokenizer_in(snapshot, model_type)
+
+
+def tokenizer_in(snapshot: Snapshot, model_type: str | None) -> Tokenizer | None:
+    """As `read_tokenizer_of`, for a folder that need not hold a model."""
+    files = {name: snapshot.read(name, MAX_TOKENIZER_BYTES) for name in TOKENIZER_FILES if snapshot.has(name)}
+    return read_tokenizer(files, folder=snapshot.path, model_type=model_type)
 
 
 def read_preprocessing(snapshot: Snapshot, model_type: str | None) -> Preprocessing | None:
-    """The image preprocessing of an opened folder, or None where no file describes it.
+    """The image preprocessing of an opened folder, or None where no file describes it; errors as the tokenizer's.
 
     Args:
         snapshot: the folder.
         model_type: the encoder's name in transformers; None in a vedcore folder.
     """
     with replaceable("preprocessing"):
-        if model_type is None:
-            files = {PREPROCESSOR_CONFIG: snapshot.read(PREPROCESSOR_CONFIG, MAX_CONFIG_BYTES)}
-            return Processor.from_files(files, folder=snapshot.path).preprocessing
-        for name in (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG):
-            data: Any = read_json(snapshot, name) if snapshot.has(name) else None
-            if name == PROCESSOR_CONFIG and data is not None:  # transformers 5 nests it there
-                data = data.get("image_processor")
-            if data is not None:
-                return read_image_processor(data, path=snapshot.path / name, model_type=model_type)
+        return preprocessing_in(snapshot, model_type)
+
+
+def preprocessing_in(snapshot: Snapshot, model_type: str | None) -> Preprocessing | None:
+    """As `read_preprocessing`, for a folder that need not hold a model."""
+    if model_type is None:
+        files = {PREPROCESSOR_CONFIG: snapshot.read(PREPROCESSOR_CONFIG, MAX_CONFIG_BYTES)}
+        return Processor.from_files(files, folder=snapshot.path).preprocessing
+    for name in (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG):
+        data: Any = read_json(snapshot, name) if snapshot.has(name) else None
+        # transformers 5 nests it in the second
+        if data is not None and (name == PREPROCESSOR_CONFIG or data.get("image_processor") is not None):
+            return read_image_processor(data, path=snapshot.path / name, model_type=model_type)
     return None
 
 
@@ -132,8 +145,26 @@ def read_generation_of(
     return ids.below(vocab_size), options
 
 
+def assumed_preprocessing(snapshot: Snapshot, preprocessing: Preprocessing, *sections: Mapping[str, Any]) -> str:
+    """A warning that a folder has no settings of images, and that ``preprocessing`` is taken.
+
+    Args:
+        snapshot: the folder.
+        preprocessing: the encoder's own.
+        sections: as `likely_place` takes them.
+    """
+    height, width = preprocessing.image_size
+    place = likely_place(snapshot, (PREPROCESSOR_CONFIG, PROCESSOR_CONFIG), *sections)
+    return (
+        f"{snapshot.path}: no {PREPROCESSOR_CONFIG}: images are stretched to {height} x {width}, with mean "
+        f"{preprocessing.image_mean}; give preprocessing= if the model saw others{place}"
+    )
+
+
 def likely_place(snapshot: Snapshot, names: Collection[str], *sections: Mapping[str, Any]) -> str:
-    """The end of a warning of missing files: where a Trainer's checkpoint has them; empty where nothing tells.
+    """The end of a message of missing files: where a Trainer's checkpoint has them; empty where nothing tells.
+
+    That is the folder above, one beside a ``checkpoint-500``, or the model that training began with.
 
     Args:
         snapshot: the folder that lacks the files.
@@ -141,8 +172,10 @@ def likely_place(snapshot: Snapshot, names: Collection[str], *sections: Mapping[
         sections: of config.json, whose ``_name_or_path`` may name the model that training began with.
     """
     here = Path(os.path.abspath(snapshot.path))
-    if any((here.parent / name).is_file() for name in names):
-        return f"; {here.parent} has it: copy it from there"
+    beside = sorted(here.parent.iterdir()) if re.fullmatch(r"checkpoint-\d+", here.name) else []
+    for folder in (here.parent, *(each for each in beside if each != here)):
+        if any((folder / name).is_file() for name in names):
+            return f"; {folder} has it: copy it from there"
     models = (section.get("_name_or_path") for section in sections)
     name = next((name for name in models if isinstance(name, str) and name), None)
     if name is None or Path(os.path.abspath(name)) == here:

@@ -39,7 +39,7 @@ def open_document(path: Path) -> Document:
     with open_regular(path, ConfigParseError, "give the path of a readable configuration file") as file:
         size = os.fstat(file.fileno()).st_size
         if size <= MAX_BYTES and len(raw := file.read(MAX_BYTES + 1)) <= MAX_BYTES:
-            return Document(path, format, raw)
+            return Document(path, format, raw, chosen=True)
     message = f"{max(size, MAX_BYTES + 1):,} bytes or more, and a configuration file has at most {MAX_BYTES:,}"
     raise ConfigLimitError(message, path=path, hint="is it the right file?")
 
@@ -62,14 +62,20 @@ def parse_json(raw: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
 class Document:
     """A parsed configuration file.
 
+    Args:
+        path: the file.
+        format: ``"yaml"``, ``"toml"`` or ``"json"``.
+        raw: its bytes.
+        chosen: whether the user chose the format, by the suffix.
+
     Attributes:
         path: the file.
         data: its top-level mapping.
     """
 
-    def __init__(self, path: Path, format: str, raw: bytes) -> None:
+    def __init__(self, path: Path, format: str, raw: bytes, *, chosen: bool = False) -> None:
         self.path = path
-        self._format = format
+        self._format, self._chosen = format, chosen
         self._text = self._decoded(raw)
         self._positions: dict[KeyPath, int] = {}  # offsets of keys and list items; empty but for YAML
         self.data = self._parsed()
@@ -165,7 +171,9 @@ class Document:
         return data
 
     def _syntax_error(self, message: str, at: int | tuple[int, int] | None) -> VedcoreError:
-        return self.error(ConfigParseError, message, at=at, hint=f"is it {self._format.upper()}? {SUFFIX_HINT}")
+        name = self._format.upper()
+        hint = f"is it {name}? {SUFFIX_HINT}" if self._chosen else f"is it {name}?"
+        return self.error(ConfigParseError, message, at=at, hint=hint)
 
     def _check_nesting(self) -> None:
         offset = nesting_beyond_limit(self._text)

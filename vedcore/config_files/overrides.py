@@ -26,7 +26,11 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
         keys = name.strip().split(".")
         flag = f"--set {short(text)}"
         if not equals or not all(re.fullmatch(r"(?!__)[\w-]+", key, re.ASCII) for key in keys):
-            raise UsageError("not of the form key=value", field=flag, hint="write, e.g., encoder.depth=3")
+            raise UsageError(
+                "not of the form key=value",
+                field=flag,
+                hint="write a name of letters, digits, _ or -, then = and the value",
+            )
         value = _value(value_text, flag)
         target = result
         for depth, key in enumerate(keys[:-1], 1):

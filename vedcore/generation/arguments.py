@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from vedcore.components import TextDecoder
 from vedcore.errors import UsageError
 from vedcore.layers.cache import DecoderCache
 from vedcore.outputs import EncoderOutput
+from vedcore.text_decoder import TextDecoder
 
 __all__ = [
     "as_cache",
@@ -22,6 +22,7 @@ __all__ = [
     "as_functions",
     "check_cache",
     "check_pixels",
+    "check_synced",
     "check_tensors",
     "prompt_ids",
 ]
@@ -58,13 +59,31 @@ def check_pixels(pixel_values: Tensor, channels: int = 3) -> None:
         UsageError: naming its shape and type.
     """
     check_tensors(pixel_values=pixel_values)
-    shaped = pixel_values.ndim == 4 and pixel_values.shape[1] == channels and len(pixel_values) > 0
+    shaped = pixel_values.ndim == 4 and pixel_values.shape[1] == channels and pixel_values.shape[0] > 0
     if not shaped or not pixel_values.is_floating_point():
         raise UsageError(
             f"images of shape {tuple(pixel_values.shape)} and type {pixel_values.dtype}",
             field="pixel_values",
             hint=f"give (N, {channels}, H, W) of floats, N at least 1, as model.processor makes them, "
             "or call generate_text",
+        )
+
+
+def check_synced() -> None:
+    """Refuse ``synced_gpus=True`` but for the only process of a group.
+
+    Raises:
+        UsageError: there is no group, or one of several processes.
+    """
+    there = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not there:
+        message, hint = "no process group of torch.distributed is initialised", "leave it out"
+        raise UsageError(message, field="synced_gpus", hint=hint)
+    if (processes := torch.distributed.get_world_size()) > 1:
+        raise UsageError(
+            f"{processes} processes do not generate in step",
+            field="synced_gpus",
+            hint="pass synced_gpus=False, in FSDP within summon_full_params",
         )
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vedcore.errors import GenerationError, ImageError, UsageError, VedcoreError
+from vedcore.generation.arguments import check_synced
 from vedcore.generation.call import Call
 from vedcore.generation.processors.logits import LogitsProcessor, PrefixFunction
 from vedcore.generation.protocol import ImageToTextModel
@@ -49,6 +50,8 @@ def generate(
     streamer: Streamer | None = None,
     tokenizer: Any = None,
     interpolate_pos_encoding: bool = False,
+    labels: Tensor | None = None,
+    synced_gpus: bool | None = None,
     **options: Any,
 ) -> Tensor | GenerateOutput:
     """Token ids of a text for each image.
@@ -81,6 +84,9 @@ def generate(
         tokenizer: makes text of ids for ``stop_strings``, where the model has no tokenizer of its own.
         interpolate_pos_encoding: take images of another size than the encoder's own; its positions are resampled for
             this call.
+        labels: have no part in it; Seq2SeqTrainer gives a whole batch.
+        synced_gpus: whether processes go on until the last has ended, as weights that are spread over them need it:
+            True is refused where there are several processes, or none that ``torch.distributed`` knows.
         options: fields of `GenerationConfig`, by transformers' names, for this call.
 
     Returns:
@@ -95,6 +101,8 @@ def generate(
         UserWarning: options without effect, or whose place an argument takes.
     """
     check_streamer(streamer)
+    if synced_gpus:
+        check_synced()
     if inputs is not None:
         if pixel_values is not None:
             raise UsageError("contradicts pixel_values", field="inputs", hint="give the images once")

@@ -12,11 +12,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vedcore.components import TextDecoder
 from vedcore.config import TokenIds
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.outputs import EncoderOutput
 from vedcore.processing.processor import Processor
+from vedcore.text_decoder import TextDecoder
 
 __all__ = ["ImageToTextModel"]
 

@@ -12,10 +12,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vedcore.components import TextDecoder
 from vedcore.generation.options.strategies import Ability
 from vedcore.layers.cache import DecoderCache
 from vedcore.outputs import DecoderOutput
+from vedcore.text_decoder import TextDecoder
 
 __all__ = ["DecodingState", "State"]
 

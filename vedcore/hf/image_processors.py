@@ -209,10 +209,15 @@ def read_image_processor(data: Mapping[str, Any], *, path: object, model_type: s
         UserWarning: settings that the class does not have.
     """
     prefix = ""
-    if isinstance(data, Mapping) and isinstance(data.get("image_processor"), Mapping):
+    if isinstance(data, Mapping) and data.get("image_processor") is not None:
         data, prefix = data["image_processor"], "image_processor."
     if not isinstance(data, Mapping):
-        raise ConfigSchemaError(f"object expected, got {type(data).__name__}", path=path, hint="save it again")
+        raise ConfigSchemaError(
+            f"object expected, got {type(data).__name__}",
+            path=path,
+            field="image_processor",
+            hint="copy the file again, or save the image processor with transformers",
+        )
     given = {key: value for key, value in data.items() if value is not None}  # null means the class's default
     class_name = _class_name(given, path, prefix, model_type)
     document = "do_thumbnail" in DEFAULTS[class_name]

@@ -49,7 +49,7 @@ def read_section(kind: Kind, data: object, *, path: object, whole: bool) -> Sect
     prefix = f"{kind}." if whole else ""
     if not isinstance(data, Mapping):
         what = "is missing" if data is None else f"object expected, got {type(data).__name__}"
-        raise ConfigSchemaError(what, path=path, field=kind, hint="is this the config.json of the model?")
+        raise ConfigSchemaError(what, path=path, field=kind, hint="put the config.json of the whole model there")
     model_type = data.get("model_type")
     if not isinstance(model_type, str):
         raise ConfigSchemaError(

@@ -103,7 +103,7 @@ def _checked(model: SentencePieceModel, path: object) -> SentencePieceModel:
             f"a piece of {longest:,} and {total:,} characters in all, above the limit of {MAX_PIECE_CHARACTERS:,} or "
             f"{MAX_TOTAL_CHARACTERS:,}",
             path=path,
-            hint="is it the right file?",
+            hint=_HINT,
         )
     seen: set[str] = set()
     for i, (piece, score) in enumerate(model.pieces):
@@ -116,7 +116,7 @@ def _checked(model: SentencePieceModel, path: object) -> SentencePieceModel:
             f"algorithm {model.algorithm} (words or characters), but only 1 (unigram) and 2 (BPE) can be read",
             path=path,
             field="trainer_spec.model_type",
-            hint="use another tokenizer",
+            hint="put the tokenizer.json of another tokenizer there",
         )
     return model
 

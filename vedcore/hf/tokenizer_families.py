@@ -107,7 +107,7 @@ def _bert_japanese(folder: TokenizerFolder) -> Tokenizer:
             "a Japanese tokenizer without words or pieces cannot be read",
             path=folder.path("tokenizer_config.json"),
             field="do_word_tokenize",
-            hint="use another tokenizer",
+            hint="put the tokenizer.json of another tokenizer there",
         )
     unknown, lower = folder.token("unk_token"), folder.flag("do_lower_case", False)
     steps: list[Any] = [normalizers.NFKC(), *([normalizers.Lowercase()] if lower else [])]
@@ -139,7 +139,7 @@ def _choice(folder: TokenizerFolder, field: str, default: str) -> str:
             f"{short(value)} cannot be read, only {' and '.join(known)}",
             path=folder.path("tokenizer_config.json"),
             field=field,
-            hint="use another tokenizer",
+            hint="put the tokenizer.json of another tokenizer there",
         )
     return str(value)
 

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from vedcore.config_files.plain import short, unique_keys
 from vedcore.errors import CheckpointLimitError, IncompatibleError, TokenizerError
-from vedcore.processing.tokenizers import MAX_TOKEN_ID, foreign_errors
+from vedcore.processing.tokenizers import MAX_TOKEN_ID
 
 SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "tokenizer.model", "spiece.model")
 """Names of a SentencePiece model, in the order in which they are looked for."""
@@ -55,7 +55,7 @@ class TokenizerFolder:
                 "no such token, but tokenizers of this family need it",
                 path=self.path("tokenizer_config.json"),
                 field=role,
-                hint=f"add it, as in {self.family.default_tokens.get(role, '<s>')!r}",
+                hint=f"set it, such as {self.family.default_tokens.get(role, '<s>')!r}",
             )
         return str(self.special_tokens[role])
 
@@ -243,22 +243,20 @@ def add_tokens(folder: TokenizerFolder, tokenizer: Tokenizer) -> None:
     """Add the declared tokens that the tokenizer lacks, and check the ids that the files declare."""
     tokens: list[str | AddedToken] = [token for _, token in sorted(folder.added_tokens.items())]
     known = {str(token) for token in [*tokens, *tokenizer.get_added_tokens_decoder().values()]}
-    for value in [*folder.special_tokens.values(), *folder.extra_special_tokens]:
-        # as in transformers, a text with different flags is added twice, and the last flags count
-        if str(value) not in known and value not in tokens:
-            tokens.append(value)
+    new = [*folder.special_tokens.values(), *folder.extra_special_tokens]
+    # as in transformers, a text with different flags is added twice, and the last flags count
+    tokens += dict.fromkeys(token for token in new if str(token) not in known)
     if len(tokens) > MAX_ADDED_TOKENS:
         raise CheckpointLimitError(
             f"{len(tokens):,} added tokens are above the limit of {MAX_ADDED_TOKENS:,}",
             path=folder.location,
-            hint="put them into the vocabulary",
+            hint="move them into the vocabulary",
         )
     special_texts = set(map(str, folder.special_tokens.values()))
     adding = [AddedToken(token, special=True) if isinstance(token, str) else token for token in tokens]
     for token in adding:
         token.special = token.special or token.content in special_texts
-    with foreign_errors("the special tokens cannot be added", folder.location, SAVE_HINT):
-        tokenizer.add_tokens(adding)
+    tokenizer.add_tokens(adding)
     for index, token in sorted(folder.added_tokens.items()):
         if token.content and (actual := tokenizer.token_to_id(token.content)) != index:
             raise IncompatibleError(

@@ -14,11 +14,11 @@ from tokenizers import Tokenizer, decoders, models, normalizers
 
 from vedcore.config import TokenIds
 from vedcore.config_files.plain import short
-from vedcore.errors import CheckpointLimitError, IncompatibleError, TokenizerError
+from vedcore.errors import IncompatibleError, TokenizerError
 from vedcore.hf.tokenizer_families import FAMILIES, FAMILY_OF_MODEL_TYPE, GENERIC
 from vedcore.hf.tokenizer_files import SAVE_HINT, SENTENCEPIECE_FILES, TokenizerFolder, add_tokens, collect_tokens
 from vedcore.processing.japanese import mecab_dictionary
-from vedcore.processing.tokenizers import MAX_FILE_BYTES, foreign_errors, parse_tokenizer
+from vedcore.processing.tokenizers import foreign_errors, parse_tokenizer
 
 __all__ = ["TOKENIZER_FILES", "read_tokenizer", "write_tokenizer"]
 
@@ -61,7 +61,7 @@ def read_tokenizer(files: Mapping[str, bytes], *, folder: object, model_type: st
         TokenizerError: a damaged file, a missing file, a class that cannot be read; names the file.
         IncompatibleError: ids that contradict each other.
         ConfigLimitError: padding or truncation beyond 100,000 tokens.
-        CheckpointLimitError: a file of more than 256 MB, too many added tokens, too long tokens.
+        CheckpointLimitError: too many added tokens, too long tokens.
     """
     opened = open_folder(files, folder, model_type)
     if opened is None:
@@ -73,10 +73,10 @@ def read_tokenizer(files: Mapping[str, bytes], *, folder: object, model_type: st
     else:
         collect_tokens(opened, None)
         name = next(name for name in ("vocab.json", "vocab.txt", *SENTENCEPIECE_FILES) if name in files)
-        with foreign_errors("not a tokenizer", opened.path(name), SAVE_HINT):
+        with foreign_errors("not a tokenizer", opened.path(name), "copy the file again"):
             tokenizer = opened.family.build(opened)
         add_tokens(opened, tokenizer)
-        with foreign_errors("the special tokens do not fit the vocabulary", opened.location, SAVE_HINT):
+        with foreign_errors("the special tokens cannot be used", opened.location, "set another special token"):
             tokenizer.post_processor = opened.family.post_processor(opened, tokenizer)
     clean_up_spaces(opened, tokenizer)
     return tokenizer
@@ -103,14 +103,14 @@ def write_tokenizer(tokenizer: Tokenizer, token_ids: TokenIds, *, model_max_leng
         text = tokenizer.to_str(pretty=True)
     special: dict[str, str] = {}
     eos = token_ids.eos[0] if token_ids.eos else None
-    for role, index in (("bos", token_ids.start), ("eos", eos), ("pad", token_ids.pad)):
+    for role, field, index in (("bos", "start", token_ids.start), ("eos", "eos", eos), ("pad", "pad", token_ids.pad)):
         if index is None:
             continue
         token = tokenizer.id_to_token(index)
         if token is None:
             raise IncompatibleError(
                 f"id {index} has no token in a vocabulary of {tokenizer.get_vocab_size()}",
-                field=f"token_ids.{role}",
+                field=f"token_ids.{field}",
                 hint="set an id that the tokenizer has",
             )
         special[f"{role}_token"] = token
@@ -158,15 +158,8 @@ def _dump(data: Mapping[str, Any]) -> bytes:
 
 
 def open_folder(files: Mapping[str, bytes], location: object, model_type: str | None) -> TokenizerFolder | None:
-    """The files, with their sizes checked, their settings read and their family chosen; None without a vocabulary."""
+    """The files, with their settings read and their family chosen; None without a vocabulary."""
     folder = TokenizerFolder(files, location, GENERIC)
-    for name in TOKENIZER_FILES:
-        if len(files.get(name, b"")) > MAX_FILE_BYTES:
-            raise CheckpointLimitError(
-                f"{len(files[name]):,} bytes, and a tokenizer has at most {MAX_FILE_BYTES:,}",
-                path=folder.path(name),
-                hint="is it the right file?",
-            )
     if not files.keys() & {"tokenizer.json", "vocab.json", "vocab.txt", *SENTENCEPIECE_FILES}:
         return None
     folder.settings = folder.json("tokenizer_config.json")

@@ -6,11 +6,11 @@ import contextlib
 import os
 import secrets
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TypedDict, TypeVar, Unpack
 
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointUnsafeError, HubError, UsageError
@@ -29,6 +29,8 @@ from vedcore.model_files import CONFIG, SETTINGS_FILES, WEIGHT_LAYOUTS
 from vedcore.weights.snapshot import Snapshot, check_name, json_object
 
 __all__ = ["FetchOptions", "fetch_folder", "from_hub"]
+
+T = TypeVar("T")
 
 MAX_REHASHED_BYTES = 16 << 20
 """Size of the largest cached file that each fetch hashes again; the loader hashes larger files."""
@@ -56,8 +58,7 @@ def from_hub(name: str, revision: str | None = None, **options: Unpack[FetchOpti
         HubError, CheckpointUnsafeError: as `fetch_folder`.
     """
     parsed = parse_repo(name)
-    if parsed is None:
-        raise HubError(f"{short(name)} is not a repository", hint="write org/name, or org/name@revision")
+    assert parsed is not None  # its callers have a name with a prefix, or one that parses
     repo, named = parsed
     if named is not None and revision not in (None, named):
         raise UsageError(f"{revision!r}, but {name!r} names {named!r}", field="revision", hint="give only one of them")
@@ -121,7 +122,7 @@ class _Fetch:
         ref = self._ref_path()
         if not ref.exists():
             what = f"revision {self.revision!r} is not in the cache, and {setting} is set"
-            hint = f"set revision= to a cached commit, or run {self._pull_command('online')}"
+            hint = f"name a cached commit, or run {self._pull_command('online')}"
             raise HubError(what, path=self.repo, hint=hint)
         commit = cache.read_ref(ref)
         if commit is None:
@@ -147,7 +148,7 @@ class _Fetch:
 
         timeout = constants.HF_HUB_ETAG_TIMEOUT  # the library's calls for a listing have none
         ask = partial(HfApi(token=self.token).model_info, self.repo, revision=self.revision, timeout=timeout)
-        info = with_hub_errors(ask, self.repo, self.revision)
+        info = self._with_hub_errors(ask, self.repo)
         commit = str(info.sha)
         if not COMMIT_PATTERN.fullmatch(commit):
             raise HubError(f"{short(commit)} is not a commit", path=self.repo, hint="check HF_ENDPOINT")
@@ -155,7 +156,7 @@ class _Fetch:
         names = {path.removeprefix(self._prefix) for path in paths if path.startswith(self._prefix)}
         if CONFIG not in names:
             what = f"no {self._prefix}{CONFIG} in it at {self.revision!r}"
-            raise HubError(what, path=self.repo, hint="name a model's repo, or another revision= or subfolder=")
+            raise HubError(what, path=self.repo, hint="name a model's repo, or another revision or subfolder")
         folder = self._complete(commit, names, online=True)
         self._write_ref(commit)
         return folder
@@ -166,7 +167,7 @@ class _Fetch:
         for name in _needed_files(names, folder):
             path = folder / name
             if name not in names:
-                hint = "set another revision=" if online else f"run {self._pull_command('online')}"
+                hint = "name another revision" if online else f"run {self._pull_command('online')}"
                 raise HubError(
                     f"{short(name)} is named in the index of the weights, and is missing", path=self.repo, hint=hint
                 )
@@ -174,7 +175,7 @@ class _Fetch:
                 if not online:
                     raise self._damaged(path, cache.DANGLING_LINK)
                 download = partial(self._download, commit, f"{self._prefix}{name}", path)
-                with_hub_errors(download, f"{self.repo}/{self._prefix}{name}", self.revision)
+                self._with_hub_errors(download, f"{self.repo}/{self._prefix}{name}")
             elif path.stat().st_size <= MAX_REHASHED_BYTES and not cache.intact(path, cache.etag_of(path)):
                 raise self._damaged(path, cache.HASH_MISMATCH)
         return folder
@@ -201,6 +202,10 @@ class _Fetch:
             cache.remove(path, cache_dir)
             hint = f"is a proxy in between? run `vedcore cache verify {self.repo}`, and {self._pull_command('again')}"
             raise HubError("the bytes that came do not match the hub's hash", path=where, hint=hint)
+
+    def _with_hub_errors(self, call: Callable[[], T], where: str) -> T:
+        setting = "HF_HUB_CACHE" if self.cache_dir is None else "cache_dir="
+        return with_hub_errors(call, where, self.revision, cached=partial(self.offline, ""), cache_setting=setting)
 
     def _write_ref(self, commit: str) -> None:
         """Record the revision's commit, after all of its files: offline, a ref never means an incomplete commit."""
@@ -247,6 +252,6 @@ def _needed_files(names: Collection[str], folder: Path) -> Iterator[str]:
             with Snapshot(folder) as snapshot:
                 weight_map = json_object(snapshot.read(index), folder / index).get("weight_map")
             if not isinstance(weight_map, dict):
-                raise HubError("no weight_map in it", path=folder / index, hint="set another revision=")
+                raise HubError("no weight_map in it", path=folder / index, hint="name another revision")
             yield from sorted({check_name(name, folder / index) for name in weight_map.values()})
             return

@@ -75,14 +75,14 @@ def _is_revision(revision: str) -> bool:
 def check_repo(repo: str) -> str:
     if not isinstance(repo, str) or not _is_repo(repo):
         raise HubError(
-            f"{short(repo)} is not the name of a repo", hint="write org/name, as in hub:openai-community/gpt2"
+            f"{short(repo)} is not the name of a repo", hint="a name is org/name, such as openai-community/gpt2"
         )
     return repo
 
 
 def check_revision(revision: str) -> str:
     if not isinstance(revision, str) or not _is_revision(revision):
-        hint = "set revision= to a branch, a tag or a commit of 40 digits"
+        hint = "name a branch, a tag or a commit of 40 digits"
         raise HubError(f"{short(revision)} is not a revision", hint=hint)
     return revision
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from vedcore.errors import IncompatibleError
 from vedcore.layers.cache import LayerCache
 from vedcore.layers.linear import Linear, apply_together
+from vedcore.layers.tracing import holds
 
 __all__ = ["CrossAttention", "SelfAttention", "attend", "causal_mask"]
 
@@ -38,7 +39,7 @@ def causal_mask(queries: int, keys: int, attention_mask: Tensor | None, device: 
         (1 or B, 1, T, L) bool, or None where a single query may attend to everything. A padding token attends to
         itself, so that no row of a softmax is empty; no other token attends to it.
     """
-    if attention_mask is None and queries == 1:
+    if attention_mask is None and holds(queries == 1):
         return None
     own = torch.arange(keys - queries, keys, device=device)[:, None]  # (T, 1)
     key = torch.arange(keys, device=device)  # (L,)
@@ -74,7 +75,7 @@ def attend(
         (B, H, T, K), and the weights (B, H, T, L) before dropout or None.
     """
     if not need_weights and not upcast:
-        few = query.shape[2] <= MAX_UNFUSED_QUERIES
+        few = holds(query.shape[2] <= MAX_UNFUSED_QUERIES)
         if few and query.device.type == "cpu" and not torch.is_grad_enabled() and not dropout:
             return _attend_unfused(query, key, value, mask, scaling), None
         return F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=scaling), None

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vedcore.layers.tracing import is_exported
+
 __all__ = ["DecoderCache", "LayerCache"]
 
 MIN_GROWTH_TOKENS = 64
@@ -32,9 +34,11 @@ class LayerCache:
     def update(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Append ``keys`` and ``values``, (B, H, T, K) each, and return all tokens', (B, H, L, K) each."""
         start, self.length = self.length, self.length + keys.shape[2]
-        if torch.is_grad_enabled() and keys.requires_grad:  # an in-place write would break the autograd graph
-            self.keys = keys if start == 0 else torch.cat([self._seen(self.keys, start), keys], 2)
-            self.values = values if start == 0 else torch.cat([self._seen(self.values, start), values], 2)
+        if (torch.is_grad_enabled() and keys.requires_grad) or is_exported():  # a graph must not write in place
+            self.keys, self.values = (
+                new if old is None else torch.cat([old[:, :, :start], new], 2)
+                for old, new in ((self.keys, keys), (self.values, values))
+            )
             return self.keys, self.values
         if self.keys is None or self.values is None or self.keys.shape[2] < self.length or _is_read_only(self.keys):
             room = self.length  # no spare room after prefill: `reorder` to more rows would allocate again
@@ -70,6 +74,11 @@ class LayerCache:
         """Drop all tokens but the first ``length``."""
         self.length = min(self.length, length)
 
+    def trim(self) -> None:
+        """Give up spare room: ``keys`` and ``values`` are then (B, H, L, K)."""
+        if self.keys is not None and self.values is not None and self.keys.shape[2] != self.length:
+            self.keys, self.values = self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
     def gather(self, columns: Tensor) -> None:
         """Keep of each row the tokens at ``columns``, (B, L') indices, in that order."""
         if self.keys is not None and self.values is not None:
@@ -83,11 +92,6 @@ class LayerCache:
     def _gathered(buffer: Tensor, columns: Tensor, length: int) -> Tensor:
         where = columns[:, None, :, None].expand(-1, buffer.shape[1], -1, buffer.shape[3])  # (B, H, L', K)
         return _replaced(buffer, buffer[:, :, :length].gather(2, where))
-
-    @staticmethod
-    def _seen(buffer: Tensor | None, length: int) -> Tensor:
-        assert buffer is not None
-        return buffer[:, :, :length]
 
     @staticmethod
     def _grown(old: Tensor | None, new: Tensor, length: int, room: int) -> Tensor:

@@ -171,11 +171,14 @@ def _resolve_recorded(kind: Kind, name: str, recorded: str) -> ResolvedEntry:
     here = {canonical(p.distribution): p.version for p in list_plugins() if p.status != "blocked"}
     installed = here.get(canonical(distribution))
     if installed is None:
+        blocked = [p.reason for p in list_plugins() if canonical(p.distribution) == canonical(distribution)]
         raise PluginMissingError(
-            f"the model needs {kind} {name!r} of {recorded}, which is not installed or is blocked",
+            f"the model needs {kind} {name!r} of {recorded}, which is {blocked[0] if blocked else 'not installed'}",
             field=kind,
             plugin=distribution,
-            hint=f"pip install {recorded}",
+            hint="unblock it: see -p, VEDCORE_PLUGINS and VEDCORE_DISABLE_PLUGINS"
+            if blocked
+            else f"pip install {recorded}",
         )
     if installed != version and canonical(distribution) != BUILT_IN:
         _log.warning("the model was saved with %s, and version %s is installed", recorded, installed)

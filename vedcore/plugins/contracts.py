@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vedcore.components import Component, Projector, TextDecoder, VisionEncoder
+from vedcore.components import Component, Projector, VisionEncoder
 from vedcore.config import Config, DecoderConfig, EncoderConfig, ProjectorConfig
 from vedcore.errors import IncompatibleError, PluginContractError, VedcoreError, described
 from vedcore.registry import Entry, Kind
+from vedcore.text_decoder import TextDecoder
 
 __all__ = ["check_built", "check_part"]
 

@@ -69,7 +69,8 @@ def collect_entries(plugin: Any, point: EntryPoint) -> list[tuple[Kind, Entry]]:
         for hook, kind in _HOOKS.items():
             for entries in getattr(manager.hook, hook)():
                 if isinstance(entries, str | bytes) or not hasattr(entries, "__iter__"):
-                    raise _contract_error(point, f"{hook} gave {type(entries).__name__}, not a list of entries")
+                    message = f"{hook} gave {type(entries).__name__}, not a list of entries"
+                    raise _contract_error(point, message, "return a list of vedcore.Entry(name, target)")
                 found += [(kind, entry) for entry in entries]
         return found
     except (KeyboardInterrupt, MemoryError, PluginError):
@@ -137,7 +138,7 @@ def _load_error(point: EntryPoint, message: str) -> PluginLoadError:
     return PluginLoadError(f"{point} does not load: {message}", plugin=distribution, hint=hint)
 
 
-def _contract_error(point: EntryPoint, message: str, hint: str = "") -> PluginContractError:
+def _contract_error(point: EntryPoint, message: str, hint: str) -> PluginContractError:
     return PluginContractError(f"{point}: {message}", plugin=point.owner.distribution, hint=hint)
 
 

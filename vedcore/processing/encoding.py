@@ -234,7 +234,8 @@ def _report(unknown: Counter[str], name: str | None, on_unknown: OnUnknown) -> N
         f"the tokenizer has no token for {unknown.total()} {'piece' if one else 'pieces'} of the text: "
         f"{', '.join([*shown, *more])}, which {fate}"
     )
-    advice = "add what is missing with model.add_tokens([…]), or pass on_unknown="
     if on_unknown == "error":
-        raise TokenizerError(message, field="text", hint=f"{advice}'warn'")
-    warnings.warn(f"{message}; {advice}'ignore'", UserWarning, stacklevel=5)
+        hint = "add what is missing with model.add_tokens([…]), or pass on_unknown='warn'"
+        raise TokenizerError(message, field="text", hint=hint)
+    advice = "add what is missing with model.add_tokens([…]), or pass on_unknown='ignore'"
+    warnings.warn(f"{message}; {advice}", UserWarning, stacklevel=5)

@@ -330,7 +330,7 @@ def _grey_to_8_bits(image: Image.Image, path: str | None) -> Image.Image:
         raise ImageDecodeError(
             f"mode {image.mode} with values from {low:g} to {high:g}, not 0 to {limit}",
             path=path,
-            hint="scale it, or convert it to mode L",
+            hint=f"scale its values to 0 to {limit}",
         )
     grey = Image.fromarray(np.rint(values * np.float32(255 / limit)).astype(np.uint8))
     transparent = image.info.get("transparency")
@@ -386,7 +386,8 @@ def _array_to_8_bits(array: Array) -> Array:
     low, high = array.min(), array.max()
     if low < 0 or high > limit:
         scale_255 = kind == "f" and low >= 0 and high <= 255
-        hint = "divide by 255" if scale_255 else "scale it; pass images that are already normalised as pixel_values"
+        normal = f"scale it to 0 to {limit}, or pass it to model.generate if it is normalised"
+        hint = "divide by 255" if scale_255 else normal
         raise ImageDecodeError(f"{array.dtype} values from {low:.6g} to {high:.6g}, not 0 to {limit}", hint=hint)
     scaled: Array = array if limit == 255 else np.rint(array * np.float32(255 / limit))
     return scaled.astype(np.uint8)

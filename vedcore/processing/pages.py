@@ -119,9 +119,7 @@ def check_dpi(dpi: float | None) -> None:
 
 
 def check_count(count: int, path: str | None) -> None:
-    """Refuse a file without pages, or with more than `MAX_PAGES`."""
-    if count < 1:
-        raise ImageDecodeError("it has no pages", path=path, hint="give a file of 1 page or more")
+    """Refuse a file with more than `MAX_PAGES`."""
     if count > MAX_PAGES:
         raise ImageLimitError(f"more than {MAX_PAGES:,} pages", path=path, hint="split it into several files")
 
@@ -136,7 +134,7 @@ def check_size(
         raise ImageLimitError(
             f"{width} x {height} is {width * height:,} pixels, above the limit of {max_pixels:,}",
             path=path,
-            hint=f"{hint}, or raise max_pixels",
+            hint=f"{hint}, or raise max_pixels of the processor",
         )
 
 
@@ -199,8 +197,12 @@ def open_pdf(stream: IO[bytes], path: str | None, max_pixels: int, dpi: float | 
         try:
             document = pypdfium2.PdfDocument(stream if hasattr(stream, "readinto") else stream.read())
         except pypdfium2.PdfiumError as error:
-            if not re.search("password|security", str(error), re.IGNORECASE):
+            if not re.search("password|security|success", str(error), re.IGNORECASE):
                 raise
+            stream.seek(0)
+            if b"/Encrypt" not in stream.read():  # PDFium keeps the error of another document where it has none
+                hint = "give a file of 1 page or more"
+                raise ImageDecodeError("a PDF without pages", path=path, hint=hint) from None
             raise ImageDecodeError("an encrypted PDF", path=path, hint="save it without a password") from None
     try:
         with foreign_errors("the PDF data", path), _PDFIUM:

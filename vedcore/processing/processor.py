@@ -10,14 +10,16 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
 from torch import Tensor
 
-from vedcore.config import Preprocessing, TokenIds
+from vedcore.config import ModelConfig, Preprocessing, TokenIds
 from vedcore.errors import (
     ConfigSchemaError,
     ImageLimitError,
@@ -41,10 +43,9 @@ from vedcore.processing.tokenizers import (
     token_ids_of,
     vocab_size_of,
 )
+from vedcore.transformers_names import PROCESSOR, missing_attribute
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from vedcore.components import VisionEncoder
 
 __all__ = ["Batch", "Processor", "load_image", "make_tokenizer", "prepare_image", "token_ids_of", "vocab_size_of"]
@@ -194,8 +195,14 @@ class Processor:
         self.encoder = encoder
         self.max_pixels = max_pixels
         self._token_ids = token_ids or (TokenIds() if tokenizer is None else token_ids_of(tokenizer))
+        self._tokenizer: TextTokenizer | None = None
         self._model_max_length: int | None = None
+        self.settings_of_model: tuple[ModelConfig, Any] | None = None
+        """Config and generation config of the model, from when its ``state_dict`` was last asked for."""
         self.tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        raise missing_attribute("a processor", name, PROCESSOR) or AttributeError(f"a processor has no {name!r}")
 
     @property
     def tokenizer(self) -> TextTokenizer | None:
@@ -204,17 +211,16 @@ class Processor:
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Tokenizer | str | os.PathLike[str] | None) -> None:
-        self._tokenizer: TextTokenizer | None = None
-        if isinstance(tokenizer, (str, os.PathLike)):
-            tokenizer = make_tokenizer(tokenizer)
-        if tokenizer is not None:
-            backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-            self._tokenizer = TextTokenizer(backend, self._token_ids, self._model_max_length)
+        self._token_ids = self.token_ids
+        backend: Any = getattr(tokenizer, "backend_tokenizer", tokenizer)
+        if not isinstance(backend, (Tokenizer, NoneType)):
+            backend = make_tokenizer(backend)
+        self._tokenizer = None if backend is None else TextTokenizer(backend, self._token_ids, self._model_max_length)
 
     @property
     def token_ids(self) -> TokenIds:
-        """The ids of the model; their end id ends labels."""
-        return self._token_ids
+        """The ids of the model; their end id ends labels. Setting ``tokenizer.pad_token`` changes them too."""
+        return self._token_ids if self._tokenizer is None else self._tokenizer.token_ids
 
     @token_ids.setter
     def token_ids(self, ids: TokenIds) -> None:
@@ -396,7 +402,7 @@ class Processor:
             raise TokenizerError(
                 "no token id ends a text",
                 field="token_ids.eos",
-                hint="set it: model.token_ids = model.token_ids.changed(eos=(…,))",
+                hint="set model.token_ids = model.token_ids.changed(eos=(…,)), or those of a processor alone",
             )
         return self.token_ids.eos[0]
 
@@ -405,7 +411,7 @@ class Processor:
             raise TokenizerError(
                 "the model has no tokenizer",
                 field="tokenizer",
-                hint="give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
+                hint="give tokenizer= to vedcore.load or compose, or set processor.tokenizer to a tokenizer.json",
             )
         return self.tokenizer.backend_tokenizer
 
@@ -429,6 +435,9 @@ class Processor:
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the preprocessing and the tokenizer to a folder, that of the model for one; `from_pretrained` reads it.
+
+        Where the folder has new weights without settings, as transformers' Trainer, accelerate and ``save_file`` leave
+        it after ``model.state_dict()``, those of the model are written too, so that `vedcore.load` opens it.
 
         Raises:
             CheckpointWriteError: the folder cannot be written.
@@ -503,7 +512,9 @@ class Processor:
             return name if folder is None else f"{folder}/{name}"
 
         if PREPROCESSOR_CONFIG not in files:
-            raise ConfigSchemaError("no such file", path=path(PREPROCESSOR_CONFIG), hint="save the model again")
+            raise ConfigSchemaError(
+                "no such file", path=path(PREPROCESSOR_CONFIG), hint="give it too, as processor.to_files() does"
+            )
         preprocessing = _read_preprocessing(files[PREPROCESSOR_CONFIG], path(PREPROCESSOR_CONFIG))
         data = files.get(TOKENIZER)
         tokenizer = None if data is None else parse_tokenizer(data, path=path(TOKENIZER))
@@ -544,9 +555,9 @@ def _read_preprocessing(data: bytes, path: str) -> Preprocessing:
     try:
         plain = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ConfigSchemaError(f"not JSON: {error}", path=path, hint="save the model again") from None
+        raise ConfigSchemaError(f"not JSON: {error}", path=path, hint="copy the file again") from None
     if not isinstance(plain, dict):
-        raise ConfigSchemaError(f"object expected, got {type(plain).__name__}", path=path, hint="save the model again")
+        raise ConfigSchemaError(f"object expected, got {type(plain).__name__}", path=path, hint="copy the file again")
     common = {key: plain.pop(key) for key in TRANSFORMERS_KEYS & plain.keys()}
     preprocessing = Preprocessing.parse(plain, path=path)
     expected = _transformers_keys(preprocessing)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tokenizers import AddedToken, Encoding, Tokenizer
 
-from vedcore.config import TokenIds
+from vedcore.config import TokenIds, plain
+from vedcore.config_files.plain import short
 from vedcore.errors import UsageError
 from vedcore.processing.batch import Batch, check_return_tensors
 from vedcore.processing.encoding import OnUnknown, encodings, unknown_id
 from vedcore.processing.tokenizers import decode_ids
+from vedcore.transformers_names import TOKENIZER, missing_attribute
 
 __all__ = ["TextTokenizer", "length_limit", "padded_length", "shall_cut"]
 
@@ -39,8 +43,9 @@ class TextTokenizer(_Base):  # type: ignore[misc]
 
     All of that class's own attributes are here too, and reading or setting one means the backend's.
 
-    ``pad_token_id`` and ``eos_token_id`` are the model's (``model.token_ids``); ``bos``, ``unk``, ``cls``, ``sep`` and
-    ``mask`` go by the common names of such tokens. ``…_token`` is the text of each. They are None where there is none.
+    ``pad_token_id`` and ``eos_token_id`` are the model's (``model.token_ids``), and setting them changes those;
+    ``bos``, ``unk``, ``cls``, ``sep`` and ``mask`` go by the common names of such tokens. ``…_token`` is the text of
+    each. They are None where there is none.
 
     Args:
         backend: the tokenizer.
@@ -74,24 +79,46 @@ class TextTokenizer(_Base):  # type: ignore[misc]
         if role := _ROLE.fullmatch(name):
             index = self._id_of(role[1])
             return index if role[2] or index is None else self.backend_tokenizer.id_to_token(index)
+        if (error := missing_attribute("a tokenizer", name, TOKENIZER)) is not None:
+            raise error
         return getattr(self.backend_tokenizer, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if role := _ROLE.fullmatch(name):
-            field = {"bos": "start", "eos": "eos", "pad": "pad"}.get(role[1])
+            self._set_role(name, role[1], value)
+            return
+        if name in ("backend_tokenizer", "token_ids", "model_max_length"):
+            object.__setattr__(self, name, value)
+            return
+        if hasattr(type(self.backend_tokenizer), name):
+            with contextlib.suppress(AttributeError):  # it cannot be written
+                setattr(self.backend_tokenizer, name, value)
+                return
+        known = ", ".join(inspect.signature(self.__call__).parameters)
+        raise UsageError("a tokenizer has no such setting", field=f"tokenizer.{name}", hint=f"a call takes {known}")
+
+    def _set_role(self, name: str, role: str, value: Any) -> None:
+        """Set the token of a role, by its text or id; None unsets it."""
+        if role not in ("eos", "pad"):
             raise UsageError(
                 "cannot be set",
                 field=f"tokenizer.{name}",
-                hint=f"set model.token_ids = model.token_ids.changed({field}=…)"
-                if field
-                else "add the token with model.add_tokens([…], special_tokens=True)",
+                hint="set model.token_ids = model.token_ids.changed(start=…), or those of a processor alone"
+                if role == "bos"
+                else f"add {' or '.join(_NAMES[role])} with model.add_tokens([…], special_tokens=True)",
             )
-        if name in ("backend_tokenizer", "token_ids", "model_max_length"):
-            object.__setattr__(self, name, value)
-        elif hasattr(type(self.backend_tokenizer), name):
-            setattr(self.backend_tokenizer, name, value)
-        else:
-            raise UsageError("a tokenizer has no such setting", field=f"tokenizer.{name}", hint="give it in the call")
+        if value is None:
+            self.token_ids = self.token_ids.changed(**{role: () if role == "eos" else None})
+            return
+        tokens = self.backend_tokenizer.get_vocab()
+        index = plain(value) if name.endswith("_id") else tokens.get(str(value))
+        if index not in tokens.values():
+            raise UsageError(
+                f"the tokenizer has no {short(value)}",
+                field=f"tokenizer.{name}",
+                hint="add it with model.add_tokens([…], special_tokens=True) first",
+            )
+        self.token_ids = self.token_ids.changed(**{role: index})
 
     def _id_of(self, role: str) -> int | None:
         if role == "pad":
@@ -177,7 +204,7 @@ class TextTokenizer(_Base):  # type: ignore[misc]
             raise UsageError(
                 "the model has no pad token id",
                 field="padding",
-                hint="set model.token_ids = model.token_ids.changed(pad=…)",
+                hint="set model.token_ids = model.token_ids.changed(pad=…), or those of a processor alone",
             )
         masks = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
         filled: Any = [[*row, *[fill] * (width - len(row))] for row in rows]

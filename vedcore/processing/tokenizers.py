@@ -90,7 +90,7 @@ def make_tokenizer(spec: str | os.PathLike[str] | Tokenizer) -> Tokenizer:
                 raise CheckpointLimitError(
                     f"{size:,} bytes, and a tokenizer has at most {MAX_FILE_BYTES:,}",
                     path=path,
-                    hint="is it the right file?",
+                    hint="give a tokenizer.json that the tokenizers library has written",
                 )
             return parse_tokenizer(file.read(MAX_FILE_BYTES + 1), path=path)
     spec = getattr(spec, "backend_tokenizer", spec)

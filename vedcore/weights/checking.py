@@ -19,7 +19,7 @@ from vedcore.errors import MAX_MESSAGE, CheckpointMismatchError
 from vedcore.weights.keymap import MAX_NAMES_SHOWN
 from vedcore.weights.safetensors_file import StoredTensor
 
-__all__ = ["CheckpointTensors", "Comparison", "Fit", "LoadReport", "abbreviated", "compare"]
+__all__ = ["CheckpointTensors", "Comparison", "Fit", "LoadReport", "abbreviated", "compare", "mismatch", "same_tensors"]
 
 Fit: TypeAlias = Callable[[str, Tensor], Tensor | None]
 """Given the model's name of a stored tensor and its values, maybe on the meta device: those that the model takes in
@@ -115,7 +115,7 @@ def compare(
     Raises:
         CheckpointMismatchError: with all mismatches.
     """
-    ours, same = model.state_dict(), same_tensors(model)
+    ours, same = model.state_dict(keep_vars=True), same_tensors(model)
     there = {name: stored.tensors[stored.ties.get(name, name)] for name in (*stored.tensors, *stored.ties)}
     absent = [n for n in ours if n not in there and not any(twin in there for twin in same.get(n, ()))]
     missing = [name for name in absent if name not in fresh]
@@ -152,17 +152,17 @@ def compare(
             hint = loose_hint
         elif kinds and not shapes:
             hint = "quantized checkpoints are not supported: load the one that it was made from"
-        raise _mismatch(stored.folder, problems, _suspect(shapes, settings or {}) or hint)
+        raise mismatch(stored.folder, problems, _suspect(shapes, settings or {}) or hint)
     return Comparison(absent, resampled)
 
 
-def _mismatch(folder: Path, problems: Mapping[str, Sequence[str]], hint: str) -> CheckpointMismatchError:
+def mismatch(folder: Path, problems: Mapping[str, Sequence[str]], hint: str) -> CheckpointMismatchError:
     """The error for the problems, with a few names of each in its message and all of them in its details.
 
     The first missing and the first unexpected name are the nearest pair, where two names are near. They are shown whole
     where there is room.
     """
-    pair = _nearest(problems["missing"], problems["unexpected"])
+    pair = _nearest(problems.get("missing", ()), problems.get("unexpected", ()))
     lists = {what: list(names) for what, names in problems.items() if names}
     for name, what in zip(pair or (), ("missing", "unexpected"), strict=False):
         lists[what].remove(name)

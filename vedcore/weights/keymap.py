@@ -44,6 +44,7 @@ __all__ = [
     "assign",
     "ignored",
     "matcher",
+    "names_in_row",
     "their_name",
     "to_ours",
     "to_theirs",
@@ -229,13 +230,14 @@ class Assignments(NamedTuple):
     """Names that no row matches."""
 
 
-def assign(names: Iterable[str], rows: Sequence[Row], *, back: bool = False) -> Assignments:
+def assign(names: Iterable[str], rows: Sequence[Row], *, back: bool = False, complete: bool = True) -> Assignments:
     """Match names with the rows of a key map; no tensors are needed.
 
     Args:
         names: names in the file, or our names where ``back``.
         rows: the key map.
         back: convert our tensors to those of the file.
+        complete: leave out tensors of which some parts are missing; else the missing parts are named too.
     """
     rows = [row for row in rows if not (back and row.read_only)]
     sides = [(_Side(row.theirs), _Side(row.ours)) for row in rows]
@@ -252,12 +254,14 @@ def assign(names: Iterable[str], rows: Sequence[Row], *, back: bool = False) -> 
         targets = target.write(numbers, leaf)
         if not back and assigned.issuperset(targets):
             continue  # an earlier row has read it
-        absent = [name for i, name in enumerate(source.write(numbers, leaf)) if i not in present]
-        if absent:
-            missing += absent
+        written = source.write(numbers, leaf)
+        absent = [name for i, name in enumerate(written) if i not in present]
+        missing += absent
+        if absent and complete:
             continue
         assigned.update(targets)
-        found.append(Assignment(tuple(present[i] for i in range(len(source.names))), tuple(targets), row, back))
+        sources = tuple(present.get(i, name) for i, name in enumerate(written))
+        found.append(Assignment(sources, tuple(targets), row, back))
     return Assignments(found, missing, unexpected)
 
 
@@ -265,6 +269,13 @@ def matcher(rows: Iterable[Row]) -> Callable[[str], bool]:
     """A function that tells whether any row has a name of the file."""
     sides = [_Side(row.theirs) for row in rows]
     return lambda name: any(side.match(name) is not None for side in sides)
+
+
+def names_in_row(row: Row, ours: Iterable[str]) -> list[str]:
+    """The names in the file, by one row, of those of our tensors that the row has."""
+    ours_side, theirs = _Side(row.ours), _Side(row.theirs)
+    matches = (match for name in ours if (match := ours_side.match(name)) is not None)
+    return [name for _, numbers, leaf in matches for name in theirs.write(numbers, leaf)]
 
 
 def their_name(name: str, rows: Iterable[Row]) -> str | None:

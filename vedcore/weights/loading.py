@@ -106,7 +106,8 @@ class Weights:
         """The stored tensors under the model's names; found once, with one warning of all that is unwrapped."""
         if self._matched is not None:
             return self._matched
-        files, stored, ours = list(self.files.values()), [*self.stored, *self._ties], model.state_dict().keys()
+        files, stored = list(self.files.values()), [*self.stored, *self._ties]
+        ours = model.state_dict(keep_vars=True).keys()
         notes = [file.note for file in files]
         matched = self._match_names({name: name for name in stored})
         if self._rows is None or matched.found.unexpected or not matched.selected:
@@ -194,7 +195,7 @@ class Weights:
             matched.found, model, strict=strict, fresh=fresh, settings=settings, fit=fit, loose_hint=loose_hint
         )
         used = {name for assignment in matched.assignments for name in assignment.sources}
-        loaded = [name for name in model.state_dict() if name not in absent]
+        loaded = [name for name in model.state_dict(keep_vars=True) if name not in absent]
         left = [name for name in self.stored if name not in used]
         return LoadReport(str(self.folder), loaded, absent, left, resampled)
 

@@ -16,12 +16,12 @@ from vedcore.errors import (
 from vedcore.model_files import WEIGHT_LAYOUTS
 from vedcore.weights.safetensors_file import TensorFile
 from vedcore.weights.snapshot import FOLDER_AGAIN_HINT, Snapshot, check_name, json_object
-from vedcore.weights.unwrapping import ADAPTER_ALONE, ADAPTER_CONFIG, MERGE_HINT
+from vedcore.weights.unwrapping import ADAPTER_ALONE, ADAPTER_CONFIG, ADAPTER_HINT
 
 if TYPE_CHECKING:
     from vedcore.weights.torch_file import TorchFile
 
-__all__ = ["WeightFile", "open_weights"]
+__all__ = ["WeightFile", "open_file", "open_weights"]
 
 WeightFile: TypeAlias = "TensorFile | TorchFile"
 
@@ -40,12 +40,12 @@ def open_weights(snapshot: Snapshot, *, pickles: bool) -> dict[str, WeightFile]:
     """
     single, index_name = _layout(snapshot, pickles)
     if index_name is None:
-        return {single: _open_file(snapshot, single, None)}
+        return {single: open_file(snapshot, single)}
     index = _read_index(snapshot, index_name)
     files: dict[str, WeightFile] = {}
     seen: set[str] = set()
     for file_name in sorted(set(index.values())):
-        file = files[file_name] = _open_file(snapshot, file_name, index_name)
+        file = files[file_name] = open_file(snapshot, file_name, index_name)
         for name in file.tensors:
             if name in seen:
                 raise CheckpointCorruptError(f"{short(name)} is in two shards", path=file.path, hint=FOLDER_AGAIN_HINT)
@@ -69,7 +69,7 @@ def _layout(snapshot: Snapshot, pickles: bool) -> tuple[str, str | None]:
         if snapshot.has(index):
             return "", index
     if snapshot.has(ADAPTER_CONFIG):
-        raise CheckpointNotFoundError(ADAPTER_ALONE, path=snapshot.path, hint=MERGE_HINT)
+        raise CheckpointNotFoundError(ADAPTER_ALONE, path=snapshot.path, hint=ADAPTER_HINT)
     what = " and no ".join(name for layout in WEIGHT_LAYOUTS[: 2 if pickles else 1] for name in layout)
     raise CheckpointNotFoundError(f"no {what}", path=snapshot.path, hint=snapshot.listing())
 
@@ -97,7 +97,14 @@ def _shard_name(name: object, path: Path, ending: str) -> str:
     return str(name)
 
 
-def _open_file(snapshot: Snapshot, name: str, index: str | None) -> WeightFile:
+def open_file(snapshot: Snapshot, name: str, index: str | None = None) -> WeightFile:
+    """One file of weights.
+
+    Args:
+        snapshot: the folder.
+        name: safetensors, or a pickle where it ends in ``.bin``.
+        index: the index that names it, for messages.
+    """
     try:
         file = snapshot.open(name)
     except CheckpointNotFoundError:

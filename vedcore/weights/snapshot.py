@@ -243,6 +243,8 @@ class Snapshot:
             CheckpointCorruptError: the manifest is damaged.
         """
         path = self.path / MANIFEST
+        if not self.has(MANIFEST):
+            raise CheckpointNotFoundError("no such file", path=path, hint=_SAVE_AGAIN_HINT)
         files = json_object(self.read(MANIFEST), path).get("files")
         if not isinstance(files, dict):
             raise CheckpointCorruptError("no list of files", path=path, hint=_SAVE_AGAIN_HINT)

@@ -15,7 +15,18 @@ from typing import NamedTuple
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointMismatchError
 
-__all__ = ["ADAPTER_ALONE", "ADAPTER_CONFIG", "MERGE_HINT", "NameMatch", "Unwrapped", "refuse_adapters", "unwrap"]
+__all__ = [
+    "ADAPTER_ALONE",
+    "ADAPTER_CONFIG",
+    "ADAPTER_HINT",
+    "ADAPTER_WEIGHTS",
+    "MERGE_HINT",
+    "NameMatch",
+    "Unwrapped",
+    "adapter_names",
+    "refuse_adapters",
+    "unwrap",
+]
 
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_forward_module", "_checkpoint_wrapped_module"})
 """Components that wrappers put at any place of a name, and that no model has."""
@@ -29,9 +40,13 @@ MAX_SHOWN = 3
 """Prefixes, and names without the prefix, that the note shows."""
 ADAPTER_CONFIG = "adapter_config.json"
 """The file by which peft marks a folder of adapters."""
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+"""The files of adapters, in order of precedence."""
 ADAPTER_ALONE = "adapters of LoRA without the model that they were trained for"
+ADAPTER_HINT = "load that model, then call model.load_adapter(folder)"
 MERGE_HINT = "open it with peft, call merge_and_unload() and save the model again"
-_ADAPTER = re.compile(r"(?:^|\.)(lora_\w+|base_layer)(?:\.|$)")
+_ADAPTER = re.compile(r"(?:^|\.)(lora_\w+|base_layer|original_module|modules_to_save|token_adapter)(?:\.|$)")
+"""Components of names that peft's layers add to those of the layers that they stand for."""
 
 
 class NameMatch(NamedTuple):
@@ -52,17 +67,21 @@ class Unwrapped(NamedTuple):
     """The components that were taken out, for a warning; empty if there are none."""
 
 
+def adapter_names(names: Iterable[str]) -> list[str]:
+    """The names of tensors in layers that peft has put around a model's, those of adapters first."""
+    return sorted((name for name in names if _ADAPTER.search(name)), key=lambda name: "lora_" not in name)
+
+
 def refuse_adapters(names: Iterable[str], path: object) -> None:
     """Refuse the weights of a model with adapters of LoRA that were not merged.
 
     Raises:
         CheckpointMismatchError: naming an adapter's tensor.
     """
-    found = [name for name in names if _ADAPTER.search(name)]
+    found = adapter_names(names)
     if found:
-        example = next((name for name in found if "lora_" in name), found[0])
         raise CheckpointMismatchError(
-            f"adapters of LoRA that were not merged into the weights, such as {short(example)} ({len(found)} tensors)",
+            f"adapters of LoRA that were not merged into the weights, such as {short(found[0])} ({len(found)} tensors)",
             path=path,
             hint=MERGE_HINT,
             details="\n".join(found),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -26,6 +26,7 @@ from vedcore.errors import ConfigSchemaError, GenerationError, UsageError, did_y
 from vedcore.generation.options.neutral import NEUTRAL_VALUES
 from vedcore.generation.options.option_rules import RULES, SYNONYMS, Rule, without_idle
 from vedcore.generation.options.strategies import Strategy, strategy_for
+from vedcore.transformers_names import GENERATING, GENERATION_CONFIG
 
 __all__ = ["GenerationConfig", "Limits"]
 
@@ -82,6 +83,7 @@ class GenerationConfig(Config):
         UserWarning: options without effect beside the others, all of them named.
     """
 
+    elsewhere = GENERATION_CONFIG
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
     """Most tokens to write after the prompt."""
     max_length: Annotated[int, Field(ge=1)] | None = None
@@ -311,6 +313,23 @@ class GenerationConfig(Config):
                 kept = {k: v for k, v in kept.items() if k not in pair}
         return self.parse({**without_idle(kept, options), **options})
 
+    _from_model_config: ClassVar[bool] = False
+
+    def _get_default_generation_params(self) -> dict[str, Any]:
+        """Lengths to which Seq2SeqTrainer pads predictions where there are none here; they bound no text."""
+        return {"max_length": 20}
+
+    def update(self, *, defaults_only: bool, **options: Any) -> None:
+        """Fill in options that are None, as Seq2SeqTrainer does with the copy that ``model.generation_config`` gives.
+
+        Raises:
+            UsageError: without ``defaults_only=True``.
+        """
+        if not defaults_only:
+            name, value = next(iter(options.items()), ("num_beams", 4))
+            raise UsageError("options do not change in place", field=name, hint=self._instead(name, value))
+        self.__dict__.update({name: value for name, value in options.items() if getattr(self, name) is None})
+
     def strategy(self, assisted: bool = False) -> Strategy:
         """The way of searching that these options ask for; ``assisted`` where a draft model guesses."""
         return strategy_for(dict(self), assisted)
@@ -431,7 +450,8 @@ def _check_names(options: Mapping[str, Any]) -> None:
     for name in options:
         if name not in valid:
             known = f"options: {', '.join(valid)}"
-            raise UsageError("unknown option", field=name, hint=did_you_mean(name, valid) or known, details=known)
+            hint = GENERATING.get(name) or did_you_mean(name, valid) or known
+            raise UsageError("unknown option", field=name, hint=hint, details=known)
 
 
 def _shown(value: object) -> str:

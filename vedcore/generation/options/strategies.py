@@ -16,7 +16,6 @@ __all__ = ["STRATEGIES", "Ability", "Strategy", "check_assisted", "strategy_for"
 Ability = Literal["parts", "hidden_states", "uneven_rows"]
 """Extras of a `vedcore.generation.state.State`: a fresh state over some of its prompts (``parts``), the decoder's last
 hidden states, rows that grow by different numbers of tokens."""
-INNER_STATES = ("output_attentions", "output_hidden_states")
 
 
 class Strategy(NamedTuple):
@@ -36,8 +35,6 @@ class Strategy(NamedTuple):
     """Whether each step writes one token in every text, so that several texts can be streamed."""
     reads_last_token: bool = False
     """Whether the decoder reads the last token too, which then needs a position."""
-    inner_states: bool = True
-    """Whether attentions and hidden states can be recorded."""
     takes_cache: bool = True
     """Whether it can go on with a cache of the caller's, and leaves one that the caller can go on with."""
 
@@ -50,7 +47,6 @@ STRATEGIES = (
         refuses=("num_beams", "penalty_alpha"),
         needs=frozenset({"uneven_rows"}),
         in_step=False,
-        inner_states=False,
         takes_cache=False,
     ),
     Strategy(
@@ -100,9 +96,9 @@ def check_assisted(options: Mapping[str, Any], asked_by: str) -> None:
         asked_by: ``"assistant_model"`` or ``"prompt_lookup_num_tokens"``.
 
     Raises:
-        UsageError: beams, contrastive search, records of inner states.
+        UsageError: beams, contrastive search.
     """
-    for name in (*STRATEGIES[0].refuses, *INNER_STATES):
+    for name in STRATEGIES[0].refuses:
         if is_on(options, name):
             off = {"num_beams": 1, **NEUTRAL_VALUES}[name]  # it may be the model's, which cannot be left out
             message = f"{name}={options[name]} contradicts {asked_by}"

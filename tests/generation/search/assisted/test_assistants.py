@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 import vedcore
 from vedcore.errors import IncompatibleError, UsageError
@@ -26,6 +27,67 @@ def test_guesses_change_nothing(pair: Any, family: str) -> None:
         assert model.generate(pixels, **ENDS, **options).tolist() == plain
     encoded = model.encode(pixels)
     assert model.generate(encoder_outputs=encoded, assistant_model=other, **ENDS).tolist() == plain
+
+
+INNER = ("decoder_attentions", "cross_attentions", "decoder_hidden_states", "encoder_attentions", "scores", "logits")
+RECORDED = dict.fromkeys(
+    ("output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"), True
+)
+PROMPT = [[0, 5, 9, 9, 11]]
+
+
+@pytest.mark.parametrize("how", ["lookup", "other"])
+@pytest.mark.parametrize("options", [{}, {"do_sample": True, "top_k": 1}], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("prompt", [None, PROMPT], ids=["start", "prompt"])
+@pytest.mark.parametrize("family", ["bert", "gpt2", "bart", "trocr"])
+def test_inner_states_as_transformers(
+    pair: Any, family: str, prompt: list[list[int]] | None, options: dict[str, Any], how: str
+) -> None:
+    """Of one image, as transformers takes it; it shifts the records of guesses that its first call accepts."""
+    model, other = pair(family), pair(family, 3)
+    drafts: dict[str, Any] = {"prompt_lookup_num_tokens": 3, "max_matching_ngram_size": 1}
+    theirs_drafts = drafts
+    if how == "other":
+        drafts = {"assistant_model": other.ours}
+        theirs_drafts = {"assistant_model": other.theirs}
+    more = {**ENDS, **RECORDED, **options, "max_new_tokens": 24}
+    if prompt is not None:
+        more["decoder_input_ids"] = torch.tensor(prompt)
+    with torch.no_grad():
+        theirs = model.theirs.generate(model.pixels[:1], **more, **theirs_drafts, max_length=None)
+    ours = model.ours.generate(model.pixels[:1], **more, **drafts)
+    assert ours.sequences.tolist() == theirs.sequences.tolist()
+    for name in INNER:
+        assert_close(ours[name], theirs[name])
+
+
+def assert_close(ours: Any, theirs: Any) -> None:
+    assert len(ours) == len(theirs)
+    for mine, other in zip(ours, theirs, strict=True):
+        if isinstance(other, tuple):
+            assert_close(mine, other)
+        else:
+            assert mine.shape == other.shape
+            torch.testing.assert_close(mine, other, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("options", [{}, {"do_sample": True, "top_k": 1, "num_return_sequences": 2}], ids=str)
+@pytest.mark.parametrize("drafts", [{"prompt_lookup_num_tokens": 3}, {"assistant_model": "itself"}], ids=str)
+def test_inner_states_of_several_images(pair: Any, drafts: dict[str, Any], options: dict[str, Any]) -> None:
+    """As those of plain search by transformers, up to the end of each row."""
+    model = pair("bart")
+    drafts = {"assistant_model": model.ours} if "assistant_model" in drafts else drafts
+    more = {**ENDS, **RECORDED, **options}
+    with torch.no_grad():
+        theirs = model.theirs.generate(model.pixels, **more, max_length=None)
+    ours = model.ours.generate(model.pixels, **more, **drafts)
+    assert ours.sequences.tolist() == theirs.sequences.tolist()
+    for name in ("decoder_attentions", "cross_attentions", "decoder_hidden_states"):
+        assert len(ours[name]) == len(theirs[name])
+        for step, (mine, other) in enumerate(zip(ours[name], theirs[name], strict=True)):
+            rows = [row for row, length in enumerate(ours.lengths) if step < length]
+            assert_close([layer[rows] for layer in mine], [layer[rows] for layer in other])
+    assert_close(ours.encoder_hidden_states, theirs.encoder_hidden_states)
 
 
 @pytest.mark.parametrize("family", ["roberta", "mbart"])
@@ -51,8 +113,7 @@ def test_what_does_not_go_together(pair: Any) -> None:
         ({"assistant_model": other.decoder}, "assistant_model: a model expected"),
         ({"assistant_model": other, "num_beams": 2}, "num_beams=2 contradicts assistant_model"),
         ({"assistant_model": other, "prompt_lookup_num_tokens": 2}, "contradicts prompt_lookup_num_tokens=2"),
-        ({"assistant_model": other, "output_attentions": True}, "contradicts assistant_model"),
-        ({"prompt_lookup_num_tokens": 2, "output_hidden_states": True}, "contradicts prompt_lookup_num_tokens"),
+        ({"prompt_lookup_num_tokens": 2, "num_beams": 2}, "num_beams"),
     ):
         with pytest.raises(UsageError, match=said):
             model.generate(pixels, max_new_tokens=3, **options)

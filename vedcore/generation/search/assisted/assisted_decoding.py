@@ -18,6 +18,7 @@ from torch import Tensor
 from vedcore.generation.processors.chain import apply_processors
 from vedcore.generation.request import Drafter, Request
 from vedcore.generation.search.assisted.drafters import PromptLookup
+from vedcore.generation.search.assisted.inner_states import InnerStates
 from vedcore.generation.search.assisted.ragged_cache import ragged_rows
 from vedcore.generation.search.ledger import UnevenLedger
 from vedcore.generation.search.scoring import draw, nothing_left, usable_logits
@@ -42,7 +43,7 @@ def assisted_steps(state: DecodingState, request: Request) -> Steps:
     logits = cache.prefill(request.input_ids)[:, None]  # (B, 1, V)
     texts: list[list[int]] = request.input_ids.repeat_interleave(copies, 0).tolist()
     chooser = _TokenChooser(request)
-    ledger = chooser.ledger
+    ledger, inner_states = chooser.ledger, InnerStates(cache)
     guesses: list[list[int]] = [[] for _ in texts]
     first, growing = [0] * len(texts), [True] * len(texts)  # index of the logits after a row's last token
     while True:
@@ -53,6 +54,7 @@ def assisted_steps(state: DecodingState, request: Request) -> Steps:
                 continue
             for position, guess in enumerate([*guesses[row], None], start=first[row]):
                 token = chooser.choose(row, position)
+                inner_states.add(row, len(text) - request.prompt_length, position)
                 text.append(token)
                 if len(texts) == 1:
                     yield request.input_ids.new_tensor([token])
@@ -62,7 +64,9 @@ def assisted_steps(state: DecodingState, request: Request) -> Steps:
         drafter.learn([len(guess) for guess in guesses], accepted)
         growing = _growing(ledger, limit, request.pads_ended)
         if not any(growing):
-            return ledger.output()
+            out = ledger.output()
+            inner_states.finish(out.sequences.shape[1] - request.prompt_length)
+            return out
         if request.pads_ended:
             cache.keep([any(growing[i : i + copies]) for i in range(0, len(texts), copies)])
         cache.rewind([len(text) - 1 if on else 0 for text, on in zip(texts, growing, strict=True)])
@@ -71,6 +75,7 @@ def assisted_steps(state: DecodingState, request: Request) -> Steps:
         guesses = drafter.guess(so_far, room) if room else [[] for _ in texts]
         unread = [ids[length:] for ids, length in zip(so_far, cache.lengths, strict=True)]
         first = [max(0, len(new) - 1) for new in unread]
+        inner_states.forget_call()
         logits = cache.extend([[*new, *guess] for new, guess in zip(unread, guesses, strict=True)])
 
 

@@ -34,6 +34,8 @@ class RaggedRows(ABC):
         self.state, self.copies = state, copies
         self.lengths: list[int] = []
         """Tokens that each of the B rows has read and not taken back, the prompt's padding among them."""
+        self.before: list[int] = []
+        """The same before the last tokens were read."""
 
     def prefill(self, input_ids: Tensor) -> Tensor:
         """The prompts, (N, T), to the logits of the next token, (B, V)."""
@@ -42,7 +44,7 @@ class RaggedRows(ABC):
         if self.copies > 1:
             self.state.reorder(expand)
             logits = logits.index_select(0, expand)
-        self.lengths = [input_ids.shape[1]] * len(expand)
+        self.lengths = self.before = [input_ids.shape[1]] * len(expand)
         self._begin(input_ids.index_select(0, expand))
         return logits
 
@@ -58,6 +60,7 @@ class RaggedRows(ABC):
             (B, T, V) the logits after each new token; behind a row's own tokens they mean nothing.
         """
         logits = self._read([tokens[row] for row in self.live])
+        self.before = self.lengths
         self.lengths = [length + len(new) for length, new in zip(self.lengths, tokens, strict=True)]
         return logits
 
@@ -75,6 +78,11 @@ class RaggedRows(ABC):
         self.state.keep(going_on)
         if (after := self.live) != before:
             self._select([before.index(row) for row in after])
+
+    @abstractmethod
+    def seen_from(self, row: int, position: int) -> tuple[slice, Tensor]:
+        """In the last call, while all rows are computed: the queries that end with token ``position`` of those that a
+        row read, one or all, and (L,) the indices of the tokens of the row up to it."""
 
     @abstractmethod
     def _begin(self, input_ids: Tensor) -> None:
@@ -111,10 +119,14 @@ class CachedRows(RaggedRows):
         self.even = True
         """Whether every column of the cache holds a token in every row."""
         self.start = input_ids.shape[1]
-        self.before = [self.start] * len(input_ids)
+        """Columns before the last tokens were read."""
         mask = None if mask is None else mask.bool().repeat_interleave(self.copies, 0)
         self.kept = torch.ones_like(input_ids, dtype=torch.bool)  # (B', L) columns that hold a token of the row
         self.taken = self.kept if mask is None else mask.cumsum(1) > 0  # (B', L) those that take a position
+
+    def seen_from(self, row: int, position: int) -> tuple[slice, Tensor]:
+        kept = self.kept[row, : self.start + position + 1]
+        return slice(position, position + 1), kept.nonzero()[:, 0]
 
     def _read(self, tokens: list[Sequence[int]]) -> Tensor:
         cache = self.state.cache
@@ -129,7 +141,7 @@ class CachedRows(RaggedRows):
         if any(len(row) < new for row in tokens) and not self.in_step:
             mask = self._tensor([[i < len(row) for i in range(new)] for row in tokens])
         ids = self._padded(tokens)
-        self.start, self.before = cache.length, list(self.lengths)
+        self.start = cache.length
         own = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
         self.kept, self.taken = torch.cat([self.kept, own], 1), torch.cat([self.taken, own], 1)
         self.even = self.even and mask is None
@@ -179,6 +191,10 @@ class UncachedRows(RaggedRows):
 
     def _begin(self, input_ids: Tensor) -> None:
         self.texts: list[list[int]] = input_ids.tolist()
+
+    def seen_from(self, row: int, position: int) -> tuple[slice, Tensor]:
+        length = self.before[row] + position + 1
+        return slice(length), torch.arange(length, device=self.state.states.device)
 
     def _read(self, tokens: list[Sequence[int]]) -> Tensor:
         for row, new in zip(self.live, tokens, strict=True):

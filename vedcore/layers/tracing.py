@@ -1,0 +1,37 @@
+"""Whether torch records operations for a program instead of running them, and what may be asked of a size then.
+
+A recorded program takes other sizes than those it was made with. A condition on a size in Python restricts the sizes
+that it takes, or is frozen as it was: ask `holds` where it need not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["holds", "is_exported", "is_traced"]
+
+
+def is_exported() -> bool:
+    """Whether ``torch.export`` or ``torch.jit.trace`` records a program that outlives the process."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+
+
+def is_traced() -> bool:
+    """Whether a program is recorded, by ``torch.compile`` too: no value of a tensor can be read."""
+    return torch.compiler.is_compiling() or is_exported()
+
+
+def holds(condition: Any) -> bool:
+    """Whether a condition on sizes is true, in a recorded program for all sizes that it takes.
+
+    Args:
+        condition: a comparison of sizes: a bool, or what stands for one while operations are recorded.
+    """
+    if condition is True or condition is False:
+        return condition
+    if isinstance(condition, Tensor):  # a size in `torch.jit.trace`, which may be any
+        return False
+    return torch.fx.experimental.symbolic_shapes.statically_known_true(condition)
