@@ -305,17 +305,6 @@ def test_something_else_as_a_cache(model: Any, pixels: Tensor, wrong: Any) -> No
     close(out.logits, model(pixels, decoder_input_ids=ids(2)).logits[:, -1:])
 
 
-def test_gradient_checkpointing_keeps_no_cache(fresh: Any, pixels: Tensor) -> None:
-    cache = fresh(pixels, decoder_input_ids=ids(2), use_cache=True).past_key_values
-    fresh.train().gradient_checkpointing_enable()
-    told("pass use_cache=False", fresh, pixels, decoder_input_ids=ids(2), use_cache=True)
-    fresh(pixels, decoder_input_ids=ids(2), use_cache=False).logits.sum().backward()
-    error = told("leave it out", fresh, pixels, decoder_input_ids=ids(2), past_key_values=cache, use_cache=False)
-    assert error.field == "past_key_values"
-    fresh(pixels, decoder_input_ids=ids(2), use_cache=False).logits.sum().backward()
-    assert fresh.decoder.get_input_embeddings().weight.grad is not None
-
-
 # -- the model itself -------------------------------------------------------------------------------------------------
 
 
@@ -391,6 +380,15 @@ def test_arguments_of_from_pretrained(fresh: Any, tmp_path: Any) -> None:
     error = told("did you mean {…}?", load, tmp_path / "model", image_sizes=(16, 24))
     assert "'image_size'" in error.hint
     assert load(tmp_path / "model", image_size=(16, 24)).encoder.preprocessing.image_size == (16, 24)
+
+
+def test_the_maker_of_transformers(fresh: Any, pixels: Tensor, tmp_path: Any) -> None:
+    made, folder = vedcore.VisionEncoderDecoder.from_encoder_decoder_pretrained, str(tmp_path / "model")
+    assert "'hub:org/vit'" in told("call vedcore.compose({…}, {…}, pretrained=True)", made, "org/vit", "gpt2").hint
+    fresh.save_pretrained(folder)
+    error = told("call vedcore.compose({…}, {…}, pretrained=True)", made, folder, folder)
+    model = eval(error.hint.removeprefix("call "), {"vedcore": vedcore})
+    close(model(pixels, labels=ids(2)).loss, fresh(pixels, labels=ids(2)).loss)
 
 
 def test_types_of_weights(fresh: Any, tmp_path: Any) -> None:
