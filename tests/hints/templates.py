@@ -36,7 +36,7 @@ CONSTANTS = {
     for node in tree.body
     if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
 }
-"""What modules assign to names."""
+"""Values that modules assign to names."""
 OPEN: list[str] = []
 """Functions whose results are being read, so that one that calls itself is read once."""
 

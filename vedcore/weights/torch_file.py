@@ -173,13 +173,14 @@ class TorchFile:
         self._check_tail()
         try:
             with zipfile.ZipFile(self._file) as archive:
-                entries = _checked_entries(archive.infolist(), self.size)
-                top = next(iter(entries)).partition("/")[0]
-                pickle = entries.get(f"{top}/data.pkl")
-                if f"{top}/constants.pkl" in entries:
+                found = archive.infolist()
+                if any(entry.orig_filename.endswith("/constants.pkl") for entry in found):
                     raise CheckpointUnsafeError(
                         "a TorchScript archive, which is code; nothing was run", hint=SAFETENSORS_HINT
                     )
+                entries = _checked_entries(found, self.size)
+                top = next(iter(entries)).partition("/")[0]
+                pickle = entries.get(f"{top}/data.pkl")
                 if pickle is None:
                     raise _corrupt("a zip archive without data.pkl")
                 if pickle.file_size > MAX_PICKLE_BYTES:
