@@ -20,8 +20,9 @@ OTHER_ARGUMENTS = {
     "HF_HOME",
     "HF_HUB_OFFLINE",
     "VEDCORE_PLUGINS",
+    "processing_class",
 }
-"""Arguments and variables of Python, of the system and of the hub."""
+"""Arguments and variables of Python, of the system, of the hub and of transformers' Trainer."""
 
 
 def arguments() -> set[str]:

@@ -12,11 +12,13 @@ import pytest
 import safetensors.torch
 import torch
 import transformers as hf
+from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor, nn
 
 import vedcore
 from tests.trainers.tiny import EOS, IMAGES, PAD, START, arguments, both, checkpoint, losses, rows
+from vedcore.cli.app import group
 from vedcore.config import ModelConfig
 
 NAMES = ["bert", "gpt2"]
@@ -108,6 +110,7 @@ def test_every_checkpoint_opens(folder: Path, tmp_path: Path) -> None:
         assert torch.equal(ours, found)
     trainer.save_model(tmp_path / "final")
     trainer.save_model(tmp_path / "final")
+    assert CliRunner().invoke(group, ["inspect", "--verify", str(tmp_path / "final")]).exit_code == 0
     assert torch.equal(vedcore.load(tmp_path / "final").generate(IMAGES), model.generate(IMAGES))
 
 
@@ -237,6 +240,14 @@ def test_noise_on_the_embeddings(model: Any, tmp_path: Path) -> None:
     trainer = hf.Trainer(model=model, args=args, train_dataset=labelled(model))
     trainer.train()
     assert len(losses(trainer)) == 2
+
+
+def test_the_tokenizer_alone_is_saved_beside_the_weights(model: Any, tmp_path: Path) -> None:
+    tokenizer = model.processor.tokenizer
+    hf.Trainer(model=model, args=arguments(tmp_path), processing_class=tokenizer).save_model(tmp_path / "saved")
+    back = hf.AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert back("abc").input_ids == tokenizer("abc").input_ids
+    assert (back.pad_token_id, back.eos_token_id) == (model.token_ids.pad, model.token_ids.eos[0])
 
 
 def test_a_foreign_tokenizer_is_refused_with_what_to_give(model: Any, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.formats import Format, LoadOptions
 from vedcore.checkpoints.model_loading import check_loadable, load_model
-from vedcore.checkpoints.processors import load_processor, save_processor, settings_files
+from vedcore.checkpoints.processors import load_processor, save_processor, save_tokenizer, settings_files
 from vedcore.components import torch_dtype
 from vedcore.composer.snapshot_files import (
     MAX_TOKENIZER_BYTES,
@@ -97,6 +97,7 @@ class NativeFormat(Format):
         save_folder(folder, files, replaces=MODEL_FILES)
 
     save_processor = staticmethod(save_processor)
+    save_tokenizer = staticmethod(save_tokenizer)
     load_processor = staticmethod(load_processor)
 
 

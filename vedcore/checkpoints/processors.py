@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -25,13 +27,14 @@ from vedcore.model_files import (
     TOKENIZER,
 )
 from vedcore.processing.processor import Processor, make_tokenizer, token_ids_of
+from vedcore.processing.text_tokenizer import TextTokenizer
 from vedcore.processing.tokenizers import parse_tokenizer
 from vedcore.weights.manifest import FileRecord
 from vedcore.weights.opening import open_weights
 from vedcore.weights.safetensors_file import TensorFile
 from vedcore.weights.snapshot import TEMPORARY_PREFIX, Snapshot, read_folder
 
-__all__ = ["load_processor", "save_processor", "settings_files"]
+__all__ = ["load_processor", "save_processor", "save_tokenizer", "settings_files"]
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
@@ -39,23 +42,20 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 def save_processor(processor: Processor, folder: str | os.PathLike[str]) -> None:
     """Write the preprocessing and the tokenizer to a folder, beside whatever is in it.
 
-    In a folder of transformers the settings of images are written as transformers has them.
+    New weights of another library without settings get those of the model. In a folder of transformers the settings of
+    images are written as transformers has them.
 
     Raises:
         CheckpointWriteError: the folder cannot be written.
         IncompatibleError: settings that transformers does not have, in a folder of transformers.
     """
     target = Path(folder)
-    try:
+    with _as_write_errors(folder):
         target.mkdir(parents=True, exist_ok=True)
         with Snapshot(target) as snapshot:
             foreign = snapshot.has(CONFIG) and "model_type" in read_json(snapshot, CONFIG)
             weights = {} if foreign or processor.settings_of_model is None else _foreign_weights(snapshot)
         files = processor.to_files()
-        if weights and processor.settings_of_model is not None:
-            files |= settings_files(processor, *processor.settings_of_model)
-            records = {name: FileRecord.of(content) for name, content in files.items()} | weights
-            files[MANIFEST] = json_bytes({"files": {name: record.as_json() for name, record in records.items()}})
         if foreign:
             try:
                 files = {PREPROCESSOR_CONFIG: json_bytes(write_image_processor(processor.preprocessing))}
@@ -64,10 +64,38 @@ def save_processor(processor: Processor, folder: str | os.PathLike[str]) -> None
         if processor.tokenizer is not None:
             length = processor.model_max_length
             files |= write_tokenizer(processor.tokenizer, processor.token_ids, model_max_length=length)
-        for name, content in files.items():
-            temporary = target / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}"
-            temporary.write_bytes(content)
-            os.replace(temporary, target / name)
+        if weights and processor.settings_of_model is not None:
+            files |= settings_files(processor, *processor.settings_of_model)
+            records = {name: FileRecord.of(content) for name, content in files.items()} | weights
+            files[MANIFEST] = json_bytes({"files": {name: record.as_json() for name, record in records.items()}})
+        _write(files, target)
+
+
+def save_tokenizer(tokenizer: TextTokenizer, folder: str | os.PathLike[str]) -> None:
+    """Write a tokenizer to a folder, beside whatever is in it.
+
+    Raises:
+        CheckpointWriteError: the folder cannot be written.
+    """
+    with _as_write_errors(folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        length = tokenizer.model_max_length
+        _write(write_tokenizer(tokenizer, tokenizer.token_ids, model_max_length=length), Path(folder))
+
+
+def _write(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write files in order, each as a whole."""
+    for name, content in files.items():
+        temporary = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}"
+        temporary.write_bytes(content)
+        os.replace(temporary, folder / name)
+
+
+@contextlib.contextmanager
+def _as_write_errors(folder: object) -> Iterator[None]:
+    """The system's errors as one of ours."""
+    try:
+        yield
     except OSError as error:
         raise CheckpointWriteError(
             error.strerror or str(error), path=folder, hint="name a folder to write to"

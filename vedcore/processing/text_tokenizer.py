@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -260,6 +261,16 @@ class TextTokenizer(_Base):  # type: ignore[misc]
     def batch_decode(self, ids: Any, skip_special_tokens: bool = True) -> list[str]:
         """The text of each row of ids."""
         return [self.decode(row, skip_special_tokens) for row in ids]
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the files from which transformers' ``AutoTokenizer`` makes the same tokenizer, beside those there.
+
+        Raises:
+            CheckpointWriteError: the folder cannot be written.
+        """
+        from vedcore.plugins import load_component
+
+        load_component("format", "native")[0].save_tokenizer(self, folder)
 
     # -- more tokens ------------------------------------------------------------------------------------------------
 
