@@ -9,7 +9,7 @@ tokens, L text tokens so far, D width, E width of the encoder states that cross-
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -26,7 +26,23 @@ from vedcore.transformers_class import TransformersClass
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Component", "Projector", "TextDecoder", "VisionEncoder", "check_interpolation", "fit_to", "torch_dtype"]
+__all__ = [
+    "Component",
+    "Projector",
+    "TextDecoder",
+    "VisionEncoder",
+    "check_interpolation",
+    "fit_to",
+    "parameters_of",
+    "torch_dtype",
+]
+
+
+def parameters_of(module: nn.Module) -> Iterator[Tensor]:
+    """The parameters of a module; of a replica of DataParallel, which has none, the copies that it holds beside them."""
+    yield from module.parameters()
+    for part in module.modules():
+        yield from getattr(part, "_former_parameters", {}).values()
 
 
 class Component(nn.Module, abc.ABC):

@@ -18,7 +18,14 @@ import torch
 from tokenizers import AddedToken
 from torch import Tensor, nn
 
-from vedcore.components import Projector, TextDecoder, VisionEncoder, check_interpolation, torch_dtype
+from vedcore.components import (
+    Projector,
+    TextDecoder,
+    VisionEncoder,
+    check_interpolation,
+    parameters_of,
+    torch_dtype,
+)
 from vedcore.config import (
     MAX_VOCAB_SIZE,
     TOKEN_ID_FIELDS,
@@ -36,6 +43,7 @@ from vedcore.generation.results import transition_scores
 from vedcore.hf.generation import is_generation_config, read_generation_config
 from vedcore.layers.cache import DecoderCache
 from vedcore.layers.linear import pack, packed, unpacked, use_seam
+from vedcore.layers.norm_statistics import keep_statistics
 from vedcore.loss import check_labels, cross_entropy, shift_tokens_right
 from vedcore.outputs import EncoderOutput, VisionEncoderDecoderOutput
 from vedcore.processing.processor import Processor, vocab_size_of
@@ -98,6 +106,7 @@ class VisionEncoderDecoder(nn.Module):
         self._config = config
         self._frozen: set[PartName] = set()
         use_seam(self)
+        keep_statistics(self)
 
     @property
     def config(self) -> ModelConfig:
@@ -174,12 +183,12 @@ class VisionEncoderDecoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return next(self.parameters()).device
+        return next(parameters_of(self)).device
 
     @property
     def dtype(self) -> torch.dtype:
         """The parameters' type."""
-        return next(self.parameters()).dtype
+        return next(parameters_of(self)).dtype
 
     @property
     def num_channels(self) -> int:
@@ -248,7 +257,7 @@ class VisionEncoderDecoder(nn.Module):
         if interpolate_pos_encoding:
             check_interpolation(self.encoder)
             options = {"interpolate_pos_encoding": True}
-        no_graph = "encoder" in self._frozen and not any(p.requires_grad for p in self.encoder.parameters())
+        no_graph = "encoder" in self._frozen and not any(p.requires_grad for p in parameters_of(self.encoder))
         with torch.no_grad() if no_graph else contextlib.nullcontext():
             pixel_values = pixel_values.to(self.dtype)
             more = encoder_attention_mask is not None or output_attentions or output_hidden_states
@@ -419,8 +428,9 @@ class VisionEncoderDecoder(nn.Module):
         return module
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode, in which frozen parts stay in eval mode."""
+        """Training mode, in which frozen parts, and batch norms whose weight is frozen, stay in eval mode."""
         super().train(mode)
+        keep_statistics(self)  # of modules that came in since, such as synchronised ones
         for part in self._frozen:
             self._part(part).eval()
         return self

@@ -284,8 +284,8 @@ def test_tensors_are_all_found(adapters: Path) -> None:
     save_file({**tensors, name: tensors[name] * float("nan")}, file)
     with pytest.raises(vedcore.NonFiniteError, match=r"layers\.1"):
         model.load_adapter(adapters)
+    save_file(tensors, file)
     with pytest.raises(vedcore.CheckpointMismatchError, match="of a wrong shape"):
-        save_file(tensors, file)
         tiny("gpt2").load_adapter(adapters)
 
 
@@ -325,5 +325,3 @@ def test_two_adapters_add_up(adapters: Path) -> None:
     plain = tiny("bert").state_dict()
     for name, tensor in once.state_dict().items():
         assert torch.allclose(twice.state_dict()[name] - plain[name], 2 * (tensor - plain[name]), atol=1e-5)
-
-
