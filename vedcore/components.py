@@ -39,7 +39,7 @@ __all__ = [
 
 
 def parameters_of(module: nn.Module) -> Iterator[Tensor]:
-    """The parameters of a module; of a replica of DataParallel, which has none, the copies that it holds beside them."""
+    """The parameters of a module; of a replica of DataParallel, which has none, the copies that it has instead."""
     yield from module.parameters()
     for part in module.modules():
         yield from getattr(part, "_former_parameters", {}).values()

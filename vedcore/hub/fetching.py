@@ -137,7 +137,8 @@ class _Fetch:
         """
         folder = self._snapshot(commit)
         names = os.listdir(folder) if os.access(folder, os.R_OK) else []
-        if not any(name in names for layout in WEIGHT_LAYOUTS for name in layout):  # a fetch was interrupted
+        due = ADAPTER_WEIGHTS if CONFIG not in names else (name for layout in WEIGHT_LAYOUTS for name in layout)
+        if not any(name in names for name in due):  # a fetch was interrupted
             what = f"no {'weights' if names else 'files'} in the cache for {self.revision!r}"
             raise HubError(what, path=self.repo, hint=f"run {self._pull_command('online')}")
         return self._complete(commit, names, online=False)
