@@ -44,7 +44,7 @@ __all__ = ["merge_adapter"]
 T = TypeVar("T")
 
 _PREFIX = "base_model.model."
-"""What PEFT puts before the names of a model's modules."""
+"""Prefix of the names of a model's modules in PEFT's files."""
 _LORA = re.compile(r"(.+)\.(lora_A|lora_B)\.(weight|bias)|(.+)\.(lora_embedding_A|lora_embedding_B)")
 _WITHOUT_EFFECT = frozenset(
     {
