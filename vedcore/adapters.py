@@ -44,7 +44,7 @@ __all__ = ["merge_adapter"]
 T = TypeVar("T")
 
 _PREFIX = "base_model.model."
-"""What PEFT puts before the names of a model's modules."""
+"""Prefix of the names of a model's modules in PEFT's files."""
 _LORA = re.compile(r"(.+)\.(lora_A|lora_B)\.(weight|bias)|(.+)\.(lora_embedding_A|lora_embedding_B)")
 _WITHOUT_EFFECT = frozenset(
     {
@@ -220,7 +220,7 @@ def _read(snapshot: Snapshot) -> _Adapter:
             f"{short(data['init_lora_weights'])} starts from other weights than the model's",
             path=path,
             field="init_lora_weights",
-            hint="save it with path_initial_model_for_weight_conversion= of peft, which makes plain LoRA of it",
+            hint="save it as plain LoRA: path_initial_model_for_weight_conversion of peft's save_pretrained",
         )
     known = _WITHOUT_EFFECT | LoraConfig.model_fields.keys()
     for name, value in data.items():

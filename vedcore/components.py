@@ -8,7 +8,7 @@ Shape letters: N images, C channels, H x W pixels, S encoder tokens, S' tokens a
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -24,7 +24,22 @@ from vedcore.transformers_class import TransformersClass
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Component", "Projector", "VisionEncoder", "check_interpolation", "fit_to", "torch_dtype"]
+__all__ = [
+    "Component",
+    "Projector",
+    "VisionEncoder",
+    "check_interpolation",
+    "fit_to",
+    "parameters_of",
+    "torch_dtype",
+]
+
+
+def parameters_of(module: nn.Module) -> Iterator[Tensor]:
+    """The parameters of a module; of a replica of DataParallel, which has none, the copies that it has instead."""
+    yield from module.parameters()
+    for part in module.modules():
+        yield from getattr(part, "_former_parameters", {}).values()
 
 
 class Component(nn.Module, abc.ABC):

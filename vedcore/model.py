@@ -18,7 +18,7 @@ from tokenizers import AddedToken
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from vedcore.components import Projector, VisionEncoder, check_interpolation, torch_dtype
+from vedcore.components import Projector, VisionEncoder, check_interpolation, parameters_of, torch_dtype
 from vedcore.config import (
     MAX_VOCAB_SIZE,
     TOKEN_ID_FIELDS,
@@ -37,6 +37,7 @@ from vedcore.hf.generation import is_generation_config, read_generation_config
 from vedcore.layers.cache import DecoderCache
 from vedcore.layers.checkpointing import Checkpointing
 from vedcore.layers.linear import pack, packed, unpacked, use_seam
+from vedcore.layers.norm_statistics import keep_statistics
 from vedcore.layers.tracing import is_traced
 from vedcore.loss import check_labels, cross_entropy, shift_tokens_right
 from vedcore.outputs import EncoderOutput, VisionEncoderDecoderOutput
@@ -132,6 +133,7 @@ class VisionEncoderDecoder(nn.Module):
         self._frozen: set[PartName] = set()
         self._input_hooks: list[RemovableHandle] = []
         use_seam(self)
+        keep_statistics(self)
 
     @property
     def config(self) -> ModelConfig:
@@ -224,12 +226,12 @@ class VisionEncoderDecoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return next(self.parameters()).device
+        return next(parameters_of(self)).device
 
     @property
     def dtype(self) -> torch.dtype:
         """The parameters' type."""
-        return next(self.parameters()).dtype
+        return next(parameters_of(self)).dtype
 
     @property
     def num_channels(self) -> int:
@@ -309,7 +311,7 @@ class VisionEncoderDecoder(nn.Module):
         if interpolate_pos_encoding:
             check_interpolation(self.encoder)
             options = {"interpolate_pos_encoding": True}
-        no_graph = "encoder" in self._frozen and not any(p.requires_grad for p in self.encoder.parameters())
+        no_graph = "encoder" in self._frozen and not any(p.requires_grad for p in parameters_of(self.encoder))
         with torch.no_grad() if no_graph else contextlib.nullcontext():
             pixel_values = pixel_values.to(self.dtype)
             more = encoder_attention_mask is not None or output_attentions or output_hidden_states
@@ -481,8 +483,9 @@ class VisionEncoderDecoder(nn.Module):
         return module
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode, in which frozen parts stay in eval mode."""
+        """Training mode, in which frozen parts, and batch norms whose weight is frozen, stay in eval mode."""
         super().train(mode)
+        keep_statistics(self)  # of modules that came in since, such as synchronised ones
         for part in self._frozen:
             self._part(part).eval()
         return self

@@ -16,7 +16,7 @@ from pydantic import Field
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from vedcore.components import VisionEncoder, check_interpolation
+from vedcore.components import VisionEncoder, check_interpolation, parameters_of
 from vedcore.config import EncoderConfig, Preprocessing
 from vedcore.errors import IncompatibleError, UsageError, VedcoreError
 from vedcore.layers.linear import activated
@@ -208,7 +208,7 @@ class TimmEncoder(VisionEncoder):
                 f"float (N, {channels}, H, W) expected, got {found}", field="pixel_values", hint="use model.processor"
             )
         self.check_size((pixel_values.shape[-2], pixel_values.shape[-1]), interpolate)
-        return pixel_values.to(next(self.parameters()).dtype)
+        return pixel_values.to(next(parameters_of(self)).dtype)
 
     def check_size(self, image_size: tuple[int, int], interpolate: bool = False) -> None:
         """Refuse images of a size that the encoder does not take.

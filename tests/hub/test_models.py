@@ -6,6 +6,7 @@ import shutil
 import traceback
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 import transformers as hf
@@ -157,3 +158,18 @@ def test_a_flipped_bit_in_the_cache(hub: Hub, cache: Path, format: str) -> None:
         vedcore.load("me/m")
     shutil.rmtree(cache)
     vedcore.load("me/m")
+
+
+def test_adapters(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repository of PEFT's has no config.json."""
+    model = small()
+    folder = hub.folder / "me" / "adapters"
+    peft.get_peft_model(small(), peft.LoraConfig(target_modules=["query"], init_lora_weights=False)).save_pretrained(
+        folder
+    )
+    due = small().load_adapter(folder)
+    assert_same(model.load_adapter("me/adapters"), due)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert_same(small().load_adapter("hub:me/adapters", revision="main"), due)
+    with pytest.raises(vedcore.CheckpointNotFoundError, match=r"model\.load_adapter"):
+        vedcore.load("me/adapters")

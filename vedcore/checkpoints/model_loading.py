@@ -122,10 +122,9 @@ def check_loadable(model: VisionEncoderDecoder, state: Mapping[str, Tensor], fol
     wrong = [name for name in {**found, **due} if found.get(name) != due.get(name)]
     if wrong:
         raise CheckpointWriteError(
-            f"{len(wrong)} tensors are not those that the config builds, such as {short(wrong[0])}: the folder would "
-            "not load",
+            f"the folder would not load: {len(wrong)} tensors are not the config's, such as {short(wrong[0])}",
             path=folder,
-            hint="put plain layers in place: torch's parametrize.remove_parametrizations or prune.remove",
+            hint="put the config's layers back: parametrize.remove_parametrizations or prune.remove of torch does so",
             details="\n".join(wrong),
         )
 

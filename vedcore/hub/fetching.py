@@ -1,4 +1,4 @@
-"""The files of a model at one commit, from the cache or the hub."""
+"""The files of a model, or of adapters, at one commit, from the cache or the hub."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from vedcore.hub.names import (
 )
 from vedcore.model_files import CONFIG, SETTINGS_FILES, WEIGHT_LAYOUTS
 from vedcore.weights.snapshot import Snapshot, check_name, json_object
+from vedcore.weights.unwrapping import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 __all__ = ["FetchOptions", "fetch_folder", "from_hub"]
 
@@ -137,7 +138,8 @@ class _Fetch:
         """
         folder = self._snapshot(commit)
         names = os.listdir(folder) if os.access(folder, os.R_OK) else []
-        if not any(name in names for layout in WEIGHT_LAYOUTS for name in layout):  # a fetch was interrupted
+        due = ADAPTER_WEIGHTS if CONFIG not in names else (name for layout in WEIGHT_LAYOUTS for name in layout)
+        if not any(name in names for name in due):  # a fetch was interrupted
             what = f"no {'weights' if names else 'files'} in the cache for {self.revision!r}"
             raise HubError(what, path=self.repo, hint=f"run {self._pull_command('online')}")
         return self._complete(commit, names, online=False)
@@ -154,7 +156,7 @@ class _Fetch:
             raise HubError(f"{short(commit)} is not a commit", path=self.repo, hint="check HF_ENDPOINT")
         paths = [check_path(sibling.rfilename, self.repo) for sibling in info.siblings or []]
         names = {path.removeprefix(self._prefix) for path in paths if path.startswith(self._prefix)}
-        if CONFIG not in names:
+        if not names & {CONFIG, ADAPTER_CONFIG}:
             what = f"no {self._prefix}{CONFIG} in it at {self.revision!r}"
             raise HubError(what, path=self.repo, hint="name a model's repo, or another revision or subfolder")
         folder = self._complete(commit, names, online=True)
@@ -243,6 +245,8 @@ class _Fetch:
 def _needed_files(names: Collection[str], folder: Path) -> Iterator[str]:
     """The files of ``names`` that a model needs, weights last; an index is read after the caller has fetched it."""
     yield from sorted(filter(SETTINGS_FILES.fullmatch, names))
+    if ADAPTER_CONFIG in names:
+        yield from (ADAPTER_CONFIG, *[name for name in ADAPTER_WEIGHTS if name in names][:1])
     for single, index in WEIGHT_LAYOUTS:
         if single in names:
             yield single

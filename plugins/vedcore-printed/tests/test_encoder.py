@@ -58,8 +58,8 @@ def test_wrong_sizes_are_refused(encoder: PrintedColumnsEncoder) -> None:
             encoder(torch.rand(shape))
 
 
-def test_pictures_of_any_size_become_one_batch() -> None:
-    model = vedcore.compose(
+def small() -> vedcore.VisionEncoderDecoder:
+    return vedcore.compose(
         {"name": "printed-columns", "stem_width": 16, "channels": [16, 16, 24, 24]},
         {
             "name": "mbart",
@@ -72,6 +72,19 @@ def test_pictures_of_any_size_become_one_batch() -> None:
         tokenizer="char",
         seed=0,
     )
+
+
+def test_a_frozen_encoder_keeps_its_statistics() -> None:
+    model = small().train()
+    model.encoder.requires_grad_(False)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model(torch.rand(2, 3, 32, 40), labels=model.processor(text=["ab", "cd"]).labels)
+    assert any("running_mean" in name for name in before)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+
+
+def test_pictures_of_any_size_become_one_batch() -> None:
+    model = small()
     pictures = []
     for text in ("a", "some words", "a longer line of print"):
         picture = Image.new("RGB", (400, 60), "white")
