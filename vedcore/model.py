@@ -35,7 +35,7 @@ from vedcore.generation.options.config import GenerationConfig
 from vedcore.generation.results import transition_scores
 from vedcore.hf.generation import is_generation_config, read_generation_config
 from vedcore.layers.cache import DecoderCache
-from vedcore.layers.linear import pack, use_seam
+from vedcore.layers.linear import pack, refresh, use_seam
 from vedcore.layers.sharing import Hold, SharedModule, alone, shares
 from vedcore.loss import check_labels, cross_entropy, shift_tokens_right
 from vedcore.outputs import EncoderOutput, VisionEncoderDecoderOutput
@@ -334,6 +334,8 @@ class VisionEncoderDecoder(SharedModule):
         if labels is not None:
             start = self.token_ids.start if shifts else None
             check_labels(labels, self.decoder.vocab_size, start, self.processor.tokenizer)
+        if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            refresh(self.decoder)
         if labels is not None and shifts:
             start, pad = self.token_ids.required("start"), self.token_ids.required("pad")
             decoder_input_ids = shift_tokens_right(labels, pad, start)
