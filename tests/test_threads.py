@@ -155,7 +155,7 @@ def _tiny() -> vedcore.VisionEncoderDecoder:
 
 
 def test_fifty_threads_share_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """They write, read and look at it, save, move it and change its mode 10,000 times in all, and see no other model."""
+    """They write, read, look, save, move it and change its mode 10,000 times in all, and see no other model."""
     monkeypatch.setattr(onednn, "is_faster", onednn.is_right)
     sys.setswitchinterval(1e-5)
     torch.set_num_threads(1)
@@ -259,7 +259,7 @@ def test_a_stream_goes_from_thread_to_thread_and_ends_when_it_is_dropped() -> No
     pieces = model.stream(image, max_new_tokens=8)
     found: list[str] = []
     while len(found) < 4:
-        assert _Steps(lambda: found.append(next(pieces))).ends()
+        assert _Steps(lambda text=pieces: found.append(next(text))).ends()
     assert due.startswith("".join(found))
     other = _Steps(lambda: model.to(torch.float32))
     assert other.waits()

@@ -3,8 +3,8 @@
     python tests/benchmarks/widths.py [--images 20000] [--threads N] [--quick] [--json FILE]
 
 The model ``printed-line`` reads through `generate_text`, where it is installed; a small ViT + GPT2 writes about pixels
-of any width with ``interpolate_pos_encoding``. Each has its own process. Memory is read after a warm-up of 500 images, and
-then ten times at even distances; the ratio is that of the highest of these to that after the warm-up.
+of any width with ``interpolate_pos_encoding``. Each has its own process. Memory is read after a warm-up of 500 images,
+and then ten times at even distances; the ratio is that of the highest of these to that after the warm-up.
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ def main() -> None:
         row = measure(who, 1000 if options.quick else options.images, options.threads)
         rows.append(row)
         memory = " ".join(f"{bytes_ / MEGABYTE:.0f}" for bytes_ in row["memory"])
-        print(
-            f"{who}: {row['images']} images, ratio {row['ratio']:.3f}, {1000 * row['seconds']:.0f} ms each; MB: {memory}"
-        )
+        print(f"{who}: {row['images']} images, ratio {row['ratio']:.3f}, {row['seconds']:.3f} s each; MB: {memory}")
     if options.json:
         report.write(options.json, rows, options.threads, preliminary=options.quick)
 

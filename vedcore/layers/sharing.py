@@ -28,7 +28,7 @@ class Hold:
 
     def __init__(self, lock: SharedLock) -> None:
         self.lock = lock
-        self.thread = threading.get_ident()
+        self.thread = threading.current_thread()  # not its number, which another gets when it has ended
         """The thread that entered, or that went on with a stream last."""
         self.alone = False
         self.rests = False
@@ -89,7 +89,7 @@ def resting(holds: Sequence[Hold]) -> Iterator[None]:
             hold.rests = True
         changed.notify_all()
     yield
-    thread = threading.get_ident()
+    thread = threading.current_thread()
     with changed:
         for hold in holds:
             while _is_changed_by_another(hold, thread):
@@ -97,7 +97,7 @@ def resting(holds: Sequence[Hold]) -> Iterator[None]:
             hold.thread, hold.rests = thread, False
 
 
-def _is_changed_by_another(hold: Hold, thread: int) -> bool:
+def _is_changed_by_another(hold: Hold, thread: threading.Thread) -> bool:
     """Whether another thread is changing the module: the one that went on with the stream before, and may."""
     others = (other for other in tuple(SharedLock._holds) if other is not hold and other.lock is hold.lock)
     return any(other.alone and other.thread != thread and not other.rests for other in others)
