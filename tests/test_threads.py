@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import faulthandler
+import pickle
 import subprocess
 import sys
 import threading
@@ -122,7 +124,7 @@ def test_first_texts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that comes while another packs waits, and finds the weights packed."""
     monkeypatch.setattr(onednn, "is_faster", onednn.is_right)
     pixels = torch.randn(1, 3, 32, 32)
-    for seed in range(6):
+    for seed in range(3):
         model = vedcore.compose(SMALL[0], {"name": "gpt2", "n_layer": 3}, tokenizer="char", image_size=32, seed=seed)
         due = copy.deepcopy(model).generate(pixels, max_new_tokens=3)
 
@@ -135,3 +137,175 @@ def test_first_texts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         products = packed_products(lambda model=model, given=given: model.decoder(**given))
         assert products
         assert all(products)
+
+
+def _tiny() -> vedcore.VisionEncoderDecoder:
+    """A model whose texts differ where any of its weights do."""
+    encoder = {"name": "vit", "image_size": [16, 16], "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 1}
+    model = vedcore.compose(
+        {**encoder, "num_attention_heads": 2, "intermediate_size": 24},
+        {"name": "gpt2", "n_layer": 1, "n_embd": 16, "n_head": 2},
+        tokenizer="char",
+        seed=0,
+    )
+    with torch.no_grad():
+        for i, parameter in enumerate(model.parameters()):
+            parameter.normal_(0, 0.5, generator=torch.Generator().manual_seed(i))
+    return model
+
+
+def test_fifty_threads_share_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They write, read, look, save, move it and change its mode 10,000 times in all, and see no other model."""
+    monkeypatch.setattr(onednn, "is_faster", onednn.is_right)
+    sys.setswitchinterval(1e-5)
+    torch.set_num_threads(1)
+    model = _tiny()
+    image, ids = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([[1, 5, 9]])
+
+    def logits() -> Tensor:
+        with torch.no_grad():
+            out: Tensor = model(image, decoder_input_ids=ids).logits
+        return out
+
+    texts = [model.generate(image, max_new_tokens=6, num_beams=beams) for beams in (1, 3)]
+    pieces = "".join(model.stream(image[0], max_new_tokens=6))
+    due, weights, count = logits(), copy.deepcopy(model.state_dict()), model.num_parameters()
+    numbers = iter(range(1_000_000))
+
+    def save() -> bool:
+        folder = tmp_path / str(next(numbers))
+        model.save_pretrained(folder, hashes=False)
+        back = vedcore.load(folder, verify=False).state_dict()
+        return all(torch.equal(back[name], tensor) for name, tensor in weights.items())
+
+    def abandon() -> bool:
+        return pieces.startswith(next(model.stream(image[0], max_new_tokens=6)))
+
+    looks: list[tuple[int, Callable[[], object]]] = [
+        (60, lambda: model.num_parameters() == count),
+        (40, lambda: all(torch.equal(model.state_dict()[name], tensor) for name, tensor in weights.items())),
+        (40, lambda: sum(parameter.numel() for parameter in model.parameters()) == count),
+        (10, lambda: len(copy.deepcopy(model).state_dict()) == len(weights)),
+        (10, lambda: torch.allclose(logits(), due, atol=1e-4)),
+        (8, lambda: torch.equal(model.generate(image, max_new_tokens=6), texts[0])),
+        (4, lambda: torch.equal(model.generate(image, max_new_tokens=6, num_beams=3), texts[1])),
+        (4, lambda: "".join(model.stream(image[0], max_new_tokens=6)) == pieces),
+        (4, abandon),
+        (6, lambda: model.to(torch.float32)),
+        (4, lambda: model.train().eval()),
+        (4, lambda: model.load_state_dict(weights)),
+        (2, lambda: model.freeze("encoder").unfreeze("encoder")),
+        (2, lambda: model.optimize_for_inference()),
+    ]
+    plan = [look for times, look in looks for _ in range(times)]
+    assert len(plan) == 198
+
+    def visit(number: int) -> None:
+        for i in range(198):
+            assert plan[(i * 89 + number * 37) % 198]()
+        for _ in range(2 if number < 4 else 0):
+            assert save()
+
+    faulthandler.dump_traceback_later(500, exit=True)  # a deadlock
+    try:
+        _at_once(visit, 50)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    assert torch.equal(model.generate(image, max_new_tokens=6), texts[0])
+
+
+class _Steps:
+    """Runs one function in another thread, which may have to wait."""
+
+    def __init__(self, run: Callable[[], object]) -> None:
+        self.thread = threading.Thread(target=run, daemon=True)
+        self.thread.start()
+
+    def waits(self) -> bool:
+        self.thread.join(0.1)
+        return self.thread.is_alive()
+
+    def ends(self) -> bool:
+        self.thread.join(60)
+        return not self.thread.is_alive()
+
+
+CHANGES: dict[str, Callable[[Any], object]] = {
+    "to": lambda model: model.to(torch.float64),
+    "train": lambda model: model.train(),
+    "freeze": lambda model: model.freeze("decoder"),
+    "load_state_dict": lambda model: model.load_state_dict(_tiny().state_dict()),
+    "resize_vocabulary": lambda model: model.resize_vocabulary(200),
+    "add_tokens": lambda model: model.add_tokens(["<new>"]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_waits_for_the_text(change: str) -> None:
+    model, image = _tiny(), torch.rand(3, 16, 16)
+    due = "".join(model.stream(image, max_new_tokens=8))
+    pieces = model.stream(image, max_new_tokens=8)
+    other = _Steps(lambda: CHANGES[change](model))
+    assert other.waits()
+    with torch.no_grad():
+        model(image[None], decoder_input_ids=torch.tensor([[1]]))  # others still read
+    assert "".join(pieces) == due
+    assert other.ends()
+
+
+def test_a_stream_goes_from_thread_to_thread_and_ends_when_it_is_dropped() -> None:
+    model, image = _tiny(), torch.rand(3, 16, 16)
+    due = "".join(model.stream(image, max_new_tokens=8))
+    pieces = model.stream(image, max_new_tokens=8)
+    found: list[str] = []
+    while len(found) < 4:
+        assert _Steps(lambda text=pieces: found.append(next(text))).ends()
+    assert due.startswith("".join(found))
+    other = _Steps(lambda: model.to(torch.float32))
+    assert other.waits()
+    del pieces
+    assert other.ends()
+
+
+def test_who_has_the_model_may_change_it() -> None:
+    """As a streamer, a criterion or the reader of a stream does."""
+    model, image = _tiny(), torch.rand(1, 3, 16, 16)
+    due = model.generate(image, max_new_tokens=6)
+
+    def criterion(ids: Tensor, scores: object) -> Tensor:
+        model.to(torch.float32)
+        model.train().eval()
+        assert torch.equal(model.generate(image, max_new_tokens=6), due)
+        return torch.zeros(len(ids), dtype=torch.bool)
+
+    def write() -> None:
+        assert torch.equal(model.generate(image, max_new_tokens=6, stopping_criteria=[criterion]), due)
+        for _ in model.stream(image, max_new_tokens=3):
+            model.to(torch.float32)
+
+    threads = [
+        _Steps(write) for _ in range(3)
+    ]  # each waits for the others to change the model, in the midst of its text
+    assert all(thread.ends() for thread in threads)
+
+
+def test_texts_of_a_model_in_training() -> None:
+    model, image = _tiny(), torch.rand(1, 3, 16, 16)
+    due = model.generate(image, max_new_tokens=6)
+    model.train()
+
+    def write(number: int) -> bool:
+        same = torch.equal(model.generate(image, max_new_tokens=6), due)
+        model(image, labels=torch.tensor([[5, 6]])).loss.backward()
+        return same and model.training
+
+    assert all(_at_once(write, 6))
+    assert all(module.training for module in model.modules())
+
+
+def test_copies_have_a_lock_of_their_own() -> None:
+    model, image = _tiny(), torch.rand(3, 16, 16)
+    pieces = model.stream(image, max_new_tokens=8)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert _Steps(lambda other=other: other.to(torch.float64).train()).ends()
+    assert "".join(pieces)

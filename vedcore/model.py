@@ -36,8 +36,9 @@ from vedcore.generation.results import transition_scores
 from vedcore.hf.generation import is_generation_config, read_generation_config
 from vedcore.layers.cache import DecoderCache
 from vedcore.layers.checkpointing import Checkpointing
-from vedcore.layers.linear import pack, packed, unpacked, use_seam
+from vedcore.layers.linear import pack, refresh, use_seam
 from vedcore.layers.norm_statistics import keep_statistics
+from vedcore.layers.sharing import Hold, SharedModule, alone, shares
 from vedcore.layers.tracing import is_traced
 from vedcore.loss import check_labels, cross_entropy, shift_tokens_right
 from vedcore.outputs import EncoderOutput, VisionEncoderDecoderOutput
@@ -86,10 +87,10 @@ def _require_grad_of_output(module: nn.Module, arguments: tuple[Any, ...], outpu
         output.requires_grad_()
 
 
-class VisionEncoderDecoder(nn.Module):
+class VisionEncoderDecoder(SharedModule):
     """A vision encoder, a projector and a text decoder in a row.
 
-    `vedcore.compose` and `vedcore.load` build it.
+    `vedcore.compose` and `vedcore.load` build it. Threads may share it.
 
     Args:
         config: the complete settings of the parts.
@@ -279,6 +280,7 @@ class VisionEncoderDecoder(nn.Module):
 
     # -- training -----------------------------------------------------------------------------------------------
 
+    @shares
     def encode(
         self,
         pixel_values: Tensor,
@@ -332,6 +334,7 @@ class VisionEncoderDecoder(nn.Module):
         whole = torch.is_grad_enabled() or self.encoder.training or is_traced()
         return not whole and pixel_values.shape[0] > MAX_IMAGES_ENCODED and pixel_values.is_cpu
 
+    @shares
     def forward(
         self,
         pixel_values: Tensor | None = None,
@@ -396,6 +399,8 @@ class VisionEncoderDecoder(nn.Module):
         if labels is not None:
             start = self.token_ids.start if shifts else None
             check_labels(labels, self.decoder.vocab_size, start, self.processor.tokenizer)
+        if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            refresh(self.decoder)
         if labels is not None and shifts:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         if use_cache is None:
@@ -461,6 +466,7 @@ class VisionEncoderDecoder(nn.Module):
             )
         return self.projector(states), None if mask is None else self.projector.project_mask(mask.bool())
 
+    @alone
     def freeze(self, part: PartName) -> Self:
         """Train without ``"encoder"``, ``"projector"`` or ``"decoder"``: no gradients, no graph, eval mode for good.
 
@@ -470,6 +476,7 @@ class VisionEncoderDecoder(nn.Module):
         self._frozen.add(part)
         return self
 
+    @alone
     def unfreeze(self, part: PartName) -> Self:
         """Train a frozen part again."""
         self._part(part).requires_grad_(True).train(self.training)
@@ -484,11 +491,15 @@ class VisionEncoderDecoder(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         """Training mode, in which frozen parts, and batch norms whose weight is frozen, stay in eval mode."""
-        super().train(mode)
-        keep_statistics(self)  # of modules that came in since, such as synchronised ones
-        for part in self._frozen:
-            self._part(part).eval()
+        with self.lock.held(alone=lambda: mode or self._is_partly_training()):
+            super().train(mode)
+            keep_statistics(self)  # of modules that came in since, such as synchronised ones
+            for part in self._frozen:
+                self._part(part).eval()
         return self
+
+    def _is_partly_training(self) -> bool:
+        return any(module.training for module in self.modules())
 
     def activation_checkpointing_enable(
         self,
@@ -595,6 +606,7 @@ class VisionEncoderDecoder(nn.Module):
             self.processor.settings_of_model = self.config, self.generation_config
         return state
 
+    @alone
     def resize_vocabulary(self, vocab_size: int) -> None:
         """Give the decoder ``vocab_size`` tokens; kept rows stay as they are, ties stay tied.
 
@@ -619,6 +631,7 @@ class VisionEncoderDecoder(nn.Module):
         outside = [f for f in TOKEN_ID_FIELDS if max(token_id_tuple(getattr(config, f)), default=0) >= vocab_size]
         self.decoder.config = config.changed(**dict.fromkeys(outside))  # the family's own ids, which token_ids replaced
 
+    @alone
     def add_tokens(self, tokens: str | Sequence[str | AddedToken], special_tokens: bool = False) -> int:
         """Add tokens to the tokenizer, and rows for them to the decoder.
 
@@ -665,9 +678,9 @@ class VisionEncoderDecoder(nn.Module):
         names = ("encoder_outputs", "past_key_values", "use_cache", "decoder_attention_mask")
         return {"decoder_input_ids": input_ids[:, past.length if past else 0 :], **{n: inputs.get(n) for n in names}}
 
-    generate = generate
-    generate_text = generate_text
-    stream = stream
+    generate = shares(generate)
+    generate_text = shares(generate_text)
+    stream = shares(stream)
 
     def compute_transition_scores(
         self,
@@ -692,12 +705,12 @@ class VisionEncoderDecoder(nn.Module):
         """
         return transition_scores(sequences, scores, beam_indices, normalize_logits)
 
+    @shares
     def optimize_for_inference(self, dtype: str | torch.dtype | None = None) -> Self:
         """Put the model into eval mode and lay its weights out for speed, as the first `generate` does by itself.
 
-        On CPUs where it makes them faster, linear layers hold their weights in blocks, in place of the plain ones; only
-        weights that two modules share (an output layer tied to the embedding) are then in memory twice. Reading a
-        weight, and `train`, gives the plain one back.
+        On CPUs where it makes them faster, the decoder's linear layers then have a second copy of their weights, in
+        blocks. It follows every change of the weights; `train` drops it.
 
         Args:
             dtype: the type to change the parameters to, such as ``"bfloat16"``; None leaves it.
@@ -708,22 +721,23 @@ class VisionEncoderDecoder(nn.Module):
         if (type_ := torch_dtype(dtype)) not in (None, self.dtype):
             self.to(type_)
         self.eval()
-        pack(self)
+        pack(self.decoder)
         return self
 
     @contextlib.contextmanager
-    def ready_for_inference(self, compiled: bool = False) -> Iterator[None]:
-        """Eval mode for a while; the weights of a model already in it are packed, or plain where ``compiled``."""
-        training = [module for module in self.modules() if module.training]
-        layout = contextlib.nullcontext() if self.training else unpacked(self) if compiled else packed(self)
-        for module in training:
-            module.training = False
-        try:
-            with layout:
-                yield
-        finally:
+    def ready_for_inference(self, compiled: bool = False) -> Iterator[Hold]:
+        """Eval mode for a while, in which nobody changes the model; packed where it is in that mode already."""
+        with self.lock.held(alone=self._is_partly_training) as hold:
+            training = [module for module in self.modules() if module.training]
+            if not compiled and not self.training:
+                pack(self.decoder)
             for module in training:
-                module.training = True
+                module.training = False
+            try:
+                yield hold
+            finally:
+                for module in training:
+                    module.training = True
 
     # -- folders ------------------------------------------------------------------------------------------------
 
@@ -764,6 +778,7 @@ class VisionEncoderDecoder(nn.Module):
         model: VisionEncoderDecoder = load(pretrained_model_name_or_path, **options)
         return model
 
+    @shares
     def save_pretrained(self, folder: str | os.PathLike[str], *, format: str = "native", **options: Any) -> None:
         """Write the model as a folder; `vedcore.load` reads it back bit for bit.
 

@@ -38,6 +38,7 @@ from vedcore.generation.search.dispatch import search
 from vedcore.generation.state import DecodingState
 from vedcore.generation.streaming import Streamer
 from vedcore.layers.cache import DecoderCache
+from vedcore.layers.sharing import Hold
 from vedcore.outputs import EncoderOutput, GenerateOutput
 
 __all__ = ["Call"]
@@ -108,13 +109,12 @@ class Call:
         )
 
     @contextlib.contextmanager
-    def inference(self) -> Iterator[None]:
-        """Both models ready for inference for a while."""
+    def inference(self) -> Iterator[list[Hold]]:
+        """Both models ready for inference for a while, and held."""
         models = [self.model] if self.assistant in (None, self.model) else [self.model, self.assistant]
         with contextlib.ExitStack() as stack:
-            for model in filter(None, models):
-                stack.enter_context(model.ready_for_inference(compiled=self.options.compile))
-            yield
+            compiled = self.options.compile
+            yield [stack.enter_context(model.ready_for_inference(compiled)) for model in models if model is not None]
 
     def prompts(self, prompt: str | None, images: int, untrusted: bool = False) -> Tensor:
         """(N, T) ids of the prompt, or the start id, for each image."""

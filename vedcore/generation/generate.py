@@ -24,6 +24,7 @@ from vedcore.generation.results import require_tokenizer, text_results
 from vedcore.generation.search.dispatch import stream as stream_tokens
 from vedcore.generation.streaming import Streamer, check_streamer, text_pieces
 from vedcore.layers.cache import DecoderCache
+from vedcore.layers.sharing import resting
 from vedcore.outputs import EncoderOutput, GenerateOutput, TextResult
 from vedcore.processing.pages import Pages
 from vedcore.processing.processor import Batch, Processor
@@ -192,20 +193,27 @@ def stream(
         )
     probe_id = require_tokenizer(model.processor).token_to_id("<0xFF>")  # no character has this byte
     batch = _one_image(model.processor, image, pages, dpi).to(model.device)
-    with torch.no_grad(), call.inference():
-        state, request, _ = call.begin(
-            batch["pixel_values"],
-            batch.get("encoder_attention_mask"),
-            decoder_input_ids=call.prompts(prompt, 1, untrusted),
-        )
-    tokens = stream_tokens(state, request)
+    pieces = _pieces(call, batch, call.prompts(prompt, 1, untrusted), skip_special_tokens, probe_id)
+    next(pieces)  # what is wrong with the arguments is said now; and what has begun also ends when it is dropped
+    return pieces
 
-    def pieces() -> Iterator[str]:
-        with call.inference():
-            text_of = partial(model.processor.decode, skip_special_tokens=skip_special_tokens)
-            yield from text_pieces(tokens, request.input_ids[0].tolist(), text_of, probe_id)
 
-    return pieces()
+def _pieces(
+    call: Call, batch: Batch, prompts: Tensor, skip_special_tokens: bool, probe_id: int | None
+) -> Iterator[str]:
+    """An empty piece once the image is encoded, then the text of it. Others may not change the model until it ends."""
+    with call.inference() as holds:
+        with torch.no_grad():
+            state, request, _ = call.begin(
+                batch["pixel_values"], batch.get("encoder_attention_mask"), decoder_input_ids=prompts
+            )
+        tokens = stream_tokens(state, request)
+        text_of = partial(call.model.processor.decode, skip_special_tokens=skip_special_tokens)
+        with resting(holds):
+            yield ""
+        for piece in text_pieces(tokens, request.input_ids[0].tolist(), text_of, probe_id):
+            with resting(holds):
+                yield piece
 
 
 def _one_image(processor: Processor, image: Any, pages: Pages | None, dpi: float | None) -> Batch:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vedcore.config import TokenIds
 from vedcore.generation.options.config import GenerationConfig
+from vedcore.layers.sharing import Hold
 from vedcore.outputs import EncoderOutput
 from vedcore.processing.processor import Processor
 from vedcore.text_decoder import TextDecoder
@@ -66,5 +67,5 @@ class ImageToTextModel(Protocol):
     ) -> tuple[Tensor, Tensor | None]:
         """Encoder states as the decoder takes them, (N, S', E), and their mask (N, S') or None."""
 
-    def ready_for_inference(self, compiled: bool = False) -> AbstractContextManager[None]:
-        """Eval mode for a while, with the weights laid out for speed, or left plain for ``torch.compile``."""
+    def ready_for_inference(self, compiled: bool = False) -> AbstractContextManager[Hold]:
+        """Eval mode for a while, in which nobody changes the model; laid out for speed but for ``torch.compile``."""

@@ -1,17 +1,15 @@
-"""The one seam where the kernel of a linear layer is chosen, and the initialisation that language models use.
+"""The one seam where the kernel of a layer is chosen, and the initialisation that language models use.
 
 Every linear layer of a model is a `SeamLinear`. Without gradients it runs on the fastest kernel of the machine
-(`vedcore.layers.onednn`), else on ``F.linear``. `pack` reorders the weights of a decoder for generation.
+(`vedcore.layers.onednn`), else on ``F.linear``. `pack` makes copies of the weights, reordered for generation.
 
 Shape letters: M rows, I input width, O output width, D width, V vocabulary size.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -23,19 +21,40 @@ from vedcore.layers import onednn
 __all__ = [
     "Embedding",
     "Linear",
+    "SeamConv2d",
     "SeamLinear",
     "activated",
     "apply_together",
     "output_layer",
     "pack",
-    "packed",
-    "unpacked",
+    "refresh",
     "use_seam",
 ]
 
 
-_PACKING_LOCK = threading.RLock()
-"""Serialises packing and unpacking, which swap the parameters of layers."""
+MAX_SAMPLES = 8
+"""Rows, and columns, of the grid of values by which a change of a weight shows that torch does not count."""
+
+_PACKING_LOCK = threading.Lock()
+"""Held by the thread that packs, so that no other packs the same."""
+
+
+class _Stamp(NamedTuple):
+    """A parameter as it was when it was packed."""
+
+    parameter: Tensor
+    version: int
+    address: int
+    sample: Tensor
+
+    @classmethod
+    def of(cls, parameter: Tensor) -> _Stamp:
+        return cls(parameter, _version(parameter), parameter.data_ptr(), _sample(parameter).clone())
+
+    def is_of(self, parameter: object) -> bool:
+        """Whether it is the same, as far as torch counts changes: not those through ``.data``."""
+        same = parameter is self.parameter
+        return same and _version(self.parameter) == self.version and self.parameter.data_ptr() == self.address
 
 
 class _Packed(NamedTuple):
@@ -44,31 +63,34 @@ class _Packed(NamedTuple):
     blocks: Tensor
     """The weight in oneDNN's blocked layout."""
     bias: Tensor | None
+    """The concatenated biases; None where the layer is alone."""
     layers: tuple[SeamLinear, ...]
-    plain: tuple[tuple[Tensor, Tensor | None], ...]
-    """Weight and bias parameters of each layer, emptied while packed, but for a tied weight and for the bias of a layer
-    that is packed alone."""
-    version: tuple[int, int] | None
-    """Version of a tied weight, which changes with its values; None where the weight is not tied."""
+    stamps: tuple[tuple[_Stamp, _Stamp | None], ...]
+    """Of each layer's weight, and of its bias where biases are concatenated."""
 
     @property
     def is_current(self) -> bool:
-        """Whether a tied weight is unchanged since it was packed."""
-        return self.version is None or self.version == _version(self.plain[0][0])
+        """Whether the plain weights are unchanged, but for changes through ``.data``."""
+        return all(
+            weight.is_of(layer._parameters.get("weight")) and (bias is None or bias.is_of(layer._parameters["bias"]))
+            for layer, (weight, bias) in zip(self.layers, self.stamps, strict=True)
+        )
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether the plain weights are unchanged, by a look at some of their values too."""
+        stamps = (stamp for pair in self.stamps for stamp in pair if stamp is not None)
+        return self.is_current and all(torch.equal(_sample(stamp.parameter), stamp.sample) for stamp in stamps)
 
 
 class SeamLinear(nn.Linear):
-    """``nn.Linear`` that takes the fastest kernel, and may hold its weight packed.
+    """``nn.Linear`` that takes the fastest kernel, and may have a packed copy of its weight.
 
-    While a layer is packed, its plain weight is freed. Any access restores the plain weight and frees the packed one:
-    by name, ``parameters()``, ``state_dict()``, ``to()``, ``train()``, a copy. So no weight is held twice, and none is
-    out of date. A tied weight is the exception: it is kept, and a change through its ``.data``, which torch does not
-    count, goes unnoticed.
+    The copy is a cache: products use it while the plain weight is as it was. Changes through ``.data``, which torch
+    does not count, are found by `refresh` and `pack`. Moving, training and copying the layer drop the copy.
     """
 
     _packed: _Packed | None = None
-    _is_read = False
-    """Whether the module around the layer reads the weight itself: then it must not be packed."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, I) to (…, O)."""
@@ -81,50 +103,69 @@ class SeamLinear(nn.Linear):
             return None
         found = self._packed
         if found is not None and len(found.layers) == 1 and found.blocks.dtype == x.dtype and found.is_current:
-            return onednn.product(x, found.blocks, found.bias, activation)
+            return self.product(x, found.blocks, self.bias, activation)
         weight, bias = self.weight, self.bias
         if weight.dtype != x.dtype or not _is_plain(weight):
             return None
         if not (weight.is_contiguous() or weight.t().is_contiguous()):
             return None  # oneDNN is a hundred times slower with a strided view of a larger weight
-        return onednn.product(x, weight, bias, activation)
+        return self.product(x, weight, bias, activation)
 
-    def unpack(self) -> None:
-        """Restore the plain weight, and those of the layers that were packed with this one."""
-        if self._packed is None:
-            return
-        # tensors made in inference mode could not be trained; another thread may have unpacked the layer meanwhile
-        with _PACKING_LOCK, torch.inference_mode(False), torch.no_grad():
-            if (found := self._packed) is None:
-                return
-            alone = len(found.layers) == 1
-            dense = None if found.version else _split(found.blocks.to_dense(), found.layers, 0)
-            biases = None if found.bias is None else _split(found.bias, found.layers, 0)
-            for i, (layer, (weight, bias)) in enumerate(zip(found.layers, found.plain, strict=True)):
-                if dense is not None:
-                    weight.data = dense[i] if alone else dense[i].clone()
-                if bias is not None and biases is not None and not alone:
-                    bias.data = biases[i].clone()
-                layer.__dict__["_parameters"] = dict(dict.items(layer._parameters))
-                layer._packed = None
+    def product(self, x: Tensor, *rest: Any) -> Tensor:
+        """`onednn.product`, with zeros behind the rows of ``x`` where that spares it a new number of rows."""
+        rows = x.numel() // x.shape[-1]
+        padding = onednn.one_of_few(rows, self._seen) - rows
+        if not padding:
+            return onednn.product(x, *rest)
+        out = onednn.product(F.pad(x.reshape(rows, -1), (0, 0, 0, padding)), *rest)
+        return out[:rows].view(*x.shape[:-1], -1)
+
+    @property
+    def _seen(self) -> set[int]:
+        """Numbers of rows that the layer has seen first."""
+        return self.__dict__.setdefault("_rows", set())  # type: ignore[no-any-return]
 
     def train(self, mode: bool = True) -> Self:
-        """As ``nn.Module.train``; training works on plain weights."""
+        """As ``nn.Module.train``; the weights that are about to change are not kept twice."""
         if mode:
-            self.unpack()
+            self._packed = None
         return super().train(mode)
 
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        self._packed = None
+        return super()._apply(*args, **kwargs)  # type: ignore[no-any-return, no-untyped-call]
+
     def __getstate__(self) -> dict[str, Any]:
-        self.unpack()
-        return super().__getstate__()  # type: ignore[no-untyped-call, no-any-return]
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        return {name: value for name, value in state.items() if name != "_packed"}
+
+
+class SeamConv2d(nn.Conv2d):
+    """``nn.Conv2d`` that computes images of many sizes in a few sizes: without gradients, on a CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C', H', W')."""
+        plain = onednn.runs_at_once() and not torch.is_grad_enabled() and x.is_cpu and x.numel() > 0
+        if not plain or self.padding_mode != "zeros" or isinstance(self.padding, str):
+            return super().forward(x)
+        seen: set[int] = self.__dict__.setdefault("_sizes", set())
+        more = [onednn.one_of_few(size, seen) - size for size in x.shape[-2:]]
+        if not any(more):
+            return super().forward(x)
+        out = super().forward(F.pad(x, (0, more[1], 0, more[0])))  # as the zeros that a convolution puts there itself
+        sizes = zip(x.shape[-2:], self.padding, self.dilation, self.kernel_size, self.stride, strict=True)
+        height, width = ((size + 2 * p - d * (k - 1) - 1) // s + 1 for size, p, d, k, s in sizes)
+        return out[..., :height, :width]
 
 
 def apply_together(x: Tensor, *layers: SeamLinear) -> tuple[Tensor, ...]:
     """The outputs (…, O) of layers with the same input (…, I), in one product where they are packed together."""
-    found: Any = getattr(layers[0], "_packed", None)  # an adapter may have replaced the layer
-    joined = found is not None and found.layers == layers and found.blocks.dtype == x.dtype
-    if joined and onednn.suits(x) and not _is_hooked(*layers):
-        return _split(onednn.product(x, found.blocks, found.bias), layers, -1)
+    if onednn.suits(x):
+        found: Any = getattr(layers[0], "_packed", None)  # an adapter may have replaced the layer
+        joined = found is not None and found.layers == layers and found.blocks.dtype == x.dtype
+        if joined and found.is_current and not _is_hooked(*layers):
+            whole = layers[0].product(x, found.blocks, found.bias)
+            return torch.split_with_sizes(whole, [layer.out_features for layer in layers], -1)
     return tuple(layer(x) for layer in layers)
 
 
@@ -143,139 +184,72 @@ def _is_hooked(*modules: object) -> bool:
     return any(getattr(m, "_forward_hooks", None) or getattr(m, "_forward_pre_hooks", None) for m in modules)
 
 
-def _split(whole: Tensor, layers: tuple[SeamLinear, ...], dim: int) -> tuple[Tensor, ...]:
-    """The parts of a concatenated tensor that belong to each layer."""
-    return torch.split_with_sizes(whole, [layer.out_features for layer in layers], dim)
+def _version(parameter: Tensor) -> int:
+    return 0 if parameter.is_inference() else parameter._version  # inference tensors count no versions
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
-def _pack(layers: tuple[SeamLinear, ...], *, tied: bool) -> None:
-    """Pack layers with the same input into one weight, unless they are packed or one has a gradient."""
-    found = layers[0]._packed
-    if found is not None and found.layers == layers and found.is_current:
-        return
-    plain: tuple[tuple[Tensor, Tensor | None], ...]
-    plain = tuple((layer.weight, layer.bias) for layer in layers)  # the access unpacks what is out of date
-    if any(tensor is not None and tensor.grad is not None for pair in plain for tensor in pair):
-        return
-    joint_weight, joint_bias = plain[0]
-    if len(layers) > 1:
-        joint_weight = torch.cat([weight for weight, _ in plain])
-        joint_bias = None if joint_bias is None else torch.cat([bias for _, bias in plain if bias is not None])
-    version = _version(joint_weight) if tied else None
-    packed = _Packed(onednn.packed(joint_weight), joint_bias, layers, plain, version)
-    for layer, (weight, bias) in zip(layers, plain, strict=True):
-        if not tied:
-            weight.data = weight.data.new_empty(0)
-        if bias is not None and len(layers) > 1:
-            bias.data = bias.data.new_empty(0)
-        layer._packed = packed
-        layer.__dict__["_parameters"] = _UnpackingParameters(layer._parameters, layer)
-
-
-class _UnpackingParameters(dict[str, Any]):
-    """The parameters of a packed layer, which any access unpacks first.
-
-    torch reaches parameters through this dictionary alone: by attribute, ``named_parameters``, ``state_dict``,
-    ``load_state_dict``, ``_apply`` and copies.
-    """
-
-    def __init__(self, parameters: dict[str, Any], layer: SeamLinear) -> None:
-        super().__init__(dict.items(parameters))
-        self.layer = layer
-
-    def _plain(self) -> dict[str, Any]:
-        self.layer.unpack()
-        return self.layer._parameters
-
-    def __getitem__(self, name: str) -> Any:
-        return self._plain()[name]
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self._plain()[name] = value
-
-    def __delitem__(self, name: str) -> None:
-        del self._plain()[name]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return self._plain().get(name, default)
-
-    def items(self) -> Any:
-        return self._plain().items()
-
-    def values(self) -> Any:
-        return self._plain().values()
-
-
-def _version(weight: Tensor) -> tuple[int, int]:
-    """Numbers that change when the weight is written to or replaced."""
-    return 0 if weight.is_inference() else weight._version, weight.data_ptr()  # inference tensors count no versions
+def _sample(parameter: Tensor) -> Tensor:
+    """Values at a grid over the parameter, as a view of it."""
+    return parameter.detach()[tuple(slice(None, None, -(-size // MAX_SAMPLES)) for size in parameter.shape)]
 
 
 def use_seam(module: nn.Module) -> None:
-    """Make every plain ``nn.Linear`` in ``module`` a `SeamLinear`; nothing else about it changes."""
+    """Make every plain ``nn.Linear`` in ``module`` a `SeamLinear`, and convolutions likewise; nothing else changes."""
     for part in module.modules():
         if type(part) is nn.Linear:
             part.__class__ = SeamLinear
-
-
-@contextlib.contextmanager
-def unpacked(module: nn.Module) -> Iterator[None]:
-    """Run with plain weights, as ``torch.compile`` needs them."""
-    for part in module.modules():
-        if isinstance(part, SeamLinear):
-            part.unpack()
-    yield
-
-
-@contextlib.contextmanager
-def packed(module: nn.Module) -> Iterator[None]:
-    """Run with packed layers, which stay packed; a layer whose weight is read meanwhile is never packed again."""
-    if not onednn.is_on():  # every forward reads the plain weights, which says nothing about the modules
-        yield
-        return
-    pack(module)
-    layers = [part for part in module.modules() if isinstance(part, SeamLinear) and part._packed is not None]
-    yield
-    for layer in layers:
-        layer._is_read = layer._packed is None
+        elif type(part) is nn.Conv2d:
+            part.__class__ = SeamConv2d
 
 
 def pack(module: nn.Module) -> None:
-    """Pack the linear layers in ``module`` where that makes products faster; a second call costs nothing.
+    """Pack the linear layers in ``module`` where that makes products faster; a second call only looks for changes.
 
-    Layers that a module names in ``on_the_same_input`` are packed together. Threads may call this at once, but no other
-    thread may be computing with the plain weights meanwhile.
+    Layers that a module names in ``on_the_same_input`` are packed together. Others may compute with the module
+    meanwhile, but not change it.
     """
-    if onednn.is_on():
-        with _PACKING_LOCK:
-            _pack_all(module)
-
-
-def _pack_all(module: nn.Module) -> None:
-    parts = list(module.modules())
-    layers = [part for part in parts if isinstance(part, SeamLinear) and not part._is_read]
-    if all(layer._packed is not None and layer._packed.is_current for layer in layers):
+    if not onednn.is_on():
         return
-    owners = Counter(id(parameter) for part in parts for parameter in dict.values(part._parameters))
-    done: set[int] = set()
-    for part in parts:
-        group = tuple(getattr(part, name) for name in getattr(part, "on_the_same_input", ()))
-        able = all(isinstance(layer, SeamLinear) and _num_owners(layer, owners) == 1 for layer in group)
-        if group and able and len({layer.bias is None for layer in group}) == 1:
-            _pack(group, tied=False)
-            done |= {id(layer) for layer in group}
+    with _PACKING_LOCK, torch.inference_mode(False), torch.no_grad():
+        done: set[nn.Module] = set()
+        for part in module.modules():
+            group = tuple(getattr(part, name) for name in getattr(type(part), "on_the_same_input", ()))
+            able = done.isdisjoint(group) and all(map(_can_be_packed, group))
+            if group and able and len({layer.bias is None for layer in group}) == 1:
+                _pack(group)
+                done.update(group)
+            elif part not in done and _can_be_packed(part):
+                _pack((part,))
+
+
+def _can_be_packed(part: nn.Module) -> bool:
+    weight: Any = part._parameters.get("weight")  # None where weight_norm or the like computes it
+    able = isinstance(part, SeamLinear) and _is_plain(weight) and weight.device.type == "cpu"
+    return able and weight.numel() > 0 and onednn.is_faster(weight.dtype)
+
+
+def _pack(layers: tuple[Any, ...]) -> None:
+    """Pack layers with the same input into one weight, unless they are."""
+    found = layers[0]._packed
+    if found is not None and found.layers == layers and found.is_equal:
+        return
+    alone, has_bias = len(layers) == 1, layers[0].bias is not None
+    stamps = tuple(
+        (_Stamp.of(layer.weight), _Stamp.of(layer.bias) if has_bias and not alone else None) for layer in layers
+    )
+    weight = layers[0].weight if alone else torch.cat([layer.weight for layer in layers])
+    bias = torch.cat([layer.bias for layer in layers]) if has_bias and not alone else None
+    packed = _Packed(onednn.packed(weight), bias, layers, stamps)
     for layer in layers:
-        if id(layer) not in done and (times := _num_owners(layer, owners)):
-            _pack((layer,), tied=times > 1)
+        layer._packed = packed
 
 
-def _num_owners(layer: SeamLinear, owners: Counter[int]) -> int:
-    """Number of modules that have the layer's weight; 0 where it must not be packed."""
-    weight: Any = dict.get(layer._parameters, "weight")  # None where weight_norm or the like computes it
-    able = not layer._is_read and _is_plain(weight) and weight.device.type == "cpu" and onednn.is_faster(weight.dtype)
-    return owners[id(weight)] if able else 0
+def refresh(module: nn.Module) -> None:
+    """Drop the packed copies in ``module`` whose weights have changed, through ``.data`` too."""
+    for part in module.modules():
+        found = part.__dict__.get("_packed")
+        if found is not None and not found.is_equal:
+            part._packed = None  # type: ignore[assignment]
 
 
 def _is_plain(weight: object) -> bool:

@@ -20,10 +20,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["fused", "is_faster", "is_on", "is_right", "packed", "product", "suits"]
+__all__ = [
+    "fused",
+    "is_faster",
+    "is_on",
+    "is_right",
+    "one_of_few",
+    "packed",
+    "product",
+    "runs_at_once",
+    "suits",
+]
 
 _PACKED_ROWS = 128
 """Rows that weights are packed for: these blocks are fast for one row and for many."""
+MAX_SMALL_SIZE = 16
+"""Sizes up to this are never rounded."""
+MAX_EXACT_SIZES = 8
+"""Sizes that a layer takes as they are, before it rounds others."""
 _DTYPES = (torch.float32, torch.bfloat16)
 _FUSED = {F.gelu: ("gelu", "none"), F.relu: ("relu", ""), F.silu: ("swish", ""), torch.tanh: ("tanh", "")}
 
@@ -67,15 +81,36 @@ def is_on() -> bool:
 def suits(x: Tensor) -> bool:
     """Whether `product` can be used for ``x`` under torch's current modes, and is fast for its type."""
     return (
-        not torch.is_grad_enabled()
+        runs_at_once()
+        and not torch.is_grad_enabled()
         and x.is_cpu
         and x.dtype in _DTYPES
         and x.ndim > 1
         and x.numel() > 0
         and is_on()
-        and not torch.compiler.is_compiling()
         and is_faster(x.dtype)
     )
+
+
+def runs_at_once() -> bool:
+    """Whether operations are computed as they are called, and not recorded, as by compilers and exporters."""
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return not recorded and not torch._C._len_torch_dispatch_stack()
+
+
+def one_of_few(size: int, seen: set[int]) -> int:
+    """The size of a tensor that oneDNN is to get in place of one of ``size``, so that it sees few.
+
+    oneDNN and torch keep what they compile for each size, 0.3 MB a product. The first sizes, which are ``seen``, stay
+    as they are: most programs have no others. Later ones are rounded up by at most an eighth.
+    """
+    if size <= MAX_SMALL_SIZE or size in seen:
+        return size
+    if len(seen) < MAX_EXACT_SIZES:
+        seen.add(size)
+        return size
+    step = 1 << size.bit_length() - 4
+    return -(-size // step) * step
 
 
 @functools.cache
