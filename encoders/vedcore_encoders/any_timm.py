@@ -27,6 +27,7 @@ from vedcore.errors import (
     printable,
 )
 from vedcore.layers.embeddings import sinusoid_2d
+from vedcore.layers.tracing import is_traced
 from vedcore.outputs import EncoderOutput
 from vedcore_encoders.timm_building import build, check_patches, check_tokens
 from vedcore_encoders.timm_encoder import Run, TimmConfig, TimmEncoder, as_sequence
@@ -70,6 +71,8 @@ class AnyTimm(TimmEncoder):
     def __init__(self, config: AnyTimmConfig, pretrained: bool = False) -> None:
         super().__init__(config, pretrained)
         found = feature_shape(config.variant, *_shape_arguments(config))
+        # a model without positions of a fixed size takes images of other sizes anyway
+        self.interpolates_positions = not timm.get_pretrained_cfg(config.variant).fixed_input_size
         self.layout, self.hidden_size = found.layout, found.width
         for child in found.unused:
             setattr(self.model, child, nn.Identity())
@@ -102,11 +105,6 @@ class AnyTimm(TimmEncoder):
         return _arguments(config.variant, size, drop_rate, drop_path_rate)
 
     @property
-    def interpolates_positions(self) -> bool:  # type: ignore[override]
-        """True for a model without positions of a fixed size, which takes images of other sizes anyway."""
-        return not timm.get_pretrained_cfg(self.config.variant).fixed_input_size
-
-    @property
     def gradient_checkpointing(self) -> bool:
         """Whether activations are computed again in the backward pass instead of kept; timm decides which."""
         return bool(self.__dict__.get("_checkpointing", False))
@@ -130,10 +128,10 @@ class AnyTimm(TimmEncoder):
         return feature_shape(self.config.variant, size, *_shape_arguments(self.config)[1:]).tokens
 
     def check_size(self, image_size: tuple[int, int], interpolate: bool = False) -> None:
-        if image_size != self.image_size and self.interpolates_positions:
-            feature_shape(self.config.variant, image_size, *_shape_arguments(self.config)[1:])
-        else:
+        if not self.interpolates_positions:
             super().check_size(image_size)
+        elif not is_traced() and image_size != self.image_size:
+            feature_shape(self.config.variant, image_size, *_shape_arguments(self.config)[1:])
 
     def forward(
         self,
