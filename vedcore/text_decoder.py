@@ -19,7 +19,7 @@ from vedcore.errors import IncompatibleError, UsageError
 from vedcore.layers.attention import causal_mask
 from vedcore.layers.cache import DecoderCache
 from vedcore.layers.checkpointing import without_cache
-from vedcore.layers.tracing import holds
+from vedcore.layers.tracing import holds, is_traced
 from vedcore.outputs import DecoderOutput
 
 __all__ = ["TextDecoder"]
@@ -250,9 +250,12 @@ class TextDecoder(Component):
         """
         x = self.embed(self._lookup(text) if text.ndim == 2 else text, positions)
         states, attentions, cross_attentions = [x], [], []
+        drops = self.training and self.layerdrop > 0 and cache is None
         for i, layer in enumerate(self.layers):
-            if self.training and self.layerdrop and cache is None and torch.rand(()).item() < self.layerdrop:
+            drawn = torch.rand(()) if drops else None
+            if drawn is not None and not is_traced() and drawn.item() < self.layerdrop:
                 continue
+            before = x
             arguments = (
                 x,
                 mask,
@@ -265,6 +268,8 @@ class TextDecoder(Component):
                 x, weights, cross_weights = self.checkpointing.run(i, layer, *arguments)
             else:
                 x, weights, cross_weights = layer(*arguments)
+            if drawn is not None and is_traced():  # a recorded program cannot leave out what it computes
+                x = torch.where(drawn.to(x.device) < self.layerdrop, before, x)
             states.append(x)
             attentions.append(weights)
             if cross_weights is not None:

@@ -29,6 +29,7 @@ from vedcore.errors import (
 )
 from vedcore.layers.checkpointing import Checkpointing
 from vedcore.layers.embeddings import sinusoid_2d
+from vedcore.layers.tracing import is_traced
 from vedcore.outputs import EncoderOutput
 from vedcore_encoders.timm_building import build, check_patches, check_tokens
 from vedcore_encoders.timm_encoder import Run, TimmConfig, TimmEncoder, as_sequence
@@ -72,6 +73,8 @@ class AnyTimm(TimmEncoder):
     def __init__(self, config: AnyTimmConfig, pretrained: bool = False) -> None:
         super().__init__(config, pretrained)
         found = feature_shape(config.variant, *_shape_arguments(config))
+        # a model without positions of a fixed size takes images of other sizes anyway
+        self.interpolates_positions = not timm.get_pretrained_cfg(config.variant).fixed_input_size
         self.layout, self.hidden_size = found.layout, found.width
         for child in found.unused:
             setattr(self.model, child, nn.Identity())
@@ -102,11 +105,6 @@ class AnyTimm(TimmEncoder):
     def timm_arguments(cls, config: Any) -> dict[str, Any]:
         size, drop_rate, drop_path_rate = _shape_arguments(config)
         return _arguments(config.variant, size, drop_rate, drop_path_rate)
-
-    @property
-    def interpolates_positions(self) -> bool:  # type: ignore[override]
-        """True for a model without positions of a fixed size, which takes images of other sizes anyway."""
-        return not timm.get_pretrained_cfg(self.config.variant).fixed_input_size
 
     @property
     def gradient_checkpointing(self) -> bool:
@@ -150,10 +148,10 @@ class AnyTimm(TimmEncoder):
         return feature_shape(self.config.variant, size, *_shape_arguments(self.config)[1:]).tokens
 
     def check_size(self, image_size: tuple[int, int], interpolate: bool = False) -> None:
-        if image_size != self.image_size and self.interpolates_positions:
-            feature_shape(self.config.variant, image_size, *_shape_arguments(self.config)[1:])
-        else:
+        if not self.interpolates_positions:
             super().check_size(image_size)
+        elif not is_traced() and image_size != self.image_size:
+            feature_shape(self.config.variant, image_size, *_shape_arguments(self.config)[1:])
 
     def forward(
         self,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vedcore.transformers_class import ConfigField, TransformersClass, unused_fields
 from vedcore.weights.keymap import Row, ignored
-from vedcore_encoders.positions import relative_rows, resample_relative, stored_grid
+from vedcore_encoders.positions import is_same, relative_rows, resample_relative, sides, stored_grid
 from vedcore_encoders.timm_building import as_square, pair
 from vedcore_encoders.timm_encoder import Run
 from vedcore_encoders.timm_transformers import key_map_mismatch, layer_mismatch, model_type_field, with_version_5_names
@@ -177,13 +177,13 @@ class BeitEncoder(ViTEncoder):
         return None if old is None else resample_relative(tensor, old, new)
 
     def states(self, pixel_values: Tensor, run: Run) -> Iterator[Tensor]:
-        size = (pixel_values.shape[-2], pixel_values.shape[-1])
+        size = sides(pixel_values, 2)
         x = self.patches(pixel_values)  # (N, patches, D)
         x = torch.cat([self.model.cls_token.expand(x.shape[0], -1, -1), x], 1) + self.positions(size)  # (N, S, D)
         x = self.model.pos_drop(x)
         yield x
         shared = self.model.rel_pos_bias
-        if self.grid(size) == self.grid(self.image_size):
+        if is_same(self.grid(size), self.grid(self.image_size)):
             bias = shared() if shared is not None else None  # (heads, S, S)
             for block in self.model.blocks:
                 x = run(block, x, bias)

@@ -1,4 +1,4 @@
-"""Tables of positions resampled for images of another size, with transformers' arithmetic.
+"""Sizes of images and maps, and tables of positions resampled for them, with transformers' arithmetic.
 
 Shape letters: Y rows and X columns of patches or of a window, D width, H heads.
 """
@@ -12,12 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vedcore.layers.tracing import holds
+
 __all__ = [
     "Grid",
     "crop_offsets",
+    "is_same",
     "relative_rows",
     "resample_absolute",
     "resample_relative",
+    "sides",
     "stored_grid",
     "window_rows",
 ]
@@ -26,6 +30,17 @@ Grid = tuple[int, int]
 """Rows and columns."""
 _RELATIVE_EXTRAS = 3
 """Rows of BEiT's table for pairs with the class token."""
+
+
+def sides(images: Tensor, axis: int) -> Grid:
+    """The sizes along ``axis`` and the axis after it; a trace of ``torch.jit`` keeps those that it is made with."""
+    height, width = images.shape[axis], images.shape[axis + 1]
+    return (int(height), int(width)) if torch.jit.is_tracing() else (height, width)  # type: ignore[attr-defined, no-untyped-call]
+
+
+def is_same(one: Grid, other: Grid) -> bool:
+    """Whether two grids are equal, in a recorded program for all sizes that it takes."""
+    return holds(one[0] == other[0]) and holds(one[1] == other[1])
 
 
 def stored_grid(rows: int, rows_of: Callable[[Grid], int], new: Grid, known: Grid | None) -> Grid | None:
@@ -44,7 +59,7 @@ def stored_grid(rows: int, rows_of: Callable[[Grid], int], new: Grid, known: Gri
 
 def resample_absolute(table: Tensor, old: Grid, new: Grid, extra: int) -> Tensor:
     """(1, extra + Y * X, D) for another grid, bicubic; the first ``extra`` rows, of other tokens, are kept."""
-    if old == new:
+    if is_same(old, new):
         return table
     cells = table[:, extra:].reshape(1, *old, -1).permute(0, 3, 1, 2)  # (1, D, Y, X)
     cells = F.interpolate(cells, size=new, mode="bicubic", align_corners=False)
@@ -53,7 +68,7 @@ def resample_absolute(table: Tensor, old: Grid, new: Grid, extra: int) -> Tensor
 
 def resample_relative(table: Tensor, old: Grid, new: Grid) -> Tensor:
     """BEiT's ((2 Y - 1) * (2 X - 1) + 3, H) for another grid, bilinear; the last rows, of the class token, are kept."""
-    if old == new:
+    if is_same(old, new):
         return table
     offsets = table[:-_RELATIVE_EXTRAS].reshape(*_offsets(old), -1).permute(2, 0, 1)[None]  # (1, H, 2 Y - 1, 2 X - 1)
     offsets = F.interpolate(offsets, size=_offsets(new), mode="bilinear", align_corners=False)

@@ -22,9 +22,10 @@ from torch.nn import functional as F
 from vedcore.config import Activation, Epsilon, Layers, Rate, check_limit
 from vedcore.errors import IncompatibleError
 from vedcore.layers.lazy_init import LazyInit
+from vedcore.layers.tracing import holds
 from vedcore.transformers_class import ConfigField, TransformersClass, restricted_field, unused_fields
 from vedcore.weights.keymap import Row, ignored
-from vedcore_encoders.positions import Grid, crop_offsets, resample_absolute, stored_grid, window_rows
+from vedcore_encoders.positions import Grid, crop_offsets, is_same, resample_absolute, sides, stored_grid, window_rows
 from vedcore_encoders.timm_building import (
     as_square,
     build,
@@ -325,7 +326,7 @@ class SwinEncoder(BlockEncoder):
     def grid(self, image_size: tuple[int, int]) -> Grid:
         """Rows and columns of patches in an image, which is padded to whole patches."""
         height, width = self.model.patch_embed.patch_size
-        return -(-image_size[0] // height), -(-image_size[1] // width)
+        return (image_size[0] + height - 1) // height, (image_size[1] + width - 1) // width
 
     def maps(self, image_size: tuple[int, int]) -> list[Grid]:
         """Rows and columns of the map of each stage."""
@@ -333,11 +334,15 @@ class SwinEncoder(BlockEncoder):
         return [(-(-rows // 2**stage), -(-columns // 2**stage)) for stage in range(len(self.model.layers))]
 
     def check_size(self, image_size: tuple[int, int], interpolate: bool = False) -> None:
-        if self.position_embeddings is not None and not interpolate and self.grid(image_size) != self._own_grid:
+        if (
+            self.position_embeddings is not None
+            and not interpolate
+            and not is_same(self.grid(image_size), self._own_grid)
+        ):
             super().check_size(image_size)
         windows = [stage.blocks[0].window_size for stage in self.model.layers]
         for cells, window in zip(self.maps(image_size), windows, strict=True):
-            if cells[0] < window[0] or cells[1] < window[1]:
+            if holds(cells[0] < window[0]) or holds(cells[1] < window[1]):
                 patch = self.model.patch_embed.patch_size
                 least = [
                     max((size[axis] - 1) * 2**stage for stage, size in enumerate(windows)) * patch[axis] + 1
@@ -375,10 +380,8 @@ class SwinEncoder(BlockEncoder):
         return self.grid(self.image_size)
 
     def states(self, pixel_values: Tensor, run: Run) -> Iterator[Tensor]:
-        size, embed = (pixel_values.shape[-2], pixel_values.shape[-1]), self.model.patch_embed
-        down, across = embed.patch_size
-        if size[0] % down or size[1] % across:
-            pixel_values = F.pad(pixel_values, (0, -size[1] % across, 0, -size[0] % down))
+        size, embed = sides(pixel_values, 2), self.model.patch_embed
+        pixel_values = _padded(pixel_values, 2, embed.patch_size)
         x = embed.norm(embed.proj(pixel_values).permute(0, 2, 3, 1))  # (N, Y, X, D)
         if self.position_embeddings is not None:
             positions = resample_absolute(self.position_embeddings, self._own_grid, self.grid(size), 0)
@@ -390,7 +393,7 @@ class SwinEncoder(BlockEncoder):
             for block in stage.blocks:
                 x = run(windowed_block, block, x)
             if following is not None:
-                x = following.downsample(x)  # (N, Y/2, X/2, 2 D)
+                x = following.downsample(_padded(x, 1, (2, 2)))  # (N, Y/2, X/2, 2 D)
             yield x
 
     def final_norm(self, hidden_states: Tensor) -> Tensor:
@@ -404,14 +407,14 @@ def windowed_block(block: Any, x: Tensor) -> Tensor:
     timm shifts first: where windows do not divide the map, cells attend to each other that its mask should separate.
     transformers and the original segmentation code pad first. On maps of whole windows both give the same.
     """
-    height, width = x.shape[1:3]
+    size = height, width = sides(x, 1)
     window, shift, mask = block.window_size, block.shift_size, block.attn_mask
-    own = (height, width) == tuple(block.input_resolution)
+    own = is_same(size, block.input_resolution)
     if not own:  # as transformers does, which shifts along neither axis where a side of the map is a window
-        shifted = any(block.target_shift_size) and min(height, width) > max(window)
+        shifted = any(block.target_shift_size) and all(side > max(window) for side in size)
         shift = (window[0] // 2, window[1] // 2) if shifted else (0, 0)
-    inner = F.pad(block.norm1(x), (0, 0, 0, -width % window[1], 0, -height % window[0]))  # (N, Y', X', D)
-    padded = inner.shape[1:3]
+    inner = _padded(block.norm1(x), 1, window)  # (N, Y', X', D)
+    padded = sides(inner, 1)
     if any(shift):
         inner = inner.roll((-shift[0], -shift[1]), (1, 2))
         mask = mask if own else _shift_mask(inner, window, shift)
@@ -425,11 +428,19 @@ def windowed_block(block: Any, x: Tensor) -> Tensor:
     return out
 
 
+def _padded(x: Tensor, axis: int, unit: Grid) -> Tensor:
+    """``x`` with zeros at the end of ``axis`` and of the axis after it, up to multiples of ``unit``."""
+    rows, columns = ((side + each - 1) // each * each - side for side, each in zip(sides(x, axis), unit, strict=True))
+    if is_same((rows, columns), (0, 0)):
+        return x
+    return F.pad(x, (*(0,) * (2 * (x.ndim - axis - 2)), 0, columns, 0, rows))
+
+
 def _shift_mask(x: Tensor, window: Grid, shift: Grid) -> Tensor:
     """(windows, P, P) for a shifted map (N, Y, X, D): -100 between cells that were not side by side before, else 0."""
     rows, columns = (
-        (index >= len(index) - window[axis]).long() + (index >= len(index) - shift[axis]).long()
-        for axis, index in enumerate(torch.arange(side, device=x.device) for side in x.shape[1:3])
+        (index >= index.shape[0] - window[axis]).long() + (index >= index.shape[0] - shift[axis]).long()
+        for axis, index in enumerate(torch.arange(side, device=x.device) for side in sides(x, 1))
     )
     regions = (3 * rows[:, None] + columns)[None, :, :, None]  # (1, Y, X, 1)
     windows = window_partition(regions, window).flatten(1)  # (windows, P)

@@ -23,6 +23,7 @@ from vedcore.layers.linear import activated
 from vedcore.outputs import EncoderOutput
 from vedcore.weights.keymap import Row
 from vedcore_encoders.attention_weights import AttentionWeights
+from vedcore_encoders.positions import sides
 from vedcore_encoders.timm_building import build
 from vedcore_encoders.timm_names import check_timm_name
 
@@ -207,7 +208,7 @@ class TimmEncoder(VisionEncoder):
             raise UsageError(
                 f"float (N, {channels}, H, W) expected, got {found}", field="pixel_values", hint="use model.processor"
             )
-        self.check_size((pixel_values.shape[-2], pixel_values.shape[-1]), interpolate)
+        self.check_size(sides(pixel_values, 2), interpolate)
         return pixel_values.to(next(parameters_of(self)).dtype)
 
     def check_size(self, image_size: tuple[int, int], interpolate: bool = False) -> None:

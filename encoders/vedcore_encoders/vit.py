@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from vedcore.config import Activation, Epsilon, Layers, Rate, Size
 from vedcore.errors import IncompatibleError
 from vedcore.layers.lazy_init import LazyInit
+from vedcore.layers.tracing import holds
 from vedcore.transformers_class import ConfigField, TransformersClass, unused_fields
 from vedcore.weights.keymap import Row, ignored
-from vedcore_encoders.positions import Grid, resample_absolute, stored_grid
+from vedcore_encoders.positions import Grid, is_same, resample_absolute, sides, stored_grid
 from vedcore_encoders.timm_building import (
     as_square,
     build,
@@ -278,7 +279,7 @@ class ViTEncoder(BlockEncoder):
     def check_size(self, image_size: tuple[int, int], interpolate: bool = False) -> None:
         if not interpolate:
             super().check_size(image_size)
-        elif 0 in self.grid(image_size):
+        elif any(holds(side == 0) for side in self.grid(image_size)):
             height, width = self.model.patch_embed.patch_size
             raise self.wrong_size(image_size, f"make them at least a patch, {height} x {width}")
 
@@ -309,8 +310,8 @@ class ViTEncoder(BlockEncoder):
 
     def embed(self, pixel_values: Tensor) -> Tensor:
         """Images (N, C, H, W) to tokens with positions (N, S, D), which are resampled for images of another size."""
-        model, size = self.model, (pixel_values.shape[-2], pixel_values.shape[-1])
-        if size == self.image_size:
+        model, size = self.model, sides(pixel_values, 2)
+        if is_same(size, self.image_size):
             x = model._pos_embed(model.patch_embed(pixel_values))
         else:
             x = self.patches(pixel_values)  # (N, patches, D)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vedcore.layers.tracing import is_exported
+from vedcore.layers.tracing import is_traced
 
 __all__ = ["DecoderCache", "LayerCache"]
 
@@ -34,7 +34,7 @@ class LayerCache:
     def update(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Append ``keys`` and ``values``, (B, H, T, K) each, and return all tokens', (B, H, L, K) each."""
         start, self.length = self.length, self.length + keys.shape[2]
-        if (torch.is_grad_enabled() and keys.requires_grad) or is_exported():  # a graph must not write in place
+        if is_traced() or (torch.is_grad_enabled() and keys.requires_grad):  # a graph must not write in place
             self.keys, self.values = (
                 new if old is None else torch.cat([old[:, :, :start], new], 2)
                 for old, new in ((self.keys, keys), (self.values, values))
@@ -103,7 +103,7 @@ class LayerCache:
 
 def _is_read_only(buffer: Tensor) -> bool:
     """Whether torch forbids writing: the buffer was made in inference mode, and that is off now."""
-    return buffer.is_inference() and not torch.is_inference_mode_enabled()
+    return not torch.is_inference_mode_enabled() and buffer.is_inference()
 
 
 def _replaced(buffer: Tensor, seen: Tensor, start: int = 0) -> Tensor:

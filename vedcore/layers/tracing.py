@@ -11,17 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["holds", "is_exported", "is_traced"]
-
-
-def is_exported() -> bool:
-    """Whether ``torch.export`` or ``torch.jit.trace`` records a program that outlives the process."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+__all__ = ["holds", "is_traced"]
 
 
 def is_traced() -> bool:
-    """Whether a program is recorded, by ``torch.compile`` too: no value of a tensor can be read."""
-    return torch.compiler.is_compiling() or is_exported()
+    """Whether ``torch.export``, ``torch.compile`` or ``torch.jit.trace`` records: no value of a tensor can be read."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def holds(condition: Any) -> bool:
