@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 import vedcore
+from tests.model.tiny import NO_DROPOUT
 from tests.packing import packed_products
 from vedcore.layers import onednn
 
@@ -144,7 +145,7 @@ def _tiny() -> vedcore.VisionEncoderDecoder:
     encoder = {"name": "vit", "image_size": [16, 16], "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 1}
     model = vedcore.compose(
         {**encoder, "num_attention_heads": 2, "intermediate_size": 24},
-        {"name": "gpt2", "n_layer": 1, "n_embd": 16, "n_head": 2},
+        {"name": "gpt2", "n_layer": 1, "n_embd": 16, "n_head": 2, **NO_DROPOUT},
         tokenizer="char",
         seed=0,
     )

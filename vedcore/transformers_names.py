@@ -70,9 +70,7 @@ GENERATING = {
 
 GENERATION_CONFIG = {
     "save_pretrained": "call model.save_pretrained(folder), which writes it too",
-    "to_dict": "call model_dump()",
     "to_diff_dict": "call model_dump(exclude_defaults=True)",
-    "update": "set model.generation_config = model.generation_config.with_options(num_beams=4)",
 }
 """Attributes of a ``GenerationConfig``."""
 
@@ -84,7 +82,6 @@ TOKENIZER = {
     "convert_tokens_to_string": "call decode(convert_tokens_to_ids(tokens))",
     "encode_plus": "call the tokenizer itself",
     "pad": "give padding=True to the call, or take model.processor.collate",
-    "save_pretrained": "call model.processor.save_pretrained(folder), which writes it too",
     "special_tokens_map": "read bos_token, eos_token, pad_token and all_special_tokens",
     "vocab": "call get_vocab()",
 }

@@ -231,6 +231,19 @@ def test_a_hub_that_is_none(hub: Hub, model: Any, monkeypatch: pytest.MonkeyPatc
     assert same_weights(vedcore.load(NAME), model)
 
 
+def test_a_file_outside_of_its_repo(hub: Hub, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(hub.folder / NAME, hub.folder / "org/other")
+    files = Hub._files
+
+    def evil(self: Hub, repo: str, revision: str) -> Any:
+        there = files(self, repo, revision)
+        return (there[0], {**there[1], "../evil": b"x"}) if there and repo == NAME else there
+
+    monkeypatch.setattr(Hub, "_files", evil)
+    told("take another repo", vedcore.load, NAME)
+    assert same_weights(vedcore.load("org/other"), model)
+
+
 def test_a_branch_that_moves_between_two_answers(hub: Hub, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 

@@ -117,7 +117,8 @@ def check_loadable(model: VisionEncoderDecoder, state: Mapping[str, Tensor], fol
     """
     refuse_adapted(model, CheckpointWriteError, folder)
     config = model.config.model_copy(update={"tokenizer": None, "pretrained": False})
-    due = {name: tensor.shape for name, tensor in outline(config, model.processor.tokenizer).state_dict().items()}
+    built = outline(config, model.processor.tokenizer).state_dict(keep_vars=True)
+    due = {name: tensor.shape for name, tensor in built.items()}
     found = {name: tensor.shape for name, tensor in state.items()}
     wrong = [name for name in {**found, **due} if found.get(name) != due.get(name)]
     if wrong:

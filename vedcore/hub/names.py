@@ -87,7 +87,7 @@ def check_revision(revision: str) -> str:
     return revision
 
 
-def check_path(name: object, path: object, hint: str = "do not use this repo") -> str:
+def check_path(name: object, path: object, hint: str = "take another repo") -> str:
     """``name``, if it is a path within a folder on any system.
 
     Args:
