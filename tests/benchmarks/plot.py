@@ -151,8 +151,8 @@ def widths(results: Results) -> str:
         first, *rest = (bytes_ / MEGABYTE for bytes_ in row["memory"])
         text = (
             f"Memory of one process of `{row['name']}` that reads images of any width, one after the other: "
-            f"{first:.0f} MB after {row['warm_up']} images, and {min(rest):.0f} to {max(rest):.0f} MB until image {row['images']}, "
-            f"{100 * (row['ratio'] - 1):.1f} % more at most (measured on {results['date']})."
+            f"{first:.0f} MB after {row['warm_up']} images, and {min(rest):.0f} to {max(rest):.0f} MB until image "
+            f"{row['images']}, {100 * (row['ratio'] - 1):.1f} % more at most (measured on {results['date']})."
         )
         lines.append(textwrap.fill(text, PAGE_WIDTH, break_on_hyphens=False))
     return "\n\n".join(lines)
