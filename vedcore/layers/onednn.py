@@ -94,7 +94,7 @@ def suits(x: Tensor) -> bool:
 
 def runs_at_once() -> bool:
     """Whether operations are computed as they are called, and not recorded, as by compilers and exporters."""
-    recorded = torch.compiler.is_compiling() or torch._C._is_tracing()
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     return not recorded and not torch._C._len_torch_dispatch_stack()
 
 
