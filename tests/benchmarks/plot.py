@@ -2,8 +2,8 @@
 
     python tests/benchmarks/plot.py [--results FOLDER] [--image FILE] [--page FILE]
 
-Reads generate.json, folders.json and start.json of the folder, draws the plot, puts the table between the two markers
-of the page, and prints it. So no figure of the page is typed.
+Reads generate.json, folders.json, start.json and widths.json of the folder, draws the plot, puts the table between the
+two markers of the page, and prints it. So no figure of the page is typed.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def read(folder: Path) -> dict[str, Results]:
     for key in ("machine", "preliminary"):
         if any(results[key] != found["generate"][key] for results in found.values()):
             raise ValueError(f"{folder}: the files differ in {key!r}: run all benchmarks again")
+    found["widths"] = json.loads((folder / "widths.json").read_text())  # takes hours, so it is run at other times
     return found
 
 
@@ -140,7 +141,21 @@ def _line(
 
 def part_of_page(found: dict[str, Results]) -> str:
     """The text between the two markers of the page."""
-    return f"{heading(found['generate'])}\n\n{table(found)}"
+    return f"{heading(found['generate'])}\n\n{table(found)}\n\n{widths(found['widths'])}"
+
+
+def widths(results: Results) -> str:
+    """Resident memory over a long run, as Markdown: a sentence for each model."""
+    lines = []
+    for row in results["rows"]:
+        first, *rest = (bytes_ / MEGABYTE for bytes_ in row["memory"])
+        text = (
+            f"Memory of one process of `{row['name']}` that reads images of any width, one after the other: "
+            f"{first:.0f} MB after {row['warm_up']} images, and {min(rest):.0f} to {max(rest):.0f} MB until image "
+            f"{row['images']}, {100 * (row['ratio'] - 1):.1f} % more at most (measured on {results['date']})."
+        )
+        lines.append(textwrap.fill(text, PAGE_WIDTH, break_on_hyphens=False))
+    return "\n\n".join(lines)
 
 
 def update(page: Path, text: str) -> None:

@@ -20,7 +20,7 @@ from tests.hints.test_compose import BLIND, DECODER
 from tests.hints.test_config_files import run
 from tests.hub.client import offline
 from tests.hub.conftest import cache, hub, no_xet
-from tests.hub.server import Fault, Hub
+from tests.hub.server import Fault, Hub, _Handler
 from tests.plugins.test_plugins import site, write_distribution
 from vedcore.hub import push_folder
 
@@ -233,13 +233,13 @@ def test_a_hub_that_is_none(hub: Hub, model: Any, monkeypatch: pytest.MonkeyPatc
 
 def test_a_file_outside_of_its_repo(hub: Hub, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(hub.folder / NAME, hub.folder / "org/other")
-    files = Hub._files
+    files = _Handler._files
 
-    def evil(self: Hub, repo: str, revision: str) -> Any:
+    def evil(self: _Handler, repo: str, revision: str) -> Any:
         there = files(self, repo, revision)
         return (there[0], {**there[1], "../evil": b"x"}) if there and repo == NAME else there
 
-    monkeypatch.setattr(Hub, "_files", evil)
+    monkeypatch.setattr(_Handler, "_files", evil)
     told("take another repo", vedcore.load, NAME)
     assert same_weights(vedcore.load("org/other"), model)
 
