@@ -44,7 +44,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "beit": {"name": "beit", **_VIT},
     "swin": _SWIN,
     "donut-swin": {**_SWIN, "name": "swin", "use_absolute_embeddings": True},
-    "resnet": {"name": "timm/resnet10t", "image_size": (64, 64)},
+    "convnext": {"name": "timm/convnext_atto", "image_size": (64, 64)},
 }
 _BERT = {
     "hidden_size": 24,
@@ -215,7 +215,7 @@ def test_an_exported_encoder_takes_images_of_any_size(encoder: str, sides: Any) 
         close(found.last_hidden_state, due.last_hidden_state)
 
 
-@pytest.mark.parametrize(("encoder", "side"), [("swin", 16), ("donut-swin", 16), ("resnet", 1)])
+@pytest.mark.parametrize(("encoder", "side"), [("swin", 16), ("donut-swin", 16), ("convnext", 1)])
 def test_an_exported_encoder_of_maps_takes_images_of_any_size(encoder: str, side: int) -> None:
     """Swin's in whole windows of its last stage, and more than one."""
     encoder_ = (model := tiny(encoder)).encoder
@@ -263,7 +263,7 @@ class Wrapped(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
-@pytest.mark.parametrize("pair", zip([*ENCODERS, *ENCODERS][: len(DECODERS)], DECODERS, strict=True))
+@pytest.mark.parametrize("pair", [*zip([*ENCODERS, *ENCODERS], DECODERS, strict=False)])
 def test_a_trace_takes_other_batches_and_lengths(pair: tuple[str, str]) -> None:
     model = tiny(*pair)
     traced = torch.jit.trace(Wrapped(model), (images(model), texts()))
@@ -330,8 +330,12 @@ def test_compiled_encoder_is_one_graph() -> None:
 def test_layers_are_left_out_at_random_in_an_exported_training_step() -> None:
     model = tiny(decoder="bart", decoder_decoder_layerdrop=0.5, decoder_dropout=0.0, decoder_attention_dropout=0.0)
     model.train()
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
     program = torch.export.export(model, (), {"pixel_values": images(model), "labels": texts()}).module()
-    losses = {round(float(program(pixel_values=images(model), labels=texts()).loss), 4) for _ in range(40)}
+    with torch.no_grad():
+        losses = {round(float(program(pixel_values=images(model), labels=texts()).loss), 3) for _ in range(40)}
     assert 2 <= len(losses) <= 4  # two layers, each there or not
 
 
