@@ -22,7 +22,7 @@ _OF_CACHE = ("attention_mask", "positions", "encoder_mask")
 
 
 def _tensors(cache: DecoderCache) -> dict[str, Tensor]:
-    """What a cache holds, by name: layer by layer the text's keys and values, then the images'; then the masks.
+    """The tensors of a cache, by name: layer by layer the text's keys and values, then the images'; then the masks.
 
     Keys and values are (B, H, L, K); the spare room of their buffers is given up. What is None is left out.
     """
