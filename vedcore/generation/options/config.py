@@ -319,7 +319,7 @@ class GenerationConfig(Config):
         """Lengths to which Seq2SeqTrainer pads predictions where there are none here; they bound no text."""
         return {"max_length": 20}
 
-    def update(self, *, defaults_only: bool, **options: Any) -> None:
+    def update(self, *, defaults_only: bool = False, **options: Any) -> None:
         """Fill in options that are None, as Seq2SeqTrainer does with the copy that ``model.generation_config`` gives.
 
         Raises:
