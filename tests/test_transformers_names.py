@@ -116,6 +116,13 @@ def test_arguments_of_decoding(model: Any, name: str, hint: str) -> None:
             assert caught.value.hint == hint
 
 
+@pytest.mark.parametrize(("name", "hint"), names.ADDING.items())
+def test_arguments_of_adding(model: Any, name: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=f"{name}: unknown argument") as caught:
+        model.processor.tokenizer.add_special_tokens(["<x>"], **{name: False})
+    assert caught.value.hint == hint
+
+
 def test_spaces_are_cleaned_up_as_in_transformers() -> None:
     transformers = pytest.importorskip("transformers")
     words = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "it", "'", "s", "done", ".", ",", "n't", "do"]
@@ -178,6 +185,7 @@ FOLLOWED = {
     names.SAVING["variant"]: "model.save_pretrained(folder, weights_dtype='float16')",
     names.GENERATING["attention_mask"]: "model.generate(pixels, decoder_input_ids=ids, decoder_attention_mask=mask)",
     names.GENERATING["bos_token_id"]: "model.generate(pixels, max_new_tokens=2, decoder_start_token_id=5)",
+    names.GENERATING["constraints"]: "model.generate(pixels, force_words_ids=[[5]], num_beams=2, max_new_tokens=2)",
     names.GENERATING["cache_implementation"]: "",
     names.GENERATING["input_ids"]: "model.generate(pixels, decoder_input_ids=ids)",
     names.GENERATING["use_model_defaults"]: "model.generate(pixels, generation_config=vedcore.GenerationConfig())",
@@ -254,6 +262,7 @@ ELSEWHERE = (
 
 
 TABLES = (
+    names.ADDING,
     names.CONFIG,
     names.DECODING,
     names.MODEL,

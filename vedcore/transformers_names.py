@@ -12,6 +12,7 @@ from typing import Any
 from vedcore.errors import MissingNameError, UsageError, did_you_mean
 
 __all__ = [
+    "ADDING",
     "CONFIG",
     "DECODING",
     "GENERATING",
@@ -66,11 +67,19 @@ SAVING = {
 """Arguments of ``save_pretrained``."""
 
 GENERATING = {
+    "assistant_tokenizer": "leave it out: a draft has the model's own tokens",
     "attention_mask": "give decoder_attention_mask= for a text, or encoder_attention_mask= for images",
     "bos_token_id": "give decoder_start_token_id=, with which a text starts",
     "cache_implementation": "leave it out, or give compile=True",
+    "constraints": "give force_words_ids=",
     "custom_generate": "leave it out: a way of searching comes from a plugin",
+    "encoder_no_repeat_ngram_size": "leave it out: an image has no ids",
+    "encoder_repetition_penalty": "leave it out: an image has no ids",
+    "guidance_scale": "leave it out",
     "input_ids": "give decoder_input_ids=",
+    "low_memory": "leave it out: the beams of an image share its keys and values",
+    "negative_prompt_ids": "leave it out",
+    "return_legacy_cache": "leave it out",
     "trust_remote_code": "leave it out",
     "use_model_defaults": "leave it out, or give generation_config=vedcore.GenerationConfig()",
 }
@@ -162,6 +171,12 @@ TOKENIZING = {
     "verbose": "leave it out",
 }
 """Arguments of a call of a tokenizer, and of its ``encode``."""
+
+ADDING = {
+    "replace_additional_special_tokens": "leave it out: tokens are only ever added",
+    "replace_extra_special_tokens": "leave it out: tokens are only ever added",
+}
+"""Arguments of a tokenizer's ``add_special_tokens``."""
 
 DECODING = {
     "spaces_between_special_tokens": "leave it out: the tokenizer's own decoder joins tokens",

@@ -134,6 +134,7 @@ ABSENT = {
     "generate({}=…)": transformers_names.GENERATING,
     "tokenizer.{}": transformers_names.TOKENIZER,
     "tokenizer({}=…)": transformers_names.TOKENIZING,
+    "tokenizer.add_special_tokens({}=…)": transformers_names.ADDING,
     "tokenizer.decode({}=…)": transformers_names.DECODING,
     "processor({}=…)": transformers_names.PROCESSING,
     "processor.{}": transformers_names.PROCESSOR,

@@ -18,7 +18,7 @@ from vedcore.errors import UsageError
 from vedcore.processing.batch import Batch, check_return_tensors
 from vedcore.processing.encoding import OnUnknown, encodings, unknown_id
 from vedcore.processing.tokenizers import decode_ids
-from vedcore.transformers_names import DECODING, TOKENIZER, TOKENIZING, missing_attribute, refuse_unknown
+from vedcore.transformers_names import ADDING, DECODING, TOKENIZER, TOKENIZING, missing_attribute, refuse_unknown
 
 __all__ = ["TextTokenizer", "length_limit", "padded_length", "shall_cut"]
 
@@ -345,12 +345,13 @@ class TextTokenizer(_Base):  # type: ignore[misc]
             return self.backend_tokenizer.add_special_tokens(new)
         return self.backend_tokenizer.add_tokens(new)
 
-    def add_special_tokens(self, tokens: Any) -> int:
+    def add_special_tokens(self, tokens: Any, **more: Any) -> int:
         """Add special tokens, from a list or from ``{"additional_special_tokens": […]}``; see `add_tokens`.
 
         Raises:
-            UsageError: another key, as the roles of tokens are the model's.
+            UsageError: another key, as the roles of tokens are the model's; an unknown argument.
         """
+        refuse_unknown(more, self.add_special_tokens, ADDING)
         if isinstance(tokens, Mapping):
             known = ("additional_special_tokens", "extra_special_tokens")
             if other := next((key for key in tokens if key not in known), None):

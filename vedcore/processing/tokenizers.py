@@ -31,7 +31,7 @@ from vedcore.errors import (
     VedcoreError,
     did_you_mean,
 )
-from vedcore.files import open_regular
+from vedcore.files import open_regular, other_content_error
 
 __all__ = [
     "decode_ids",
@@ -116,8 +116,8 @@ def parse_tokenizer(data: bytes, *, path: object) -> Tokenizer:
         TokenizerError, IncompatibleError, ConfigLimitError: as `make_tokenizer`.
     """
     hint = "give a tokenizer.json that the tokenizers library has written"
-    if data.startswith(b"version https://git-lfs"):
-        raise TokenizerError("a pointer of git-lfs, not the file itself", path=path, hint="run: git lfs pull")
+    if (other := other_content_error(data, path, TokenizerError)) is not None:
+        raise other
     try:
         text = data.decode("utf-8")
         plain = json.loads(text, object_pairs_hook=unique_keys)
