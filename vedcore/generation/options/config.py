@@ -306,11 +306,11 @@ class GenerationConfig(Config):
         has no such value leaves it as it is.
         """
         _check_names(options)
-        defaults = {name: type(self).model_fields[name].default for name in options}
+        fields = type(self).model_fields
         options = {
             name: value
             for name, value in options.items()
-            if value is not None or not isinstance(defaults[name], (bool, int, float))
+            if value is not None or name in NEUTRAL_VALUES or not isinstance(fields[name].default, (bool, int, float))
         }
         if "eos_token_id" in options and options["eos_token_id"] is None:
             options["eos_token_id"] = ()
