@@ -19,6 +19,7 @@ from typing import Any
 
 from vedcore.errors import PluginContractError, PluginMissingError, UnknownComponentError
 from vedcore.plugins.discovery import DiscoveryResult, PluginFilter, discover
+from vedcore.plugins.guarded import GuardedFormat
 from vedcore.plugins.loading import protected_process
 from vedcore.plugins.records import ListedPart, PluginInfo
 from vedcore.registry import BUILT_IN, Entry, Kind, Registry, ResolvedEntry, canonical
@@ -34,6 +35,7 @@ __all__ = [
     "list_plugins",
     "list_projectors",
     "load_component",
+    "make_format",
     "registry",
     "reset",
     "resolve",
@@ -148,6 +150,17 @@ def load_component(kind: Kind, name: str, recorded: str | None = None) -> tuple[
             hint="let the target be a class or a function",
         )
     return target, found
+
+
+def make_format(name: str) -> GuardedFormat:
+    """The checkpoint format of that name, ready to be asked.
+
+    Raises:
+        UnknownComponentError, PluginConflictError, PluginLoadError: as `load_component`.
+        PluginContractError: it cannot be constructed, or lacks a method.
+    """
+    target, found = load_component("format", name)
+    return GuardedFormat(found.entry, target)
 
 
 def _load(entry: Entry) -> Any:
