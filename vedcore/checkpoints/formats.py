@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, TypedDict, Unpack
 
@@ -31,9 +31,9 @@ from vedcore.hub import FetchOptions, check_subfolder, from_hub, is_hub_name, ma
 from vedcore.model import VisionEncoderDecoder
 from vedcore.model_files import CONFIG, WEIGHTS
 from vedcore.plugins import load_component, registry
-from vedcore.plugins.guarded import GuardedFormat
+from vedcore.plugins.guarded import GuardedFormat, attributed, contract_error
 from vedcore.processing.processor import make_tokenizer
-from vedcore.registry import Kind
+from vedcore.registry import Entry, Kind
 from vedcore.transformers_names import LOADING, unknown_argument
 from vedcore.weights.loading import CheckFinite
 from vedcore.weights.snapshot import Snapshot, read_folder
@@ -283,7 +283,7 @@ def resolve_folder(
             raise UsageError(f"{text!r} is a folder", field="revision", hint=hint)
         return path / subfolder
     try:
-        target, _ = load_component("model", text)
+        target, found = load_component("model", text)
     except UnknownComponentError as error:
         if parse_repo(text) is not None and not path.parent.exists():
             try:
@@ -293,7 +293,23 @@ def resolve_folder(
                 raise HubError(message, path=failure.path or text, hint=failure.hint) from None
         message = "no such folder, and no model of that name"
         raise CheckpointNotFoundError(message, path=text, hint=_hint(path, error)) from None
-    return Path(target()) / subfolder
+    return _folder_of_model(found.entry, target) / subfolder
+
+
+def _folder_of_model(entry: Entry, function: Callable[[], object]) -> Path:
+    """The folder that the function of a plugin's model gives.
+
+    Raises:
+        PluginContractError: it raises, or gives anything but the path of a folder.
+    """
+    with attributed("model", entry, "its function"):
+        folder = function()
+    hint = "return the path of the model's folder from it"
+    if not isinstance(folder, str | Path):
+        raise contract_error("model", entry, f"its function gives {type(folder).__name__}, not a path", hint)
+    if not os.path.isdir(folder):
+        raise contract_error("model", entry, f"its function gives {short(str(folder))}, which is not a folder", hint)
+    return Path(folder)
 
 
 def _hint(path: Path, error: UnknownComponentError) -> str:

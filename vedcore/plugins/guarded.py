@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vedcore.errors import PluginContractError, VedcoreError, described
-from vedcore.plugins.loading import protected_process
 from vedcore.registry import BUILT_IN, Entry, Kind, canonical
 
 __all__ = ["GuardedFormat", "attributed", "contract_error"]
@@ -27,7 +27,7 @@ def contract_error(kind: Kind, entry: Entry, message: str, hint: str, path: obje
 
 @contextlib.contextmanager
 def attributed(kind: Kind, entry: Entry, call: str, path: object = None) -> Iterator[None]:
-    """A context in which the code of a part runs; a third party's is kept from changing the process.
+    """A context in which the code of a part runs; the output of a third party's goes to stderr.
 
     Args:
         kind: the kind of part.
@@ -44,7 +44,7 @@ def attributed(kind: Kind, entry: Entry, call: str, path: object = None) -> Iter
         yield
         return
     try:
-        with protected_process(str(entry.owner), []):
+        with contextlib.redirect_stdout(sys.stderr):
             yield
     except (KeyboardInterrupt, MemoryError):
         raise
