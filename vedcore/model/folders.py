@@ -69,11 +69,11 @@ class SavedModel(TrainableModel):
             CheckpointWriteError: the folder cannot be written, or could not be loaded: it would hold adapters that were
                 not merged, or layers that the config does not build. Nothing was changed.
         """
-        from vedcore.plugins import load_component
+        from vedcore.plugins import make_format
 
         for name in options.keys() & SAVING.keys():
             raise UsageError("unknown argument", field=name, hint=SAVING[name])
-        load_component("format", format)[0]().save(self, save_directory, **options)
+        make_format(format).save(self, save_directory, **options)
 
     def load_adapter(
         self,
