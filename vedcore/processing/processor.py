@@ -60,6 +60,9 @@ class Processor:
     Attributes: the arguments, under their names. ``tokenizer`` is a `TextTokenizer` over the given one.
     """
 
+    model_input_names = ("pixel_values",)
+    """transformers' name of what a model takes; Trainer groups examples by the length of the first."""
+
     def __init__(
         self,
         preprocessing: Preprocessing,

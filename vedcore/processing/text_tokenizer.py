@@ -58,6 +58,8 @@ class TextTokenizer(_Base):  # type: ignore[misc]
     Attributes: ``backend_tokenizer``, and the other arguments under their names.
     """
 
+    model_input_names = ("input_ids", "attention_mask")
+    """transformers' name of what a call gives."""
     backend_tokenizer: Tokenizer
     token_ids: TokenIds
     model_max_length: int | None
