@@ -9,7 +9,6 @@ transformers that wrote them (`vedcore.hf`).
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -250,9 +249,9 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     model.generation_config = within_positions(generation_config, model.decoder.max_positions)
     if config.preprocessing is None:
         message = assumed_preprocessing(snapshot, model.processor.preprocessing, top, top["encoder"])
-        warnings.warn(message, UserWarning, stacklevel=5)
+        warn_caller(message)
     if model.processor.tokenizer is None and (place := likely_place(snapshot, TOKENIZER_FILES, top, top["decoder"])):
-        warnings.warn(f"{snapshot.path}: no tokenizer: the model has ids and no text{place}", UserWarning, stacklevel=5)
+        warn_caller(f"{snapshot.path}: no tokenizer: the model has ids and no text{place}")
     return model
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from vedcore.composer.plan import Layout, Modules, lay_out
 from vedcore.composer.request import UNSET, AnyModel, AnyPart, ModelRequest
 from vedcore.composer.resolve import ResolvedRequest, resolve
 from vedcore.config import ModelConfig, Preprocessing, TokenIds
-from vedcore.errors import UsageError
+from vedcore.errors import UsageError, warn_caller
 from vedcore.hf.generation import within_positions
 from vedcore.layers.lazy_init import LazyInit
 from vedcore.model import VisionEncoderDecoder
@@ -100,9 +99,9 @@ def compose(
 
     model, layout = resolve(request, make)
     if layout.assumed:
-        warnings.warn(layout.assumed, UserWarning, stacklevel=2)
+        warn_caller(layout.assumed)
     if layout.dropped:
-        warnings.warn(f"not kept: {'; '.join(layout.dropped)}", UserWarning, stacklevel=2)
+        warn_caller(f"not kept: {'; '.join(layout.dropped)}")
     return model
 
 

@@ -54,11 +54,13 @@ class SavedModel(TrainableModel):
         return model
 
     @shares
-    def save_pretrained(self, folder: str | os.PathLike[str], *, format: str = "native", **options: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *, format: str = "native", **options: Any
+    ) -> None:
         """Write the model as a folder; `vedcore.load` reads it back bit for bit.
 
         Args:
-            folder: created, or swapped as a whole for the new one; other files in it stay.
+            save_directory: created, or swapped as a whole for the new one; other files in it stay.
             format: a registered checkpoint format; ``"native"`` is vedcore's own, ``"transformers"`` that of its
                 VisionEncoderDecoderModel.
             options: of the format, such as ``max_shard_size="5GB"``, or ``part="decoder"`` of transformers'.
@@ -71,7 +73,7 @@ class SavedModel(TrainableModel):
 
         for name in options.keys() & SAVING.keys():
             raise UsageError("unknown argument", field=name, hint=SAVING[name])
-        make_format(format).save(self, folder, **options)
+        make_format(format).save(self, save_directory, **options)
 
     def load_adapter(
         self,
