@@ -190,6 +190,77 @@ def test_a_projector_that_cannot_take_the_tokens_of_the_encoder(foreign: Any) ->
         vedcore.plan({**VIT, "image_size": 32}, GPT2, projector="theirs")
 
 
+class MaskedMean(Pool):
+    """The mean of the tokens that are not padding, which it has to be told."""
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None) -> Tensor:  # type: ignore[override]
+        weight = hidden_states.new_ones(hidden_states.shape[:2]) if attention_mask is None else attention_mask
+        weight = weight.to(hidden_states.dtype)[..., None]
+        out: Tensor = self.proj((hidden_states * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True))
+        return out
+
+    def num_tokens(self, tokens: int) -> int:
+        return 1
+
+    def project_mask(self, attention_mask: Tensor) -> Tensor:
+        return attention_mask.any(1, keepdim=True)
+
+
+def test_a_projector_sees_the_mask(foreign: Any) -> None:
+    foreign(MaskedMean)
+    model = vedcore.compose(VIT, GPT2, projector="theirs", seed=0)
+    states, mask = torch.rand(2, 7, 24), torch.ones(2, 7)
+    mask[0, 3:] = 0
+    ids = {"decoder_input_ids": torch.zeros(2, 3, dtype=torch.long)}
+
+    def logits(states: Tensor, mask: Tensor | None) -> Tensor:
+        out = model(encoder_outputs=vedcore.EncoderOutput(states), encoder_attention_mask=mask, **ids).logits
+        assert isinstance(out, Tensor)
+        return out
+
+    padded = states.clone()
+    padded[0, 3:] = 100.0
+    assert torch.allclose(logits(states, mask), logits(padded, mask), atol=1e-5)
+    assert not torch.allclose(logits(states, None), logits(padded, None), atol=1e-3)
+    assert torch.allclose(logits(states, torch.ones(2, 7)), logits(states, None), atol=1e-6)
+    prompt = torch.zeros(1, 1, dtype=torch.long)
+    assert model.generate(torch.rand(1, 3, 16, 24), decoder_input_ids=prompt, max_new_tokens=2).shape == (1, 3)
+
+
+class Rotary(Encoder):
+    """An encoder whose frequencies lose their digits in half precision."""
+
+    float32_buffers = ("*.inv_freq", "offsets")
+
+    def __init__(self, config: EncoderConfig, pretrained: bool = False) -> None:
+        super().__init__(config, pretrained)
+        self.inner = nn.Module()
+        self.inner.register_buffer("inv_freq", 1e4 ** -torch.linspace(0, 1, 5), persistent=False)
+        self.inner.register_buffer("other", torch.linspace(0, 1, 5))
+        self.register_buffer("offsets", torch.linspace(0, 1, 6))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_buffers_may_stay_float32(foreign: Any, tmp_path: Path, dtype: str) -> None:
+    foreign(Rotary)
+    wanted = 1e4 ** -torch.linspace(0, 1, 5)
+    whole = vedcore.compose("theirs", GPT2)
+    model = vedcore.compose("theirs", GPT2, dtype=dtype)
+    model.save_pretrained(tmp_path)
+    for each in (
+        model,
+        whole.to(getattr(torch, dtype)),
+        vedcore.load(tmp_path),
+        vedcore.load(tmp_path, dtype="bfloat16"),
+        vedcore.load(tmp_path, dtype="float16").float().half(),
+    ):
+        buffers = dict(each.encoder.named_buffers())
+        assert torch.equal(buffers["inner.inv_freq"], wanted)
+        assert torch.equal(buffers["offsets"], torch.linspace(0, 1, 6))
+        assert buffers["inner.other"].dtype == each.encoder.proj.weight.dtype != torch.float32
+    assert model.to("meta").encoder.offsets.is_meta
+
+
 class Counted(Encoder):
     """Counts how often it is built, and where."""
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import vedcore
 from tests.checkpoints.test_recognition import Install, install, model
-from tests.composer.tiny import same_weights
+from tests.composer.tiny import GPT2, VIT, same_weights
 from tests.hints.templates import told
 from tests.plugins.test_plugins import site
 from vedcore import plugins
+from vedcore.weights.keymap import never_theirs
+from vedcore_decoders.gpt2 import GPT2Decoder
 
 __all__ = ["install", "model", "site"]
 
@@ -98,3 +101,17 @@ def test_two_claimants(
     monkeypatch.setenv(name, value)
     plugins.reset()
     assert same_weights(vedcore.load(tmp_path / "a"), model)
+
+
+def test_tensors_that_their_class_has_no_place_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = GPT2Decoder.transformers[0]
+    rows = [row for row in theirs.key_map if "cross" not in row.theirs]
+    rows.append(never_theirs("layers.{}.cross_attention*"))
+    monkeypatch.setattr(GPT2Decoder, "transformers", (replace(theirs, key_map=tuple(rows)),))
+    model = vedcore.compose(VIT, GPT2)
+    template = "save it in the native format, or with part={…} without them"
+    told(template, model.save_pretrained, tmp_path / "a", format="transformers")
+    with pytest.warns(UserWarning, match="not written"):
+        model.save_pretrained(tmp_path / "a", format="transformers", part="decoder")
+    model.save_pretrained(tmp_path / "b")
+    assert same_weights(vedcore.load(tmp_path / "b"), model)
