@@ -63,8 +63,8 @@ class Case:
         """The case of a part.
 
         Args:
-            part: a module, which is built again from its ``config``; a class, built with the defaults of its config;
-                or a function without arguments that returns a module.
+            part: a module, which is built again from its ``config``, with weights of its own; a class, built with the
+                defaults of its config; or a function without arguments that returns a module.
             spread: as `Case` takes it.
             seed: as `Case` takes it.
 
@@ -73,12 +73,12 @@ class Case:
         """
         if isinstance(part, Case):
             return part
-        if isinstance(part, nn.Module):
+        if isinstance(part, nn.Module) and hasattr(part, "config"):
             return cls(lambda: _again(part), type(part).__name__, spread, seed)
-        if isinstance(part, type) and issubclass(part, nn.Module):
+        if isinstance(part, type) and hasattr(part, "make_config"):
             made: Any = part
             return cls(lambda: made(made.make_config(None, {})), part.__name__, spread, seed)
-        if callable(part):
+        if callable(part) and not isinstance(part, nn.Module):
             named = getattr(part, "__name__", "part")
             return cls(part, named if named.isidentifier() else "part", spread, seed)
         raise UsageError(
@@ -172,7 +172,7 @@ def _ids_of(decoder: Any, name: str) -> tuple[int, ...]:
 
 
 def _again(part: Any) -> Any:
-    sizes = (part.in_features, part.out_features) if isinstance(part, Projector) else ()
+    sizes = (part.in_features, part.out_features) if kind_of(part) == "projector" else ()
     return type(part)(part.config, *sizes)
 
 

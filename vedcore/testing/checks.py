@@ -67,7 +67,7 @@ class Result:
     behaviour: str
     outcome: Outcome
     message: str = ""
-    """What failed, or the reason of an expected failure, or why there is nothing to check."""
+    """The failure, the reason of an expected one, or the reason why there is nothing to check."""
 
 
 _CHECKS: list[Check] = []
