@@ -24,6 +24,7 @@ The tree (public names; each is importable from ``vedcore``)::
         PluginApiError                    written for another major version of the hooks
         PluginMissingError                a saved model needs a plugin that is not installed
         PluginContractError               hooks or components that break the contract
+          CheckError (AssertionError)       a part that fails a check of `vedcore.testing`
       HubError
       TokenizerError
       ImageError (ValueError)
@@ -46,6 +47,7 @@ from collections.abc import Iterable
 from typing import Self
 
 __all__ = [
+    "CheckError",
     "CheckpointCorruptError",
     "CheckpointError",
     "CheckpointLimitError",
@@ -258,6 +260,10 @@ class PluginMissingError(PluginError):
 
 class PluginContractError(PluginError):
     """A plugin whose hooks or components break the contract."""
+
+
+class CheckError(PluginContractError, AssertionError):
+    """A part that fails a check of `vedcore.testing`; ``field`` is the check's name."""
 
 
 class HubError(VedcoreError):
