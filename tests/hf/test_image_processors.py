@@ -20,7 +20,7 @@ from torch import Tensor
 from vedcore.config import Preprocessing
 from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, ImageLimitError, IncompatibleError
 from vedcore.hf.image_processors import read_image_processor, write_image_processor
-from vedcore.processing.processor import prepare_image
+from vedcore.processing.preparation import prepare_image
 
 KINDS = ("ViT", "DeiT", "Beit", "CLIP", "Siglip", "Donut", "Nougat")
 LEVEL = 1 / 255

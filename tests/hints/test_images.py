@@ -182,7 +182,6 @@ def test_greys_out_of_their_range(mode: str, values: Any, processor: vedcore.Pro
         ("give uint8, or floats from 0 to 1", np.array([["a"]]), lambda a: np.asarray(PHOTO)),
         ("divide by 255", FLOATS * 255, lambda a: a / 255),
     ],
-    ids=str,
 )
 def test_arrays(template: str, wrong: Any, right: Any, processor: vedcore.Processor) -> None:
     told(template, processor, [wrong])

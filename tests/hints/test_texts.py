@@ -74,7 +74,6 @@ def labels(processor: vedcore.Processor, *texts: str, **options: Any) -> Any:
         ("shorten it", {"text": "a" * 200_001}, [{"text": "a" * 1000}]),
         ("decode the text with errors='replace'", {"text": "a\ud800"}, [{"text": b"a\xed".decode(errors="replace")}]),
     ],
-    ids=str,
 )
 def test_calls_of_a_processor(template: str, wrong: dict[str, Any], right: list[dict[str, Any]]) -> None:
     processor = alone("byte")

@@ -272,7 +272,7 @@ def test_colours_become_grey(tmp_path: Path) -> None:
     torch.testing.assert_close(rgb, grey, atol=0, rtol=0)
     for mode in ("pad", "crop", "none", "shortest_edge"):
         preprocessing = ours.processor.preprocessing.changed(resize_mode=mode)
-        assert vedcore.processing.processor.prepare_image(colours, preprocessing).shape[0] == 1
+        assert vedcore.processing.preparation.prepare_image(colours, preprocessing).shape[0] == 1
 
 
 @pytest.mark.parametrize(

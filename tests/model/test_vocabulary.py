@@ -112,7 +112,7 @@ def test_added_tokens_take_rows_that_are_there(monkeypatch: pytest.MonkeyPatch) 
     assert model.add_tokens("<x>") == 1
     assert model.decoder.vocab_size == 120
     assert model.processor(text="<x>").labels.tolist() == [[98, 1]]
-    monkeypatch.setattr("vedcore.model.MAX_VOCAB_SIZE", 100)
+    monkeypatch.setattr("vedcore.model.vocabulary.MAX_VOCAB_SIZE", 100)
     with pytest.raises(vedcore.ConfigLimitError, match="101"):
         model.add_tokens(["<y>", "<z>"])
     assert len(model.processor.tokenizer) == 99

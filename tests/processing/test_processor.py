@@ -29,7 +29,8 @@ from vedcore.errors import (
 )
 from vedcore.model_files import PREPROCESSOR_CONFIG, TOKENIZER
 from vedcore.outputs import EncoderOutput
-from vedcore.processing.processor import Processor, make_tokenizer, prepare_image
+from vedcore.processing.preparation import prepare_image
+from vedcore.processing.processor import Processor, make_tokenizer
 
 RANDOM = np.random.default_rng(0)
 

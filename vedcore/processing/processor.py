@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import torch
 from PIL import Image
 from tokenizers import Tokenizer
@@ -22,7 +21,6 @@ from torch import Tensor
 from vedcore.config import ModelConfig, Preprocessing, TokenIds
 from vedcore.errors import (
     ConfigSchemaError,
-    ImageLimitError,
     IncompatibleError,
     TokenizerError,
     UsageError,
@@ -31,8 +29,9 @@ from vedcore.hub import push_folder
 from vedcore.model_files import PREPROCESSOR_CONFIG, TOKENIZER
 from vedcore.processing.batch import Batch, check_return_tensors
 from vedcore.processing.encoding import OnUnknown, encode_labels
-from vedcore.processing.images import MAX_PIXELS, ImageSource, load_image
+from vedcore.processing.images import MAX_PIXELS, ImageSource
 from vedcore.processing.pages import Pages
+from vedcore.processing.preparation import prepare_image
 from vedcore.processing.reader import ImageOrigin, ImageReader
 from vedcore.processing.text_tokenizer import TextTokenizer, length_limit, padded_length, shall_cut
 from vedcore.processing.tokenizers import (
@@ -48,126 +47,10 @@ from vedcore.transformers_names import PROCESSOR, missing_attribute
 if TYPE_CHECKING:
     from vedcore.components import VisionEncoder
 
-__all__ = ["Batch", "Processor", "load_image", "make_tokenizer", "prepare_image", "token_ids_of", "vocab_size_of"]
+__all__ = ["Batch", "Processor", "make_tokenizer", "token_ids_of", "vocab_size_of"]
 
 TRANSFORMERS_KEYS = frozenset({"do_resize", "size", "resample", "do_rescale", "rescale_factor", "do_normalize"})
 """Keys of transformers' image processors that repeat settings of `Preprocessing`."""
-
-
-def prepare_image(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    """An image as (C, H, W) float32: resized, scaled to 0 to 1, minus mean, divided by std.
-
-    C is the number of means in ``preprocessing``: 3 for RGB, 1 for the luminance alone.
-
-    The steps, of which ``preprocessing`` selects some, in order: cut the margins, turn, resize, shrink to a thumbnail,
-    pad, crop, normalise. Resize modes: ``squash`` stretches the image to H x W. ``crop`` resizes the largest centred
-    part with the proportions of H x W. ``pad`` makes the image as large as fits, centred, and fills the rest with the
-    mean, which is zero afterwards. H x W is ``image_size``; for the other modes see `Preprocessing.resize_mode`.
-
-    Raises:
-        ImageLimitError: an image so long that it would have more than 50 million pixels after resizing.
-    """
-    if image.mode != "RGB":
-        image = load_image(image)
-    if len(preprocessing.image_mean) == 1:
-        image = image.convert("L")
-    if preprocessing.do_crop_margin:
-        image = _crop_margin(image)
-    height, width = preprocessing.image_size
-    if preprocessing.do_align_long_axis and (width - height) * (image.width - image.height) < 0:
-        image = image.transpose(Image.Transpose.ROTATE_270)
-    if preprocessing.resize_mode == "pad":
-        scale = min(width / image.width, height / image.height)
-        size = max(1, min(width, round(image.width * scale))), max(1, min(height, round(image.height * scale)))
-        pixels = _normalise(_resize(image, size, preprocessing), preprocessing)  # (C, h, w)
-        left, top = (width - size[0]) // 2, (height - size[1]) // 2
-        return torch.nn.functional.pad(pixels, (left, width - size[0] - left, top, height - size[1] - top))
-    image = _resized(image, preprocessing)
-    if preprocessing.thumbnail is not None:
-        image = _thumbnail(image, preprocessing)
-    if preprocessing.do_pad:
-        image = _window(image, -((width - image.width) // 2), -((height - image.height) // 2), width, height)
-    if preprocessing.do_center_crop:
-        image = _window(image, (image.width - width) // 2, (image.height - height) // 2, width, height)
-    return _normalise(image, preprocessing)
-
-
-def _crop_margin(image: Image.Image) -> Image.Image:
-    """The image without the light rows and columns at its edges: greys of 200 or more, stretched to 0 to 255."""
-    grey = np.array(image.convert("L"))  # (H, W)
-    low, high = int(grey.min()), int(grey.max())
-    if low == high:
-        return image
-    dark = ((np.arange(256) - low) / (high - low) * 255 < 200)[grey]
-    rows, columns = (np.flatnonzero(dark.any(axis)) for axis in (1, 0))
-    return image.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
-
-
-def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    height, width = preprocessing.resize_size or preprocessing.image_size
-    match preprocessing.resize_mode:
-        case "crop":
-            scale = max(width / image.width, height / image.height)
-            half_width, half_height = width / scale / 2, height / scale / 2
-            middle_x, middle_y = image.width / 2, image.height / 2
-            box = (
-                max(0.0, middle_x - half_width),
-                max(0.0, middle_y - half_height),
-                min(float(image.width), middle_x + half_width),
-                min(float(image.height), middle_y + half_height),
-            )
-            return _resize(image, (width, height), preprocessing, box)
-        case "squash":
-            return _resize(image, (width, height), preprocessing)
-        case "shortest_edge":
-            short = min(height, width)
-            long = int(short * max(image.size) / min(image.size))
-            return _resize(image, (short, long) if image.width <= image.height else (long, short), preprocessing)
-        case _:
-            return image
-
-
-def _thumbnail(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    height, width = (min(pair) for pair in zip(preprocessing.image_size, (image.height, image.width), strict=True))
-    if (width, height) == image.size:
-        return image
-    if image.height > image.width:
-        width = max(1, int(image.width * height / image.height))
-    elif image.width > image.height:
-        height = max(1, int(image.height * width / image.width))
-    if preprocessing.thumbnail == "bicubic":
-        return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    if preprocessing.interpolation == "nearest":  # as Donut's class, which reads its number, 0, as unset
-        preprocessing = preprocessing.model_copy(update={"interpolation": "bicubic"})
-    return _resize(image, (width, height), preprocessing)
-
-
-def _resize(
-    image: Image.Image,
-    size: tuple[int, int],
-    preprocessing: Preprocessing,
-    box: tuple[float, float, float, float] | None = None,
-) -> Image.Image:
-    """Resize to ``size``, which is (width, height) as in Pillow, from the part in ``box``."""
-    if size[0] * size[1] > MAX_PIXELS:
-        raise ImageLimitError(
-            f"{image.width} x {image.height} would be resized to {size[0]} x {size[1]}, {size[0] * size[1]:,} pixels",
-            hint=f"cut it into parts that give at most {MAX_PIXELS:,}",
-        )
-    return image.resize(size, Image.Resampling[preprocessing.interpolation.upper()], box)
-
-
-def _window(image: Image.Image, left: int, top: int, width: int, height: int) -> Image.Image:
-    """The part of ``width`` x ``height`` pixels at ``left`` and ``top``; black outside of the image."""
-    return image.crop((left, top, left + width, top + height))
-
-
-def _normalise(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    values = np.atleast_3d(np.array(image))  # (H, W, C)
-    pixels = torch.from_numpy(values).permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
-    mean = torch.tensor(preprocessing.image_mean)[:, None, None]  # (C, 1, 1)
-    std = torch.tensor(preprocessing.image_std)[:, None, None]
-    return pixels.div_(255).sub_(mean).div_(std)
 
 
 class Processor:
