@@ -196,14 +196,13 @@ def merge_adapter(
 ) -> None:
     """Merge the adapters in a folder into a model's weights; see `VisionEncoderDecoder.load_adapter`."""
     folder = resolve_folder(folder_or_name, revision, **options)
-    refuse_adapted(model, IncompatibleError)
     adapter = read_folder(folder, _read)
-    naming = _naming(model, adapter)
-    state = model.state_dict(keep_vars=True)
-    _check(adapter, naming, state)
-    with torch.no_grad():
-        merged = _merged(adapter, naming.places, state)
-        _set(model, merged, folder)
+    with model.lock.held(alone=lambda: True), torch.no_grad():
+        refuse_adapted(model, IncompatibleError)
+        naming = _naming(model, adapter)
+        state = model.state_dict(keep_vars=True)
+        _check(adapter, naming, state)
+        _set(model, _merged(adapter, naming.places, state), folder)
 
 
 def _read(snapshot: Snapshot) -> _Adapter:

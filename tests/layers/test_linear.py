@@ -223,7 +223,7 @@ def test_many_numbers_of_rows_are_a_few_for_onednn(rows: list[int], with_packed:
                 due = nn.functional.linear(x, attention.output.weight, attention.output.bias)
                 assert torch.allclose(out, due, atol=1e-4)
     big = {n for n in seen if n > 16}
-    assert len(big - set(rows)) <= 16 * 5
+    assert len(big - set(rows)) <= 8 * 5
     assert len(big & set(rows)) <= 8 + sum(onednn.one_of_few(n) == n for n in rows)
 
 
@@ -271,7 +271,7 @@ def test_logits_do_not_depend_on_earlier_sizes(decoder: str, dtype: torch.dtype)
     assert all(torch.equal(logits(*size), due) for size, due in zip(sizes, before, strict=True))
 
 
-@pytest.mark.parametrize("size", [224, 112, 56, 384, 256, 448, 672, 896, 1920, 2560])
+@pytest.mark.parametrize("size", [224, 112, 56, 384, 256, 448, 896, 1920, 2560])
 def test_usual_sizes_stay(size: int) -> None:
     assert onednn.one_of_few(size) == size
 

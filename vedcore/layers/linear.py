@@ -8,6 +8,7 @@ Shape letters: M rows, I input width, O output width, D width, V vocabulary size
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
@@ -140,7 +141,7 @@ class SeamLinear(nn.Linear):
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
-        return {name: value for name, value in state.items() if name != "_packed"}
+        return {name: value for name, value in state.items() if name not in ("_packed", "_rows")}
 
 
 class SeamConv2d(nn.Conv2d):
@@ -225,6 +226,16 @@ def pack(module: nn.Module) -> None:
                 done.update(group)
             elif part not in done and _can_be_packed(part):
                 _pack((part,))
+
+
+def _renew_lock() -> None:
+    """In a forked process: another thread, which is not there, may have held it."""
+    global _PACKING_LOCK
+    _PACKING_LOCK = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _can_be_packed(part: nn.Module) -> bool:

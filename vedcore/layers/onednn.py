@@ -97,10 +97,10 @@ def runs_at_once() -> bool:
 def one_of_few(size: int) -> int:
     """The size of a tensor that oneDNN is to get in place of one of ``size``, so that it sees few.
 
-    oneDNN and torch keep what they compile for each size, 0.3 MB a product. It is greater by at most a sixteenth, and
+    oneDNN and torch keep what they compile for each size, 0.3 MB a product. It is greater by at most an eighth, and
     the usual sizes of images, such as 224, 384 and 1920, stay as they are.
     """
-    step = 1 << max(0, size.bit_length() - 5)
+    step = 1 << max(0, size.bit_length() - 4)
     return -(-size // step) * step
 
 
