@@ -96,13 +96,12 @@ class SharedLock:
         mine = {self, *(other.lock for other in holds if other.thread == hold.thread)}
         if any(other.alone and other.lock in mine and other.thread != hold.thread for other in holds):
             return False
-        to_change = [other for other in self._waiting if other.alone and other is not hold]
-        if hold.alone:  # who waits to change a module itself keeps nobody from it
-            waiting = {other.thread for other in to_change}
-            return all(other.thread in waiting for other in others)
-        to_change = [other for other in to_change if other.lock is self]
-        rests = any(other.rests for other in others) and not any(other.is_old for other in to_change)
         is_inside = any(other.thread == hold.thread for other in holds)
+        if hold.alone:  # of threads that are in the midst of something, one that waits keeps no other from it
+            waiting = {other.thread for other in self._waiting if is_inside}
+            return all(other.thread in waiting for other in others)
+        to_change = [other for other in self._waiting if other.alone and other.lock is self]
+        rests = any(other.rests for other in others) and not any(other.is_old for other in to_change)
         return is_inside or not to_change or rests  # the pieces of a stream may need this thread
 
     def _others(self, hold: Hold) -> list[Hold]:
