@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vedcore.layers import onednn
+from vedcore.layers.tracing import is_traced
 
 __all__ = [
     "Embedding",
@@ -43,21 +44,22 @@ _PACKING_LOCK = threading.Lock()
 
 
 class _Stamp(NamedTuple):
-    """A parameter as it was when it was packed."""
+    """A parameter of a layer as it was when it was packed."""
 
+    of_layer: dict[str, Tensor | None]
+    """The layer's parameters, by name."""
+    name: str
     parameter: Tensor
-    version: int
+    version: int | None
+    """None where torch counts none."""
     address: int
     sample: Tensor
 
     @classmethod
-    def of(cls, parameter: Tensor) -> _Stamp:
-        return cls(parameter, _version(parameter), parameter.data_ptr(), _sample(parameter).clone())
-
-    def is_of(self, parameter: object) -> bool:
-        """Whether it is the same, as far as torch counts changes: not those through ``.data``."""
-        same = parameter is self.parameter
-        return same and _version(self.parameter) == self.version and self.parameter.data_ptr() == self.address
+    def of(cls, layer: nn.Module, name: str) -> _Stamp:
+        parameter: Tensor = getattr(layer, name)
+        version = None if parameter.is_inference() else parameter._version
+        return cls(layer._parameters, name, parameter, version, parameter.data_ptr(), _sample(parameter).clone())
 
 
 class _Packed(NamedTuple):
@@ -68,22 +70,23 @@ class _Packed(NamedTuple):
     bias: Tensor | None
     """The concatenated biases; None where the layer is alone."""
     layers: tuple[SeamLinear, ...]
-    stamps: tuple[tuple[_Stamp, _Stamp | None], ...]
+    stamps: tuple[_Stamp, ...]
     """Of each layer's weight, and of its bias where biases are concatenated."""
 
     @property
     def is_current(self) -> bool:
-        """Whether the plain weights are unchanged, but for changes through ``.data``."""
-        return all(
-            weight.is_of(layer._parameters.get("weight")) and (bias is None or bias.is_of(layer._parameters["bias"]))
-            for layer, (weight, bias) in zip(self.layers, self.stamps, strict=True)
-        )
+        """Whether the plain weights are unchanged, as far as torch counts changes: not those through ``.data``."""
+        for of_layer, name, parameter, version, address, _ in self.stamps:  # in each product: nothing is called twice
+            if of_layer.get(name) is not parameter or parameter.data_ptr() != address:
+                return False
+            if version is not None and parameter._version != version:
+                return False
+        return True
 
     @property
     def is_equal(self) -> bool:
         """Whether the plain weights are unchanged, by a look at some of their values too."""
-        stamps = (stamp for pair in self.stamps for stamp in pair if stamp is not None)
-        return self.is_current and all(torch.equal(_sample(stamp.parameter), stamp.sample) for stamp in stamps)
+        return self.is_current and all(torch.equal(_sample(stamp.parameter), stamp.sample) for stamp in self.stamps)
 
 
 class SeamLinear(nn.Linear):
@@ -119,7 +122,9 @@ class SeamLinear(nn.Linear):
 
         The result is the same bit for bit, so it does not matter which numbers were first.
         """
-        rows = x.numel() // x.shape[-1]
+        rows = x.numel() // self.in_features
+        if rows <= onednn.MAX_SMALL_SIZE:
+            return onednn.product(x, *rest)
         seen: set[int] = self.__dict__.setdefault("_rows", set())
         if len(seen) < MAX_EXACT_ROWS:
             seen.add(rows)
@@ -152,7 +157,7 @@ class SeamConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C', H', W')."""
-        plain = onednn.runs_at_once() and not torch.is_grad_enabled() and x.is_cpu and x.numel() > 0
+        plain = not is_traced() and not torch.is_grad_enabled() and x.is_cpu and x.numel() > 0
         if not plain or self.padding_mode != "zeros" or isinstance(self.padding, str):
             return super().forward(x)
         more = [onednn.one_of_few(size) - size for size in x.shape[-2:]]
@@ -188,10 +193,6 @@ def activated(x: Tensor, layer: nn.Module, act: Callable[[Tensor], Tensor]) -> T
 def _is_hooked(*modules: object) -> bool:
     """Whether a module has forward hooks, which only run when the module itself is called."""
     return any(getattr(m, "_forward_hooks", None) or getattr(m, "_forward_pre_hooks", None) for m in modules)
-
-
-def _version(parameter: Tensor) -> int:
-    return 0 if parameter.is_inference() else parameter._version  # inference tensors count no versions
 
 
 def _sample(parameter: Tensor) -> Tensor:
@@ -250,9 +251,8 @@ def _pack(layers: tuple[Any, ...]) -> None:
     if found is not None and found.layers == layers and found.is_equal:
         return
     alone, has_bias = len(layers) == 1, layers[0].bias is not None
-    stamps = tuple(
-        (_Stamp.of(layer.weight), _Stamp.of(layer.bias) if has_bias and not alone else None) for layer in layers
-    )
+    names = ("weight", "bias") if has_bias and not alone else ("weight",)
+    stamps = tuple(_Stamp.of(layer, name) for layer in layers for name in names)
     weight = layers[0].weight if alone else torch.cat([layer.weight for layer in layers])
     bias = torch.cat([layer.bias for layer in layers]) if has_bias and not alone else None
     packed = _Packed(onednn.packed(weight), bias, layers, stamps)

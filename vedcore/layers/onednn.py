@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vedcore.layers.tracing import is_traced
+
 __all__ = [
     "fused",
     "is_faster",
@@ -28,12 +30,13 @@ __all__ = [
     "one_of_few",
     "packed",
     "product",
-    "runs_at_once",
     "suits",
 ]
 
 _PACKED_ROWS = 128
 """Rows that weights are packed for: these blocks are fast for one row and for many."""
+MAX_SMALL_SIZE = 16
+"""Sizes up to this are never rounded."""
 _DTYPES = (torch.float32, torch.bfloat16)
 _FUSED = {F.gelu: ("gelu", "none"), F.relu: ("relu", ""), F.silu: ("swish", ""), torch.tanh: ("tanh", "")}
 
@@ -77,7 +80,7 @@ def is_on() -> bool:
 def suits(x: Tensor) -> bool:
     """Whether `product` can be used for ``x`` under torch's current modes, and is fast for its type."""
     return (
-        runs_at_once()
+        not is_traced()
         and not torch.is_grad_enabled()
         and x.is_cpu
         and x.dtype in _DTYPES
@@ -86,12 +89,6 @@ def suits(x: Tensor) -> bool:
         and is_on()
         and is_faster(x.dtype)
     )
-
-
-def runs_at_once() -> bool:
-    """Whether operations are computed as they are called, and not recorded, as by compilers and exporters."""
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return not recorded and not torch._C._len_torch_dispatch_stack()
 
 
 def one_of_few(size: int) -> int:
