@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import faulthandler
+import os
 import pickle
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from torch import Tensor
 
 import vedcore
 from tests.packing import packed_products
-from vedcore.layers import onednn
+from vedcore.layers import onednn, sharing
 
 Result = TypeVar("Result")
 SMALL: tuple[dict[str, Any], dict[str, Any]] = (
@@ -184,8 +185,8 @@ def test_fifty_threads_share_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         return pieces.startswith(next(model.stream(image[0], max_new_tokens=6)))
 
     looks: list[tuple[int, Callable[[], object]]] = [
-        (80, lambda: model.num_parameters() == count),
-        (38, lambda: all(torch.equal(model.state_dict()[name], tensor) for name, tensor in weights.items())),
+        (106, lambda: model.num_parameters() == count),
+        (12, lambda: all(torch.equal(model.state_dict()[name], tensor) for name, tensor in weights.items())),
         (60, lambda: sum(parameter.numel() for parameter in model.parameters()) == count),
         (2, lambda: len(copy.deepcopy(model).state_dict()) == len(weights)),
         (4, lambda: torch.allclose(logits(), due, atol=1e-4)),
@@ -238,6 +239,9 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "load_state_dict": lambda model: model.load_state_dict(_tiny().state_dict()),
     "resize_vocabulary": lambda model: model.resize_vocabulary(200),
     "add_tokens": lambda model: model.add_tokens(["<new>"]),
+    "token_ids": lambda model: setattr(model, "token_ids", model.token_ids.changed(eos=(5,))),
+    "processor": lambda model: setattr(model, "processor", copy.deepcopy(model.processor)),
+    "generation_config": lambda model: setattr(model, "generation_config", vedcore.GenerationConfig(num_beams=2)),
 }
 
 
@@ -309,3 +313,104 @@ def test_copies_have_a_lock_of_their_own() -> None:
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert _Steps(lambda other=other: other.to(torch.float64).train()).ends()
     assert "".join(pieces)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_change_does_not_wait_for_ever_for_a_stream_that_nobody_reads(
+    monkeypatch: pytest.MonkeyPatch, training: bool
+) -> None:
+    monkeypatch.setattr(sharing, "MAX_REST", 0.3)
+    model, image = _tiny(), torch.rand(3, 16, 16)
+    due = model.generate(image[None], max_new_tokens=6)
+    model.train(training)
+    pieces = model.stream(image, max_new_tokens=8)
+    next(pieces)
+    assert _Steps(lambda: model.to(torch.float32)).ends()
+    assert model.training == training
+    with pytest.raises(vedcore.GenerationError, match="nobody read on"):
+        next(pieces)
+    del pieces
+    assert all(module.training == training for module in model.modules())
+    assert torch.equal(model.generate(image[None], max_new_tokens=6), due)
+
+
+def test_a_change_comes_in_between_endless_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "MAX_REST", 0.5)
+    model, image, done = _tiny(), torch.rand(3, 16, 16), threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            for _ in model.stream(image, max_new_tokens=8):
+                done.wait(0.02)
+
+    readers = [_Steps(read) for _ in range(3)]
+    change = _Steps(lambda: model.to(torch.float32))
+    ended = change.ends()
+    done.set()
+    assert ended
+    assert all(reader.ends() for reader in readers)
+
+
+def test_two_models_in_training_assist_each_other() -> None:
+    models, image = (_tiny(), _tiny()), torch.rand(1, 3, 16, 16)
+    due = models[0].generate(image, max_new_tokens=6)
+    for model in models:
+        model.train()
+    crossed = [
+        _Steps(lambda a=a, b=b: [a.generate(image, max_new_tokens=6, assistant_model=b) for _ in range(10)])
+        for a, b in (models, models[::-1])
+    ]
+    changes = [_Steps(lambda model=model: [model.to(torch.float32) for _ in range(10)]) for model in models]
+    assert all(thread.ends() for thread in (*crossed, *changes))
+    assert all(model.training for model in models)
+    assert torch.equal(models[0].generate(image, max_new_tokens=6), due)
+
+
+def test_texts_that_change_each_others_models() -> None:
+    models, image, together = (_tiny(), _tiny()), torch.rand(1, 3, 16, 16), threading.Barrier(2)
+    due = models[0].generate(image, max_new_tokens=3)
+    found: list[bool] = []
+
+    def write(mine: Any, other: Any) -> None:
+        def criterion(ids: Tensor, scores: object) -> Tensor:
+            if ids.shape[1] == 2:
+                together.wait(60)
+            other.to(torch.float32)
+            return torch.zeros(len(ids), dtype=torch.bool)
+
+        found.append(torch.equal(mine.generate(image, max_new_tokens=3, stopping_criteria=[criterion]), due))
+
+    threads = [_Steps(lambda pair=pair: write(*pair)) for pair in (models, models[::-1])]
+    assert all(thread.ends() for thread in threads)
+    assert found == [True, True]
+
+
+FORKED = """
+import os, threading, torch, vedcore
+from tests.test_threads import _tiny
+torch.set_num_threads(1)
+model, image, inside, done = _tiny().train(), torch.rand(1, 3, 16, 16), threading.Event(), threading.Event()
+
+def criterion(ids, scores):
+    inside.set()
+    done.wait()
+    return torch.ones(len(ids), dtype=torch.bool)
+
+thread = threading.Thread(target=lambda: model.generate(image, max_new_tokens=2, stopping_criteria=[criterion]))
+thread.start()
+inside.wait()
+child = os.fork()
+if not child:
+    assert all(module.training for module in model.modules())
+    model.to(torch.float32).generate(image, max_new_tokens=2)
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+done.set()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_does_not_wait_for_threads_that_it_lacks() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

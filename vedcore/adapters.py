@@ -9,10 +9,12 @@ Shape letters: O output width, I input width, R rank.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
 import re
+import string
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +29,15 @@ from vedcore.checkpoints.model_loading import refuse_adapted
 from vedcore.checkpoints.transformers import PROJECTOR_ROW
 from vedcore.config import Config, Size
 from vedcore.config_files.plain import short
-from vedcore.errors import CheckpointNotFoundError, ConfigSchemaError, IncompatibleError, NonFiniteError
+from vedcore.errors import (
+    CheckpointNotFoundError,
+    ConfigLimitError,
+    ConfigSchemaError,
+    IncompatibleError,
+    NonFiniteError,
+    UsageError,
+)
+from vedcore.generation.constraints.regex import CharacterAutomaton, compile_pattern
 from vedcore.hub import FetchOptions
 from vedcore.weights.checking import abbreviated, mismatch, same_tensors
 from vedcore.weights.finite import is_finite
@@ -45,6 +55,8 @@ T = TypeVar("T")
 
 _PREFIX = "base_model.model."
 """Prefix of the names of a model's modules in PEFT's files."""
+_CHARACTERS = "".join(sorted(string.ascii_letters + string.digits + "_-."))
+"""Those of the names of modules."""
 _LORA = re.compile(r"(.+)\.(lora_A|lora_B)\.(weight|bias)|(.+)\.(lora_embedding_A|lora_embedding_B)")
 _WITHOUT_EFFECT = frozenset(
     {
@@ -104,7 +116,7 @@ class LoraConfig(Config):
     def patterns(self) -> list[str]:
         """The regular expressions in it."""
         whole = [names for names in (self.target_modules, self.exclude_modules) if isinstance(names, str)]
-        return [*whole, *(self.rank_pattern or ()), *(self.alpha_pattern or ())]
+        return [*whole, *map(_end, (*(self.rank_pattern or ()), *(self.alpha_pattern or ())))]
 
     def scale(self, module: str, rank: int) -> float:
         """The factor of B A."""
@@ -134,12 +146,23 @@ class LoraConfig(Config):
 
 
 def _of_pattern(pattern: Mapping[str, T] | None, module: str, default: T) -> T:
-    return next((value for key, value in (pattern or {}).items() if re.match(rf"(.*\.)?({key})$", module)), default)
+    return next((value for key, value in (pattern or {}).items() if _automaton(_end(key)).matches(module)), default)
+
+
+def _end(pattern: str) -> str:
+    """An expression of the names that end in ``pattern``."""
+    return rf"(.*\.)?({pattern})"
+
+
+@functools.lru_cache(1024)
+def _automaton(pattern: str) -> CharacterAutomaton:
+    """What looks for an expression in a time that no expression makes long, as that of a stranger's file may."""
+    return compile_pattern(pattern, _CHARACTERS)
 
 
 def _is_named(module: str, names: tuple[str, ...] | str | None) -> bool:
     if isinstance(names, str):
-        return re.fullmatch(names, module) is not None
+        return _automaton(names).matches(module)
     return any(module == name or module.endswith(f".{name}") for name in names or ())
 
 
@@ -196,14 +219,13 @@ def merge_adapter(
 ) -> None:
     """Merge the adapters in a folder into a model's weights; see `VisionEncoderDecoder.load_adapter`."""
     folder = resolve_folder(folder_or_name, revision, **options)
-    refuse_adapted(model, IncompatibleError)
     adapter = read_folder(folder, _read)
-    naming = _naming(model, adapter)
-    state = model.state_dict(keep_vars=True)
-    _check(adapter, naming, state)
-    with torch.no_grad():
-        merged = _merged(adapter, naming.places, state)
-        _set(model, merged, folder)
+    with model.lock.held(alone=lambda: True), torch.no_grad():
+        refuse_adapted(model, IncompatibleError)
+        naming = _naming(model, adapter)
+        state = model.state_dict(keep_vars=True)
+        _check(adapter, naming, state)
+        _set(model, _merged(adapter, naming.places, state), folder)
 
 
 def _read(snapshot: Snapshot) -> _Adapter:
@@ -230,9 +252,9 @@ def _read(snapshot: Snapshot) -> _Adapter:
     config = LoraConfig.parse({k: v for k, v in data.items() if k in LoraConfig.model_fields}, path=path)
     for pattern in config.patterns():
         try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ConfigSchemaError(f"{short(pattern)} is not a regular expression: {error}", path=path) from None
+            _automaton(pattern)
+        except (UsageError, ConfigLimitError) as error:
+            raise ConfigSchemaError(f"{short(pattern)}: {error.message}", path=path, hint=_PEFT_HINT) from None
     weights = next((name for name in ADAPTER_WEIGHTS if snapshot.has(name)), None)
     if weights is None:
         none = f"no {' and no '.join(ADAPTER_WEIGHTS)}"
@@ -274,7 +296,7 @@ def _naming(model: VisionEncoderDecoder, adapter: _Adapter) -> _Naming:
         )
         for encoder, decoder in itertools.product(*classes)
     ]
-    ours = model.state_dict().keys()
+    ours = model.state_dict(keep_vars=True).keys()
     best: _Naming | None = None
     for rows in (None, *tables):
         for prefix in prefixes:

@@ -235,6 +235,8 @@ def edit(folder: Path, **fields: Any) -> None:
         ({"r": "8"}, "r: "),
         ({"rank_pattern": {"query": 0}}, "rank_pattern"),
         ({"target_modules": "("}, "not a regular expression"),
+        ({"target_modules": "(?!encoder).*"}, "negative lookahead"),
+        ({"rank_pattern": {"(.*a){9000}": 4}}, "states|deeply|large"),
         ({"r": 4}, r"wrong shape.*\[8, 36\] instead of \[4, 36\]"),
     ],
 )

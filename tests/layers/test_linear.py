@@ -224,7 +224,7 @@ def test_many_numbers_of_rows_are_a_few_for_onednn(rows: list[int], with_packed:
                 assert torch.allclose(out, due, atol=1e-4)
     big = {n for n in seen if n > 16}
     assert len(big - set(rows)) <= 8 * 5
-    assert len(big & set(rows)) <= 8 + sum(onednn.one_of_few(n, set(range(-8, 0))) == n for n in rows)
+    assert len(big & set(rows)) <= 8 + sum(onednn.one_of_few(n) == n for n in rows)
 
 
 @settings(max_examples=60, deadline=None)
@@ -243,6 +243,37 @@ def test_images_of_many_sizes_are_a_few_for_a_convolution(
             out = layer(x)
             assert out.shape == due.shape
             assert torch.allclose(out, due, atol=1e-5)
+            fresh = copy.deepcopy(plain)
+            use_seam(fresh)
+            assert torch.equal(out, fresh(x))  # what came before does not matter
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("decoder", ["bert", "gpt2"])
+def test_logits_do_not_depend_on_earlier_sizes(decoder: str, dtype: torch.dtype) -> None:
+    encoder = {"name": "timm/resnet18", "image_size": (64, 64)}
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 40}
+    more = small if decoder == "bert" else {"n_embd": 32, "n_layer": 1, "n_head": 2}
+    model = vedcore.compose(encoder, {"name": decoder, **more}, tokenizer="char", seed=0).to(dtype)
+    g = torch.Generator().manual_seed(0)
+
+    def logits(n: int, height: int, width: int) -> Tensor:
+        pixels = torch.randn(n, 3, height, width, generator=torch.Generator().manual_seed(width), dtype=dtype)
+        with torch.no_grad():
+            out: Tensor = model(pixels, decoder_input_ids=torch.ones(n, 3, dtype=torch.long)).logits
+        return out
+
+    sizes = [(1, 61, 171), (4, 75, 115)]
+    before = [logits(*size) for size in sizes]
+    for _ in range(12):
+        height, width = torch.randint(33, 150, (2,), generator=g).tolist()
+        logits(1, height, width)
+    assert all(torch.equal(logits(*size), due) for size, due in zip(sizes, before, strict=True))
+
+
+@pytest.mark.parametrize("size", [224, 112, 56, 384, 256, 448, 896, 1920, 2560])
+def test_usual_sizes_stay(size: int) -> None:
+    assert onednn.one_of_few(size) == size
 
 
 def test_training_goes_on_where_it_was() -> None:

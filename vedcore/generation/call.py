@@ -114,7 +114,8 @@ class Call:
         models = [self.model] if self.assistant in (None, self.model) else [self.model, self.assistant]
         with contextlib.ExitStack() as stack:
             compiled = self.options.compile
-            yield [stack.enter_context(model.ready_for_inference(compiled)) for model in models if model is not None]
+            in_order = sorted((model for model in models if model is not None), key=id)  # so that two calls never cross
+            yield [stack.enter_context(model.ready_for_inference(compiled)) for model in in_order]
 
     def prompts(self, prompt: str | None, images: int, untrusted: bool = False) -> Tensor:
         """(N, T) ids of the prompt, or the start id, for each image."""

@@ -8,6 +8,7 @@ Shape letters: M rows, I input width, O output width, D width, V vocabulary size
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 
+MAX_EXACT_ROWS = 8
+"""Numbers of rows that a layer takes as they are, before it rounds others: most programs have no more."""
 MAX_SAMPLES = 8
 """Rows, and columns, of the grid of values by which a change of a weight shows that torch does not count."""
 
@@ -115,17 +118,21 @@ class SeamLinear(nn.Linear):
         return self.product(x, weight, bias, activation)
 
     def product(self, x: Tensor, *rest: Any) -> Tensor:
-        """`onednn.product`, with zeros behind the rows of ``x`` where that spares it a new number of rows."""
+        """`onednn.product`, with zeros behind the rows of ``x`` where that spares it a new number of rows.
+
+        The result is the same bit for bit, so it does not matter which numbers were first.
+        """
         rows = x.numel() // self.in_features
-        if rows <= onednn.MAX_SMALL_SIZE or not (padding := onednn.one_of_few(rows, self._seen) - rows):
+        if rows <= onednn.MAX_SMALL_SIZE:
+            return onednn.product(x, *rest)
+        seen: set[int] = self.__dict__.setdefault("_rows", set())
+        if len(seen) < MAX_EXACT_ROWS:
+            seen.add(rows)
+        padding = 0 if rows in seen else onednn.one_of_few(rows) - rows
+        if not padding:
             return onednn.product(x, *rest)
         out = onednn.product(F.pad(x.reshape(rows, -1), (0, 0, 0, padding)), *rest)
         return out[:rows].view(*x.shape[:-1], -1)
-
-    @property
-    def _seen(self) -> set[int]:
-        """Numbers of rows that the layer has seen first."""
-        return self.__dict__.setdefault("_rows", set())  # type: ignore[no-any-return]
 
     def train(self, mode: bool = True) -> Self:
         """As ``nn.Module.train``; the weights that are about to change are not kept twice."""
@@ -139,19 +146,21 @@ class SeamLinear(nn.Linear):
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
-        return {name: value for name, value in state.items() if name != "_packed"}
+        return {name: value for name, value in state.items() if name not in ("_packed", "_rows")}
 
 
 class SeamConv2d(nn.Conv2d):
-    """``nn.Conv2d`` that computes images of many sizes in a few sizes: without gradients, on a CPU."""
+    """``nn.Conv2d`` that computes images of many sizes in a few sizes: without gradients, on a CPU.
+
+    A size alone decides which it becomes: the last bits of a result depend on it.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C', H', W')."""
         plain = not is_traced() and not torch.is_grad_enabled() and x.is_cpu and x.numel() > 0
         if not plain or self.padding_mode != "zeros" or isinstance(self.padding, str):
             return super().forward(x)
-        seen: set[int] = self.__dict__.setdefault("_sizes", set())
-        more = [onednn.one_of_few(size, seen) - size for size in x.shape[-2:]]
+        more = [onednn.one_of_few(size) - size for size in x.shape[-2:]]
         if not any(more):
             return super().forward(x)
         out = super().forward(F.pad(x, (0, more[1], 0, more[0])))  # as the zeros that a convolution puts there itself
@@ -218,6 +227,16 @@ def pack(module: nn.Module) -> None:
                 done.update(group)
             elif part not in done and _can_be_packed(part):
                 _pack((part,))
+
+
+def _renew_lock() -> None:
+    """In a forked process: another thread, which is not there, may have held it."""
+    global _PACKING_LOCK
+    _PACKING_LOCK = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _can_be_packed(part: nn.Module) -> bool:

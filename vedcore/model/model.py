@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -294,13 +295,14 @@ class VisionEncoderDecoder(SavedModel):
             training = [module for module in self.modules() if module.training]
             if not compiled and not self.training:
                 pack(self.decoder)
-            for module in training:
-                module.training = False
-            try:
-                yield hold
-            finally:
+
+            def set_training(mode: bool) -> None:
                 for module in training:
-                    module.training = True
+                    module.training = mode
+
+            hold.undo = partial(set_training, True)
+            set_training(False)
+            yield hold
 
 
 def _joined(parts: Sequence[EncoderOutput]) -> EncoderOutput:

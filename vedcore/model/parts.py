@@ -16,7 +16,7 @@ from vedcore.generation.options.config import GenerationConfig
 from vedcore.hf.generation import is_generation_config, read_generation_config
 from vedcore.layers.linear import use_seam
 from vedcore.layers.norm_statistics import keep_statistics
-from vedcore.layers.sharing import SharedModule
+from vedcore.layers.sharing import SharedModule, alone
 from vedcore.processing.processor import Processor
 from vedcore.text_decoder import TextDecoder
 from vedcore.transformers_names import MODEL, missing_attribute
@@ -97,6 +97,7 @@ class ComposedParts(SharedModule):
         return self._processor
 
     @processor.setter
+    @alone
     def processor(self, processor: Processor) -> None:
         if hasattr(self, "_processor"):
             processor.token_ids = self._processor.token_ids
@@ -117,6 +118,7 @@ class ComposedParts(SharedModule):
         return ids
 
     @token_ids.setter
+    @alone
     def token_ids(self, ids: TokenIds) -> None:
         if not isinstance(ids, TokenIds):
             raise UsageError(
@@ -137,6 +139,7 @@ class ComposedParts(SharedModule):
         return self._generation_config.model_copy()  # Seq2SeqTrainer fills in lengths
 
     @generation_config.setter
+    @alone
     def generation_config(self, config: object) -> None:
         self._generation_config = self.as_generation_config(config, GenerationConfig())
 
