@@ -9,9 +9,9 @@ T text tokens, D hidden size, V vocabulary size, H attention heads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,32 +22,38 @@ if TYPE_CHECKING:
 __all__ = ["DecoderOutput", "EncoderOutput", "GenerateOutput", "Output", "TextResult", "VisionEncoderDecoderOutput"]
 
 
-class Output:
-    """Base of the model outputs: fields that are ``None`` are absent by key and by index."""
+class Output(dict[str, Any]):
+    """Base of the model outputs: a dict of the fields that are set, which does not change.
 
-    def keys(self) -> list[str]:
-        """Names of the fields that are set, in order."""
-        return [f.name for f in fields(self) if getattr(self, f.name) is not None]  # type: ignore[arg-type]
+    As in transformers' outputs, a mapping or pairs in place of the first field give all fields: so trainers and
+    gatherers build an output of the same class from what they made of each value.
+    """
+
+    def __post_init__(self) -> None:
+        values = self.__dict__  # the fields, in order
+        first = next(iter(values))
+        if isinstance(given := values[first], (Mapping, Iterator)):
+            values[first] = None
+            for name, value in dict(given).items():
+                if name not in values:
+                    raise TypeError(f"{type(self).__name__} has no field {name!r}")
+                values[name] = value
+        super().update({name: value for name, value in values.items() if value is not None})
 
     def to_tuple(self) -> tuple[Any, ...]:
         """Values of the fields that are set, in order."""
-        return tuple(getattr(self, name) for name in self.keys())
+        return tuple(self.values())
 
     def __getitem__(self, key: str | int | slice) -> Any:
-        if not isinstance(key, str):
-            return self.to_tuple()[key]
-        if key not in self.keys():
-            raise KeyError(key)
-        return getattr(self, key)
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]
 
-    def __contains__(self, key: object) -> bool:
-        return key in self.keys()
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} does not change: dict(output) gives a dict that does")
 
-    def __len__(self) -> int:
-        return len(self.keys())
+    __setitem__ = __delitem__ = __ior__ = update = pop = popitem = setdefault = clear = _refuse
 
 
 @dataclass(frozen=True)

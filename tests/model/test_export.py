@@ -233,7 +233,6 @@ def test_an_exported_encoder_of_maps_takes_images_of_any_size(encoder: str, side
         close(found.last_hidden_state, due.last_hidden_state)
 
 
-@pytest.mark.xfail(reason="packed weights take the place of the plain ones", strict=False)
 def test_a_program_exported_before_generating_works_after_it() -> None:
     model = tiny()
     shapes = {"pixel_values": {0: ROWS}, "decoder_input_ids": {0: ROWS, 1: TOKENS}, "use_cache": None}

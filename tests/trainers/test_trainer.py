@@ -203,11 +203,17 @@ def test_generation_config_of_the_arguments(folder: Path, tmp_path: Path) -> Non
         assert np.array_equal(theirs, ours)
 
 
-def test_trainer_predicts_logits(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("keys", [("pixel_values", "labels"), ("pixel_values", "decoder_input_ids")])
+def test_trainer_predicts_logits(folder: Path, tmp_path: Path, keys: tuple[str, ...]) -> None:
+    """With labels and without."""
+    data = [
+        {key: row["pixel_values"] if key == "pixel_values" else row["labels"].abs() % 40 for key in keys}
+        for row in rows(5)
+    ]
     found = []
     for name, (model, processor) in zip(("theirs", "ours"), both(folder), strict=True):
         trainer = hf.Trainer(model=model, args=arguments(tmp_path / name), processing_class=processor)
-        found.append(trainer.predict(rows(5)))
+        found.append(trainer.predict(data))
     for theirs, ours in zip(found[0].predictions, found[1].predictions, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
@@ -233,6 +239,16 @@ def test_images_and_texts_as_they_are_read(model: Any, tmp_path: Path) -> None:
     args = arguments(tmp_path, remove_unused_columns=False, num_train_epochs=1)
     hf.Trainer(model=model, args=args, train_dataset=texts(), data_collator=model.processor.collate).train()
     assert not torch.equal(model.decoder.embedding.weight, before)
+
+
+@pytest.mark.parametrize("of", ["processor", "tokenizer"])
+def test_examples_are_grouped_by_length(model: Any, tmp_path: Path, of: str) -> None:
+    args = arguments(tmp_path, train_sampling_strategy="group_by_length", num_train_epochs=1)
+    data = [{**row, "input_ids": row["labels"]} for row in labelled(model)]
+    processing = model.processor if of == "processor" else model.processor.tokenizer
+    trainer = hf.Trainer(model=model, args=args, train_dataset=data, processing_class=processing)
+    trainer.train()
+    assert len(losses(trainer)) == 2
 
 
 def test_noise_on_the_embeddings(model: Any, tmp_path: Path) -> None:

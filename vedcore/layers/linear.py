@@ -9,7 +9,7 @@ Shape letters: M rows, I input width, O output width, D width, V vocabulary size
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vedcore.layers import onednn
+from vedcore.layers.tracing import is_traced
 
 __all__ = [
     "Embedding",
@@ -40,21 +41,22 @@ _PACKING_LOCK = threading.Lock()
 
 
 class _Stamp(NamedTuple):
-    """A parameter as it was when it was packed."""
+    """A parameter of a layer as it was when it was packed."""
 
+    of_layer: Mapping[str, Tensor | None]
+    """The layer's parameters, by name."""
+    name: str
     parameter: Tensor
-    version: int
+    version: int | None
+    """None where torch counts none."""
     address: int
     sample: Tensor
 
     @classmethod
-    def of(cls, parameter: Tensor) -> _Stamp:
-        return cls(parameter, _version(parameter), parameter.data_ptr(), _sample(parameter).clone())
-
-    def is_of(self, parameter: object) -> bool:
-        """Whether it is the same, as far as torch counts changes: not those through ``.data``."""
-        same = parameter is self.parameter
-        return same and _version(self.parameter) == self.version and self.parameter.data_ptr() == self.address
+    def of(cls, layer: nn.Module, name: str) -> _Stamp:
+        parameter: Tensor = getattr(layer, name)
+        version = None if parameter.is_inference() else parameter._version
+        return cls(layer._parameters, name, parameter, version, parameter.data_ptr(), _sample(parameter).clone())
 
 
 class _Packed(NamedTuple):
@@ -65,22 +67,23 @@ class _Packed(NamedTuple):
     bias: Tensor | None
     """The concatenated biases; None where the layer is alone."""
     layers: tuple[SeamLinear, ...]
-    stamps: tuple[tuple[_Stamp, _Stamp | None], ...]
+    stamps: tuple[_Stamp, ...]
     """Of each layer's weight, and of its bias where biases are concatenated."""
 
     @property
     def is_current(self) -> bool:
-        """Whether the plain weights are unchanged, but for changes through ``.data``."""
-        return all(
-            weight.is_of(layer._parameters.get("weight")) and (bias is None or bias.is_of(layer._parameters["bias"]))
-            for layer, (weight, bias) in zip(self.layers, self.stamps, strict=True)
-        )
+        """Whether the plain weights are unchanged, as far as torch counts changes: not those through ``.data``."""
+        for of_layer, name, parameter, version, address, _ in self.stamps:  # in each product: nothing is called twice
+            if of_layer.get(name) is not parameter or parameter.data_ptr() != address:
+                return False
+            if version is not None and parameter._version != version:
+                return False
+        return True
 
     @property
     def is_equal(self) -> bool:
         """Whether the plain weights are unchanged, by a look at some of their values too."""
-        stamps = (stamp for pair in self.stamps for stamp in pair if stamp is not None)
-        return self.is_current and all(torch.equal(_sample(stamp.parameter), stamp.sample) for stamp in stamps)
+        return self.is_current and all(torch.equal(_sample(stamp.parameter), stamp.sample) for stamp in self.stamps)
 
 
 class SeamLinear(nn.Linear):
@@ -113,9 +116,8 @@ class SeamLinear(nn.Linear):
 
     def product(self, x: Tensor, *rest: Any) -> Tensor:
         """`onednn.product`, with zeros behind the rows of ``x`` where that spares it a new number of rows."""
-        rows = x.numel() // x.shape[-1]
-        padding = onednn.one_of_few(rows, self._seen) - rows
-        if not padding:
+        rows = x.numel() // self.in_features
+        if rows <= onednn.MAX_SMALL_SIZE or not (padding := onednn.one_of_few(rows, self._seen) - rows):
             return onednn.product(x, *rest)
         out = onednn.product(F.pad(x.reshape(rows, -1), (0, 0, 0, padding)), *rest)
         return out[:rows].view(*x.shape[:-1], -1)
@@ -145,7 +147,7 @@ class SeamConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C', H', W')."""
-        plain = onednn.runs_at_once() and not torch.is_grad_enabled() and x.is_cpu and x.numel() > 0
+        plain = not is_traced() and not torch.is_grad_enabled() and x.is_cpu and x.numel() > 0
         if not plain or self.padding_mode != "zeros" or isinstance(self.padding, str):
             return super().forward(x)
         seen: set[int] = self.__dict__.setdefault("_sizes", set())
@@ -182,10 +184,6 @@ def activated(x: Tensor, layer: nn.Module, act: Callable[[Tensor], Tensor]) -> T
 def _is_hooked(*modules: object) -> bool:
     """Whether a module has forward hooks, which only run when the module itself is called."""
     return any(getattr(m, "_forward_hooks", None) or getattr(m, "_forward_pre_hooks", None) for m in modules)
-
-
-def _version(parameter: Tensor) -> int:
-    return 0 if parameter.is_inference() else parameter._version  # inference tensors count no versions
 
 
 def _sample(parameter: Tensor) -> Tensor:
@@ -234,9 +232,8 @@ def _pack(layers: tuple[Any, ...]) -> None:
     if found is not None and found.layers == layers and found.is_equal:
         return
     alone, has_bias = len(layers) == 1, layers[0].bias is not None
-    stamps = tuple(
-        (_Stamp.of(layer.weight), _Stamp.of(layer.bias) if has_bias and not alone else None) for layer in layers
-    )
+    names = ("weight", "bias") if has_bias and not alone else ("weight",)
+    stamps = tuple(_Stamp.of(layer, name) for layer in layers for name in names)
     weight = layers[0].weight if alone else torch.cat([layer.weight for layer in layers])
     bias = torch.cat([layer.bias for layer in layers]) if has_bias and not alone else None
     packed = _Packed(onednn.packed(weight), bias, layers, stamps)

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vedcore.layers.tracing import is_traced
+
 __all__ = [
     "fused",
     "is_faster",
@@ -28,7 +30,6 @@ __all__ = [
     "one_of_few",
     "packed",
     "product",
-    "runs_at_once",
     "suits",
 ]
 
@@ -81,7 +82,7 @@ def is_on() -> bool:
 def suits(x: Tensor) -> bool:
     """Whether `product` can be used for ``x`` under torch's current modes, and is fast for its type."""
     return (
-        runs_at_once()
+        not is_traced()
         and not torch.is_grad_enabled()
         and x.is_cpu
         and x.dtype in _DTYPES
@@ -90,12 +91,6 @@ def suits(x: Tensor) -> bool:
         and is_on()
         and is_faster(x.dtype)
     )
-
-
-def runs_at_once() -> bool:
-    """Whether operations are computed as they are called, and not recorded, as by compilers and exporters."""
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return not recorded and not torch._C._len_torch_dispatch_stack()
 
 
 def one_of_few(size: int, seen: set[int]) -> int:

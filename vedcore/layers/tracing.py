@@ -15,8 +15,11 @@ __all__ = ["holds", "is_traced"]
 
 
 def is_traced() -> bool:
-    """Whether ``torch.export``, ``torch.compile`` or ``torch.jit.trace`` records: no value of a tensor can be read."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    """Whether operations are recorded, as by ``torch.export``, ``torch.compile`` or ``torch.jit.trace``.
+
+    No value of a tensor can be read then. A dispatch mode, as of ``make_fx`` or a counter of operations, counts too.
+    """
+    return torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def holds(condition: Any) -> bool:
