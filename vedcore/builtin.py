@@ -21,6 +21,7 @@ def register_commands() -> list[Entry]:
     """The built-in commands."""
     return [
         Entry("cache", "vedcore.cli.hub:cache", "Manage the cache of models."),
+        Entry("check", "vedcore.cli.checking:check", "Check that parts keep their contracts."),
         Entry("compose", "vedcore.cli.composing:compose", "Build a model and write it to a folder."),
         Entry("convert", "vedcore.cli.checkpoints:convert", "Write a model in another format."),
         Entry("generate", "vedcore.cli.generating:generate", "Read or describe images with a model."),
