@@ -26,6 +26,7 @@ from vedcore.config import (
     check_limit,
     token_id_tuple,
 )
+from vedcore.errors import ConfigSchemaError
 from vedcore.registry import Entry
 from vedcore_decoders import register_decoders
 from vedcore_encoders import register_encoders
@@ -53,6 +54,13 @@ def test_a_parsed_config_is_whole_and_frozen() -> None:
     assert Family.parse(config.model_dump()) == config
     assert Family.parse(json.loads(json.dumps(config.model_dump(mode="json")))) == config
     assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
+
+
+@pytest.mark.parametrize("value", [-1, "2", [-1], [2, "3"], 2.5])
+def test_a_refusal_shows_the_field_without_the_kinds_it_may_be_of(value: Any) -> None:
+    with pytest.raises(ConfigSchemaError, match=r"^eos_token_id(\.\d)?: ") as caught:
+        vedcore.GenerationConfig.parse({"eos_token_id": value})
+    assert "constrained" not in f"{caught.value}{caught.value.details}"
 
 
 def test_changes_are_checked_like_new_ones() -> None:

@@ -26,7 +26,7 @@ ROWS = [
     ["generation", "hf"],
     ["loss", "model"],
     ["composer"],
-    ["checkpoints", "adapters"],
+    ["checkpoints", "adapters", "testing"],
     ["__init__", "cli", "__main__"],
 ]
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}

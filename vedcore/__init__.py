@@ -56,6 +56,7 @@ _EXPORTS = {
     "composer.plan": ["Plan", "plan"],
     "config": ["DecoderConfig", "EncoderConfig", "ModelConfig", "Preprocessing", "ProjectorConfig", "TokenIds"],
     "errors": [
+        "CheckError",
         "CheckpointCorruptError",
         "CheckpointError",
         "CheckpointLimitError",

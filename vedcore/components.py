@@ -8,8 +8,10 @@ Shape letters: N images, C channels, H x W pixels, S encoder tokens, S' tokens a
 from __future__ import annotations
 
 import abc
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +57,23 @@ class Component(nn.Module, abc.ABC):
     """Whether activations are computed again in the backward pass instead of kept."""
     checkpointing: Checkpointing = Checkpointing()
     """How, where they are."""
+    float32_buffers: ClassVar[tuple[str, ...]] = ()
+    """Glob patterns for names of buffers that stay float32 where this part becomes another type: ``"*.inv_freq"``."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As torch's, which ``to``, ``half`` and the like call; buffers of ``float32_buffers`` keep their type."""
+        kept = {
+            name: buffer
+            for name, buffer in (self.named_buffers() if self.float32_buffers else ())
+            if buffer.dtype == torch.float32 and any(fnmatchcase(name, glob) for glob in self.float32_buffers)
+        }
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in kept.items():
+            owner, _, key = name.rpartition(".")
+            now = self.get_buffer(name)
+            if now.dtype != torch.float32:
+                self.get_submodule(owner)._buffers[key] = buffer.to(now.device)
+        return self
 
     @classmethod
     def make_config(
@@ -198,13 +217,21 @@ def fit_to(
 class Projector(Component):
     """Maps encoder states to the width of cross-attention: (N, S, D_encoder) to (N, S', D_decoder).
 
-    Its constructor is called as ``cls(config, in_features, out_features)``.
+    Its constructor is called as ``cls(config, in_features, out_features)``. Where its ``forward`` has an argument
+    ``attention_mask``, it gets the mask of the encoder's tokens too: (N, S) bool, False for padding, or None.
     """
 
     config_class: ClassVar[type[ProjectorConfig]]
     config: ProjectorConfig
     in_features: int
     out_features: int
+    takes_mask: ClassVar[bool] = False
+    """Whether ``forward`` has an argument ``attention_mask``; read from its signature."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "forward" in vars(cls):
+            cls.takes_mask = "attention_mask" in inspect.signature(cls.forward).parameters
 
     @abc.abstractmethod
     def forward(self, hidden_states: Tensor) -> Tensor:

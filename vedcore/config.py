@@ -7,9 +7,9 @@ Hugging Face's own; where a family there has a second word for a field (``attrib
 from __future__ import annotations
 
 import math
+import re
 import sys
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, Self
 
 from pydantic import (
@@ -22,8 +22,8 @@ from pydantic import (
     model_validator,
 )
 
-from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, UsageError, did_you_mean
-from vedcore.transformers_names import missing_attribute
+from vedcore.errors import ConfigError, ConfigLimitError, ConfigSchemaError, UsageError, did_you_mean, warn_caller
+from vedcore.transformers_names import CONFIG, missing_attribute
 
 __all__ = [
     "ComponentConfig",
@@ -100,14 +100,23 @@ class Config(BaseModel):
                 raise missing_attribute(f"a {type(self).__name__}", name, self.elsewhere) or sys.exception() from None
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Refuse to change settings in place.
+        """Refuse to change settings in place; the value that a setting has already is no change.
 
         Raises:
-            UsageError: always; the hint is what to write instead.
+            UsageError: another value; the hint is what to write instead.
         """
+        if self._is_already(name, value):
+            return
         raise UsageError(
             f"settings of a {type(self).__name__} do not change in place", field=name, hint=self._instead(name, value)
         )
+
+    def _is_already(self, name: str, value: object) -> bool:
+        try:
+            now = getattr(self, name)
+        except AttributeError:
+            return False
+        return type(now) is type(value) and bool(now == value) and not callable(now)
 
     def _instead(self, name: str, value: object) -> str:
         """The statement to write instead of assigning ``value`` to ``name``."""
@@ -181,12 +190,21 @@ def _shown(value: object) -> str:
         return "a number of thousands of digits"
 
 
+_KIND = re.compile(r"(constrained|function)-.*|\w+\[.*\]|int|str|bool|float|none")
+"""How pydantic names the kinds that a field may be of."""
+
+
+def _place(loc: Sequence[int | str]) -> str:
+    """The path of a value, without pydantic's names of the kinds that a field may be of."""
+    return ".".join(str(part) for part in loc if isinstance(part, int) or not _KIND.fullmatch(part))
+
+
 def schema_error(error: ValidationError, path: object, prefix: str) -> ConfigError:
     """One of pydantic's errors as ours: a size past its limit, or a value that does not fit the schema."""
     cause = error.errors()[0].get("ctx", {}).get("error")
     if isinstance(cause, ConfigError) and cause.field:  # a validator's own error says more
         return cause.at(path, prefix + cause.field)
-    problems = [(prefix + ".".join(map(str, e["loc"])), e["msg"], e["input"]) for e in error.errors()]
+    problems = [(prefix + _place(e["loc"]), e["msg"], e["input"]) for e in error.errors()]
     field, message, value = problems[0]
     message = message.removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
@@ -369,11 +387,7 @@ class Preprocessing(Config):
         fields = {"image_mean": self.image_mean, "image_std": self.image_std}
         for name, values in fields.items():
             if channels == 1 and len(set(values)) > 1:
-                warnings.warn(
-                    f"preprocessing.{name}: {values}, but the encoder takes grey images: their mean is used",
-                    UserWarning,
-                    stacklevel=2,
-                )
+                warn_caller(f"preprocessing.{name}: {values}, but the encoder takes grey images: their mean is used")
             same = len(set(values)) == 1
             fields[name] = values * 3 if channels == 3 else values[:1] if same else (sum(values) / len(values),)
         return self.model_copy(update=fields)
@@ -468,7 +482,7 @@ class ComponentConfig(Config):
 class ModelConfig(Config):
     """A whole model: what a config file holds, what ``model.config`` is, what ``config.json`` of a folder stores."""
 
-    elsewhere = {**_OPTIONS_ELSEWHERE, "save_pretrained": "call model.save_pretrained(folder), which writes it too"}
+    elsewhere = {**_OPTIONS_ELSEWHERE, **CONFIG}
     format_version: Literal[1] = 1
     """Version of this schema."""
     encoder: ComponentConfig

@@ -24,6 +24,7 @@ The tree (public names; each is importable from ``vedcore``)::
         PluginApiError                    written for another major version of the hooks
         PluginMissingError                a saved model needs a plugin that is not installed
         PluginContractError               hooks or components that break the contract
+          CheckError (AssertionError)       a part that fails a check of `vedcore.testing`
       HubError
       TokenizerError
       ImageError (ValueError)
@@ -46,6 +47,7 @@ from collections.abc import Iterable
 from typing import Self
 
 __all__ = [
+    "CheckError",
     "CheckpointCorruptError",
     "CheckpointError",
     "CheckpointLimitError",
@@ -98,12 +100,16 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
-def warn_caller(message: str) -> None:
-    """A ``UserWarning`` at the line of the first caller outside vedcore and pydantic, so that each line has its own."""
+_INSIDE = ("vedcore", "pydantic", "torch", "contextlib")
+"""Packages, and those with one of these names before an underscore, whose frames are not a user's."""
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+    """A warning at the line of the first caller outside vedcore, torch and pydantic, so that each line has its own."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("vedcore", "pydantic"):
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0].partition("_")[0] in _INSIDE:
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def described(error: BaseException) -> str:
@@ -254,6 +260,10 @@ class PluginMissingError(PluginError):
 
 class PluginContractError(PluginError):
     """A plugin whose hooks or components break the contract."""
+
+
+class CheckError(PluginContractError, AssertionError):
+    """A part that fails a check of `vedcore.testing`; ``field`` is the check's name."""
 
 
 class HubError(VedcoreError):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from vedcore.errors import VedcoreError
+
+E = TypeVar("E", bound=VedcoreError)
 
 
 def open_regular(path: str | os.PathLike[str], error: type[VedcoreError], hint: str) -> BinaryIO:
@@ -38,6 +41,23 @@ def open_regular(path: str | os.PathLike[str], error: type[VedcoreError], hint: 
     except (OSError, ValueError) as problem:  # ValueError: a null character, a lone surrogate
         reason = (getattr(problem, "strerror", None) or str(problem)).lower()
     raise error(reason, path=os.fsdecode(path), hint=hint)
+
+
+def other_content_error(head: bytes, path: object, error: type[E]) -> E | None:
+    """The error for a pointer of git-lfs, or a web page, that was saved in the place of a file; else None.
+
+    Args:
+        head: the first bytes of the file.
+        path: its name in the message.
+        error: type of the error.
+    """
+    if head.startswith(b"version https://git-lfs"):
+        message, hint = "a pointer of git-lfs, not the file itself", "run: git lfs pull"
+    elif re.match(rb"\s*<(!doctype|html|\?xml|head|body)\b", head, re.IGNORECASE):
+        message, hint = "a web page, not the file itself", "download the file, not the page about it"
+    else:
+        return None
+    return error(message, path=path, hint=hint)
 
 
 def _require_regular(mode: int) -> None:

@@ -5,7 +5,6 @@ Shape letters: B rows of text, T text tokens, V vocabulary size.
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 
 from vedcore.config import MAX_VOCAB_SIZE
 from vedcore.config_files.plain import short
-from vedcore.errors import UsageError
+from vedcore.errors import UsageError, warn_caller
 from vedcore.layers.tracing import is_traced
 
 if TYPE_CHECKING:
@@ -84,11 +83,9 @@ def check_labels(
     if start_token_id is not None and labels.shape[1] > 1:
         doubled = (labels[:, 0] == start_token_id) & (labels[:, 1] != -100)  # a lone start id may be an end id too
         if bool(doubled.any()):
-            warnings.warn(
+            warn_caller(
                 f"labels begin with the start id {start_token_id}, which the model puts before them itself, so that it "
-                "comes twice; leave it out",
-                UserWarning,
-                stacklevel=3,
+                "comes twice; leave it out"
             )
 
 

@@ -22,7 +22,6 @@ Every field that changes the arithmetic has a row. transformers does not read a 
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +29,7 @@ from typing import Any
 from torch import Tensor
 
 from vedcore.config_files.plain import short
-from vedcore.errors import ConfigSchemaError, IncompatibleError
+from vedcore.errors import ConfigSchemaError, IncompatibleError, warn_caller
 from vedcore.weights.keymap import Row
 
 __all__ = ["ConfigField", "TransformersClass", "class_for", "restricted_field", "unused_fields"]
@@ -250,9 +249,7 @@ class TransformersClass:
         unknown = sorted(given.keys() - known)
         if unknown:
             names = ", ".join(short(prefix + name) for name in unknown[:8])
-            warnings.warn(
-                f"{path}: fields that {self.name} does not have are skipped: {names}", UserWarning, stacklevel=3
-            )
+            warn_caller(f"{path}: fields that {self.name} does not have are skipped: {names}")
         return settings
 
     def write(self, part: Any, settings: Mapping[str, Any]) -> dict[str, Any]:

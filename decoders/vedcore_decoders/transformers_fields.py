@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
+from vedcore.errors import warn_caller
 from vedcore.transformers_class import ConfigField
 
 __all__ = [
@@ -20,7 +20,7 @@ def _read_token_ids(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(value) or None
     if isinstance(value, int) and value < 0:
-        warnings.warn(f"a token id of {value} is read as none", UserWarning, stacklevel=4)
+        warn_caller(f"a token id of {value} is read as none")
         return None
     return value
 

@@ -196,6 +196,8 @@ class ViTEncoder(BlockEncoder):
             if hasattr(self.model, name):
                 setattr(self.model, name, nn.Identity())
         self.model.attn_pool = None
+        kept = set(self.model.modules())
+        self._fused_attentions = [part for part in self._fused_attentions if part in kept]
 
     @classmethod
     def check(cls, config: Any, prefix: str = "encoder.") -> None:

@@ -119,6 +119,9 @@ CODE = (
     ('processor(images=image, text="text", return_tensors="pt").labels', SAME),
     ("processor.batch_decode(ids, skip_special_tokens=True)", SAME),
     ("processor.batch_decode(ids, skip_special_tokens=False)", SAME),
+    ("processor.batch_decode(ids, clean_up_tokenization_spaces=False)", SAME),
+    ("model.get_memory_footprint()", SAME),
+    ("model.save_pretrained(save_directory=folder)", SAME),
     ("processor.image_processor.size", "processor.preprocessing.image_size"),
     ("processor.token2json(text)", 'vedcore.fields.parse("<s_total>9</s_total>")'),
     ('pipeline("image-to-text", model=folder)(image)', "vedcore.load(folder).generate_text(image)"),
@@ -130,6 +133,14 @@ ABSENT = {
     "save_pretrained({}=…)": transformers_names.SAVING,
     "generate({}=…)": transformers_names.GENERATING,
     "tokenizer.{}": transformers_names.TOKENIZER,
+    "tokenizer({}=…)": transformers_names.TOKENIZING,
+    "tokenizer.add_special_tokens({}=…)": transformers_names.ADDING,
+    "tokenizer.decode({}=…)": transformers_names.DECODING,
+    "processor({}=…)": transformers_names.PROCESSING,
+    "processor.{}": transformers_names.PROCESSOR,
+    "model.{}": transformers_names.MODEL,
+    "model.config.{}": transformers_names.CONFIG,
+    "generation_config.{}": transformers_names.GENERATION_CONFIG,
 }
 """Names that lead to an error here, which `tests/test_transformers_names.py` follows, by how they are written."""
 

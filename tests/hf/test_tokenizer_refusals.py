@@ -136,3 +136,17 @@ def test_limits() -> None:
         read_tokenizer({XLMR: long, **XLM}, folder="f")
     with pytest.raises(CheckpointLimitError, match="50,000"):
         read_tokenizer(bert_with(extra_special_tokens=[f"<{i}>" for i in range(50_001)]), folder="f")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model"])
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a pointer of git-lfs.*git lfs pull"),
+        (b"<!DOCTYPE html><html></html>", "a web page, not the file itself"),
+    ],
+)
+def test_something_else_in_the_place_of_a_file(name: str, data: bytes, says: str) -> None:
+    """The lines of either would be read as a vocabulary."""
+    with pytest.raises(TokenizerError, match=f"folder/{name}: {says}"):
+        read_tokenizer({name: data, "merges.txt": b""}, folder="folder", model_type="bert")

@@ -29,7 +29,8 @@ def arguments() -> set[str]:
     """Names that a user may give to a public function, as an option of generation, or as a setting of a part."""
     model = vedcore.VisionEncoderDecoder
     functions: list[Any] = [vedcore.compose, vedcore.plan, vedcore.load, vedcore.Processor, vedcore.Processor.__call__]
-    functions += [vars(model)[name] for name in vars(model) if callable(vars(model)[name]) and name[0] != "_"]
+    owners = [vars(each) for each in model.__mro__ if each.__module__.startswith("vedcore")]
+    functions += [each for own in owners for name, each in own.items() if callable(each) and name[0] != "_"]
     named = {name for function in functions for name in inspect.signature(function).parameters}
     configs = (vedcore.GenerationConfig, vedcore.ModelConfig, vedcore.Preprocessing, vedcore.TokenIds)
     return named | {field for config in configs for field in config.model_fields} | OTHER_ARGUMENTS

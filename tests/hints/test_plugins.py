@@ -162,6 +162,18 @@ def test_targets_of_other_kinds(site: Path, part: Path, capsys: pytest.CaptureFi
     assert "mine" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("bad", ["None", "'/nowhere'"])
+def test_a_model_function_that_gives_no_path(site: Path, part: Path, tmp_path: Path, bad: str) -> None:
+    (model := vedcore.compose(VIT, GPT2)).save_pretrained(tmp_path / "model")
+    hook = "@vedcore.hookimpl\ndef register_models(): return [Entry('model-mine', 'mine_part:model')]"
+    part.write_text(f"def model(): return {bad}\n")
+    write(site, hook)
+    told("return the path of the model's folder from it", vedcore.load, "model-mine")
+    part.write_text(f"def model(): return {str(tmp_path / 'model')!r}\n")
+    write(site, hook)
+    assert same_weights(vedcore.load("model-mine"), model)
+
+
 def test_plugins_by_name(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(site, GOOD)
     told("name a plugin", run, "-p", "no:vedcore", "list", "encoders")

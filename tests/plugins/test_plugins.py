@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import locale
 import logging
 import os
+import random
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +19,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 
+import numpy as np
 import pytest
+import torch
 
 from vedcore import plugins
 from vedcore.errors import (
@@ -294,14 +301,58 @@ def test_a_plugin_leaves_the_process_as_it_was(site: Path, capsys: pytest.Captur
     assert any("MESSY" in problem for problem in info.problems)
 
 
-def test_threads_and_dtype_of_torch_are_put_back(site: Path) -> None:
-    import torch
+CHANGES = {
+    "torch.set_num_threads(torch.get_num_threads() + 1)": lambda: torch.get_num_threads(),
+    "torch.set_default_dtype(torch.float64)": lambda: torch.get_default_dtype(),
+    "torch.set_default_device('meta')": lambda: torch.get_default_device(),
+    "torch.set_grad_enabled(False)": lambda: torch.is_grad_enabled(),
+    "torch.use_deterministic_algorithms(True)": lambda: torch.are_deterministic_algorithms_enabled(),
+    "torch.set_float32_matmul_precision('medium')": lambda: torch.get_float32_matmul_precision(),
+    "torch.autograd.set_detect_anomaly(True)": lambda: torch.is_anomaly_enabled(),
+    "torch.manual_seed(3)": lambda: torch.get_rng_state().tolist(),
+    "torch.backends.cudnn.benchmark = True": lambda: torch.backends.cudnn.benchmark,
+    "np.random.seed(3)": lambda: np.random.get_state()[1].tolist(),
+    "np.seterr(all='raise')": lambda: np.geterr(),
+    "random.seed(3)": lambda: random.getstate(),
+    "os.environ['CHANGED_BY'] = 'a plugin'": lambda: dict(os.environ),
+    "os.environ.pop('PATH')": lambda: dict(os.environ),
+    "sys.path.insert(0, 'nowhere')": lambda: sys.path[:],
+    "sys.argv[:] = []": lambda: sys.argv[:],
+    "sys.excepthook = print": lambda: sys.excepthook,
+    "sys.setrecursionlimit(4321)": lambda: sys.getrecursionlimit(),
+    "signal.signal(signal.SIGINT, signal.SIG_IGN)": lambda: signal.getsignal(signal.SIGINT),
+    "gc.disable()": lambda: gc.isenabled(),
+    "locale.setlocale(locale.LC_ALL, 'C.UTF-8')": lambda: locale.setlocale(locale.LC_ALL),
+    "warnings.showwarning = print": lambda: warnings.showwarning,
+}
 
-    code = "import torch\ntorch.set_num_threads(3)\ntorch.set_default_dtype(torch.float64)\n"
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("when", ["registering", "use"])
+def test_what_a_plugin_changes_at_import_is_put_back(site: Path, change: str, when: str) -> None:
+    bad = f"import gc, locale, os, random, signal, sys, warnings\nimport numpy as np\nimport torch\n{change}\n"
+    good = GOOD.format(name="tuner", module="tuner")
+    write_distribution(site, "tuner", bad + good if when == "registering" else good)
+    part = "from vedcore.projectors import LinearProjector\nclass Part(LinearProjector): pass\n"
+    (site / "tuner_parts.py").write_text(part if when == "registering" else bad + part)
+    before = CHANGES[change]()
+    try:
+        assert status("tuner").status == "loaded"
+        plugins.load_component("projector", "tuner")
+        assert CHANGES[change]() == before
+    finally:
+        torch.set_default_device(None)
+        torch.set_grad_enabled(True)
+
+
+def test_a_plugin_that_imports_torch_first_leaves_its_modes(site: Path) -> None:
+    code = "import torch\ntorch.set_grad_enabled(False)\ntorch.set_default_dtype(torch.float64)\n"
     write_distribution(site, "tuner", code + GOOD.format(name="tuner", module="tuner"))
-    before = torch.get_num_threads(), torch.get_default_dtype()
-    assert status("tuner").status == "loaded"
-    assert (torch.get_num_threads(), torch.get_default_dtype()) == before
+    check = "import vedcore; vedcore.list_encoders(); import torch; print(torch.is_grad_enabled(), torch.rand(1).dtype)"
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(site)}
+    )
+    assert done.stdout.split() == ["True", "torch.float32"], done.stderr
 
 
 def test_a_slow_plugin_is_named_and_help_does_not_wait_for_it(
@@ -323,6 +374,90 @@ def test_a_slow_plugin_is_named_and_help_does_not_wait_for_it(
     with caplog.at_level(logging.WARNING):
         assert any("1.2 s to import" in problem for problem in status("slow").problems)
     assert "slow==1.0 takes" in caplog.text
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in plugins.list_parts("command"))])
+def test_help_imports_no_plugin(site: Path, command: list[str]) -> None:
+    write_distribution(
+        site, "loud", f"open({str(site / 'imported')!r}, 'w').close()\n" + GOOD.format(name="l", module="l")
+    )
+    done = run_cli(site, *command, "--help")
+    assert (done.returncode, "Usage: vedcore" in done.stdout) == (0, True)
+    assert not (site / "imported").exists()
+
+
+def test_lists_show_the_time_that_a_plugin_takes_to_import(site: Path) -> None:
+    code = "import time\ntime.sleep(0.06)\n"
+    write_distribution(site, "slow", code + GOOD.format(name="slow", module="slow"))
+    shown = run_cli(site, "plugins").stdout
+    assert re.search(r"slow==1\.0 .*\n    0\.\d\d s to import\n", shown)
+    assert re.search(r"slow +a part \(slow==1\.0, 0\.\d\d s to import\)", run_cli(site, "list", "projectors").stdout)
+    records = json.loads(run_cli(site, "plugins", "--json").stdout)
+    assert max(records, key=lambda record: record["import_seconds"])["distribution"] == "slow"
+    parts = json.loads(run_cli(site, "list", "projectors", "--json").stdout)
+    assert max(parts, key=lambda part: part["import_seconds"])["name"] == "slow"
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "says"),
+    [
+        ("encoder", "missing_module:Part", "ModuleNotFoundError"),
+        ("decoder", "mine_parts:Absent", "AttributeError"),
+        ("projector", "mine_parts:number", "not a subclass of torch.nn.Module"),
+        ("format", "mine_parts:Halfway", "its constructor fails"),
+        ("format", "mine_parts:Empty", "it lacks recognises"),
+        ("model", "mine_parts:number", "cannot be called"),
+        ("command", "mine_parts:function", "is not a click.Command"),
+    ],
+)
+def test_check_imports_the_targets(site: Path, kind: str, target: str, says: str) -> None:
+    code = HEAD + f"@hookimpl\ndef register_{kind}s(): return [Entry('mine-{kind}', '{target}')]"
+    write_distribution(site, "mine", code)
+    (site / "mine_parts.py").write_text(
+        "number = 7\ndef function(): pass\nclass Empty: pass\nclass Halfway:\n    def __init__(self): 1 / 0\n"
+    )
+    assert status("mine").status == "loaded"
+    mine = next(plugin for plugin in plugins.check_targets() if plugin.distribution == "mine")
+    assert (mine.status, says in mine.reason) == ("failed", True), mine.reason
+
+
+def test_check_passes_what_works_and_fails_what_does_not_load(site: Path) -> None:
+    write_distribution(site, "mine")
+    (site / "mine_parts.py").write_text("from vedcore.projectors import LinearProjector as Part\n")
+    assert run_cli(site, "plugins", "--check").returncode == 0
+    (site / "mine_parts.py").write_text("Part = 7\n")
+    assert run_cli(site, "plugins").returncode == 0
+    done = run_cli(site, "plugins", "--check", "--json")
+    assert done.returncode == 1
+    assert {r["distribution"]: r["status"] for r in json.loads(done.stdout)}["mine"] == "failed"
+    (site / "mine_parts.py").unlink()
+    write_distribution(site, "broken", "import does_not_exist")
+    assert run_cli(site, "-p", "broken", "plugins", "--check").returncode == 1
+    assert run_cli(site, "-p", "no:broken", "-p", "no:mine", "plugins", "--check").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("return None", "gives NoneType, not a path"),
+        ("return 7", "gives int, not a path"),
+        ("return ''", "which is not a folder"),
+        ("return '/nowhere/at/all'", "which is not a folder"),
+        ("return __file__", "which is not a folder"),
+        ("raise KeyError('no')", "its function fails: KeyError"),
+        ("raise SystemExit", "its function fails: SystemExit"),
+    ],
+)
+def test_a_model_function_that_gives_no_path(site: Path, body: str, says: str) -> None:
+    import vedcore
+
+    code = HEAD + "@hookimpl\ndef register_models(): return [Entry('mine-model', 'mine:model')]\n"
+    write_distribution(site, "mine", f"{code}def model(): {body}\n")
+    plugins.reset()
+    with pytest.raises(PluginContractError, match=r"model 'mine-model' of mine==1\.0") as error:
+        vedcore.load("mine-model")
+    assert says in str(error.value)
+    assert error.value.plugin == "mine"
 
 
 def test_a_plugin_that_asks_for_parts_while_it_is_imported(site: Path) -> None:

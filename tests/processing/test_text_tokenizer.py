@@ -161,11 +161,14 @@ def test_roles_that_are_set(role: str) -> None:
 def test_what_is_the_models_cannot_be_set_here() -> None:
     ours, _ = pair("bert")
     with pytest.raises(UsageError, match=r"changed\(start="):
-        ours.bos_token = "[CLS]"
+        ours.bos_token = "[SEP]"
+    ours.bos_token = ours.bos_token  # as it is
     with pytest.raises(UsageError, match="add_tokens"):
         ours.unk_token = "x"
-    with pytest.raises(UsageError, match=r"tokenizer\.padding_side: a tokenizer has no such setting"):
+    with pytest.raises(UsageError, match=r"tokenizer\.padding_side: cannot be set; leave it out"):
         ours.padding_side = "left"
+    with pytest.raises(UsageError, match=r"tokenizer\.src: a tokenizer has no such setting; a call takes text"):
+        ours.src = "en"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vedcore.errors import CheckpointMismatchError
-from vedcore.weights.keymap import TRANSPOSED, Change, Row, ignored, to_ours, to_theirs
+from vedcore.weights.keymap import (
+    TRANSPOSED,
+    Change,
+    Row,
+    ignored,
+    never_theirs,
+    their_name,
+    to_ours,
+    to_theirs,
+    under,
+    without_place,
+)
 from vedcore.weights.loading import Weights
 from vedcore.weights.manifest import FileRecord, tensor_sha256
 from vedcore.weights.safetensors_file import TensorFile
@@ -193,6 +204,27 @@ def test_ignored() -> None:
     """Ignored tensors are dropped, and are not written back."""
     others = dict.fromkeys(["h.0.attn.bias", "pooler.dense.weight", "pooler.x.y.z"], torch.ones(1))
     assert to_ours(whole() | others, ROWS).keys() == to_ours(whole(), ROWS).keys()
+
+
+def test_never_theirs() -> None:
+    rows = (Row("h.{}.fc", "layers.{}.mlp"), never_theirs("layers.{}.cross_attention.*"), never_theirs("gate"))
+    theirs = {"h.0.fc.weight": torch.ones(2), "h.1.fc.weight": torch.zeros(2)}
+    ours = to_ours(theirs, rows)
+    assert {*ours} == {"layers.0.mlp.weight", "layers.1.mlp.weight"}
+    extra = ("layers.0.cross_attention.query.weight", "layers.1.cross_attention.norm.bias", "gate")
+    whole = {**ours, **dict.fromkeys(extra, torch.ones(1))}
+    written = to_theirs(whole, rows)
+    assert written.keys() == theirs.keys()
+    assert all(torch.equal(written[name], theirs[name]) for name in theirs)
+    assert without_place(whole, rows) == [*extra]
+    with pytest.raises(CheckpointMismatchError, match=r"unexpected \(other\)"):
+        to_theirs({**whole, "other": torch.ones(1)}, rows)
+    for name in extra:  # not a name of theirs either
+        with pytest.raises(CheckpointMismatchError, match="unexpected"):
+            to_ours({**theirs, name: torch.ones(1)}, rows)
+    below = under(rows, "model.", "decoder.")
+    assert {*to_theirs({f"decoder.{name}": t for name, t in whole.items()}, below)} == {f"model.{n}" for n in theirs}
+    assert their_name("gate", rows) is None
 
 
 def test_everything_wrong_is_said_at_once() -> None:

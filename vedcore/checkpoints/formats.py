@@ -7,12 +7,13 @@ import contextlib
 import inspect
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, TypedDict, Unpack
 
 import torch
 
+from vedcore.checkpoints.recognition import find_format
 from vedcore.components import torch_dtype as type_of_name
 from vedcore.composer.build import check_device
 from vedcore.composer.snapshot_files import read_json
@@ -27,10 +28,12 @@ from vedcore.errors import (
     close_matches,
 )
 from vedcore.hub import FetchOptions, check_subfolder, from_hub, is_hub_name, masked, parse_repo
+from vedcore.model import VisionEncoderDecoder
 from vedcore.model_files import CONFIG, WEIGHTS
 from vedcore.plugins import load_component, registry
+from vedcore.plugins.guarded import GuardedFormat, attributed, contract_error
 from vedcore.processing.processor import make_tokenizer
-from vedcore.registry import Kind
+from vedcore.registry import Entry, Kind
 from vedcore.transformers_names import LOADING, unknown_argument
 from vedcore.weights.loading import CheckFinite
 from vedcore.weights.snapshot import Snapshot, read_folder
@@ -38,8 +41,6 @@ from vedcore.weights.unwrapping import ADAPTER_ALONE, ADAPTER_CONFIG, ADAPTER_HI
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from vedcore.model import VisionEncoderDecoder
 
 __all__ = ["Format", "LoadOptions", "json_bytes", "load", "resolve_folder"]
 
@@ -66,7 +67,10 @@ class Format(abc.ABC):
 
     @abc.abstractmethod
     def recognises(self, folder: Path) -> bool:
-        """True where the folder has this format. Do not raise for damaged files: `load` reports them."""
+        """True where the folder has this format. Do not raise for damaged files: `load` reports them.
+
+        Look for a file or a setting that no other format has: one that recognises any folder is left out.
+        """
 
     @abc.abstractmethod
     def load(self, folder: Path, options: LoadOptions) -> VisionEncoderDecoder:
@@ -143,6 +147,8 @@ def load(
         ConfigError: settings that cannot be used.
         PluginMissingError: the model needs a plugin that is not installed.
         NonFiniteError: NaN or Inf in the weights.
+        PluginConflictError: the formats of two plugins recognise the folder.
+        PluginContractError: the format of a plugin fails, or gives anything but a model as the arguments ask.
         HubError: the repository cannot be fetched.
         TokenizerError: a tokenizer that cannot be read.
         UsageError: an unknown argument; ``mmap`` with weights in a ``pytorch_model.bin``; several devices; a device or
@@ -172,17 +178,38 @@ def load(
         cache_dir=cache_dir,
         local_files_only=local_files_only,
     )
+    if (format := find_format(folder)) is not None:
+        model = format.load(folder, options)
+        if not format.is_built_in:
+            _check_loaded(model, format, folder, options)
+        return model  # type: ignore[no-any-return]
     read_folder(folder, _require_config)
     names = [entry.name for entry in registry().entries("format")]
-    for name in sorted(names, key=lambda name: name != "native"):
-        format: Format = load_component("format", name)[0]()
-        if format.recognises(folder):
-            return format.load(folder, options)
     model_type = read_folder(folder, lambda snapshot: read_json(snapshot, CONFIG)).get("model_type")
     message = f"a model of type {short(model_type)}, which no installed format reads"
     raise CheckpointError(
         message, path=folder / CONFIG, hint=_part_hint(model_type) or f"the formats are {', '.join(names)}"
     )
+
+
+def _check_loaded(model: Any, format: GuardedFormat, folder: Path, options: LoadOptions) -> None:
+    """Refuse the result of a plugin's format that is not a model as the options ask for.
+
+    Raises:
+        PluginContractError: naming the first difference.
+    """
+    if not isinstance(model, VisionEncoderDecoder):
+        hint = "return a vedcore.VisionEncoderDecoder from it"
+        raise format.broken_contract(f"load gives {type(model).__name__}, not a model", hint, folder)
+    hint = "do in load as the options say; vedcore.checkpoints.model_loading.load_model does"
+    if model.training:
+        raise format.broken_contract("load gives a model in training mode", hint, folder)
+    device, dtype = torch.device(options["device"] or "cpu"), options["dtype"]
+    for name, parameter in model.named_parameters():
+        if parameter.device.type != device.type:
+            raise format.broken_contract(f"load gives {name} on {parameter.device}, not {device}", hint, folder)
+        if dtype is not None and parameter.dtype != dtype:
+            raise format.broken_contract(f"load gives {name} as {parameter.dtype}, not {dtype}", hint, folder)
 
 
 def _part_hint(model_type: object) -> str:
@@ -256,7 +283,7 @@ def resolve_folder(
             raise UsageError(f"{text!r} is a folder", field="revision", hint=hint)
         return path / subfolder
     try:
-        target, _ = load_component("model", text)
+        target, found = load_component("model", text)
     except UnknownComponentError as error:
         if parse_repo(text) is not None and not path.parent.exists():
             try:
@@ -266,7 +293,23 @@ def resolve_folder(
                 raise HubError(message, path=failure.path or text, hint=failure.hint) from None
         message = "no such folder, and no model of that name"
         raise CheckpointNotFoundError(message, path=text, hint=_hint(path, error)) from None
-    return Path(target()) / subfolder
+    return _folder_of_model(found.entry, target) / subfolder
+
+
+def _folder_of_model(entry: Entry, function: Callable[[], object]) -> Path:
+    """The folder that the function of a plugin's model gives.
+
+    Raises:
+        PluginContractError: it raises, or gives anything but the path of a folder.
+    """
+    with attributed("model", entry, "its function"):
+        folder = function()
+    hint = "return the path of the model's folder from it"
+    if not isinstance(folder, str | Path):
+        raise contract_error("model", entry, f"its function gives {type(folder).__name__}, not a path", hint)
+    if not os.path.isdir(folder):
+        raise contract_error("model", entry, f"its function gives {short(str(folder))}, which is not a folder", hint)
+    return Path(folder)
 
 
 def _hint(path: Path, error: UnknownComponentError) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vedcore.checkpoints.inspection_report import PART_FORMAT, FoundPart, Inspection, NeededPlugin
+from vedcore.checkpoints.recognition import find_format
 from vedcore.checkpoints.transformers import PROJECTOR_ROW
 from vedcore.composer.request import PART_KINDS
 from vedcore.composer.snapshot_files import read_json, read_preprocessing, read_tokenizer_of
@@ -35,9 +36,9 @@ from vedcore.hf.generation import read_generation
 from vedcore.hf.sections import WHOLE
 from vedcore.hub import expected_hashes
 from vedcore.model_files import CONFIG, GENERATION_CONFIG, MANIFEST, TOKENIZER
-from vedcore.plugins import list_plugins, load_component, registry
+from vedcore.plugins import list_plugins, registry
 from vedcore.processing.processor import vocab_size_of
-from vedcore.registry import BUILT_IN, Kind, canonical
+from vedcore.registry import Kind, canonical
 from vedcore.transformers_class import COMMON_FIELDS
 from vedcore.weights.loading import Weights
 from vedcore.weights.manifest import FileRecord
@@ -69,11 +70,12 @@ class _Inspector:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        if not snapshot.has(CONFIG):
-            raise CheckpointNotFoundError(f"no {CONFIG} in this folder", path=snapshot.path, hint=snapshot.listing())
-        self.config = self._json(CONFIG)
-        self.model_type = self.config.get("model_type")
         self.found = Inspection(str(snapshot.path), "")
+        self.plugins_format = self._plugins_format()
+        if self.plugins_format is None and not snapshot.has(CONFIG):
+            raise CheckpointNotFoundError(f"no {CONFIG} in this folder", path=snapshot.path, hint=snapshot.listing())
+        self.config = self._json(CONFIG) if self.plugins_format is None else {}
+        self.model_type = self.config.get("model_type")
         self.weight_files: Mapping[str, WeightFile] = {}
 
     def run(self, verify: bool) -> Inspection:
@@ -85,7 +87,11 @@ class _Inspector:
             readers = {"native": self._native, "transformers": self._transformers, PART_FORMAT: self._part}
             readers.get(found.format, self._unknown_settings)()
             with self._collect_problems():
-                found.weights = self._weights()
+                try:
+                    found.weights = self._weights()
+                except CheckpointNotFoundError:
+                    if self.plugins_format is None:  # else its weights may have any names
+                        raise
             found.files = dict(self._files())
             with self._collect_problems():
                 self._integrity(verify)
@@ -105,15 +111,19 @@ class _Inspector:
     def _json(self, name: str) -> dict[str, Any]:
         return read_json(self.snapshot, name)
 
+    def _plugins_format(self) -> str | None:
+        """The name of the plugin's format that recognises the folder, if one does; a problem where one fails."""
+        with self._collect_problems():
+            format = find_format(self.snapshot.path)
+            if format is not None and not format.is_built_in:
+                return registry().shown_name("format", format.entry)
+        return None
+
     def _format(self) -> str:
+        if self.plugins_format is not None:
+            return self.plugins_format
         if "model_type" not in self.config:
             return "native"
-        for entry in registry().entries("format"):
-            if canonical(entry.owner.distribution) != BUILT_IN:
-                name = registry().shown_name("format", entry)
-                with self._collect_problems():
-                    if load_component("format", name)[0]().recognises(self.snapshot.path):
-                        return name
         return "transformers" if self.model_type == WHOLE else PART_FORMAT
 
     def _unknown_settings(self) -> None:

@@ -9,7 +9,6 @@ transformers that wrote them (`vedcore.hf`).
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -33,7 +32,7 @@ from vedcore.composer.snapshot_files import (
     read_tokenizer_of,
 )
 from vedcore.config import ComponentConfig, ModelConfig
-from vedcore.errors import ConfigError, IncompatibleError, UsageError
+from vedcore.errors import ConfigError, IncompatibleError, UsageError, warn_caller
 from vedcore.hf.generation import within_positions, write_generation, write_ids
 from vedcore.hf.image_processors import write_image_processor
 from vedcore.hf.sections import WHOLE, Section, read_section
@@ -48,7 +47,7 @@ from vedcore.model_files import (
 )
 from vedcore.transformers_class import TransformersClass
 from vedcore.weights.folder import FileWriter, save_folder
-from vedcore.weights.keymap import Row, to_theirs, under
+from vedcore.weights.keymap import Row, to_theirs, under, without_place
 from vedcore.weights.loading import Weights
 from vedcore.weights.saving import weight_files
 from vedcore.weights.snapshot import Snapshot, read_folder
@@ -111,8 +110,14 @@ class TransformersFormat(Format):
         if part is not None:
             written = _WrittenPart(model, part, state)
             config, tensors = written.config(), written.tensors()
+            if written.left_out:
+                warn_caller(f"not written: {written.left_out}")
         else:
             encoder, decoder = (_WrittenPart(model, kind, state) for kind in ("encoder", "decoder"))
+            for each in (encoder, decoder):
+                if each.left_out:
+                    hint = f"save it in the native format, or with part={each.kind!r} without them"
+                    raise IncompatibleError(each.left_out, field=each.kind, hint=hint)
             config = {
                 "model_type": WHOLE,
                 "architectures": ["VisionEncoderDecoderModel"],
@@ -152,6 +157,11 @@ class _WrittenPart:
         self.kind, self.part = kind, getattr(model, kind)
         self.state = {n.removeprefix(f"{kind}."): t for n, t in state.items() if n.startswith(f"{kind}.")}
         self.target = _transformers_class(self.part, getattr(model.config, kind).name)
+        lost = without_place(self.state, self.target.key_map)
+        self.left_out = ""  # the tensors that transformers' class has no place for, in words
+        if lost:
+            name = self.target.model_type
+            self.left_out = f"transformers' {name} has no place for {len(lost)} tensors, such as {lost[0]}"
 
     def config(self) -> dict[str, Any]:
         """The part's section of config.json."""
@@ -239,9 +249,9 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     model.generation_config = within_positions(generation_config, model.decoder.max_positions)
     if config.preprocessing is None:
         message = assumed_preprocessing(snapshot, model.processor.preprocessing, top, top["encoder"])
-        warnings.warn(message, UserWarning, stacklevel=5)
+        warn_caller(message)
     if model.processor.tokenizer is None and (place := likely_place(snapshot, TOKENIZER_FILES, top, top["decoder"])):
-        warnings.warn(f"{snapshot.path}: no tokenizer: the model has ids and no text{place}", UserWarning, stacklevel=5)
+        warn_caller(f"{snapshot.path}: no tokenizer: the model has ids and no text{place}")
     return model
 
 

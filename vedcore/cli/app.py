@@ -16,7 +16,6 @@ import vedcore
 from vedcore import builtin
 from vedcore.errors import (
     ConfigError,
-    PluginContractError,
     PluginMissingError,
     UnknownComponentError,
     UsageError,
@@ -58,7 +57,7 @@ class _Group(click.Group):
 
 
 def _plugin_command(ctx: click.Context, name: str) -> click.Command:
-    from vedcore.plugins import list_parts, load_component, registry
+    from vedcore.plugins import check_command, list_parts, load_component, registry
 
     try:
         command, found = load_component("command", name)
@@ -67,14 +66,8 @@ def _plugin_command(ctx: click.Context, name: str) -> click.Command:
         hint = did_you_mean(name, names) or f"there are {', '.join(names)}"
         notes = "".join(f" [{note}]" for note in registry().notes[:1])
         ctx.fail(f"No command {printable(name)[:60]!r}; {hint}{notes}")
-    if not isinstance(command, click.Command):
-        owner = found.entry.owner
-        raise PluginContractError(
-            f"command {name!r} of {owner}: {found.entry.target} is not a click.Command",
-            plugin=owner.distribution,
-            hint="decorate it with @click.command()",
-        )
-    return command
+    check_command(found.entry, command)
+    return command  # type: ignore[no-any-return]
 
 
 def _choose_plugins(ctx: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,7 @@ from vedcore.composer.plan import Layout, Modules, lay_out
 from vedcore.composer.request import UNSET, AnyModel, AnyPart, ModelRequest
 from vedcore.composer.resolve import ResolvedRequest, resolve
 from vedcore.config import ModelConfig, Preprocessing, TokenIds
-from vedcore.errors import UsageError
+from vedcore.errors import UsageError, warn_caller
 from vedcore.hf.generation import within_positions
 from vedcore.layers.lazy_init import LazyInit
 from vedcore.model import VisionEncoderDecoder
@@ -93,14 +93,15 @@ def compose(
 
     def make(resolved: ResolvedRequest) -> tuple[VisionEncoderDecoder, Layout]:
         check_device(device)
-        layout = lay_out(resolved)
-        return _assemble(layout, *_build_parts(layout, draw=True), device), layout
+        with _seeded(resolved.config.seed):
+            layout = lay_out(resolved, use="compose")
+            return _assemble(layout, *_build_parts(layout, draw=True), device), layout
 
     model, layout = resolve(request, make)
     if layout.assumed:
-        warnings.warn(layout.assumed, UserWarning, stacklevel=2)
+        warn_caller(layout.assumed)
     if layout.dropped:
-        warnings.warn(f"not kept: {'; '.join(layout.dropped)}", UserWarning, stacklevel=2)
+        warn_caller(f"not kept: {'; '.join(layout.dropped)}")
     return model
 
 
@@ -122,12 +123,11 @@ def build(
     """
 
     def make(resolved: ResolvedRequest) -> VisionEncoderDecoder:
-        layout = lay_out(resolved)
-        if check is not None:
-            check(layout.modules)
-        if draw or not _is_all_stored(layout):
+        with _seeded(resolved.config.seed):
+            layout = lay_out(resolved, use="load", draw=draw)
+            if check is not None:
+                check(layout.modules)
             return _assemble(layout, *_build_parts(layout, draw=draw), None)
-        return _assemble(layout, layout.modules, {}, None)
 
     return resolve(ModelRequest(config, tokenizer), make)
 
@@ -156,32 +156,48 @@ def check_device(device: str | torch.device | None) -> None:
         ) from None
 
 
+@contextlib.contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """A context that draws from torch's global generator, alone; with a seed, from that one, and puts it back."""
+    with _BUILD_LOCK, torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
+
+
 def _build_parts(layout: Layout, *, draw: bool) -> tuple[Modules, dict[str, LoadReport]]:
     """The parts as modules, and the load reports of those that come from checkpoints."""
     resolved, config = layout.resolved, layout.resolved.config
-    with _BUILD_LOCK, torch.random.fork_rng(devices=[], enabled=config.seed is not None):
-        if config.seed is not None:
-            torch.manual_seed(config.seed)
-        with LazyInit() as lazy:
-            encoder = resolved.encoder.make(pretrained=config.pretrained and resolved.encoder.checkpoint is None)
-            decoder = resolved.decoder.make()
-            projector = layout.projector.make(encoder.hidden_size, decoder.cross_attention_size)
-        reports: dict[str, LoadReport] = {}
-        for part, module in zip(layout.all_parts, (encoder, projector, decoder), strict=True):
-            if part.checkpoint is not None:
-                report = reports[part.kind] = part.checkpoint.load_into(module)
-                lazy.skip(tensor for name, tensor in module.named_parameters() if name in report.loaded)
-        if draw:
-            lazy.initialize()
+    made: dict[str, Any] = {
+        kind: module for kind, module in layout.modules.named_children() if _is_ready(layout, kind, module, draw)
+    }
+    with LazyInit() as lazy:
+        pretrained = config.pretrained and resolved.encoder.checkpoint is None
+        encoder = made["encoder"] if "encoder" in made else resolved.encoder.make(pretrained=pretrained)
+        decoder = made["decoder"] if "decoder" in made else resolved.decoder.make()
+        widths = encoder.hidden_size, decoder.cross_attention_size
+        projector = made["projector"] if "projector" in made else layout.projector.make(*widths)
+    reports: dict[str, LoadReport] = {}
+    for part, module in zip(layout.all_parts, (encoder, projector, decoder), strict=True):
+        if part.checkpoint is not None:
+            report = reports[part.kind] = part.checkpoint.load_into(module)
+            lazy.skip(tensor for name, tensor in module.named_parameters() if name in report.loaded)
+    if draw:
+        lazy.initialize()
     return Modules(encoder, projector, decoder), reports
 
 
-def _is_all_stored(layout: Layout) -> bool:
-    """True where a checkpoint fills every tensor of the model, so that the meta modules need not be built again."""
-    if layout.resolved.config.pretrained or any(part.checkpoint or not part.is_built_in for part in layout.all_parts):
-        return False  # a plugin's module may hold numbers outside its parameters and buffers
-    stored = {id(tensor) for tensor in layout.modules.state_dict(keep_vars=True).values()}
-    return all(id(buffer) in stored for buffer in layout.modules.buffers())
+def _is_ready(layout: Layout, kind: str, module: nn.Module, draw: bool) -> bool:
+    """True where a part of the layout needs not be built again: it is on the CPU, or a loader fills all its tensors."""
+    part = next(part for part in layout.all_parts if part.kind == kind)
+    if kind == "encoder" and layout.resolved.config.pretrained and part.checkpoint is None:
+        return False
+    if kind in layout.on_cpu:
+        return True
+    if draw or part.checkpoint is not None or layout.resolved.config.pretrained:
+        return False
+    stored = {id(tensor) for tensor in module.state_dict(keep_vars=True).values()}
+    return all(id(buffer) in stored for buffer in module.buffers())
 
 
 def _assemble(

@@ -1,9 +1,12 @@
-"""Plans: the sizes and costs of a model, from its parts on torch's meta device, where nothing is allocated."""
+"""Plans: the sizes and costs of a model, from its parts on torch's meta device, where nothing is allocated.
+
+A part that cannot be built or tried there is built on the CPU.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -14,7 +17,7 @@ from vedcore.composer.request import UNSET, AnyModel, AnyPart, ModelRequest
 from vedcore.composer.resolve import ResolvedPart, ResolvedRequest, projector_for, resolve
 from vedcore.composer.snapshot_files import assumed_preprocessing
 from vedcore.config import Config, Preprocessing, TokenIds
-from vedcore.errors import ConfigLimitError, IncompatibleError
+from vedcore.errors import ConfigLimitError, IncompatibleError, PluginContractError, VedcoreError
 from vedcore.layers.lazy_init import LazyInit
 from vedcore.plugins.contracts import check_built
 from vedcore.text_decoder import TextDecoder
@@ -128,6 +131,8 @@ def plan(
 ) -> Plan:
     """The widths, tokens, parameters and bytes of the model that `compose` would build; nothing is allocated.
 
+    A part that needs numbers to be built or tried is an exception: it is built once on the CPU, and a note says so.
+
     Args: as `compose` takes them.
 
     Raises:
@@ -163,18 +168,20 @@ class Modules(nn.Module):
 
 
 class Layout(NamedTuple):
-    """The parts of a model on the meta device, and their plan."""
+    """The parts of a model as modules, and their plan."""
 
     resolved: ResolvedRequest
     projector: ResolvedPart
     """The projector that the widths call for."""
     modules: Modules
-    """The modules on the meta device."""
+    """The modules, on the meta device where ``on_cpu`` does not name them."""
     plan: Plan
     dropped: tuple[str, ...]
     """Those notes of the plan that name what could not be kept of a checkpoint."""
     assumed: str
     """The note that the encoder's checkpoint has no settings of images; empty where it has, or there is none."""
+    on_cpu: frozenset[str]
+    """Kinds of the parts that were built on the CPU, with their numbers, and need not be built again."""
 
     @property
     def all_parts(self) -> tuple[ResolvedPart, ResolvedPart, ResolvedPart]:
@@ -182,36 +189,48 @@ class Layout(NamedTuple):
         return self.resolved.encoder, self.projector, self.resolved.decoder
 
 
-def lay_out(resolved: ResolvedRequest) -> Layout:
+def lay_out(
+    resolved: ResolvedRequest, *, use: Literal["plan", "compose", "load"] = "plan", draw: bool = True
+) -> Layout:
     """Build the parts on the meta device, choose the projector, and check that they fit together.
+
+    A part that needs numbers, in its constructor or in a third party's forward, is built once on the CPU.
+
+    Args:
+        resolved: the request.
+        use: ``"plan"`` draws the numbers of such a part from a copy of torch's generator, ``"compose"`` from the
+            generator itself. ``"load"`` builds all parts of third parties on the CPU: their constructors run once.
+        draw: False leaves the parameters on the CPU uninitialised, for a loader to fill.
 
     Raises:
         ConfigError: parts that do not fit together, or more than `MAX_PARAMETERS`.
         PluginError: a plugin's part that does not build or breaks its contract.
     """
     config, dtype = resolved.config, getattr(torch, resolved.config.dtype)
-    with torch.device("meta"), _ParameterLimit(dtype.itemsize), LazyInit():
-        encoder: VisionEncoder = resolved.encoder.make()
-        decoder: TextDecoder = resolved.decoder.make()
-        width = getattr(decoder, "cross_attention_size", None)
-        if not width:
-            raise IncompatibleError(
-                f"{config.decoder.name!r} has no cross-attention: it would not see the image",
-                field="decoder",
-                hint="choose a decoder of `vedcore list decoders`",
-            )
+    builder = _Builder(_ParameterLimit(dtype.itemsize), use, draw)
+    encoder: VisionEncoder = builder.make(resolved.encoder)
+    decoder: TextDecoder = builder.make(resolved.decoder)
+    width = getattr(decoder, "cross_attention_size", None)
+    if not width:
+        raise IncompatibleError(
+            f"{config.decoder.name!r} has no cross-attention: it would not see the image",
+            field="decoder",
+            hint="choose a decoder of `vedcore list decoders`",
+        )
+    with torch.device("meta"), builder.limit, LazyInit():
         projector_part, left = projector_for(config, encoder.hidden_size, width, resolved.projector)
-        projector: Projector = projector_part.make(encoder.hidden_size, width)
+    projector: Projector = builder.make(projector_part, encoder.hidden_size, width)
+    encoder = builder.checked(resolved.encoder, encoder)
+    size = (config.preprocessing or encoder.preprocessing).image_size
+    image_tokens = encoder.num_tokens(size)
+    projector = builder.checked(projector_part, projector, encoder.hidden_size, width, tokens=image_tokens)
+    decoder = builder.checked(resolved.decoder, decoder)
     built: list[tuple[ResolvedPart, Any]] = [
         (resolved.encoder, encoder),
         (projector_part, projector),
         (resolved.decoder, decoder),
     ]
-    for part, module in built:
-        if not part.is_built_in:
-            check_built(part.kind, part.entry, module)
-    size = (config.preprocessing or encoder.preprocessing).image_size
-    tokens = projector.num_tokens(encoder.num_tokens(size))
+    tokens = projector.num_tokens(image_tokens)
     per_token = 2 * len(getattr(decoder, "layers", ())) * decoder.hidden_size * dtype.itemsize
     planned = {
         part.kind: PartPlan(
@@ -245,11 +264,81 @@ def lay_out(resolved: ResolvedRequest) -> Layout:
             weight_bytes=total * dtype.itemsize,
             cache_bytes_per_image=per_token * tokens,
             cache_bytes_per_token=per_token,
-            notes=(*resolved.notes, *([assumed] if assumed else ()), *(f"not kept: {what}" for what in dropped)),
+            notes=(
+                *resolved.notes,
+                *builder.notes,
+                *([assumed] if assumed else ()),
+                *(f"not kept: {what}" for what in dropped),
+            ),
         ),
         dropped,
         assumed,
+        frozenset(builder.on_cpu),
     )
+
+
+class _Builder:
+    """Builds parts: on the meta device, or once on the CPU where that fails.
+
+    Args:
+        limit: counts the parameters of all parts.
+        use: as for `lay_out`.
+        draw: as for `lay_out`.
+    """
+
+    def __init__(self, limit: _ParameterLimit, use: str, draw: bool) -> None:
+        self.limit, self.use, self.draw = limit, use, draw
+        self.on_cpu: set[str] = set()
+        self.notes: list[str] = []
+
+    def make(self, part: ResolvedPart, *arguments: Any) -> Any:
+        """The module of a part; ``arguments`` are its constructor's after the config."""
+        if self.use == "load" and not part.is_built_in:
+            return self._make_on_cpu(part, *arguments)
+        try:
+            with torch.device("meta"), self.limit, LazyInit():
+                return part.make(*arguments)
+        except Exception as error:
+            raised = error.__cause__ if isinstance(error, PluginContractError) else error
+            if raised is None or isinstance(raised, VedcoreError | MemoryError):
+                raise
+            if part.is_built_in and "meta" not in str(raised).lower():
+                raise
+        module = self._make_on_cpu(part, *arguments)
+        self._note(part, "its constructor")
+        return module
+
+    def checked(self, part: ResolvedPart, module: Any, *arguments: Any, tokens: int = 0) -> Any:
+        """The module of a third party's part, which keeps its contract; built on the CPU where forward needs numbers.
+
+        Args:
+            part: the part.
+            module: what `make` gave.
+            arguments: as for `make`.
+            tokens: tokens of an image that a projector gets.
+        """
+        if part.is_built_in or check_built(part.kind, part.entry, module, tokens) or self.use == "load":
+            return module
+        if part.kind not in self.on_cpu:
+            module = self._make_on_cpu(part, *arguments)
+            self._note(part, "its forward")
+        check_built(part.kind, part.entry, module, tokens, on_meta=False)
+        return module
+
+    def _make_on_cpu(self, part: ResolvedPart, *arguments: Any) -> Any:
+        with torch.random.fork_rng(devices=[], enabled=self.use == "plan"):
+            with self.limit, LazyInit() as lazy:
+                module = part.make(*arguments)
+            if self.draw:
+                lazy.initialize()
+        self.on_cpu.add(part.kind)
+        return module
+
+    def _note(self, part: ResolvedPart, needs: str) -> None:
+        self.notes.append(
+            f"{part.kind} {part.entry.name!r} of {part.entry.owner} is built on the CPU: {needs} needs numbers, which "
+            "the meta device does not have"
+        )
 
 
 def _count_fresh(part: ResolvedPart, module: Any, pretrained: bool) -> int:

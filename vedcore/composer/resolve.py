@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -37,6 +36,7 @@ from vedcore.errors import (
     UsageError,
     VedcoreError,
     described,
+    warn_caller,
 )
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.hub import from_hub
@@ -300,12 +300,10 @@ def _warn_of_added_tokens(tokenizer: Tokenizer, vocab_size: int) -> None:
         )
     first = sorted(beyond)[:MAX_TOKENS_SHOWN]
     more = f" and {len(beyond) - len(first)} more" if len(beyond) > len(first) else ""
-    warnings.warn(
+    warn_caller(
         f"the tokenizer's added tokens {', '.join(f'{short(beyond[i])} ({i})' for i in first)}{more} are beyond the "
         f"decoder's vocabulary of {vocab_size}: none is in model.token_ids, and using one is an error before "
-        f"model.resize_vocabulary({vocab_size_of(tokenizer)})",
-        UserWarning,
-        stacklevel=2,
+        f"model.resize_vocabulary({vocab_size_of(tokenizer)})"
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import warnings
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vedcore.config import Preprocessing, TokenIds
 from vedcore.config_files import parse_json
 from vedcore.config_files.plain import short
-from vedcore.errors import VedcoreError
+from vedcore.errors import VedcoreError, warn_caller
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.hf.generation import read_generation
 from vedcore.hf.image_processors import read_image_processor
@@ -137,10 +136,8 @@ def read_generation_of(
         return ids, options
     known = vocab_size if tokenizer is None else max(vocab_size, vocab_size_of(tokenizer))
     if ids.below(known) != ids:
-        warnings.warn(
-            f"{snapshot.path / CONFIG}: token ids {ids} exceed the vocabulary of {vocab_size}; set model.token_ids",
-            UserWarning,
-            stacklevel=5,
+        warn_caller(
+            f"{snapshot.path / CONFIG}: token ids {ids} exceed the vocabulary of {vocab_size}; set model.token_ids"
         )
     return ids.below(vocab_size), options
 

@@ -9,14 +9,13 @@ by itself, so that number in the decoder's section is not taken. In both cases t
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vedcore.config import MAX_VOCAB_SIZE, TOKEN_ID_FIELDS, Config, TokenId, TokenIds, token_id_tuple
 from vedcore.config_files.plain import short
-from vedcore.errors import ConfigError, ConfigSchemaError, UsageError
+from vedcore.errors import ConfigError, ConfigSchemaError, UsageError, warn_caller
 from vedcore.generation.options.config import DEFAULT_MAX_LENGTH, MAX_LENGTH, GenerationConfig
 from vedcore.generation.options.option_rules import SYNONYMS, without_idle
 
@@ -153,11 +152,9 @@ def read_generation(
         if top.get("force_bos_token_to_be_generated") and top_ids.bos_token_id is not None:  # before 4.1
             given.setdefault("forced_bos_token_id", top_ids.bos_token_id)
         if old_length and "max_new_tokens" not in given:
-            warnings.warn(
+            warn_caller(
                 f"{file}: decoder.max_length: {OLD_MAX_LENGTH} is what transformers 4 wrote there by itself, and is "
-                "not taken: texts may fill the decoder's positions; pass max_length to generate for shorter ones",
-                UserWarning,
-                stacklevel=2,
+                "not taken: texts may fill the decoder's positions; pass max_length to generate for shorter ones"
             )
     _warn_of_unsupported(given, file)
 
@@ -248,7 +245,7 @@ def write_generation(config: GenerationConfig, ids: TokenIds, *, max_positions: 
     """
     if lost := config.model_dump(exclude_defaults=True, include=set(VEDCORE_OPTIONS)):
         shown = ", ".join(f"{name}={short(value)}" for name, value in lost.items())
-        warnings.warn(f"not written, as transformers has no such options: {shown}", UserWarning, stacklevel=2)
+        warn_caller(f"not written, as transformers has no such options: {shown}")
     kept = config.model_dump(mode="json", exclude_defaults=True, include=set(SHARED_OPTIONS) - set(TOKEN_ID_FIELDS))
     written = {name: value for name, value in kept.items() if value not in (None, [])}
     if not {"max_length", "max_new_tokens"} & written.keys():
@@ -298,11 +295,7 @@ def _warn_of_unsupported(given: Mapping[str, Any], file: object) -> None:
     names = [name for name, value in given.items() if name not in known and value not in (off.get(name), [], {})]
     if names:
         shown = ", ".join(short(name) for name in names[:8]) + (", …" if len(names) > 8 else "")
-        warnings.warn(
-            f"{file}: vedcore does not have these options, and generates without them: {shown}",
-            UserWarning,
-            stacklevel=3,
-        )
+        warn_caller(f"{file}: vedcore does not have these options, and generates without them: {shown}")
 
 
 def _first(*ids: int | None) -> int | None:

@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from vedcore.config import Preprocessing, check_limit
 from vedcore.config_files.plain import short
-from vedcore.errors import ConfigError, ConfigSchemaError, IncompatibleError
+from vedcore.errors import ConfigError, ConfigSchemaError, IncompatibleError, warn_caller
 from vedcore.processing.images import MAX_PIXELS
 
 __all__ = ["read_image_processor", "write_image_processor"]
@@ -226,11 +225,7 @@ def read_image_processor(data: Mapping[str, Any], *, path: object, model_type: s
     unknown = sorted(map(str, given.keys() - DEFAULTS[class_name].keys() - IGNORED_KEYS))
     if unknown:
         names = ", ".join(short(prefix + name) for name in unknown[:8])
-        warnings.warn(
-            f"{path}: settings that {class_name}ImageProcessor does not have are skipped: {names}",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn_caller(f"{path}: settings that {class_name}ImageProcessor does not have are skipped: {names}")
     settings = _Settings({**DEFAULTS[class_name], **given}, path, prefix)
     fields = {**_scale(settings), **(_document if document else _cropping)(settings, class_name)}
     resample = settings.values["resample"]

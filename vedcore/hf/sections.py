@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from vedcore.config import TOKEN_ID_FIELDS
 from vedcore.config_files.plain import short
-from vedcore.errors import ConfigSchemaError, UnknownComponentError
+from vedcore.errors import ConfigSchemaError, UnknownComponentError, warn_caller
 from vedcore.plugins import load_component, registry
 from vedcore.registry import Kind
 from vedcore.transformers_class import TransformersClass, class_for
@@ -92,10 +91,8 @@ def _within_vocabulary(fields: dict[str, Any], path: object, prefix: str) -> dic
         value = fields.get(field)
         ids = value if isinstance(value, (tuple, list)) else (value,)
         if any(isinstance(i, int) and i >= size for i in ids):
-            warnings.warn(
-                f"{path}: {prefix}{field} {short(value)} is outside of the vocabulary of {size}, and is ignored",
-                UserWarning,
-                stacklevel=2,
+            warn_caller(
+                f"{path}: {prefix}{field} {short(value)} is outside of the vocabulary of {size}, and is ignored"
             )
             fields = {**fields, field: None}
     return fields

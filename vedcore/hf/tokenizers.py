@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers
 from vedcore.config import TokenIds
 from vedcore.config_files.plain import short
 from vedcore.errors import IncompatibleError, TokenizerError
+from vedcore.files import other_content_error
 from vedcore.hf.tokenizer_families import FAMILIES, FAMILY_OF_MODEL_TYPE, GENERIC
 from vedcore.hf.tokenizer_files import SAVE_HINT, SENTENCEPIECE_FILES, TokenizerFolder, add_tokens, collect_tokens
 from vedcore.processing.japanese import mecab_dictionary
@@ -63,6 +64,9 @@ def read_tokenizer(files: Mapping[str, bytes], *, folder: object, model_type: st
         ConfigLimitError: padding or truncation beyond 100,000 tokens.
         CheckpointLimitError: too many added tokens, too long tokens.
     """
+    for name, data in files.items():
+        if (other := other_content_error(data, f"{folder}/{name}", TokenizerError)) is not None:
+            raise other
     opened = open_folder(files, folder, model_type)
     if opened is None:
         return None

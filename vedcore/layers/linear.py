@@ -9,7 +9,7 @@ Shape letters: M rows, I input width, O output width, D width, V vocabulary size
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -43,7 +43,7 @@ _PACKING_LOCK = threading.Lock()
 class _Stamp(NamedTuple):
     """A parameter of a layer as it was when it was packed."""
 
-    of_layer: dict[str, Tensor | None]
+    of_layer: Mapping[str, Tensor | None]
     """The layer's parameters, by name."""
     name: str
     parameter: Tensor

@@ -54,11 +54,13 @@ class SavedModel(TrainableModel):
         return model
 
     @shares
-    def save_pretrained(self, folder: str | os.PathLike[str], *, format: str = "native", **options: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *, format: str = "native", **options: Any
+    ) -> None:
         """Write the model as a folder; `vedcore.load` reads it back bit for bit.
 
         Args:
-            folder: created, or swapped as a whole for the new one; other files in it stay.
+            save_directory: created, or swapped as a whole for the new one; other files in it stay.
             format: a registered checkpoint format; ``"native"`` is vedcore's own, ``"transformers"`` that of its
                 VisionEncoderDecoderModel.
             options: of the format, such as ``max_shard_size="5GB"``, or ``part="decoder"`` of transformers'.
@@ -67,11 +69,11 @@ class SavedModel(TrainableModel):
             CheckpointWriteError: the folder cannot be written, or could not be loaded: it would hold adapters that were
                 not merged, or layers that the config does not build. Nothing was changed.
         """
-        from vedcore.plugins import load_component
+        from vedcore.plugins import make_format
 
         for name in options.keys() & SAVING.keys():
             raise UsageError("unknown argument", field=name, hint=SAVING[name])
-        load_component("format", format)[0]().save(self, folder, **options)
+        make_format(format).save(self, save_directory, **options)
 
     def load_adapter(
         self,

@@ -222,7 +222,9 @@ class VisionEncoderDecoder(SavedModel):
                 field="encoder_attention_mask",
                 hint=f"give {tuple(states.shape[:2])}",
             )
-        return self.projector(states), None if mask is None else self.projector.project_mask(mask.bool())
+        mask = None if mask is None else mask.bool()
+        seen = {"attention_mask": mask} if getattr(self.projector, "takes_mask", False) else {}
+        return self.projector(states, **seen), None if mask is None else self.projector.project_mask(mask)
 
     # -- inference ----------------------------------------------------------------------------------------------
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from vedcore.layers.norm_statistics import keep_statistics
 from vedcore.layers.sharing import SharedModule
 from vedcore.processing.processor import Processor
 from vedcore.text_decoder import TextDecoder
+from vedcore.transformers_names import MODEL, missing_attribute
 
 if TYPE_CHECKING:
     from vedcore.weights.loading import LoadReport
@@ -66,6 +68,14 @@ class ComposedParts(SharedModule):
         self._config = config
         use_seam(self)
         keep_statistics(self)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                raise missing_attribute("a model", name, MODEL) or sys.exception() from None
 
     @property
     def config(self) -> ModelConfig:
@@ -197,3 +207,12 @@ class ComposedParts(SharedModule):
         tables = {id(m.weight) for m in self.modules() if exclude_embeddings and isinstance(m, nn.Embedding)}
         counted = (p for p in self.parameters() if p.requires_grad or not only_trainable)
         return sum(p.numel() for p in counted if id(p) not in tables)
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """Bytes of the parameters; shared ones count once.
+
+        Args:
+            return_buffers: count buffers too.
+        """
+        tensors = [*self.parameters(), *(self.buffers() if return_buffers else ())]
+        return sum(each.nbytes for each in tensors)

@@ -13,12 +13,15 @@ from __future__ import annotations
 import fnmatch
 import logging
 import re
+import sys
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from vedcore.errors import PluginContractError, PluginMissingError, UnknownComponentError
+from vedcore.errors import PluginContractError, PluginMissingError, UnknownComponentError, VedcoreError
 from vedcore.plugins.discovery import DiscoveryResult, PluginFilter, discover
+from vedcore.plugins.guarded import GuardedFormat
 from vedcore.plugins.loading import protected_process
 from vedcore.plugins.records import ListedPart, PluginInfo
 from vedcore.registry import BUILT_IN, Entry, Kind, Registry, ResolvedEntry, canonical
@@ -26,6 +29,8 @@ from vedcore.registry import BUILT_IN, Entry, Kind, Registry, ResolvedEntry, can
 __all__ = [
     "ListedPart",
     "PluginInfo",
+    "check_command",
+    "check_targets",
     "configure",
     "list_decoders",
     "list_encoders",
@@ -34,6 +39,7 @@ __all__ = [
     "list_plugins",
     "list_projectors",
     "load_component",
+    "make_format",
     "registry",
     "reset",
     "resolve",
@@ -60,6 +66,14 @@ def registry() -> Registry:
 def list_plugins() -> list[PluginInfo]:
     """A record of each entry point of group ``vedcore``: loaded, failed or blocked."""
     return list(_discovered().plugins)
+
+
+def check_targets() -> list[PluginInfo]:
+    """As `list_plugins`, with every target imported and checked: a plugin with a broken one is failed.
+
+    Formats are constructed too. This loads torch, and whatever the parts of plugins need.
+    """
+    return [_checked(plugin) for plugin in list_plugins()]
 
 
 def configure(allow: Iterable[str] = (), block: Iterable[str] = ()) -> None:
@@ -137,7 +151,7 @@ def load_component(kind: Kind, name: str, recorded: str | None = None) -> tuple[
     """
     found = resolve(kind, name) if recorded is None else _resolve_recorded(kind, name, recorded)
     if kind in ("encoder", "decoder", "projector"):
-        from vedcore.plugins.contracts import check_part  # loads torch
+        from vedcore.plugins.contracts import check_part  # loads torch, before the plugin may change its settings
 
         target = _load(found.entry)
         check_part(kind, found.entry, target)
@@ -150,13 +164,58 @@ def load_component(kind: Kind, name: str, recorded: str | None = None) -> tuple[
     return target, found
 
 
+def make_format(name: str) -> GuardedFormat:
+    """The checkpoint format of that name, ready to be asked.
+
+    Raises:
+        UnknownComponentError, PluginConflictError, PluginLoadError: as `load_component`.
+        PluginContractError: it cannot be constructed, or lacks a method.
+    """
+    target, found = load_component("format", name)
+    return GuardedFormat(found.entry, target)
+
+
+def _checked(plugin: PluginInfo) -> PluginInfo:
+    """The record of a plugin after its targets were imported."""
+    broken = []
+    for kind, names in plugin.registered.items():
+        for name in names:
+            try:
+                target, found = load_component(kind, name)
+                if kind == "format":
+                    GuardedFormat(found.entry, target)
+                elif kind == "command":
+                    check_command(found.entry, target)
+            except VedcoreError as error:
+                broken.append(str(error))
+    if not broken:
+        return plugin
+    return replace(plugin, status="failed", reason=broken[0], problems=(*plugin.problems, *broken[1:]))
+
+
+def check_command(entry: Entry, target: Any) -> None:
+    """Refuse the target of a command that click cannot run.
+
+    Raises:
+        PluginContractError: it is not a ``click.Command``.
+    """
+    import click
+
+    if not isinstance(target, click.Command):
+        raise PluginContractError(
+            f"command {entry.name!r} of {entry.owner}: {entry.target} is not a click.Command",
+            plugin=entry.owner.distribution,
+            hint="decorate it with @click.command()",
+        )
+
+
 def _load(entry: Entry) -> Any:
-    """The entry's target; the process is protected from a third party's code.
+    """The entry's target; the process is protected from a third party's code, which runs at the first import.
 
     Under a lock: threads that import the same packages in different orders block each other.
     """
     with _lock:
-        if canonical(entry.owner.distribution) == BUILT_IN:
+        if canonical(entry.owner.distribution) == BUILT_IN or entry.target.partition(":")[0] in sys.modules:
             return entry.load()
         with protected_process(str(entry.owner), []):
             return entry.load()

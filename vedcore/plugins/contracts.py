@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -53,8 +54,18 @@ def check_part(kind: Kind, entry: Entry, target: Any) -> None:
         raise refuse("has no config_class", f"set config_class to a subclass of vedcore.{config_base.__name__}")
 
 
-def check_built(kind: Kind, entry: Entry, module: Any) -> None:
-    """Refuse a part, built on the meta device, that would fail later with a worse message.
+def check_built(kind: Kind, entry: Entry, module: Any, tokens: int, *, on_meta: bool = True) -> bool:
+    """Refuse a part that would fail later with a worse message.
+
+    Args:
+        kind: the kind of part.
+        entry: the part's entry.
+        module: the part; it becomes one in eval mode.
+        tokens: tokens of an image that a projector gets.
+        on_meta: True runs it on torch's meta device, wherever its tensors are; False runs it with numbers.
+
+    Returns:
+        Whether it was run; False where it needs numbers.
 
     Raises:
         IncompatibleError: no forward, one whose shapes differ from the published ones, or a tensor that is neither
@@ -74,31 +85,48 @@ def check_built(kind: Kind, entry: Entry, module: Any) -> None:
         raise refuse("it has no forward", "write one")
     hint = "correct forward, or the sizes that the part publishes"
     try:
-        with torch.device("meta"), torch.no_grad():
-            given, published = _shapes(kind, module.eval())
-    except (NotImplementedError, RuntimeError) as error:
-        if "meta" in str(error).lower():  # an operation that needs values
-            return
-        raise refuse(f"forward fails: {error}", hint) from error
+        with torch.no_grad():
+            given, published = _shapes(kind, module.eval(), tokens, "meta" if on_meta else "cpu")
     except (VedcoreError, MemoryError):
         raise
     except Exception as error:
+        text = described(error)
+        if on_meta and "meta" in text.lower():
+            return False  # an operation that needs values
+        if isinstance(error, NotImplementedError | RuntimeError):
+            raise refuse(f"forward fails: {text}", hint) from error
         contract = f"vedcore.{_CONTRACTS[kind][0].__name__}"
-        raise refuse(f"forward fails: {described(error)}", f"see help({contract}.forward)") from error
+        raise refuse(f"forward fails: {text}", f"see help({contract}.forward)") from error
     if given != published:
         raise refuse(f"it gives {given}, but publishes {published}", hint)
+    return True
 
 
-def _shapes(kind: Kind, module: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _shapes(kind: Kind, module: Any, tokens: int, device: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The output shape of a part for a small input, and the shape that it publishes."""
+
+    def run(*arguments: Tensor, **keywords: Tensor) -> Any:
+        if device != "meta":
+            return module(*arguments, **keywords)
+        moved: dict[int, Tensor] = {}  # shared tensors stay shared
+        named = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
+        state = {name: moved.setdefault(id(tensor), tensor.to("meta")) for name, tensor in named}
+        with torch.device("meta"):
+            return torch.func.functional_call(module, state, arguments, keywords)
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.linspace(0, 1, math.prod(shape), device=device).view(shape)
+
     if kind == "encoder":
         size = module.preprocessing.image_size
         channels = getattr(module, "num_channels", 3)
-        out: Tensor = module(torch.empty(1, channels, *size)).last_hidden_state
+        out: Tensor = run(numbers(1, channels, *size)).last_hidden_state
         return tuple(out.shape), (1, module.num_tokens(size), module.hidden_size)
     if kind == "projector":
-        out = module(torch.empty(1, 16, module.in_features))
-        return tuple(out.shape), (1, module.num_tokens(16), module.out_features)
-    ids, states = torch.empty(1, 2, dtype=torch.long), torch.empty(1, 3, module.cross_attention_size)
-    out = module(input_ids=ids, encoder_hidden_states=states).logits
+        mask = torch.ones(1, tokens, dtype=torch.bool, device=device)
+        seen = {"attention_mask": mask} if getattr(module, "takes_mask", False) else {}
+        out = run(numbers(1, tokens, module.in_features), **seen)
+        return tuple(out.shape), (1, module.num_tokens(tokens), module.out_features)
+    ids = torch.zeros(1, 2, dtype=torch.long, device=device)
+    out = run(input_ids=ids, encoder_hidden_states=numbers(1, 3, module.cross_attention_size)).logits
     return tuple(out.shape), (1, 2, module.vocab_size)

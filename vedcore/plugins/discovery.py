@@ -69,11 +69,12 @@ def discover(wanted: PluginFilter) -> DiscoveryResult:
             raise UsageError(f"no plugin {name!r} is installed", field="-p", hint=hint)
     found = Registry()
     loaded: dict[int, EntryPoint] = {}
-    records: list[tuple[EntryPoint, PluginError | str, list[tuple[Kind, Entry]], list[str]]] = []
+    records: list[tuple[EntryPoint, PluginError | str, list[tuple[Kind, Entry]], list[str], float]] = []
     for point in points:
         entries: list[tuple[Kind, Entry]] = []
         problems: list[str] = []
         outcome: PluginError | str = ""
+        start = time.perf_counter()
         if not point.built_in and _is_named(point, wanted.block):
             outcome = "blocked by name"
         elif not point.built_in and not wanted.allows_all and not _is_named(point, wanted.allow):
@@ -85,7 +86,11 @@ def discover(wanted: PluginFilter) -> DiscoveryResult:
                 outcome = error
                 found.failures.setdefault(canonical(point.owner.distribution), error)
                 found.notes.append(str(error))
-        records.append((point, outcome, entries, problems))
+        seconds = time.perf_counter() - start
+        if seconds > MAX_REGISTRATION_SECONDS:
+            problems.append(f"{point.owner} takes {seconds:.1f} s to import")
+            _log.warning(problems[-1])
+        records.append((point, outcome, entries, problems, seconds))
     if not any(point.built_in for point in points):  # run from a source folder without installing
         found.notes.insert(0, "vedcore itself is not installed, so it has no parts: pip install vedcore")
     return DiscoveryResult(found, tuple(_info(found, *record) for record in records))
@@ -95,7 +100,7 @@ def _load(
     point: EntryPoint, found: Registry, loaded: dict[int, EntryPoint], problems: list[str]
 ) -> list[tuple[Kind, Entry]]:
     """Import one plugin and add its entries, all or none."""
-    had_torch, start = "torch" in sys.modules, time.perf_counter()
+    had_torch = "torch" in sys.modules
     with protected_process(str(point.owner), problems):
         plugin = import_plugin(point)
         if id(plugin) in loaded:
@@ -104,9 +109,6 @@ def _load(
         entries = collect_entries(plugin, point)
     found.add(entries, point.owner)
     loaded[id(plugin)] = point
-    if (seconds := time.perf_counter() - start) > MAX_REGISTRATION_SECONDS:
-        problems.append(f"{point.owner} takes {seconds:.1f} s to import")
-        _log.warning(problems[-1])
     if not had_torch and "torch" in sys.modules:
         problems.append(f"{point.owner} imports torch to register, which makes every command slow")
     return entries
@@ -118,9 +120,10 @@ def _info(
     outcome: PluginError | str,
     entries: list[tuple[Kind, Entry]],
     problems: list[str],
+    seconds: float,
 ) -> PluginInfo:
     """The record of one entry point; all plugins must be loaded, so that conflicts are known."""
-    registered: dict[str, tuple[str, ...]] = {}
+    registered: dict[Kind, tuple[str, ...]] = {}
     for kind in KINDS:
         mine = [
             e for e in found.entries(kind) if e.owner == point.owner and any(e == x for k, x in entries if k == kind)
@@ -141,6 +144,7 @@ def _info(
         str(outcome),
         registered,
         tuple(problems),
+        round(seconds, 4),
     )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import logging
-import os
 import re
 import sys
 import warnings
@@ -16,6 +14,7 @@ import pluggy
 
 from vedcore import hookspecs
 from vedcore.errors import PluginApiError, PluginContractError, PluginError, PluginLoadError, described, did_you_mean
+from vedcore.plugins.process_state import ProcessState
 from vedcore.plugins.scan import GROUP, EntryPoint
 from vedcore.registry import KINDS, Entry, Kind
 
@@ -83,35 +82,23 @@ def collect_entries(plugin: Any, point: EntryPoint) -> list[tuple[Kind, Entry]]:
 
 @contextlib.contextmanager
 def protected_process(plugin: str, problems: list[str]) -> Iterator[None]:
-    """A context in which a plugin is imported, and which undoes the changes that its code makes to the process.
+    """A context in which a plugin's code runs, and which undoes the changes that it makes to the process.
 
-    Its output goes to stderr; the working directory, warning filters, logging, and torch's threads and default type are
-    restored. Changed environment variables are not, but reported.
+    Its output goes to stderr. What `ProcessState` holds is put back: the working directory, logging, random
+    generators, torch's modes and more; so are warning filters and environment variables, and the last are reported.
 
     Args:
         plugin: the name of the plugin in reports.
         problems: a line is appended for each report.
     """
-    folder, environment, root = _folder(), dict(os.environ), logging.getLogger()
-    level, handlers, disabled = root.level, root.handlers[:], root.manager.disable
-    torch = sys.modules.get("torch")
-    threads, dtype = (torch.get_num_threads(), torch.get_default_dtype()) if torch else (0, None)
+    state = ProcessState()
     try:
         with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
             yield
     finally:
-        root.setLevel(level)
-        root.handlers[:] = handlers
-        root.manager.disable = disabled
-        if folder is not None and _folder() != folder:
-            os.chdir(folder)
-        if torch:
-            torch.set_default_dtype(dtype)
-            if torch.get_num_threads() != threads:
-                torch.set_num_threads(threads)
-        changed = sorted(k for k in {*environment, *os.environ} if environment.get(k) != os.environ.get(k))
+        changed = state.put_back()
         if changed:
-            problems.append(f"{plugin} changes environment variables: {', '.join(changed[:5])}")
+            problems.append(f"{plugin} changes environment variables, which are put back: {', '.join(changed[:5])}")
 
 
 def _check_names(manager: pluggy.PluginManager, plugin: Any, point: EntryPoint) -> None:
@@ -140,10 +127,3 @@ def _load_error(point: EntryPoint, message: str) -> PluginLoadError:
 
 def _contract_error(point: EntryPoint, message: str, hint: str) -> PluginContractError:
     return PluginContractError(f"{point}: {message}", plugin=point.owner.distribution, hint=hint)
-
-
-def _folder() -> str | None:
-    try:
-        return os.getcwd()
-    except OSError:  # deleted below us
-        return None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vedcore.registry import Entry
+from vedcore.registry import Entry, Kind, Owner
 
 __all__ = ["ListedPart", "PluginInfo"]
 
@@ -22,10 +22,17 @@ class PluginInfo:
     status: Literal["loaded", "failed", "blocked"]
     reason: str = ""
     """Why the plugin failed or is blocked."""
-    registered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    registered: Mapping[Kind, tuple[str, ...]] = field(default_factory=dict)
     """Kinds of parts to the names that find them."""
     problems: tuple[str, ...] = ()
     """Conflicts between names, and side effects of the import."""
+    import_seconds: float = 0.0
+    """Time that importing and registering took."""
+
+    @property
+    def owner(self) -> str:
+        """The distribution and its version, as `ListedPart.owner` has them."""
+        return str(Owner(self.distribution, self.version))
 
     def __str__(self) -> str:
         mark = {"loaded": "✓", "failed": "✗", "blocked": "-"}[self.status]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import threading
-import warnings
 import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any, Literal
 from tokenizers import AddedToken, Encoding, Tokenizer, models
 
 from vedcore.config_files.plain import short
-from vedcore.errors import TokenizerError, UsageError
+from vedcore.errors import TokenizerError, UsageError, warn_caller
 from vedcore.processing.japanese import split_words
 from vedcore.processing.tokenizers import foreign_errors, require_unicode
 
@@ -238,4 +237,4 @@ def _report(unknown: Counter[str], name: str | None, on_unknown: OnUnknown) -> N
         hint = "add what is missing with model.add_tokens([…]), or pass on_unknown='warn'"
         raise TokenizerError(message, field="text", hint=hint)
     advice = "add what is missing with model.add_tokens([…]), or pass on_unknown='ignore'"
-    warnings.warn(f"{message}; {advice}", UserWarning, stacklevel=5)
+    warn_caller(f"{message}; {advice}")

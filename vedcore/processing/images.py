@@ -28,14 +28,21 @@ import io
 import os
 import re
 import sys
-import warnings
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from vedcore.errors import ImageDecodeError, ImageError, ImageFormatError, ImageLimitError, UsageError, printable
+from vedcore.errors import (
+    ImageDecodeError,
+    ImageError,
+    ImageFormatError,
+    ImageLimitError,
+    UsageError,
+    printable,
+    warn_caller,
+)
 from vedcore.files import open_regular
 from vedcore.processing.pages import (
     OpenImage,
@@ -145,12 +152,12 @@ def load_image(
         return opened.read(numbers[0])
 
 
-def first_page(source: ImageSource, count: int, stacklevel: int = 3) -> list[int]:
+def first_page(source: ImageSource, count: int) -> list[int]:
     """The number of the first page, with a warning where there are more."""
     if count > 1:
         name = printable(path_of(source) or "the file")
         message = f"{name}: the first of {count:,} pages is read, and the others are not; choose with pages="
-        warnings.warn(message, stacklevel=stacklevel)
+        warn_caller(message)
     return [1]
 
 
@@ -186,7 +193,7 @@ def _from_memory(source: Any, max_pixels: int) -> Image.Image:
             message = (
                 "only page 1 of a Pillow image of several pages is read, as it stands there; give the file for all"
             )
-            warnings.warn(message, stacklevel=4)
+            warn_caller(message)
         with foreign_errors("the image", hint="load it before its file is closed"):
             check_size(source.width, source.height, max_pixels, None)
             return _to_rgb(source)

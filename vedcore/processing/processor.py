@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Self
@@ -19,12 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from vedcore.config import ModelConfig, Preprocessing, TokenIds
-from vedcore.errors import (
-    ConfigSchemaError,
-    IncompatibleError,
-    TokenizerError,
-    UsageError,
-)
+from vedcore.errors import ConfigSchemaError, IncompatibleError, TokenizerError, UsageError, warn_caller
 from vedcore.hub import push_folder
 from vedcore.model_files import PREPROCESSOR_CONFIG, TOKENIZER
 from vedcore.processing.batch import Batch, check_return_tensors
@@ -42,7 +36,7 @@ from vedcore.processing.tokenizers import (
     token_ids_of,
     vocab_size_of,
 )
-from vedcore.transformers_names import PROCESSOR, missing_attribute
+from vedcore.transformers_names import PROCESSING, PROCESSOR, missing_attribute, refuse_unknown
 
 if TYPE_CHECKING:
     from vedcore.components import VisionEncoder
@@ -138,6 +132,7 @@ class Processor:
         return_tensors: str | None = "pt",
         untrusted: bool = False,
         on_unknown: OnUnknown = "warn",
+        **more: Any,
     ) -> Batch:
         """The input of a model for images, texts or both.
 
@@ -159,6 +154,7 @@ class Processor:
                 count.
             on_unknown: what to do about pieces of a text that the tokenizer has no token for: ``"warn"`` names them in
                 one warning, ``"error"`` raises, ``"ignore"`` does neither.
+            more: nothing; a name of transformers is an error that says what to write.
 
         Returns:
             ``pixel_values`` (N, C, H, W) float32 if images are given; ``labels`` (N, T) int64 if texts are given, each
@@ -168,9 +164,11 @@ class Processor:
         Raises:
             ImageError: with the image's path, or its index in the list.
             TokenizerError: no tokenizer, no end id, or a text that cannot be encoded.
-            UsageError: neither images nor texts, different numbers of them, or arguments that contradict each other.
+            UsageError: neither images nor texts, different numbers of them, or arguments that contradict each other
+                or are unknown.
             IncompatibleError: images of different sizes, and an encoder that cannot mask padding.
         """
+        refuse_unknown(more, self.__call__, PROCESSING)
         check_return_tensors(return_tensors)
         sources: list[Any] = [] if images is None else list(images) if isinstance(images, (list, tuple)) else [images]
         texts = [] if text is None else [text] if isinstance(text, str) else list(text)
@@ -276,11 +274,9 @@ class Processor:
         start = self.token_ids.start
         first = next((i for i, row in enumerate(rows) if len(row) > 1 and row[0] == start), None)
         if first is not None:
-            warnings.warn(
+            warn_caller(
                 f"text[{first}] begins with the start id {start}, which the model puts before the labels itself, so "
-                "that it comes twice; leave it out",
-                UserWarning,
-                stacklevel=3,
+                "that it comes twice; leave it out"
             )
 
     def _eos(self) -> int:
@@ -293,33 +289,42 @@ class Processor:
         return self.token_ids.eos[0]
 
     def _backend(self) -> Tokenizer:
+        return self._known_tokenizer().backend_tokenizer
+
+    def _known_tokenizer(self) -> TextTokenizer:
         if self.tokenizer is None:
             raise TokenizerError(
                 "the model has no tokenizer",
                 field="tokenizer",
                 hint="give tokenizer= to vedcore.load or compose, or set processor.tokenizer to a tokenizer.json",
             )
-        return self.tokenizer.backend_tokenizer
+        return self.tokenizer
 
-    def decode(self, ids: Tensor | Sequence[int], skip_special_tokens: bool = True) -> str:
+    def decode(self, ids: Tensor | Sequence[int] = (), skip_special_tokens: bool = True, **options: Any) -> str:
         """The text of a row of ids, (T,); -100, as in labels, is left out.
+
+        Args:
+            ids: the row.
+            skip_special_tokens: leave out special tokens.
+            options: ``clean_up_tokenization_spaces``, as `TextTokenizer.decode` takes it.
 
         Raises:
             TokenizerError: no tokenizer, or not a single row of ids.
+            UsageError: an unknown argument.
         """
-        return decode_ids(self._backend(), ids, skip_special_tokens)
+        return self._known_tokenizer().decode(ids, skip_special_tokens, **options)
 
     def batch_decode(
-        self, ids: Tensor | Iterable[Tensor | Sequence[int]], skip_special_tokens: bool = True
+        self, ids: Tensor | Iterable[Tensor | Sequence[int]] = (), skip_special_tokens: bool = True, **options: Any
     ) -> list[str]:
-        """The text of each row of ids, from (N, T) or a list of rows."""
-        return [self.decode(row, skip_special_tokens) for row in ids]
+        """The text of each row of ids, from (N, T) or a list of rows; ``options`` as `decode` takes them."""
+        return self._known_tokenizer().batch_decode(ids, skip_special_tokens, **options)
 
     def token_text(self, token: int) -> str:
         """The text of a single id, or the name of a special token; empty for an id outside of the vocabulary."""
         return decode_ids(self._backend(), [token], skip_special_tokens=False)
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Write the preprocessing and the tokenizer to a folder, that of the model for one; `from_pretrained` reads it.
 
         Where the folder has new weights without settings, as transformers' Trainer, accelerate and ``save_file`` leave
@@ -330,7 +335,7 @@ class Processor:
         """
         from vedcore.plugins import load_component
 
-        load_component("format", "native")[0].save_processor(self, folder)
+        load_component("format", "native")[0].save_processor(self, save_directory)
 
     @classmethod
     def from_pretrained(cls, folder_or_name: str | os.PathLike[str], **options: Any) -> Processor:

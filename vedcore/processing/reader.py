@@ -66,7 +66,7 @@ class ImageReader:
             try:
                 count = self._open(index).count
                 if pages is None and first_page_only:
-                    numbers = first_page(source, count, stacklevel=5)
+                    numbers = first_page(source, count)
                 else:
                     numbers = page_numbers(pages, count, path_of(source))
             except ImageError as error:

@@ -18,7 +18,7 @@ from vedcore.errors import UsageError
 from vedcore.processing.batch import Batch, check_return_tensors
 from vedcore.processing.encoding import OnUnknown, encodings, unknown_id
 from vedcore.processing.tokenizers import decode_ids
-from vedcore.transformers_names import TOKENIZER, missing_attribute
+from vedcore.transformers_names import ADDING, DECODING, TOKENIZER, TOKENIZING, missing_attribute, refuse_unknown
 
 __all__ = ["TextTokenizer", "length_limit", "padded_length", "shall_cut"]
 
@@ -28,6 +28,8 @@ else:  # the library's class cannot be subclassed
     _Base = object
 
 _ROLE = re.compile(r"(bos|eos|pad|unk|cls|sep|mask)_token(_id)?")
+_DECODE = ("clean_up_tokenization_spaces",)
+"""Options of ``decode`` that ``batch_decode`` hands on."""
 _NAMES = {
     "bos": ("<s>", "<bos>", "[BOS]", "<|startoftext|>", "<|begin_of_text|>", "<|endoftext|>"),
     "eos": ("</s>", "<eos>", "[EOS]", "<|end_of_text|>", "<|endoftext|>"),
@@ -90,6 +92,10 @@ class TextTokenizer(_Base):  # type: ignore[misc]
         if role := _ROLE.fullmatch(name):
             self._set_role(name, role[1], value)
             return
+        if name in ("padding_side", "truncation_side"):
+            if value != getattr(self, name):
+                raise UsageError("cannot be set", field=f"tokenizer.{name}", hint=TOKENIZING["padding_side"])
+            return
         if name in ("backend_tokenizer", "token_ids", "model_max_length"):
             object.__setattr__(self, name, value)
             return
@@ -97,11 +103,13 @@ class TextTokenizer(_Base):  # type: ignore[misc]
             with contextlib.suppress(AttributeError):  # it cannot be written
                 setattr(self.backend_tokenizer, name, value)
                 return
-        known = ", ".join(inspect.signature(self.__call__).parameters)
+        known = ", ".join(name for name in inspect.signature(self.__call__).parameters if name != "more")
         raise UsageError("a tokenizer has no such setting", field=f"tokenizer.{name}", hint=f"a call takes {known}")
 
     def _set_role(self, name: str, role: str, value: Any) -> None:
         """Set the token of a role, by its text or id; None unsets it."""
+        if value is not None and value == getattr(self, name):
+            return
         if role not in ("eos", "pad"):
             raise UsageError(
                 "cannot be set",
@@ -139,6 +147,16 @@ class TextTokenizer(_Base):  # type: ignore[misc]
         return f"TextTokenizer({len(self):,} tokens, {self.token_ids!r})"
 
     @property
+    def padding_side(self) -> str:
+        """Where a call fills up rows: ``"right"``."""
+        return "right"
+
+    @property
+    def truncation_side(self) -> str:
+        """Where a call cuts texts: ``"right"``."""
+        return "right"
+
+    @property
     def vocab_size(self) -> int:
         """Number of tokens without added ones; ``len`` counts these too."""
         return self.backend_tokenizer.get_vocab_size(with_added_tokens=False)
@@ -164,7 +182,7 @@ class TextTokenizer(_Base):  # type: ignore[misc]
 
     def __call__(
         self,
-        text: str | Sequence[str],
+        text: str | Sequence[str] = (),
         *,
         add_special_tokens: bool = True,
         padding: bool | str = False,
@@ -173,6 +191,7 @@ class TextTokenizer(_Base):  # type: ignore[misc]
         return_tensors: str | None = None,
         untrusted: bool = False,
         on_unknown: OnUnknown = "warn",
+        **more: Any,
     ) -> Batch:
         """``input_ids`` and ``attention_mask`` of a text, or of each text of a list, as in transformers.
 
@@ -190,11 +209,13 @@ class TextTokenizer(_Base):  # type: ignore[misc]
             return_tensors: ``"pt"`` for tensors (N, T); by default lists.
             untrusted: spell out the names of special and added tokens in the texts.
             on_unknown: ``"warn"``, ``"error"`` or ``"ignore"`` for pieces that have no token.
+            more: nothing; a name of transformers is an error that says what to write.
 
         Raises:
             TokenizerError: a text that cannot be encoded.
-            UsageError: arguments that contradict each other, or rows of different lengths for a tensor.
+            UsageError: arguments that contradict each other or are unknown, or rows of different lengths for a tensor.
         """
+        refuse_unknown(more, self.__call__, TOKENIZING)
         check_return_tensors(return_tensors)
         max_length = length_limit(max_length, self.model_max_length, padding, truncation)
         cut = shall_cut(truncation, max_length, default=not padding)
@@ -227,6 +248,29 @@ class TextTokenizer(_Base):  # type: ignore[misc]
             encoding = self.backend_tokenizer.post_process(encoding)
         return encoding.ids
 
+    def encode(
+        self,
+        sequence: Any,
+        pair: Any = None,
+        is_pretokenized: bool = False,
+        add_special_tokens: bool = True,
+        **more: Any,
+    ) -> Encoding:
+        """That of ``tokenizers.Tokenizer``; a call of the tokenizer gives ids as transformers does.
+
+        Args:
+            sequence: the text.
+            pair: a second one.
+            is_pretokenized: whether they are lists of words.
+            add_special_tokens: add those of the tokenizer's template.
+            more: nothing; options of transformers' ``encode`` are an error.
+
+        Raises:
+            UsageError: an unknown argument.
+        """
+        refuse_unknown(more, self.encode, dict.fromkeys(more, "call the tokenizer itself"))
+        return self.backend_tokenizer.encode(sequence, pair, is_pretokenized, add_special_tokens)
+
     def tokenize(self, text: str) -> list[str]:
         """The tokens of a text, without those of the template."""
         return encodings(self.backend_tokenizer, [text])[0].tokens
@@ -248,23 +292,35 @@ class TextTokenizer(_Base):  # type: ignore[misc]
         special = set(self.all_special_ids) if skip_special_tokens else ()
         return [self.backend_tokenizer.id_to_token(i) for i in ids if i not in special]
 
-    def decode(self, ids: Any, skip_special_tokens: bool = True) -> str:
+    def decode(
+        self,
+        ids: Any = (),
+        skip_special_tokens: bool = True,
+        clean_up_tokenization_spaces: bool | None = None,
+        **more: Any,
+    ) -> str:
         """The text of one row of ids: a list, array or tensor.
 
         Args:
             ids: the ids; -100 gives no text.
             skip_special_tokens: False keeps special tokens, as transformers does by default.
+            clean_up_tokenization_spaces: True takes out spaces before punctuation, but not from byte-pair texts.
+            more: nothing; a name of transformers is an error that says what to write.
 
         Raises:
             TokenizerError: not a single row of ids.
+            UsageError: an unknown argument.
         """
-        return decode_ids(self.backend_tokenizer, [ids] if isinstance(ids, int) else ids, skip_special_tokens)
+        refuse_unknown(more, self.decode, DECODING)
+        row = [ids] if isinstance(ids, int) else ids
+        return decode_ids(self.backend_tokenizer, row, skip_special_tokens, bool(clean_up_tokenization_spaces))
 
-    def batch_decode(self, ids: Any, skip_special_tokens: bool = True) -> list[str]:
-        """The text of each row of ids."""
-        return [self.decode(row, skip_special_tokens) for row in ids]
+    def batch_decode(self, ids: Any = (), skip_special_tokens: bool = True, **options: Any) -> list[str]:
+        """The text of each row of ids; ``options`` as `decode` takes them."""
+        refuse_unknown({name: options[name] for name in options if name not in _DECODE}, self.decode, DECODING)
+        return [self.decode(row, skip_special_tokens, **options) for row in ids]
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Write the files from which transformers' ``AutoTokenizer`` makes the same tokenizer, beside those there.
 
         Raises:
@@ -272,7 +328,7 @@ class TextTokenizer(_Base):  # type: ignore[misc]
         """
         from vedcore.plugins import load_component
 
-        load_component("format", "native")[0].save_tokenizer(self, folder)
+        load_component("format", "native")[0].save_tokenizer(self, save_directory)
 
     # -- more tokens ------------------------------------------------------------------------------------------------
 
@@ -291,12 +347,13 @@ class TextTokenizer(_Base):  # type: ignore[misc]
             return self.backend_tokenizer.add_special_tokens(new)
         return self.backend_tokenizer.add_tokens(new)
 
-    def add_special_tokens(self, tokens: Any) -> int:
+    def add_special_tokens(self, tokens: Any, **more: Any) -> int:
         """Add special tokens, from a list or from ``{"additional_special_tokens": […]}``; see `add_tokens`.
 
         Raises:
-            UsageError: another key, as the roles of tokens are the model's.
+            UsageError: another key, as the roles of tokens are the model's; an unknown argument.
         """
+        refuse_unknown(more, self.add_special_tokens, ADDING)
         if isinstance(tokens, Mapping):
             known = ("additional_special_tokens", "extra_special_tokens")
             if other := next((key for key in tokens if key not in known), None):

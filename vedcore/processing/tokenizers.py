@@ -31,7 +31,7 @@ from vedcore.errors import (
     VedcoreError,
     did_you_mean,
 )
-from vedcore.files import open_regular
+from vedcore.files import open_regular, other_content_error
 
 __all__ = [
     "decode_ids",
@@ -43,6 +43,8 @@ __all__ = [
     "vocab_size_of",
 ]
 
+SPACED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
+"""Punctuation after a space that cleaning up takes out, in transformers' order."""
 IGNORE_INDEX = -100
 """Label that the loss ignores."""
 MAX_FILE_BYTES = 256_000_000
@@ -114,6 +116,8 @@ def parse_tokenizer(data: bytes, *, path: object) -> Tokenizer:
         TokenizerError, IncompatibleError, ConfigLimitError: as `make_tokenizer`.
     """
     hint = "give a tokenizer.json that the tokenizers library has written"
+    if (other := other_content_error(data, path, TokenizerError)) is not None:
+        raise other
     try:
         text = data.decode("utf-8")
         plain = json.loads(text, object_pairs_hook=unique_keys)
@@ -259,10 +263,11 @@ def token_ids_of(tokenizer: Tokenizer) -> TokenIds:
     return TokenIds(start=find(START_TOKENS), eos=() if eos is None else (eos,), pad=find(PAD_TOKENS))
 
 
-def decode_ids(tokenizer: Tokenizer, ids: Any, skip_special_tokens: bool = True) -> str:
+def decode_ids(tokenizer: Tokenizer, ids: Any, skip_special_tokens: bool = True, clean_up: bool = False) -> str:
     """The text of ``ids``, a list, array or tensor with one axis.
 
-    ``-100``, which fills labels, and ids outside of the vocabulary give no text.
+    ``-100``, which fills labels, and ids outside of the vocabulary give no text. ``clean_up`` takes out spaces before
+    punctuation as transformers does, which leaves byte-pair texts alone.
 
     Raises:
         TokenizerError: not a single row of ids.
@@ -274,7 +279,10 @@ def decode_ids(tokenizer: Tokenizer, ids: Any, skip_special_tokens: bool = True)
         raise TokenizerError(message, field="ids", hint="for several rows use batch_decode") from None
     with foreign_errors("the ids cannot be decoded", None, "give ids of this tokenizer"):
         text: str = tokenizer.decode([i for i in row if i != IGNORE_INDEX], skip_special_tokens=skip_special_tokens)
-        return text
+    if clean_up and not isinstance(tokenizer.model, models.BPE):
+        for spaced in SPACED:
+            text = text.replace(spaced, spaced.strip())
+    return text
 
 
 def require_unicode(text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from vedcore.errors import MAX_MESSAGE, CheckpointMismatchError
+from vedcore.errors import MAX_MESSAGE, CheckpointMismatchError, warn_caller
 from vedcore.weights.keymap import MAX_NAMES_SHOWN
 from vedcore.weights.safetensors_file import StoredTensor
 
@@ -134,7 +133,7 @@ def compare(
         said = {"left random": missing, "not used": unexpected}
         message = "; ".join(f"{what}: {abbreviated(names)}" for what, names in said.items() if names)
         if message:
-            warnings.warn(f"{stored.folder}: {message}", UserWarning, stacklevel=6)
+            warn_caller(f"{stored.folder}: {message}")
         missing, unexpected = [], []
 
     def file_name_of(name: str) -> str:

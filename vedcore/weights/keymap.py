@@ -16,6 +16,7 @@ A family writes its key map as a table with one row per module; the other librar
   concatenated along the first axis, in this order, and in the other direction split into equal parts.
 - ``[text]`` is an optional prefix: read with and without, always written.
 - ``*`` at the end matches any text.
+- `never_theirs` marks tensors of ours that their format has no place for: none is read, and none is written.
 
 Where several rows name the same tensor of ours, the first that the file has is read, and all are written.
 """
@@ -45,10 +46,12 @@ __all__ = [
     "ignored",
     "matcher",
     "names_in_row",
+    "never_theirs",
     "their_name",
     "to_ours",
     "to_theirs",
     "under",
+    "without_place",
 ]
 
 MAX_NAMES_SHOWN = 5
@@ -91,7 +94,7 @@ class Row:
     """One row of a key map.
 
     Args:
-        theirs: the name in the file, as the module's docstring describes.
+        theirs: the name in the file, as the module's docstring describes; empty for tensors that no file ever has.
         ours: the name in our model; empty for tensors that are ignored when read and never written.
         change: conversion of the tensors.
         optional: may be absent on either side; the loader decides whether the model can do without.
@@ -110,9 +113,27 @@ def ignored(theirs: str) -> Row:
     return Row(theirs, "", optional=True, read_only=True)
 
 
+def never_theirs(ours: str) -> Row:
+    """A row for tensors of ours that their format has no place for: cross-attention in a language model's."""
+    return Row("", ours, optional=True)
+
+
+def without_place(names: Iterable[str], rows: Iterable[Row]) -> list[str]:
+    """Those of our names that only a row of `never_theirs` has."""
+    rows = [row for row in rows if row.ours and not row.read_only]
+    never, others = ([_Side(row.ours) for row in rows if bool(row.theirs) is kept] for kept in (False, True))
+
+    def has(sides: Sequence[_Side], name: str) -> bool:
+        return any(side.match(name) is not None for side in sides)
+
+    return [name for name in names if has(never, name) and not has(others, name)]
+
+
 def under(rows: Iterable[Row], theirs: str, ours: str) -> tuple[Row, ...]:
     """The rows of a part of a larger model, with the prefixes ``theirs`` in the file and ``ours`` in our model."""
-    return tuple(replace(row, theirs=theirs + row.theirs, ours=row.ours and ours + row.ours) for row in rows)
+    return tuple(
+        replace(row, theirs=row.theirs and theirs + row.theirs, ours=row.ours and ours + row.ours) for row in rows
+    )
 
 
 def to_ours(state: Mapping[str, Tensor], rows: Iterable[Row]) -> dict[str, Tensor]:
@@ -285,7 +306,7 @@ def their_name(name: str, rows: Iterable[Row]) -> str | None:
         if side is not None and (match := side.match(name)) is not None:
             index, numbers, leaf = match
             names = _Side(row.theirs).write(numbers, leaf)
-            return names[index] if len(names) == len(side.names) else ", ".join(names)
+            return (names[index] if len(names) == len(side.names) else ", ".join(names)) or None
     return None
 
 

@@ -5,7 +5,6 @@ The files may be vedcore's or, through a key map, those of another library.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from vedcore.errors import CheckpointCorruptError, CheckpointMismatchError, NonFiniteError, UsageError
+from vedcore.errors import CheckpointCorruptError, CheckpointMismatchError, NonFiniteError, UsageError, warn_caller
 from vedcore.weights.checking import CheckpointTensors, Fit, LoadReport, abbreviated, compare
 from vedcore.weights.finite import is_finite
 from vedcore.weights.keymap import Assignment, Assignments, Row, assign, matcher, their_name
@@ -124,7 +123,7 @@ class Weights:
                 matched = self._match_names(unwrapped.names)
         if notes := [*filter(None, dict.fromkeys(notes))]:
             path = files[0].path if len(files) == 1 else self.folder
-            warnings.warn(f"{path}: taken from it: {'; '.join(notes)}", UserWarning, stacklevel=5)
+            warn_caller(f"{path}: taken from it: {'; '.join(notes)}")
         self._matched = matched
         return matched
 
@@ -279,7 +278,7 @@ class Weights:
             values[name] = values[name] if made is None else made.contiguous()
         self._fill(model, values)
         if not_finite:
-            warnings.warn(f"{self.folder}: NaN or Inf in {abbreviated(not_finite)}", RuntimeWarning, stacklevel=4)
+            warn_caller(f"{self.folder}: NaN or Inf in {abbreviated(not_finite)}", RuntimeWarning)
         return report
 
     def _convert(
@@ -369,11 +368,9 @@ def _tensor_hashes(
     """The sha256 of each stored tensor that has one in the manifest."""
     records = [] if manifest is None else [manifest[name] for name in files]
     if not all(record.header for record in records):
-        warnings.warn(
+        warn_caller(
             f"{folder}: saved by an earlier version, whose hashes are not checked by loading; run "
-            "`vedcore inspect --verify`, or save it again",
-            UserWarning,
-            stacklevel=4,
+            "`vedcore inspect --verify`, or save it again"
         )
     return {name: sha256 for record in records for name, sha256 in record.tensors.items()}
 

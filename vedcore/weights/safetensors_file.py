@@ -24,6 +24,7 @@ from torch import Tensor
 
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointCorruptError, CheckpointError, CheckpointLimitError
+from vedcore.files import other_content_error
 from vedcore.weights.manifest import file_sha256
 from vedcore.weights.snapshot import FILE_AGAIN_HINT, json_object
 
@@ -32,7 +33,6 @@ __all__ = [
     "MAX_IO_THREADS",
     "StoredTensor",
     "TensorFile",
-    "not_weights_error",
     "reopen_path",
     "require_same_file",
     "whole_sha256",
@@ -140,7 +140,8 @@ class TensorFile:
         length = int.from_bytes(prefix, "little")
         if len(prefix) < 8:
             raise self._corrupt(f"{self.size:,} bytes, and a safetensors file has more than 8")
-        if (error := not_weights_error(prefix + (self._file.read(504) or b""), self.path)) is not None:
+        head = prefix + (self._file.read(504) or b"")
+        if (error := other_content_error(head, self.path, CheckpointCorruptError)) is not None:
             raise error
         if length > self.size - 8:
             raise self._corrupt(f"a header of {length:,} bytes is announced in a file of {self.size:,}")
@@ -236,19 +237,3 @@ def require_same_file(file: io.FileIO, path: str | os.PathLike[str]) -> None:
     if not same:
         message = "replaced by another file while it was opened"
         raise CheckpointCorruptError(message, path=path, hint="load it again")
-
-
-def not_weights_error(head: bytes, path: str | os.PathLike[str]) -> CheckpointCorruptError | None:
-    """The error for a pointer of git-lfs, or a web page, that was saved instead of the weights; else None.
-
-    Args:
-        head: the first bytes of the file.
-        path: its name in the message.
-    """
-    if head.startswith(b"version https://git-lfs"):
-        message, hint = "a pointer of git-lfs, not the file itself", "run: git lfs pull"
-    elif re.match(rb"\s*<(!doctype|html|\?xml|head|body)\b", head, re.IGNORECASE):
-        message, hint = "a web page, not the file itself", "download the file, not the page about it"
-    else:
-        return None
-    return CheckpointCorruptError(message, path=path, hint=hint)

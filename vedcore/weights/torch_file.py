@@ -26,10 +26,10 @@ from vedcore.errors import (
     CheckpointMismatchError,
     CheckpointUnsafeError,
 )
+from vedcore.files import other_content_error
 from vedcore.weights.pickled import SAFETENSORS_HINT, check_pickle, unsafe_global
 from vedcore.weights.safetensors_file import (
     StoredTensor,
-    not_weights_error,
     reopen_path,
     require_same_file,
     whole_sha256,
@@ -160,7 +160,7 @@ class TorchFile:
         if container or head[257:262] == b"ustar":
             message = f"a {container or 'tar'} archive, not a file of torch.save"
             raise CheckpointUnsafeError(message, hint=SAFETENSORS_HINT)
-        if (error := not_weights_error(head, self.path)) is not None:
+        if (error := other_content_error(head, self.path, CheckpointCorruptError)) is not None:
             raise error
         stream = io.BytesIO(self._read(MAX_PICKLE_BYTES))
         whole = [check_pickle(stream, strict=head[:1] == b"\x80") for _ in range(4)]  # of the older format

@@ -440,3 +440,17 @@ def test_needs_no_torch() -> None:
         "import sys; from vedcore.generation.options.config import GenerationConfig; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["num_beams", "do_sample", "early_stopping", "length_penalty", "use_cache"])
+def test_none_leaves_a_number_or_a_switch_as_it_is(name: str) -> None:
+    """Scripts hand on command-line arguments that nobody gave."""
+    kept = GenerationConfig(num_beams=3, early_stopping=True, length_penalty=0.5)
+    assert kept.with_options(**{name: None}) == kept
+    assert kept.with_options(**{name: None}, max_length=7).max_length == 7
+
+
+def test_none_takes_back_an_option_that_may_be_none() -> None:
+    kept = GenerationConfig(max_new_tokens=6, forced_eos_token_id=2)
+    assert kept.with_options(max_new_tokens=None).max_new_tokens is None
+    assert kept.with_options(forced_eos_token_id=None).forced_eos_token_id is None

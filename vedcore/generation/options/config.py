@@ -302,9 +302,16 @@ class GenerationConfig(Config):
 
         A kept ``max_length`` gives way to a given ``max_new_tokens``, kept sampling options to ``do_sample=False``,
         kept beam options to ``num_beams=1``, a kept ``penalty_alpha`` to ``num_beams=2``.
-        ``eos_token_id=None`` means, as in transformers, that nothing ends a row.
+        ``eos_token_id=None`` means, as in transformers, that nothing ends a row; None for a switch or a number that
+        has no such value leaves it as it is.
         """
         _check_names(options)
+        fields = type(self).model_fields
+        options = {
+            name: value
+            for name, value in options.items()
+            if value is not None or name in NEUTRAL_VALUES or not isinstance(fields[name].default, (bool, int, float))
+        }
         if "eos_token_id" in options and options["eos_token_id"] is None:
             options["eos_token_id"] = ()
         kept = self.model_dump(exclude_unset=True)
@@ -319,7 +326,7 @@ class GenerationConfig(Config):
         """Lengths to which Seq2SeqTrainer pads predictions where there are none here; they bound no text."""
         return {"max_length": 20}
 
-    def update(self, *, defaults_only: bool, **options: Any) -> None:
+    def update(self, *, defaults_only: bool = False, **options: Any) -> None:
         """Fill in options that are None, as Seq2SeqTrainer does with the copy that ``model.generation_config`` gives.
 
         Raises:

@@ -1,0 +1,43 @@
+"""The conformance kit: what an encoder, a decoder or a projector must do, as small checks of behaviour.
+
+    from vedcore.testing import parametrize_with_checks
+
+    @parametrize_with_checks([lambda: TinyDecoder(TinyDecoder.make_config("tiny-2", {"vocab_size": 50}))])
+    def test_contract(part, check):
+        check(part)
+
+The part is built several times, small or as it is. Its trainable parameters are drawn anew, widely, so that a gate of
+zero hides nothing; frozen ones stay. A check raises `vedcore.CheckError` with one line: the check, what was expected,
+what came. A check that a part is known to fail is named in ``expected_failures``, with the reason.
+
+Without pytest, `run_checks` gives the results. pytest is imported where `parametrize_with_checks` is used, and not
+before.
+"""
+
+from __future__ import annotations
+
+from vedcore.errors import CheckError
+from vedcore.testing import any_part as any_part
+from vedcore.testing import decoders as decoders
+from vedcore.testing import encoders as encoders
+from vedcore.testing import key_maps as key_maps
+from vedcore.testing import projectors as projectors
+from vedcore.testing.cases import Case
+from vedcore.testing.checks import Check, NotApplicable, Result, checks_for, run_checks
+from vedcore.testing.pytest_tests import DecoderTests, EncoderTests, ProjectorTests, parametrize_with_checks
+from vedcore.testing.registration import check_registration
+
+__all__ = [
+    "Case",
+    "Check",
+    "CheckError",
+    "DecoderTests",
+    "EncoderTests",
+    "NotApplicable",
+    "ProjectorTests",
+    "Result",
+    "check_registration",
+    "checks_for",
+    "parametrize_with_checks",
+    "run_checks",
+]
