@@ -68,7 +68,7 @@ def test_a_native_folder_without_its_tokenizer(tmp_path: Path, where: str) -> No
     (folder / "tokenizer.json").unlink()
     with pytest.raises(vedcore.TokenizerError, match=r"tokenizer\.json: no such file") as caught:
         vedcore.load(folder)
-    assert f"{tmp_path / where} has it: copy it from there" in caught.value.hint
+    assert f"{where} has it: copy it from there" in caught.value.hint  # a long path has no middle
     assert "or give tokenizer=" in caught.value.hint
     (folder / "tokenizer.json").write_bytes((tmp_path / where / "tokenizer.json").read_bytes())
     assert vedcore.load(folder).processor.tokenizer is not None
