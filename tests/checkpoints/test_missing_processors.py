@@ -66,9 +66,10 @@ def test_a_native_folder_without_its_tokenizer(tmp_path: Path, where: str) -> No
         path.parent.mkdir(exist_ok=True)
         whole.save_pretrained(path)
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(vedcore.TokenizerError, match=r"tokenizer\.json: no such file") as caught:
+    with pytest.raises(vedcore.TokenizerError) as caught:
         vedcore.load(folder)
-    assert f"{where} has it: copy it from there" in caught.value.hint  # a long path has no middle
+    assert (caught.value.path, caught.value.message) == (str(folder / "tokenizer.json"), "no such file")
+    assert f"{where} has it: copy it from there" in caught.value.hint
     assert "or give tokenizer=" in caught.value.hint
     (folder / "tokenizer.json").write_bytes((tmp_path / where / "tokenizer.json").read_bytes())
     assert vedcore.load(folder).processor.tokenizer is not None
