@@ -101,6 +101,7 @@ def losses(output: str) -> list[float]:
 
 
 def test_both_programs_learn_the_same(page: Path, lay_out: Callable[[Path, Path], list[Any]], tmp_path: Path) -> None:
+    pytest.importorskip("transformers")  # the oldest versions are tested without it
     outputs = {}
     for name in (THEIRS, OURS):
         folder = tmp_path / name
