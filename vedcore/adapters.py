@@ -156,7 +156,7 @@ def _end(pattern: str) -> str:
 
 @functools.lru_cache(1024)
 def _automaton(pattern: str) -> CharacterAutomaton:
-    """What looks for an expression in a time that no expression makes long, as that of a stranger's file may."""
+    """An automaton that looks for an expression in a time that no expression makes long, as that of a stranger's file may."""
     return compile_pattern(pattern, _CHARACTERS)
 
 

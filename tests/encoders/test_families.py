@@ -35,7 +35,7 @@ def test_output_has_the_shapes_that_are_published(make: Any, small: str) -> None
     encoder = make(small)
     out = encoder(torch.randn(3, 3, 32, 32))
     assert out.last_hidden_state.shape == (3, encoder.num_tokens(), encoder.hidden_size)
-    assert out.keys() == ["last_hidden_state"]
+    assert list(out) == ["last_hidden_state"]
     assert encoder.preprocessing.image_size == encoder.image_size == (32, 32)
 
 

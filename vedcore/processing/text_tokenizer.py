@@ -108,7 +108,7 @@ class TextTokenizer(_Base):  # type: ignore[misc]
 
     def _set_role(self, name: str, role: str, value: Any) -> None:
         """Set the token of a role, by its text or id; None unsets it."""
-        if value is not None and value == getattr(self, name):
+        if value == getattr(self, name):
             return
         if role not in ("eos", "pad"):
             raise UsageError(
