@@ -156,7 +156,7 @@ def _end(pattern: str) -> str:
 
 @functools.lru_cache(1024)
 def _automaton(pattern: str) -> CharacterAutomaton:
-    """An automaton that looks for an expression in a time that no expression makes long, as that of a stranger's file may."""
+    """The automaton of an expression, so that none, as that of a stranger may, takes long to look for."""
     return compile_pattern(pattern, _CHARACTERS)
 
 
