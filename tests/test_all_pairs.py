@@ -200,8 +200,8 @@ def test_bit_equal_from_disk(model: vedcore.VisionEncoderDecoder, pixels: torch.
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
     assert again.token_ids == model.token_ids
     assert again.config == model.config
-    with torch.no_grad():
-        a, b = (m(pixels, decoder_input_ids=ids()).logits for m in (model, again))
+    with torch.no_grad():  # packed weights, which the model may have, round otherwise in torch 2.6
+        a, b = (m.optimize_for_inference()(pixels, decoder_input_ids=ids()).logits for m in (model, again))
     assert torch.equal(a, b)
 
 

@@ -93,6 +93,7 @@ def test_a_stream_leaves_the_mode_alone(model: Any) -> None:
     stream = model.stream(IMAGE, max_new_tokens=5)
     assert model.training
     next(stream, None)
+    assert model.training  # while nobody reads on
     stream.close()
     assert model.training
     assert model.decoder.training

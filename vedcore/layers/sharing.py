@@ -42,8 +42,8 @@ class Hold:
         """When it began to wait, or to rest."""
         self.rests = False
         """Whether it is that of a stream whose next piece nobody asks for at the moment."""
-        self.undo: Callable[[], None] = lambda: None
-        """Called at the end, by the thread that ends it."""
+        self.set_resting: Callable[[bool], None] = lambda rests: None
+        """Called with True where it rests or ends, with False where it goes on."""
 
     @property
     def is_old(self) -> bool:
@@ -55,7 +55,8 @@ class Hold:
         with SharedLock._changed:
             if self in SharedLock._holds:
                 SharedLock._holds.remove(self)
-                self.undo()
+                if not self.rests:
+                    self.set_resting(True)
             SharedLock._changed.notify_all()
 
 
@@ -114,6 +115,7 @@ def resting(holds: Sequence[Hold]) -> Iterator[None]:
     """While a stream waits to be asked for its next piece, perhaps by another thread, or for ever."""
     with SharedLock._changed:
         for hold in holds:
+            hold.set_resting(True)
             hold.rests, hold.since = True, time.monotonic()
         SharedLock._changed.notify_all()
     yield
@@ -126,6 +128,8 @@ def resting(holds: Sequence[Hold]) -> Iterator[None]:
             hold.thread, hold.rests = thread, False
         if any(hold not in SharedLock._holds for hold in holds):
             raise GenerationError(f"nobody read on for {MAX_REST:.0f} s, and the model was changed meanwhile")
+        for hold in holds:
+            hold.set_resting(False)
 
 
 def _is_changed_by_another(hold: Hold, thread: threading.Thread) -> bool:

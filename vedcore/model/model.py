@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vedcore.components import check_interpolation, parameters_of, torch_dtype
 from vedcore.errors import UsageError
@@ -292,16 +291,19 @@ class VisionEncoderDecoder(SavedModel):
     def ready_for_inference(self, compiled: bool = False) -> Iterator[Hold]:
         """Eval mode for a while, in which nobody changes the model; packed where it is in that mode already."""
         with self.lock.held(alone=self._is_partly_training) as hold:
-            training = [module for module in self.modules() if module.training]
+            training: list[nn.Module] = []
             if not compiled and not self.training:
                 pack(self.decoder)
 
-            def set_training(mode: bool) -> None:
+            def set_resting(rests: bool) -> None:
+                """Give the modules that are in training mode their mode back while a stream rests."""
+                if not rests:
+                    training[:] = [module for module in self.modules() if module.training]
                 for module in training:
-                    module.training = mode
+                    module.training = rests
 
-            hold.undo = partial(set_training, True)
-            set_training(False)
+            hold.set_resting = set_resting
+            set_resting(False)
             yield hold
 
 
