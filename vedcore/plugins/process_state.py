@@ -23,7 +23,6 @@ _ROOT = logging.getLogger()
 _OF_TORCH = {
     "is_grad_enabled": "set_grad_enabled",
     "get_default_dtype": "set_default_dtype",
-    "get_default_device": "set_default_device",
     "get_num_threads": "set_num_threads",
     "get_float32_matmul_precision": "set_float32_matmul_precision",
     "get_deterministic_debug_mode": "set_deterministic_debug_mode",
@@ -90,9 +89,17 @@ def _of_torch() -> Iterator[Setting]:
         return
     for read, write in _OF_TORCH.items():
         yield getattr(torch, read), getattr(torch, write)
+    yield partial(_default_device, torch), torch.set_default_device
     yield torch.get_rng_state, torch.set_rng_state
     for name in ("benchmark", "deterministic", "allow_tf32"):
         yield _attribute(torch.backends.cudnn, name)
+
+
+def _default_device(torch: Any) -> Any:
+    try:
+        return torch.get_default_device()
+    except AttributeError:  # torch 2.6, where it was set to None
+        return None
 
 
 def _of_numpy() -> Iterator[Setting]:

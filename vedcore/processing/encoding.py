@@ -30,6 +30,8 @@ MAX_PIECES_SHOWN = 5
 _UNUSED = "\U0010fffd"  # the last character for private use, for which tokenizers have no token
 _spelling: weakref.WeakKeyDictionary[Tokenizer, tuple[dict[int, str], Tokenizer]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
+_CAN_BE_REMEMBERED = Tokenizer.__weakrefoffset__ > 0
+"""Whether tokenizers can be keys there; those of tokenizers 0.22.1 cannot."""
 
 
 def encode_text(
@@ -152,12 +154,13 @@ def _without_added_tokens(tokenizer: Tokenizer, added: Mapping[int, AddedToken])
     """A copy without added tokens, whose model does not find the names of special tokens in a text either."""
     names = {i: token.content for i, token in added.items()}
     with _lock:
-        known, copy = _spelling.get(tokenizer, ({}, tokenizer))
+        known, copy = _spelling.get(tokenizer, ({}, tokenizer)) if _CAN_BE_REMEMBERED else ({}, tokenizer)
         if known != names:
             plain = json.loads(tokenizer.to_str())
             _hide(plain["model"], sorted(token.content for token in added.values() if token.special))
             copy = Tokenizer.from_str(json.dumps({**plain, "added_tokens": []}))
-            _spelling[tokenizer] = names, copy
+            if _CAN_BE_REMEMBERED:
+                _spelling[tokenizer] = names, copy
     return copy
 
 
