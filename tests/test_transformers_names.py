@@ -145,7 +145,7 @@ def test_the_sides_of_a_tokenizer(model: Any) -> None:
 
 
 def test_a_setting_that_is_so_already(model: Any) -> None:
-    """Tutorials set what follows from the parts; the value that is there already is no change."""
+    """A setting may be given the value that it has, as tutorials do."""
     model.config.vocab_size = model.config.decoder.vocab_size
     model.config.is_encoder_decoder = True
     model.config.decoder.n_layer = 1

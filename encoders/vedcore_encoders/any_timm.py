@@ -118,7 +118,7 @@ class AnyTimm(TimmEncoder):
 
     @property
     def checkpointing(self) -> Checkpointing:
-        """How timm's model computes again; setting more than ``use_reentrant`` is a `UsageError`."""
+        """The options of gradient checkpointing; any but ``use_reentrant`` is a `UsageError`, as timm takes no other."""
         found: Checkpointing = self.__dict__.get("_how", Checkpointing())
         return found
 

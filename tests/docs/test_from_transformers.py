@@ -190,7 +190,7 @@ def test_both_arguments_are_there(theirs: str, argument: str, ours: str, own: st
 
 
 def takes(owner: Any, name: str) -> bool:
-    """Whether a callable has an argument, or reads it from its keywords; or a settings class has a field."""
+    """Whether a name is an argument of a callable, or a field of a class of settings."""
     if isinstance(owner, type) and issubclass(owner, vedcore.GenerationConfig):
         return name in owner.model_fields
     if name in inspect.signature(owner).parameters:

@@ -51,7 +51,7 @@ def _layers(dtype: torch.dtype = torch.float32) -> _Layers:
 
 
 def _are_packed(model: nn.Module, dtype: torch.dtype = torch.float32) -> list[bool]:
-    """Whether the weight is packed, of each layer of `_layers`."""
+    """For each layer of `_layers`, whether its weight is packed."""
     return packed_products(lambda: model(torch.ones(2, 48, dtype=dtype)))
 
 

@@ -93,7 +93,7 @@ def check_built(kind: Kind, entry: Entry, module: Any, tokens: int, *, on_meta: 
         text = described(error)
         if on_meta and "meta" in text.lower():
             return False  # an operation that needs values
-        if isinstance(error, NotImplementedError | RuntimeError):
+        if isinstance(error, RuntimeError):
             raise refuse(f"forward fails: {text}", hint) from error
         contract = f"vedcore.{_CONTRACTS[kind][0].__name__}"
         raise refuse(f"forward fails: {text}", f"see help({contract}.forward)") from error

@@ -31,7 +31,7 @@ _UNUSED = "\U0010fffd"  # the last character for private use, for which tokenize
 _spelling: weakref.WeakKeyDictionary[Tokenizer, tuple[dict[int, str], Tokenizer]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 _CAN_BE_REMEMBERED = Tokenizer.__weakrefoffset__ > 0
-"""Whether tokenizers can be keys there; those of tokenizers 0.22.1 cannot."""
+"""Whether a tokenizer can be a key of `_spelling`; not in tokenizers 0.22.1."""
 
 
 def encode_text(
