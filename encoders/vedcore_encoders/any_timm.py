@@ -118,7 +118,7 @@ class AnyTimm(TimmEncoder):
 
     @property
     def checkpointing(self) -> Checkpointing:
-        """The options of gradient checkpointing; any but ``use_reentrant`` is a `UsageError`, as timm takes no other."""
+        """The options of checkpointing; all but ``use_reentrant`` are a `UsageError` (timm has no others)."""
         found: Checkpointing = self.__dict__.get("_how", Checkpointing())
         return found
 
