@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from vedcore.errors import UsageError
+from vedcore.errors import UsageError as UsageError
 from vedcore.transformers_names import TOP
 
 if TYPE_CHECKING:
