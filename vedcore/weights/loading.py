@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -65,7 +66,7 @@ class Weights:
     Names and dicts that training wrapped (``module.``, ``_orig_mod.``) are unwrapped by `check`, with one warning.
 
     Args:
-        snapshot: the folder; it must stay open until the weights are loaded.
+        source: the opened folder, or one opened file; it must stay open until the weights are loaded.
         rows: the key map, where the names are another library's.
         select: function from the names of all stored tensors to those to use, each with its name in the key map.
         pickles: whether ``pytorch_model.bin`` may be read.
@@ -79,14 +80,18 @@ class Weights:
 
     def __init__(
         self,
-        snapshot: Snapshot,
+        source: Snapshot | WeightFile,
         rows: Sequence[Row] | None = None,
         *,
         select: Select | None = None,
         pickles: bool = False,
     ) -> None:
-        self.folder = snapshot.path
-        self.files = open_weights(snapshot, pickles=pickles)
+        self.folder = Path(source.path)
+        self.files: Mapping[str, WeightFile]
+        if isinstance(source, Snapshot):
+            self.files = open_weights(source, pickles=pickles)
+        else:
+            self.files = {self.folder.name: source}
         self.stored: dict[str, StoredTensor] = {}
         """Names of the tensors in the files to types and shapes."""
         self._file_of: dict[str, WeightFile] = {}

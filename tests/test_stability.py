@@ -1,0 +1,71 @@
+"""The public names are those of docs/stability.md, and a deprecated one works with a warning."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import vedcore.nn
+from vedcore.deprecated_names import DEPRECATED, Deprecated, getattr_for
+
+PAGE = (Path(__file__).parents[1] / "docs" / "stability.md").read_text(encoding="utf-8")
+SECTIONS = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
+OTHERS = "Names of other modules"
+
+
+def listed(section: str) -> list[str]:
+    """The names in the first column of a section's table."""
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    return [name for row in rows for name in re.findall(r"`([\w.]+)`", row)]
+
+
+NAMES = {section.split("\n")[0].strip("`"): listed(section) for section in SECTIONS if "\n| names |" in section}
+
+
+def test_the_page_has_the_public_modules() -> None:
+    assert set(NAMES) == {
+        OTHERS,
+        "vedcore",
+        "vedcore.fields",
+        "vedcore.formats",
+        "vedcore.nn",
+        "vedcore.testing",
+        "vedcore.transformers_checkpoints",
+    }
+
+
+@pytest.mark.parametrize("module", sorted(NAMES.keys() - {OTHERS}))
+def test_a_public_module_exports_the_names_of_the_page(module: str) -> None:
+    assert sorted(NAMES[module]) == sorted(importlib.import_module(module).__all__)
+
+
+def test_the_names_of_other_modules_can_be_imported() -> None:
+    for name in NAMES[OTHERS]:
+        module, _, attribute = name.rpartition(".")
+        assert callable(getattr(importlib.import_module(module), attribute)), name
+
+
+def test_a_deprecated_name_works_and_says_what_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DEPRECATED, "vedcore.nn.FeedForward", Deprecated("vedcore.nn.MLP", "0.3"))
+    monkeypatch.setitem(DEPRECATED, "vedcore.build", Deprecated("vedcore.compose", "1.9"))
+    said = "vedcore.nn.FeedForward is deprecated, and vedcore 0.5 removes it: write vedcore.nn.MLP"
+    with pytest.warns(FutureWarning, match=said) as caught:
+        assert vedcore.nn.FeedForward is vedcore.nn.MLP
+    assert [warning.filename for warning in caught] == [__file__]
+    with pytest.warns(FutureWarning, match=re.escape("vedcore 1.11 removes it: write vedcore.compose")):
+        assert vedcore.build is vedcore.compose
+    with pytest.raises(AttributeError, match=r"vedcore\.nn.*nonsense"):
+        vedcore.nn.nonsense  # noqa: B018
+
+
+def test_no_deprecated_name_is_overdue_or_without_replacement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DEPRECATED, "vedcore.nn.FeedForward", Deprecated("vedcore.nn.MLP", vedcore.__version__))
+    for name, found in DEPRECATED.items():
+        now, due = (tuple(map(int, text.split(".")[:2])) for text in (vedcore.__version__, found.removed_in))
+        assert now < due, f"remove {name}"
+        module, _, attribute = name.rpartition(".")
+        with pytest.warns(FutureWarning):
+            getattr_for(module)(attribute)

@@ -1,0 +1,30 @@
+"""The torch blocks that encoders and decoders are built from; docs/stability.md lists them."""
+
+from __future__ import annotations
+
+from vedcore.deprecated_names import getattr_for
+from vedcore.layers.attention import CrossAttention, SelfAttention, attend, causal_mask
+from vedcore.layers.block import DecoderLayer
+from vedcore.layers.cache import DecoderCache, LayerCache
+from vedcore.layers.embeddings import sinusoid, sinusoid_2d
+from vedcore.layers.linear import Embedding, Linear, output_layer
+from vedcore.layers.mlp import MLP, activation
+
+__all__ = [
+    "MLP",
+    "CrossAttention",
+    "DecoderCache",
+    "DecoderLayer",
+    "Embedding",
+    "LayerCache",
+    "Linear",
+    "SelfAttention",
+    "activation",
+    "attend",
+    "causal_mask",
+    "output_layer",
+    "sinusoid",
+    "sinusoid_2d",
+]
+
+__getattr__ = getattr_for(__name__)
