@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from vedcore.formats import (
     Snapshot,
     TensorsInMemory,
     Weights,
+    json_bytes,
     load_model,
     parse_tokenizer,
     read_folder,
@@ -65,7 +65,7 @@ class NpzFormat(Format):
             "model": model.config.model_copy(update=changes).to_dict(),
             "generation": model.generation_config.model_dump(mode="json", exclude_none=True),
         }
-        files: dict[str, bytes | FileWriter] = {SETTINGS: (json.dumps(settings, indent=2) + "\n").encode()}
+        files: dict[str, bytes | FileWriter] = {SETTINGS: json_bytes(settings)}
         if model.processor.tokenizer is not None:
             files[TOKENIZER] = model.processor.tokenizer.to_str().encode()
         tensors = model.state_dict()

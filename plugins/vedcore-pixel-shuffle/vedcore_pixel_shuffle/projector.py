@@ -13,9 +13,10 @@ import math
 from typing import Annotated, ClassVar
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from vedcore import IncompatibleError, Projector, ProjectorConfig
+from vedcore.nn import Linear
 
 __all__ = ["PixelShuffleConfig", "PixelShuffleProjector"]
 
@@ -48,7 +49,7 @@ class PixelShuffleProjector(Projector):
     def __init__(self, config: PixelShuffleConfig, in_features: int, out_features: int) -> None:
         super().__init__()
         self.config, self.in_features, self.out_features = config, in_features, out_features
-        self.proj = nn.Linear(in_features * config.scale_factor**2, out_features, bias=False)
+        self.proj = Linear(in_features * config.scale_factor**2, out_features, bias=False)
 
     def num_tokens(self, tokens: int) -> int:
         """S' for S.
