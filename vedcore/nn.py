@@ -6,6 +6,7 @@ from vedcore.deprecated_names import getattr_for
 from vedcore.layers.attention import CrossAttention, SelfAttention, attend, causal_mask
 from vedcore.layers.block import DecoderLayer
 from vedcore.layers.cache import DecoderCache, LayerCache
+from vedcore.layers.context import LayerContext
 from vedcore.layers.embeddings import sinusoid, sinusoid_2d
 from vedcore.layers.linear import Embedding, Linear, output_layer
 from vedcore.layers.mlp import MLP, activation
@@ -17,6 +18,7 @@ __all__ = [
     "DecoderLayer",
     "Embedding",
     "LayerCache",
+    "LayerContext",
     "Linear",
     "SelfAttention",
     "activation",
