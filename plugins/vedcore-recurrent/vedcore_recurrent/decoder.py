@@ -3,7 +3,8 @@
 It attends to no earlier token: the states after the last one are all that it knows of them. The cache keeps the states
 after every token, so that beams can be reordered and drafts taken back as with any other decoder.
 
-Shape letters: B rows of text, T new tokens, L tokens in the cache, D width, E width of encoder states, S encoder tokens.
+Shape letters: B rows of text, T new tokens, L tokens in the cache, D width, E width of encoder states, S tokens of an
+image.
 """
 
 from __future__ import annotations
