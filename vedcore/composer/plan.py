@@ -358,7 +358,7 @@ def _cache_sizes(decoder: Any) -> tuple[int, int]:
                 "encoder_hidden_states": torch.zeros(1, 1, decoder.cross_attention_size),
                 "use_cache": True,
             }
-            layers = torch.func.functional_call(decoder, state, (), given).past_key_values.layers
+            layers = torch.func.functional_call(decoder, state, (), given, tie_weights=False).past_key_values.layers
     except (NotImplementedError, RuntimeError, AttributeError):
         return by_width, by_width
     kept = [(layer.since(0) or (), layer.cross or ()) for layer in layers]
