@@ -20,7 +20,7 @@ ROOT = Path(vedcore.__file__).parent
 ROWS = [
     ["errors", "deprecated_names", "transformers_names", "files", "model_files"],
     ["config_files", "config", "fields", "layers", "outputs", "pytrees"],
-    ["weights", "transformers_class", "components", "text_decoder"],
+    ["weights", "transformers_class", "components", "text_inputs", "text_decoder"],
     ["registry", "hookspecs", "projectors", "builtin", "plugins"],
     ["hub", "processing"],
     ["generation", "hf"],

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from vedcore.hookspecs import hookimpl as hookimpl
     from vedcore.layers.cache import DecoderCache as DecoderCache
     from vedcore.model import VisionEncoderDecoder as VisionEncoderDecoder
+    from vedcore.model.wiring import WiringReport as WiringReport
     from vedcore.outputs import DecoderOutput as DecoderOutput
     from vedcore.outputs import EncoderOutput as EncoderOutput
     from vedcore.outputs import GenerateOutput as GenerateOutput
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from vedcore.plugins import list_projectors as list_projectors
     from vedcore.processing.processor import Processor as Processor
     from vedcore.registry import Entry as Entry
+    from vedcore.testing.wiring import check_wiring as check_wiring
     from vedcore.text_decoder import TextDecoder as TextDecoder
     from vedcore.weights.loading import LoadReport as LoadReport
 
@@ -97,10 +99,12 @@ _EXPORTS = {
     "hookspecs": ["hookimpl"],
     "layers.cache": ["DecoderCache"],
     "model": ["VisionEncoderDecoder"],
+    "model.wiring": ["WiringReport"],
     "outputs": ["DecoderOutput", "EncoderOutput", "GenerateOutput", "TextResult", "VisionEncoderDecoderOutput"],
     "plugins": ["list_decoders", "list_encoders", "list_models", "list_projectors"],
     "processing.processor": ["Processor"],
     "registry": ["Entry"],
+    "testing.wiring": ["check_wiring"],
     "text_decoder": ["TextDecoder"],
     "weights.loading": ["LoadReport"],
 }

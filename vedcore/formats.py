@@ -10,6 +10,8 @@ from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
 from vedcore.checkpoints.model_loading import load_model
 from vedcore.composer.snapshot_files import read_json
 from vedcore.deprecated_names import getattr_for
+from vedcore.model_files import MODEL_FILES
+from vedcore.processing.tokenizers import parse_tokenizer
 from vedcore.weights.folder import FileWriter, save_folder
 from vedcore.weights.in_memory import TensorsInMemory
 from vedcore.weights.loading import Weights
@@ -19,6 +21,7 @@ from vedcore.weights.saving import weight_files
 from vedcore.weights.snapshot import Snapshot, read_folder
 
 __all__ = [
+    "MODEL_FILES",
     "FileRecord",
     "FileWriter",
     "Format",
@@ -29,6 +32,7 @@ __all__ = [
     "json_bytes",
     "load_model",
     "open_tensors",
+    "parse_tokenizer",
     "read_folder",
     "read_json",
     "save_folder",

@@ -15,6 +15,7 @@ import vedcore
 from tests.hints.templates import told
 from tests.model.tiny import BERT, GPT2, IMAGE, PAD, START, VIT, VOCABULARY, close, ids, tiny
 from vedcore.layers.attention import SelfAttention
+from vedcore.layers.context import LayerContext
 from vedcore.layers.mlp import MLP
 from vedcore.processing.tokenizers import make_tokenizer
 
@@ -417,7 +418,7 @@ def test_variants() -> None:
 def test_layers_of_a_plugin() -> None:
     told("change the decoder's hidden size or its number of heads", SelfAttention, 25, 2)
     states = torch.randn(1, 3, 24)
-    assert SelfAttention(24, 2)(states, None, None, False)[0].shape == (1, 3, 24)
+    assert SelfAttention(24, 2)(states, LayerContext()).shape == (1, 3, 24)
     error = told("choose one of {…}", MLP, 24, 48, "zzzz")
     for name in error.hint.removeprefix("choose one of ").split(", "):
         assert MLP(24, 48, name)(states).shape == (1, 3, 24)

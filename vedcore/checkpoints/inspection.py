@@ -35,7 +35,8 @@ from vedcore.generation.options.config import GenerationConfig
 from vedcore.hf.generation import read_generation
 from vedcore.hf.sections import WHOLE
 from vedcore.hub import expected_hashes
-from vedcore.model_files import CONFIG, GENERATION_CONFIG, MANIFEST, TOKENIZER
+from vedcore.model.wiring import MAX_BYTES, WiringReport
+from vedcore.model_files import CONFIG, GENERATION_CONFIG, MANIFEST, TOKENIZER, WIRING
 from vedcore.plugins import list_plugins, registry
 from vedcore.processing.processor import vocab_size_of
 from vedcore.registry import Kind, canonical
@@ -44,7 +45,7 @@ from vedcore.weights.loading import Weights
 from vedcore.weights.manifest import FileRecord
 from vedcore.weights.opening import WeightFile
 from vedcore.weights.safetensors_file import TensorFile
-from vedcore.weights.snapshot import Snapshot, read_folder
+from vedcore.weights.snapshot import Snapshot, json_object, read_folder
 
 __all__ = ["inspect_folder"]
 
@@ -153,6 +154,18 @@ class _Inspector:
         self._preprocessing(None)
         name = self.config.get("tokenizer")
         self._tokenizer(None, None if name is None else str(name))
+        self._wiring()
+
+    def _wiring(self) -> None:
+        """The report of `vedcore.check_wiring`; a note where it is damaged."""
+        if self.snapshot.has(WIRING):
+            path = self.snapshot.path / WIRING
+            try:
+                report = WiringReport.parse(json_object(self.snapshot.read(WIRING, MAX_BYTES), path), path=path)
+            except CheckpointError as error:
+                self.found.notes.append(str(error))
+            else:
+                self.found.wiring = report.summary
 
     def _transformers(self) -> None:
         found = self.found

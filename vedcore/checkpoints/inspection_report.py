@@ -68,6 +68,8 @@ class Inspection:
     """``name`` in the settings, ``kind`` of the tokenization model, and ``tokens``, one more than the highest id."""
     weights: dict[str, Any] | None = None
     """``files``, and counts of ``tensors``, ``parameters`` (floating-point elements), ``bytes`` and ``dtypes``."""
+    wiring: str | None = None
+    """The result of `vedcore.check_wiring` that the folder keeps, in one line."""
     files: dict[str, int] = field(default_factory=dict)
     """File names to sizes in bytes."""
     checked: dict[str, str] = field(default_factory=dict)
@@ -98,6 +100,7 @@ class Inspection:
             )
             numbers = f"{weights['tensors']:,} tensors, {weights['parameters']:,} parameters"
             rows.append(("weights", f"{numbers}, {format_bytes(weights['bytes'])}, {types}"))
+        rows += [] if self.wiring is None else [("wiring", self.wiring)]
         third_party = [p for p in self.plugins if canonical(p.requirement.partition("==")[0]) != BUILT_IN]
         rows += [("plugin", _plugin_row(plugin)) for plugin in third_party]
         counts = Counter(self.checked.values())

@@ -2,7 +2,8 @@
 
 ``config.json``: the `ModelConfig`. ``model.safetensors``, or shards with an index: the weights. ``tokenizer.json``: the
 tokenizer, if there is one. ``preprocessor_config.json``: the image preprocessing. ``generation_config.json``: the
-defaults of ``generate``. ``README.md``: the model card. ``manifest.json``: sizes and sha256 of the other files.
+defaults of ``generate``. ``README.md``: the model card. ``wiring.json``: the last result of `vedcore.check_wiring`, if
+there was one. ``manifest.json``: sizes and sha256 of the other files.
 
 Settings may be edited by hand: their values are checked, not their hashes. The weights must match the manifest.
 """
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vedcore.checkpoints.card import model_card
-from vedcore.checkpoints.formats import Format, LoadOptions
+from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
 from vedcore.checkpoints.model_loading import check_loadable, load_model
 from vedcore.checkpoints.processors import load_processor, save_processor, save_tokenizer, settings_files
 from vedcore.components import torch_dtype
@@ -29,15 +30,24 @@ from vedcore.composer.snapshot_files import (
     replaceable,
 )
 from vedcore.config import ModelConfig, Preprocessing
-from vedcore.errors import ConfigError, ConfigSchemaError, TokenizerError, UsageError
+from vedcore.errors import CheckpointError, ConfigError, ConfigSchemaError, TokenizerError, UsageError, warn_caller
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.model import VisionEncoderDecoder
-from vedcore.model_files import CARD, CONFIG, GENERATION_CONFIG, MODEL_FILES, PREPROCESSOR_CONFIG, TOKENIZER
+from vedcore.model.wiring import MAX_BYTES, WiringReport, structure_of
+from vedcore.model_files import (
+    CARD,
+    CONFIG,
+    GENERATION_CONFIG,
+    MODEL_FILES,
+    PREPROCESSOR_CONFIG,
+    TOKENIZER,
+    WIRING,
+)
 from vedcore.processing.tokenizers import parse_tokenizer
 from vedcore.weights.folder import FileWriter, save_folder
 from vedcore.weights.loading import Weights
 from vedcore.weights.saving import weight_files
-from vedcore.weights.snapshot import Snapshot, read_folder
+from vedcore.weights.snapshot import Snapshot, json_object, read_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -94,6 +104,8 @@ class NativeFormat(Format):
             **model.processor.to_files(),
             **weight_files(state, max_shard_size, torch_dtype(weights_dtype), hashes=hashes),
         }
+        if model.wiring is not None and model.wiring.structure == structure_of(model):
+            files[WIRING] = json_bytes(model.wiring.to_data())
         save_folder(folder, files, replaces=MODEL_FILES)
 
     save_processor = staticmethod(save_processor)
@@ -116,7 +128,22 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     config = config.model_copy(update=changes)
     model = load_model(config, weights, options, path=snapshot.path / CONFIG, tokenizer=tokenizer, manifest=manifest)
     model.generation_config = generation_config
+    model.wiring = _read_wiring(snapshot)
     return model
+
+
+def _read_wiring(snapshot: Snapshot) -> WiringReport | None:
+    """The report of the folder, if it has one; a damaged one keeps no model from loading."""
+    if not snapshot.has(WIRING):
+        return None
+    path = snapshot.path / WIRING
+    try:
+        return WiringReport.parse(json_object(snapshot.read(WIRING, MAX_BYTES), path), path=path)
+    except CheckpointError as error:
+        if snapshot.replaced():
+            raise
+        warn_caller(f"left out: {error}")
+        return None
 
 
 def _read_tokenizer(snapshot: Snapshot, config: ModelConfig) -> Tokenizer | None:

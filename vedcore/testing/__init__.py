@@ -17,15 +17,19 @@ before.
 from __future__ import annotations
 
 from vedcore.errors import CheckError
+from vedcore.model.wiring import Result, WiringReport
 from vedcore.testing import any_part as any_part
+from vedcore.testing import decoder_caches as decoder_caches
+from vedcore.testing import decoder_sight as decoder_sight
 from vedcore.testing import decoders as decoders
 from vedcore.testing import encoders as encoders
 from vedcore.testing import key_maps as key_maps
 from vedcore.testing import projectors as projectors
 from vedcore.testing.cases import Case
-from vedcore.testing.checks import Check, NotApplicable, Result, checks_for, run_checks
+from vedcore.testing.checks import Check, NotApplicable, checks_for, run_checks
 from vedcore.testing.pytest_tests import DecoderTests, EncoderTests, ProjectorTests, parametrize_with_checks
 from vedcore.testing.registration import check_registration
+from vedcore.testing.wiring import check_wiring
 
 __all__ = [
     "Case",
@@ -36,7 +40,9 @@ __all__ = [
     "NotApplicable",
     "ProjectorTests",
     "Result",
+    "WiringReport",
     "check_registration",
+    "check_wiring",
     "checks_for",
     "parametrize_with_checks",
     "run_checks",

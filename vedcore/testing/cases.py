@@ -18,10 +18,12 @@ from vedcore.components import Projector, VisionEncoder
 from vedcore.errors import UsageError
 from vedcore.text_decoder import TextDecoder
 
-__all__ = ["PART_KINDS", "Case", "PartKind", "kind_of", "pad_of", "seeded"]
+__all__ = ["PART_KINDS", "Case", "Kind", "PartKind", "kind_of", "pad_of", "seeded"]
 
 PartKind = Literal["encoder", "decoder", "projector"]
 PART_KINDS: tuple[PartKind, ...] = get_args(PartKind)
+Kind = Literal["encoder", "decoder", "projector", "format", "model", "wiring"]
+"""What is checked: a part, a checkpoint format, the function of a trained model, the parts of a model together."""
 
 _CLASSES: dict[PartKind, type[nn.Module]] = {
     "encoder": VisionEncoder,
@@ -151,7 +153,7 @@ def kind_of(part: Any) -> PartKind:
 def seeded(seed: int) -> Iterator[None]:
     """Random numbers of ``seed``; afterwards torch's generator stands where it stood."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the accelerators' generators stay
         yield
 
 
