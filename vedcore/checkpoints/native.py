@@ -21,6 +21,7 @@ from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
 from vedcore.checkpoints.model_loading import check_loadable, load_model
 from vedcore.checkpoints.processors import load_processor, save_processor, save_tokenizer, settings_files
+from vedcore.checkpoints.wiring import read_wiring
 from vedcore.components import torch_dtype
 from vedcore.composer.snapshot_files import (
     MAX_TOKENIZER_BYTES,
@@ -33,7 +34,7 @@ from vedcore.config import ModelConfig, Preprocessing
 from vedcore.errors import CheckpointError, ConfigError, ConfigSchemaError, TokenizerError, UsageError, warn_caller
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.model import VisionEncoderDecoder
-from vedcore.model.wiring import MAX_BYTES, WiringReport, structure_of
+from vedcore.model.wiring import WiringReport, structure_of
 from vedcore.model_files import (
     CARD,
     CONFIG,
@@ -47,7 +48,7 @@ from vedcore.processing.tokenizers import parse_tokenizer
 from vedcore.weights.folder import FileWriter, save_folder
 from vedcore.weights.loading import Weights
 from vedcore.weights.saving import weight_files
-from vedcore.weights.snapshot import Snapshot, json_object, read_folder
+from vedcore.weights.snapshot import Snapshot, read_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -136,11 +137,8 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
 
 def _read_wiring(snapshot: Snapshot) -> WiringReport | None:
     """The report of the folder, if it has one; a damaged one keeps no model from loading."""
-    if not snapshot.has(WIRING):
-        return None
-    path = snapshot.path / WIRING
     try:
-        return WiringReport.parse(json_object(snapshot.read(WIRING, MAX_BYTES), path), path=path)
+        return read_wiring(snapshot)
     except CheckpointError as error:
         if snapshot.replaced():
             raise
