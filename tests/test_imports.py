@@ -27,7 +27,7 @@ ROWS = [
     ["loss", "model"],
     ["composer"],
     ["checkpoints", "adapters", "testing"],
-    ["nn", "formats", "transformers_checkpoints", "__init__", "cli", "__main__"],
+    ["nn", "formats", "transformers_checkpoints", "__init__", "distributions", "cli", "__main__"],
 ]
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 import vedcore.nn
+from tests.test_imports import imports
 from vedcore.deprecated_names import DEPRECATED, Deprecated, getattr_for
 
-PAGE = (Path(__file__).parents[1] / "docs" / "stability.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+PLUGINS = ROOT / "plugins"
+PAGE = (ROOT / "docs" / "stability.md").read_text(encoding="utf-8")
 SECTIONS = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
 OTHERS = "Names of other modules"
 
@@ -45,7 +48,17 @@ def test_a_public_module_exports_the_names_of_the_page(module: str) -> None:
 def test_the_names_of_other_modules_can_be_imported() -> None:
     for name in NAMES[OTHERS]:
         module, _, attribute = name.rpartition(".")
-        assert callable(getattr(importlib.import_module(module), attribute)), name
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
+@pytest.mark.parametrize("plugin", sorted(path.name for path in PLUGINS.iterdir()))
+def test_the_plugins_of_the_repository_import_public_names_only(plugin: str) -> None:
+    public = {f"{module}.{name}" for module, names in NAMES.items() if module != OTHERS for name in names}
+    public |= {"vedcore", *NAMES[OTHERS], *(NAMES.keys() - {OTHERS})}
+    package = PLUGINS / plugin / plugin.replace("-", "_")
+    used = {name for path in package.rglob("*.py") for name, _ in imports(path) if name.partition(".")[0] == "vedcore"}
+    assert used
+    assert not used - public
 
 
 def test_a_deprecated_name_works_and_says_what_to_write(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ MINOR_RELEASES = 2
 
 @dataclass(frozen=True)
 class Deprecated:
-    """What replaces a name.
+    """The replacement of a name.
 
     Args:
         replacement: the dotted name to write instead, ``"vedcore.nn.MLP"``.

@@ -1,4 +1,4 @@
-"""What a checkpoint format is written with; docs/stability.md lists it.
+"""Tools for checkpoint formats; docs/stability.md lists them.
 
 A folder is opened by `read_folder`, so that all files are of one save; `load_model` builds the model of a config and
 fills it with `Weights`; `save_folder` writes the files as a whole or not at all.

@@ -12,6 +12,7 @@ from vedcore.layers.injection import CrossAttentionInjection
 from vedcore.layers.linear import Embedding, Linear, output_layer
 from vedcore.layers.mlp import MLP, GatedMLP, activation
 from vedcore.layers.positions import RelativePositionBias, alibi, rotary_angles, rotate_halves, rotate_pairs
+from vedcore.layers.tracing import holds, is_traced
 from vedcore.outputs import RunOutput
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "alibi",
     "attend",
     "causal_mask",
+    "holds",
+    "is_traced",
     "output_layer",
     "rotary_angles",
     "rotate_halves",

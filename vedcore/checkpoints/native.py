@@ -64,6 +64,8 @@ class NativeFormat(Format):
             return "model_type" not in read_folder(folder, lambda snapshot: read_json(snapshot, CONFIG))
         except ConfigError:
             return True
+        except CheckpointError:  # none
+            return False
 
     def load(self, folder: Path, options: LoadOptions) -> VisionEncoderDecoder:
         """The model in the folder; see `vedcore.load`."""

@@ -32,7 +32,7 @@ from vedcore.composer.snapshot_files import (
     read_tokenizer_of,
 )
 from vedcore.config import ComponentConfig, ModelConfig
-from vedcore.errors import ConfigError, IncompatibleError, UsageError, warn_caller
+from vedcore.errors import CheckpointError, ConfigError, IncompatibleError, UsageError, warn_caller
 from vedcore.hf.generation import within_positions, write_generation, write_ids
 from vedcore.hf.image_processors import write_image_processor
 from vedcore.hf.sections import WHOLE, Section, read_section
@@ -67,7 +67,7 @@ class TransformersFormat(Format):
         """True for a config.json with the ``model_type`` ``vision-encoder-decoder``."""
         try:
             return read_folder(folder, lambda snapshot: read_json(snapshot, CONFIG)).get("model_type") == WHOLE
-        except ConfigError:
+        except (ConfigError, CheckpointError):  # damaged, or none
             return False
 
     def load(self, folder: Path, options: LoadOptions) -> VisionEncoderDecoder:
