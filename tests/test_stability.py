@@ -74,6 +74,15 @@ def test_a_deprecated_name_works_and_says_what_to_write(monkeypatch: pytest.Monk
         vedcore.nn.nonsense  # noqa: B018
 
 
+@pytest.mark.parametrize("module", sorted(NAMES.keys() - {OTHERS}))
+def test_each_public_module_knows_its_deprecated_names(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = next(name for name in NAMES[module] if name != "__version__")
+    monkeypatch.setitem(DEPRECATED, f"{module}.Former", Deprecated(f"{module}.{name}", "0.1"))
+    loaded = importlib.import_module(module)
+    with pytest.warns(FutureWarning, match=f"write {module}.{name}"):
+        assert loaded.Former is getattr(loaded, name)
+
+
 def test_no_deprecated_name_is_overdue_or_without_replacement(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DEPRECATED, "vedcore.nn.FeedForward", Deprecated("vedcore.nn.MLP", vedcore.__version__))
     for name, found in DEPRECATED.items():

@@ -6,6 +6,8 @@ fills it with `Weights`; `save_folder` writes the files as a whole or not at all
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
 from vedcore.checkpoints.model_loading import load_model
 from vedcore.composer.snapshot_files import read_json
@@ -39,4 +41,5 @@ __all__ = [
     "weight_files",
 ]
 
-__getattr__ = getattr_for(__name__)
+if not TYPE_CHECKING:  # a type checker would take any name for one of this module
+    __getattr__ = getattr_for(__name__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vedcore.deprecated_names import getattr_for
 from vedcore.layers.attention import CrossAttention, SelfAttention, attend, causal_mask
 from vedcore.layers.block import DecoderLayer
@@ -43,4 +45,5 @@ __all__ = [
     "sinusoid_2d",
 ]
 
-__getattr__ = getattr_for(__name__)
+if not TYPE_CHECKING:  # a type checker would take any name for one of this module
+    __getattr__ = getattr_for(__name__)

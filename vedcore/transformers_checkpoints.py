@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vedcore.deprecated_names import getattr_for
 from vedcore.transformers_class import ConfigField, TransformersClass, restricted_field, unused_fields
 from vedcore.weights.keymap import SAME, TRANSPOSED, Change, Row, ignored, never_theirs, to_ours, to_theirs, under
@@ -22,4 +24,5 @@ __all__ = [
     "unused_fields",
 ]
 
-__getattr__ = getattr_for(__name__)
+if not TYPE_CHECKING:  # a type checker would take any name for one of this module
+    __getattr__ = getattr_for(__name__)

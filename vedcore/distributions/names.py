@@ -16,7 +16,7 @@ from vedcore.registry import Kind, canonical
 
 __all__ = ["DistributionName", "check_free", "is_installed", "parse_name"]
 
-_PREFIX = "vedcore-"
+_PREFIX = re.compile(r"^vedcore[-_.]+", re.IGNORECASE)
 MAX_CLASS_NAME = 24
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 """The names that PEP 508 allows, of at most 100 characters."""
@@ -53,8 +53,7 @@ def parse_name(distribution: str) -> DistributionName:
     if not package.isidentifier() or keyword.iskeyword(package) or package in sys.stdlib_module_names:
         hint = f"call it vedcore-{canonical(distribution)}"
         raise UsageError(f"{package!r} cannot be the name of a package", field="NAME", hint=hint)
-    has_prefix = canonical(distribution).startswith(_PREFIX)
-    return DistributionName(distribution, package, distribution[len(_PREFIX) :] if has_prefix else distribution)
+    return DistributionName(distribution, package, _PREFIX.sub("", distribution))
 
 
 def is_installed(distribution: str) -> bool:
