@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 import vedcore
-from vedcore.testing import check_registration
+from vedcore.testing import check_registration, parametrize_with_checks
+from vedcore_npz.format import NpzFormat
 
 SETTINGS: dict[str, Any] = {
     "encoder": {"name": "vit", "image_size": 32, "patch_size": 8, "hidden_size": 12, "num_hidden_layers": 1}
@@ -40,6 +42,11 @@ def rewrite(folder: Path, **changed: Any) -> None:
     """The same arrays but for some, as numpy writes them; without a manifest."""
     np.savez(folder / "model.npz", **{**arrays(folder), **changed})
     (folder / "manifest.json").unlink(missing_ok=True)
+
+
+@parametrize_with_checks([NpzFormat])
+def test_contract(part: Any, check: Callable[[Any], None]) -> None:
+    check(part)
 
 
 def test_registration() -> None:

@@ -27,7 +27,16 @@ __all__ = ["read_arrays", "write_arrays"]
 
 BFLOAT16 = np.dtype("V2")
 AGAIN = "get the file from its source again"
-DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, NotImplementedError, RuntimeError)
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+)
 """The errors of zipfile and numpy for files that are not what they seem."""
 
 

@@ -45,7 +45,7 @@ class NpzFormat(Format):
 
     def recognises(self, folder: Path) -> bool:
         """True for a folder with a ``vedcore-npz.json``."""
-        return read_folder(folder, lambda snapshot: snapshot.has(SETTINGS))
+        return (folder / SETTINGS).is_file()
 
     def load(self, folder: Path, options: LoadOptions) -> Model:
         """The model in the folder; see `vedcore.load`."""
