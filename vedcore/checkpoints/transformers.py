@@ -266,7 +266,7 @@ def _component(section: Section) -> ComponentConfig:
 def _check_dtypes(top: Mapping[str, Any], path: Path) -> None:
     """Refuse names that are no types of weights, though the tensors say their own type."""
     for prefix in ("", "encoder.", "decoder."):
-        section = top.get(prefix[:-1]) if prefix else top
+        section: Any = top.get(prefix[:-1]) if prefix else top
         for name in ("dtype", "torch_dtype") if isinstance(section, Mapping) else ():
             if (value := section.get(name)) is not None and value not in _DTYPES:
                 message, hint = f"{short(value)} is not a type of weights", f"choose one of {', '.join(_DTYPES)}"

@@ -79,14 +79,18 @@ class ProcessState:
 
 def _settings() -> Iterator[Setting]:
     for name, read, write in _CALLS:
-        if hasattr(module := sys.modules.get(name), write):  # else absent, or half imported in another thread
+        module = sys.modules.get(name)
+        if hasattr(module, write):  # else absent, or half imported in another thread
             yield getattr(module, read), getattr(module, write)
     for name, attribute in _ATTRIBUTES:
-        if hasattr(module := sys.modules.get(name), attribute):
+        module = sys.modules.get(name)
+        if hasattr(module, attribute):
             yield partial(getattr, module, attribute), partial(setattr, module, attribute)
-    if hasattr(torch := sys.modules.get("torch"), "set_default_device"):
+    torch: Any = sys.modules.get("torch")
+    if hasattr(torch, "set_default_device"):
         yield partial(_default_device, torch), torch.set_default_device
-    if hasattr(numpy := sys.modules.get("numpy"), "seterr"):
+    numpy: Any = sys.modules.get("numpy")
+    if hasattr(numpy, "seterr"):
         yield numpy.geterr, lambda value: numpy.seterr(**value)
     root = logging.getLogger()
     yield lambda: root.level, root.setLevel
