@@ -231,7 +231,7 @@ def merge_adapter(
         merged = _merged(adapter, naming.places, state)
         model.origin_record.settle(model)
         _set(model, merged, folder)
-        model.origin_record.step(model, merged, f"merged with {adapter.label}")
+        model.origin_record.settle(model, f"merged with {adapter.label}", merged)
 
 
 def _read(snapshot: Snapshot) -> _Adapter:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from vedcore.errors import warn_caller
-from vedcore.weights.checking import same_tensors
 from vedcore.weights.origins import CHANGED, Origin, Provenance, Unhashed
 
 __all__ = ["OriginRecord", "warns_untrained"]
@@ -80,48 +79,48 @@ class OriginRecord:
 
     def begin(self, model: nn.Module, origins: Mapping[str, Origin], rest: Origin) -> None:
         """Take the origins of a model that was just made; ``rest`` is that of all other tensors."""
-        same = same_tensors(model)
-        for name in _tensors(model):
-            found = (origins[each] for each in (name, *same.get(name, ())) if each in origins)
-            self.origins[name] = next(found, rest)
-        self._mark(model)
+        tensors = _tensors(model)
+        by_id = {id(tensors[name]): origin for name, origin in origins.items() if name in tensors}
+        self.origins = {name: origins.get(name) or by_id.get(id(t), rest) for name, t in tensors.items()}
+        self._marks = {name: _Mark.of(tensor) for name, tensor in tensors.items()}
 
-    def settle(self, model: nn.Module) -> None:
-        """Note which tensors have changed since they were marked, and mark them anew."""
-        for name, tensor in _tensors(model).items():
+    def settle(self, model: nn.Module, step: str = "", names: Iterable[str] = ()) -> None:
+        """Note which tensors have changed since the last time.
+
+        Args:
+            model: the model.
+            step: the change of the tensors of ``names``, and of those tied to them, which is known.
+            names: their names.
+        """
+        tensors = _tensors(model)
+        named = {id(tensors[name]) for name in names}
+        for name, tensor in tensors.items():
             origin, mark = self.origins.get(name, Origin("unknown")), self._marks.get(name)
-            if mark is not None and mark.shape != tuple(tensor.shape):
+            if id(tensor) in named:
+                origin = origin.then(step)
+            elif mark is not None and mark.shape != tuple(tensor.shape):
                 origin = origin.then(f"resized from {mark.shape}")
             elif mark is not None and mark.differs_from(tensor):
                 origin = origin.then(CHANGED)
-            self.origins[name] = origin
-        self._mark(model)
-
-    def step(self, model: nn.Module, names: Iterable[str], step: str) -> None:
-        """Note a change of some tensors, after `settle` and the change itself."""
-        same = same_tensors(model)
-        changed = {twin for name in names for twin in (name, *same.get(name, ()))}
-        for name in changed:
-            self.origins[name] = self.origins[name].then(step)
-        self._mark(model)
-
-    def _mark(self, model: nn.Module) -> None:
-        self._marks |= {name: _Mark.of(tensor) for name, tensor in _tensors(model).items()}
+            elif mark is not None and mark.identity == id(tensor):
+                continue
+            self.origins[name], self._marks[name] = origin, _Mark.of(tensor)
 
     def provenance(self, model: nn.Module) -> Provenance:
         """The origins as they are now; reads the files whose sha256 is not known."""
         self.settle(model)
+        tensors = _tensors(model)
         known: dict[Unhashed, str | None] = {}
         for name, origin in self.origins.items():
             if (file := origin.unhashed) is not None:
                 if file not in known:
                     known[file] = file.sha256()
                 self.origins[name] = replace(origin, sha256=known[file], unhashed=None)
-        first = {name: group[0] for name, group in same_tensors(model).items()}
+        first: dict[int, str] = {}
         return Provenance(
             {
-                name: self.origins[name] if first.get(name, name) == name else Origin("tied", tied_to=first[name])
-                for name in _tensors(model)
+                name: self.origins[name] if first.setdefault(id(t), name) == name else _tied_to(first[id(t)])
+                for name, t in tensors.items()
             }
         )
 
@@ -151,6 +150,10 @@ class OriginRecord:
     def _is_untrained(self, name: str, tensor: Tensor) -> bool:
         origin, mark = self.origins.get(name), self._marks.get(name)
         return origin is not None and origin.is_untrained and mark is not None and not mark.differs_from(tensor)
+
+
+def _tied_to(name: str) -> Origin:
+    return Origin("tied", tied_to=name)
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from pydantic import AfterValidator, Field
 from vedcore.config import Config
 from vedcore.config_files import parse_json
 from vedcore.config_files.plain import short
-from vedcore.errors import CheckpointError, ConfigSchemaError, VedcoreError, printable
+from vedcore.errors import CheckpointError, ConfigLimitError, ConfigSchemaError, VedcoreError, printable
 from vedcore.files import open_regular
 from vedcore.model_files import PROVENANCE
 from vedcore.weights.manifest import FileRecord, file_sha256
@@ -38,6 +38,8 @@ MAX_PROVENANCE_BYTES = 4_000_000
 """Of `provenance.json`."""
 MAX_LABEL = 1000
 """Characters of a name, and of a step."""
+MAX_ROWS = 4096
+"""Origins in a file."""
 MAX_STEPS = 64
 """Changes of a tensor that are kept: the last ones."""
 VERSION = 1
@@ -49,7 +51,7 @@ _SNAPSHOT = re.compile(r"models--([^/]+)/snapshots/([0-9a-f]{40})((?:/[^/]+)*)$"
 
 
 def _printable(text: str) -> str:
-    if not text or printable(text) != text:
+    if not text or not text.isprintable():
         raise ValueError("text without control characters expected")
     return text
 
@@ -232,6 +234,9 @@ def _parsed(data: Mapping[str, Any], path: Path) -> Provenance:
         raise ConfigSchemaError("unknown key", path=path, field=key)
     if not isinstance(data.get("origins"), list):
         raise ConfigSchemaError("a list of rows expected", path=path, field="origins")
+    if len(data["origins"]) > MAX_ROWS:
+        message = f"{len(data['origins']):,} rows, and at most {MAX_ROWS:,} are read"
+        raise ConfigLimitError(message, path=path, field="origins")
     origins: dict[str, Origin] = {}
     for number, row in enumerate(data["origins"]):
         fields = _Row.parse(row, path=path, prefix=f"origins.{number}.").model_dump()
