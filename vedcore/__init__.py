@@ -11,11 +11,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vedcore.deprecated_names import getattr_for
 from vedcore.errors import UsageError as UsageError
 from vedcore.transformers_names import TOP
 
 if TYPE_CHECKING:
     from vedcore import fields as fields
+    from vedcore import formats as formats
+    from vedcore import nn as nn
+    from vedcore import testing as testing
+    from vedcore import transformers_checkpoints as transformers_checkpoints
     from vedcore.checkpoints import load as load
     from vedcore.components import Projector as Projector
     from vedcore.components import VisionEncoder as VisionEncoder
@@ -104,7 +109,7 @@ _EXPORTS = {
     "weights.loading": ["LoadReport"],
 }
 """Submodules to the names that are exported from them."""
-_SUBMODULES = ["fields"]
+_SUBMODULES = ["fields", "formats", "nn", "testing", "transformers_checkpoints"]
 """Submodules that are public themselves."""
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 
@@ -117,7 +122,7 @@ def __getattr__(name: str) -> Any:
     if name in TOP:
         raise UsageError("vedcore has no such name", field=name, hint=TOP[name])
     if name not in _MODULE_OF:
-        raise AttributeError(f"module 'vedcore' has no attribute {name!r}")
+        return getattr_for(__name__)(name)
     value = getattr(importlib.import_module(f"vedcore.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value

@@ -2,8 +2,9 @@
 
 ``config.json``: the `ModelConfig`. ``model.safetensors``, or shards with an index: the weights. ``tokenizer.json``: the
 tokenizer, if there is one. ``preprocessor_config.json``: the image preprocessing. ``generation_config.json``: the
-defaults of ``generate``. ``README.md``: the model card. ``wiring.json``: the last result of `vedcore.check_wiring`, if
-there was one. ``manifest.json``: sizes and sha256 of the other files.
+defaults of ``generate``. ``provenance.json``: where each tensor came from. ``README.md``: the model card.
+``wiring.json``: the last result of `vedcore.check_wiring`, if there was one. ``manifest.json``: sizes and sha256 of the
+other files.
 
 Settings may be edited by hand: their values are checked, not their hashes. The weights must match the manifest.
 """
@@ -41,6 +42,7 @@ from vedcore.model_files import (
     GENERATION_CONFIG,
     MODEL_FILES,
     PREPROCESSOR_CONFIG,
+    PROVENANCE,
     TOKENIZER,
     WIRING,
 )
@@ -103,6 +105,7 @@ class NativeFormat(Format):
         check_loadable(model, state, folder)
         files: dict[str, bytes | FileWriter] = {
             **settings_files(model.processor, model.config, model.generation_config),
+            PROVENANCE: model.provenance.to_bytes(),
             CARD: model_card(model, model.config).encode(),
             **model.processor.to_files(),
             **weight_files(state, max_shard_size, torch_dtype(weights_dtype), hashes=hashes),

@@ -16,6 +16,9 @@ before.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from vedcore.deprecated_names import getattr_for
 from vedcore.errors import CheckError
 from vedcore.model.wiring import Result, WiringReport
 from vedcore.testing import any_part as any_part
@@ -59,3 +62,6 @@ __all__ = [
     "parametrize_with_checks",
     "run_checks",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of this module
+    __getattr__ = getattr_for(__name__)

@@ -24,7 +24,7 @@ from vedcore.testing.calls import logits, states_of
 from vedcore.testing.cases import Case, PartKind, kind_of
 from vedcore.testing.checks import NotApplicable, check, fail, same
 from vedcore.transformers_class import TransformersClass
-from vedcore.weights.keymap import to_ours, to_theirs
+from vedcore.weights.keymap import to_ours, to_theirs, without_place
 
 __all__: list[str] = []
 
@@ -64,7 +64,8 @@ def key_map_is_total_both_ways(case: Case) -> None:
         again = to_theirs({**marked, **read}, theirs.key_map)
     except CheckpointMismatchError as error:
         fail(f"a row for every tensor, to {theirs.name} and back", error.message)
-    found = {id(state[name]) for name in read if name in state}
+    absent = without_place(state, theirs.key_map)
+    found = {id(state[name]) for name in (*read, *absent) if name in state}
     lost = [name for name, tensor in state.items() if id(tensor) not in found]
     if lost:
         fail("every tensor to be read back", f"lost: {', '.join(lost[:3])}")
