@@ -42,7 +42,7 @@ from vedcore.hub import FetchOptions
 from vedcore.weights.checking import abbreviated, mismatch, same_tensors
 from vedcore.weights.finite import is_finite
 from vedcore.weights.keymap import TRANSPOSED, Row, assign, names_in_row, under
-from vedcore.weights.opening import open_file
+from vedcore.weights.opening import open_tensors
 from vedcore.weights.origins import folder_label
 from vedcore.weights.snapshot import Snapshot, json_object, read_folder
 from vedcore.weights.unwrapping import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -265,7 +265,7 @@ def _read(snapshot: Snapshot) -> _Adapter:
     if weights is None:
         none = f"no {' and no '.join(ADAPTER_WEIGHTS)}"
         raise CheckpointNotFoundError(none, path=snapshot.path, hint=snapshot.listing())
-    file = open_file(snapshot, weights)
+    file = open_tensors(snapshot, weights)
     tensors = {name: file.get(name).clone() for name in file.tensors}
     not_finite = [name for name, tensor in tensors.items() if not is_finite(tensor)]
     if not_finite:

@@ -18,6 +18,7 @@ from typing import Any
 from vedcore.checkpoints.inspection_report import PART_FORMAT, FoundPart, Inspection, NeededPlugin
 from vedcore.checkpoints.recognition import find_format
 from vedcore.checkpoints.transformers import PROJECTOR_ROW
+from vedcore.checkpoints.wiring import read_wiring
 from vedcore.composer.request import PART_KINDS
 from vedcore.composer.snapshot_files import read_json, read_preprocessing, read_tokenizer_of
 from vedcore.config import ModelConfig, TokenIds
@@ -157,6 +158,15 @@ class _Inspector:
         self._preprocessing(None)
         name = self.config.get("tokenizer")
         self._tokenizer(None, None if name is None else str(name))
+        self._wiring()
+
+    def _wiring(self) -> None:
+        """The report of `vedcore.check_wiring`; a note where it is damaged."""
+        try:
+            report = read_wiring(self.snapshot)
+            self.found.wiring = None if report is None else report.summary
+        except CheckpointError as error:
+            self.found.notes.append(str(error))
 
     def _transformers(self) -> None:
         found = self.found

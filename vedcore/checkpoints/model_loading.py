@@ -39,8 +39,8 @@ def load_model(
     options: LoadOptions,
     *,
     path: Path,
-    tokenizer: Tokenizer | None,
-    manifest: Mapping[str, FileRecord] | None,
+    tokenizer: Tokenizer | None = None,
+    manifest: Mapping[str, FileRecord] | None = None,
 ) -> VisionEncoderDecoder:
     """Build the model of a config and load its tensors; in eval mode.
 

@@ -224,7 +224,7 @@ class VisionEncoderDecoder(SavedModel):
                 hint=f"give {tuple(states.shape[:2])}",
             )
         mask = None if mask is None else mask.bool()
-        seen = {"attention_mask": mask} if getattr(self.projector, "takes_mask", False) else {}
+        seen = {"attention_mask": mask} if getattr(self.projector, "takes_attention_mask", False) else {}
         return self.projector(states, **seen), None if mask is None else self.projector.project_mask(mask)
 
     # -- inference ----------------------------------------------------------------------------------------------

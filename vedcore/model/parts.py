@@ -24,6 +24,7 @@ from vedcore.transformers_names import MODEL, missing_attribute
 from vedcore.weights.origins import Provenance
 
 if TYPE_CHECKING:
+    from vedcore.model.wiring import WiringReport
     from vedcore.weights.loading import LoadReport
 
 __all__ = ["ComposedParts", "PartName"]
@@ -67,6 +68,8 @@ class ComposedParts(SharedModule):
         self.generation_config = generation_config or GenerationConfig()
         self.load_reports: Mapping[str, LoadReport] = {}
         """For each part that came from a checkpoint: the tensors that were loaded, are fresh, or were left out."""
+        self.wiring: WiringReport | None = None
+        """The last result of `vedcore.check_wiring`, or that of the folder; saved with the same structure."""
         self.origin_record = OriginRecord()
         self._config = config
         use_seam(self)

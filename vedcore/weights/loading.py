@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from vedcore.errors import CheckpointCorruptError, CheckpointMismatchError, NonFiniteError, UsageError, warn_caller
 from vedcore.weights.checking import CheckpointTensors, Fit, LoadReport, abbreviated, compare
 from vedcore.weights.finite import is_finite
+from vedcore.weights.in_memory import TensorsInMemory
 from vedcore.weights.keymap import Assignment, Assignments, Row, assign, matcher, their_name
 from vedcore.weights.manifest import FileRecord, tensor_sha256
 from vedcore.weights.opening import WeightFile, open_weights
@@ -66,7 +68,7 @@ class Weights:
     Names and dicts that training wrapped (``module.``, ``_orig_mod.``) are unwrapped by `check`, with one warning.
 
     Args:
-        snapshot: the folder; it must stay open until the weights are loaded.
+        source: the opened folder, or one opened file; it must stay open until the weights are loaded.
         rows: the key map, where the names are another library's.
         select: function from the names of all stored tensors to those to use, each with its name in the key map.
         pickles: whether ``pytorch_model.bin`` may be read.
@@ -80,16 +82,20 @@ class Weights:
 
     def __init__(
         self,
-        snapshot: Snapshot,
+        source: Snapshot | WeightFile,
         rows: Sequence[Row] | None = None,
         *,
         select: Select | None = None,
         pickles: bool = False,
     ) -> None:
-        self.folder = snapshot.path
-        self._snapshot = snapshot
+        self.folder = Path(source.path)
+        self._snapshot = source if isinstance(source, Snapshot) else None
         self._published: Mapping[str, str] = {}
-        self.files = open_weights(snapshot, pickles=pickles)
+        self.files: Mapping[str, WeightFile]
+        if isinstance(source, Snapshot):
+            self.files = open_weights(source, pickles=pickles)
+        else:
+            self.files = {self.folder.name: source}
         self.stored: dict[str, StoredTensor] = {}
         """Names of the tensors in the files to types and shapes."""
         self._file_of: dict[str, WeightFile] = {}
@@ -291,8 +297,9 @@ class Weights:
 
         A provenance.json counts where its tensors are those that were saved with it, by their hashes.
         """
-        own = manifest is not None and self._rows is None
-        given: Mapping[str, Origin] = (read_provenance(self._snapshot, manifest) if own and manifest else None) or {}
+        given: Mapping[str, Origin] = {}
+        if self._snapshot is not None and manifest and self._rows is None:
+            given = read_provenance(self._snapshot, manifest) or {}
         of_file = {name: self._origin_of(name, file, manifest) for name, file in self.files.items()}
         name_of = {id(file): name for name, file in self.files.items()}
         origins: dict[str, Origin] = {}
@@ -311,11 +318,11 @@ class Weights:
     def _origin_of(self, name: str, file: WeightFile, manifest: Mapping[str, FileRecord] | None) -> Origin:
         """The origin of the tensors of a file, with the hash with which they are compared, if there is one."""
         label = f"{folder_label(self.folder)}/{name}"
-        if manifest is not None and name in manifest and manifest[name].tensors:
+        if self._snapshot is not None and manifest and name in manifest and manifest[name].tensors:
             return Origin("file", label, manifest_sha256=self._snapshot.manifest_sha256)
         if name in self._published:
             return Origin("file", label, sha256=self._published[name])
-        return Origin("file", label, unhashed=file.unhashed())
+        return Origin("file", label, unhashed=None if isinstance(file, TensorsInMemory) else file.unhashed())
 
     def _convert(
         self, assignment: Assignment, hashes: Mapping[str, str], *, check_finite: bool, mmap: bool
