@@ -103,7 +103,8 @@ def test_the_same_folder_gives_the_same_bytes_and_each_file_has_its_hash(run: Ru
 
 def test_it_needs_the_plugins_of_its_parts(run: Run, tiny: Path, tmp_path: Path) -> None:
     config = json.loads((tiny / "config.json").read_text())
-    config["encoder"]["name"], config["plugins"]["encoder"] = "swirl", "vedcore-swirl==2.1"
+    config["encoder"]["name"], config["plugins"]["encoder"] = "swirl", "vedcore-swirl==2.1+cu126"
+    config["plugins"]["decoder"] = "vedcore-evil==1\nRequires-Dist: worse"
     (tiny / "config.json").write_text(json.dumps(config))
     found = json.loads(run(tiny, "vedcore-mine", "-o", tmp_path, "--json").stdout)
     assert found["requirements"] == [f"vedcore>={vedcore.__version__}", "vedcore-swirl>=2.1"]

@@ -2,8 +2,9 @@
 
 ``config.json``: the `ModelConfig`. ``model.safetensors``, or shards with an index: the weights. ``tokenizer.json``: the
 tokenizer, if there is one. ``preprocessor_config.json``: the image preprocessing. ``generation_config.json``: the
-defaults of ``generate``. ``README.md``: the model card. ``wiring.json``: the last result of `vedcore.check_wiring`, if
-there was one. ``manifest.json``: sizes and sha256 of the other files.
+defaults of ``generate``. ``provenance.json``: where each tensor came from. ``README.md``: the model card.
+``wiring.json``: the last result of `vedcore.check_wiring`, if there was one. ``manifest.json``: sizes and sha256 of the
+other files.
 
 Settings may be edited by hand: their values are checked, not their hashes. The weights must match the manifest.
 """
@@ -21,6 +22,7 @@ from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
 from vedcore.checkpoints.model_loading import check_loadable, load_model
 from vedcore.checkpoints.processors import load_processor, save_processor, save_tokenizer, settings_files
+from vedcore.checkpoints.wiring import read_wiring
 from vedcore.components import torch_dtype
 from vedcore.composer.snapshot_files import (
     MAX_TOKENIZER_BYTES,
@@ -33,13 +35,14 @@ from vedcore.config import ModelConfig, Preprocessing
 from vedcore.errors import CheckpointError, ConfigError, ConfigSchemaError, TokenizerError, UsageError, warn_caller
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.model import VisionEncoderDecoder
-from vedcore.model.wiring import MAX_BYTES, WiringReport, structure_of
+from vedcore.model.wiring import WiringReport, structure_of
 from vedcore.model_files import (
     CARD,
     CONFIG,
     GENERATION_CONFIG,
     MODEL_FILES,
     PREPROCESSOR_CONFIG,
+    PROVENANCE,
     TOKENIZER,
     WIRING,
 )
@@ -47,7 +50,7 @@ from vedcore.processing.tokenizers import parse_tokenizer
 from vedcore.weights.folder import FileWriter, save_folder
 from vedcore.weights.loading import Weights
 from vedcore.weights.saving import weight_files
-from vedcore.weights.snapshot import Snapshot, json_object, read_folder
+from vedcore.weights.snapshot import Snapshot, read_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -102,6 +105,7 @@ class NativeFormat(Format):
         check_loadable(model, state, folder)
         files: dict[str, bytes | FileWriter] = {
             **settings_files(model.processor, model.config, model.generation_config),
+            PROVENANCE: model.provenance.to_bytes(),
             CARD: model_card(model, model.config).encode(),
             **model.processor.to_files(),
             **weight_files(state, max_shard_size, torch_dtype(weights_dtype), hashes=hashes),
@@ -136,11 +140,8 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
 
 def _read_wiring(snapshot: Snapshot) -> WiringReport | None:
     """The report of the folder, if it has one; a damaged one keeps no model from loading."""
-    if not snapshot.has(WIRING):
-        return None
-    path = snapshot.path / WIRING
     try:
-        return WiringReport.parse(json_object(snapshot.read(WIRING, MAX_BYTES), path), path=path)
+        return read_wiring(snapshot)
     except CheckpointError as error:
         if snapshot.replaced():
             raise

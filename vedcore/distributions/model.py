@@ -27,6 +27,8 @@ _VERSION = re.compile(  # the canonical form of PEP 440
     r"([1-9][0-9]*!)?(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*((a|b|rc)(0|[1-9][0-9]*))?"
     r"(\.post(0|[1-9][0-9]*))?(\.dev(0|[1-9][0-9]*))?"
 )
+_REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9][A-Za-z0-9.!_-]*)(\+[A-Za-z0-9.]+)?")
+"""A distribution and its version, without the local part, which may not stand behind ``>=``."""
 _MORE_FILES = re.compile(r"(provenance|wiring)\.json|(LICEN[CS]E|NOTICE)(\.(md|txt))?", re.IGNORECASE)
 """Files that belong to a model, beside those that a save writes."""
 _FRONT_MATTER = re.compile(r"---\r?\n(.*?)^---\r?\n", re.DOTALL | re.MULTILINE)
@@ -126,9 +128,9 @@ def _requirements(found: Inspection) -> Iterator[str]:
     """vedcore and the plugins of the parts, at the versions that the model was saved with or newer."""
     yield f"vedcore>={vedcore.__version__}"
     for plugin in found.plugins:
-        distribution, _, version = plugin.requirement.partition("==")
-        if canonical(distribution) != BUILT_IN:
-            yield f"{distribution}>={version}" if version else distribution
+        recorded = _REQUIREMENT.fullmatch(plugin.requirement)
+        if recorded and canonical(recorded[1]) != BUILT_IN:  # loading asks for no other text either
+            yield f"{recorded[1]}>={recorded[2]}"
 
 
 def _metadata(

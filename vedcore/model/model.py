@@ -24,6 +24,7 @@ from vedcore.layers.sharing import Hold, shares
 from vedcore.layers.tracing import is_traced
 from vedcore.loss import check_labels, cross_entropy
 from vedcore.model.folders import SavedModel
+from vedcore.model.origins import warns_untrained
 from vedcore.outputs import EncoderOutput, VisionEncoderDecoderOutput
 
 __all__ = ["VisionEncoderDecoder"]
@@ -229,8 +230,8 @@ class VisionEncoderDecoder(SavedModel):
     # -- inference ----------------------------------------------------------------------------------------------
 
     generate = shares(generate)
-    generate_text = shares(generate_text)
-    stream = shares(stream)
+    generate_text = shares(warns_untrained(generate_text))
+    stream = shares(warns_untrained(stream))
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **inputs: Any) -> dict[str, Any]:
         """The arguments of `forward` for a step, as transformers' ``generate`` asks for them; PEFT wraps it.

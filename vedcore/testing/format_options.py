@@ -21,7 +21,7 @@ from vedcore.testing.format_models import contents, load, make_model, refuse_oth
 
 __all__: list[str] = []
 
-MAX_LOST = 10
+MAX_LOST = 4
 """Tensors that are taken from the folder, one at a time."""
 
 

@@ -49,7 +49,7 @@ def claims_nothing_else(case: Case) -> None:
 
 
 @check("format")
-def damage_is_not_raised_by_recognises(case: Case) -> None:
+def recognises_never_raises(case: Case) -> None:
     """``recognises`` gives a bool for a folder with files that are damaged or missing."""
     format = case.build()
     with saved(case, format) as (_, folder):
@@ -71,9 +71,7 @@ def loaded_has_the_same_tensors(case: Case) -> None:
 
 @check("format")
 def loaded_has_the_same_settings(case: Case) -> None:
-    """``load`` gives the settings of the parts, the token ids, the tokenizer, the preprocessing, and the defaults of
-    ``generate``.
-    """
+    """``load`` gives the parts' settings, the token ids, the tokenizer, the preprocessing, ``generate``'s options."""
     format = case.build()
     with saved(case, format) as (model, folder):
         came = load(format, folder)
@@ -184,9 +182,7 @@ def damaged_files_are_refused_by_name(case: Case) -> None:
 
 @check("format")
 def wrong_paths_are_refused(case: Case) -> None:
-    """A folder that is missing or empty to ``load``, and a file or a missing parent to ``save``, are errors of
-    vedcore.
-    """
+    """``load`` of a missing or an empty folder, and ``save`` to a file or a missing parent, are errors of vedcore."""
     format = case.build()
     model = make_model(case, format)
     with tempfile.TemporaryDirectory() as place:

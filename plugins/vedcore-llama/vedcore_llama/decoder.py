@@ -209,6 +209,8 @@ class RotaryDecoder(TextDecoder):
             "std": std,
         }
         head_norm = partial(RMSNorm, config.head_width, config.rms_norm_eps) if self.head_norm else None
+        windows = [config.window(index) for index in range(config.num_hidden_layers)]
+        self.uneven_rows = not any(windows)  # type: ignore[misc]  # a window counts the tokens of the cache
         self.layers = CrossAttentionInjection.into(
             (
                 RotaryLayer(
@@ -217,9 +219,9 @@ class RotaryDecoder(TextDecoder):
                     ),
                     GatedMLP(width, config.intermediate_size, config.hidden_act, bias=config.mlp_biases(), std=std),
                     norm,
-                    config.window(index),
+                    window,
                 )
-                for index in range(config.num_hidden_layers)
+                for window in windows
             ),
             partial(CrossAttention, width, self.cross_attention_size, **attention, biases=()),
             every=config.cross_attention_every,
