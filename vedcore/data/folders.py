@@ -39,48 +39,57 @@ def open_folder(folder: str, *, text_column: str | None = None, image_column: st
         MissingExtraError: pyarrow is not installed, and a table is parquet.
     """
     chosen = {"text_column": text_column, "image_column": image_column}
-    listed, pairs, parts, images = Found(), Found(), list[Data](), 0
-    for root, names in _walk(folder):
+    listed, pairs, parts = Found(), Found(), list[Data]()
+    images = labels = 0
+    for root, names in _walk(folder, pairs):
         prefix = "" if root == folder else os.path.relpath(root, folder).replace(os.sep, "/") + "/"
         split = split_named(prefix.partition("/")[0])
-        table = _metadata(names)
+        table = _metadata(root, names)
         if table is None:
-            images += _add_pairs(pairs, root, names, prefix, split)
+            found = _add_pairs(pairs, root, names, prefix, split)
+            images, labels = images + found[0], labels + found[1]
         elif table.endswith(".parquet"):
             parts.append(open_parquet(os.path.join(root, table), prefix, split, **chosen))
         else:
             add_table(listed, os.path.join(root, table), root, prefix, split, **chosen)
     if listed.rows or listed.problems:
         parts.insert(0, listed.data(folder))
-    if pairs.rows:
+    if pairs.rows or (labels and not parts):
         parts.append(pairs.data(folder))
     if not parts:
         parts = _tables(folder, **chosen)
     if not parts and images:
-        hint = f"write the text of {pairs.problems[0].name} into a file of that name with the end .gt.txt"
+        hint = "write the text of x.png into x.gt.txt, or list all in metadata.jsonl"
         raise DataError(f"no labels beside the images, of which there are {images:,}", path=folder, hint=hint)
     if not parts:
         raise DataError("a folder without images", path=folder, hint="give the one that has the images and their texts")
     return joined(parts, folder)
 
 
-def _metadata(names: list[str]) -> str | None:
+def _metadata(root: str, names: list[str]) -> str | None:
     tables = [name for name in names if name in _METADATA]
     if len(tables) > 1:
-        raise DataError(f"both {tables[0]} and {tables[1]}", path=tables[0], hint="keep one of them")
+        raise DataError(f"both {tables[0]} and {tables[1]}", path=root, hint="keep one of them")
     return tables[0] if tables else None
 
 
-def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
+def _walk(folder: str, found: Found) -> Iterator[tuple[str, list[str]]]:
     """Each folder and the files in it, sorted, without hidden ones, and none below one with metadata."""
-    for root, folders, names in os.walk(folder):
+
+    def failed(error: OSError) -> None:
+        reason = DataError(str(error.strerror).lower(), hint="give a folder that can be read")
+        if error.filename == folder:
+            raise reason.at(folder)
+        found.fail(os.path.relpath(error.filename, folder), error.filename, reason)
+
+    for root, folders, names in os.walk(folder, onerror=failed):
         shown = sorted(name for name in names if not name.startswith("."))
-        folders[:] = [] if _metadata(shown) else sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
+        folders[:] = [] if _metadata(root, shown) else sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
         yield root, shown
 
 
-def _add_pairs(found: Found, root: str, names: list[str], prefix: str, split: str | None) -> int:
-    """Add the images of a folder and the texts beside them; return the number of images."""
+def _add_pairs(found: Found, root: str, names: list[str], prefix: str, split: str | None) -> tuple[int, int]:
+    """Add the images of a folder and the texts beside them; return how many there are of each."""
     there, used, images = set(names), set[str](), 0
     for image in names:
         stem, end = os.path.splitext(image)
@@ -102,7 +111,7 @@ def _add_pairs(found: Found, root: str, names: list[str], prefix: str, split: st
         if name.endswith(".gt.txt"):
             hint = f"give one that is read: {', '.join(IMAGE_ENDS)}"
             found.fail(prefix + name, os.path.join(root, name), DataError("no image beside it", hint=hint))
-    return images
+    return images, len(used)
 
 
 def _read_label(root: str, name: str) -> str:

@@ -7,6 +7,7 @@ the file's folder.
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections import OrderedDict
 from itertools import accumulate
 from typing import Any
@@ -141,7 +142,7 @@ class _File:
 
     def value(self, column: str, number: int) -> Any:
         """A value of a column."""
-        group = next(g for g, end in enumerate(self._ends) if number < end)
+        group = bisect_right(self._ends, number)
         if group not in self._groups:
             try:
                 table = self._parquet.read_row_group(group, columns=[column])

@@ -131,7 +131,8 @@ class Data:
     Attributes:
         source: as given.
         rows: as given; None of a stream.
-        problems: rows that cannot be read. Those whose image cannot be decoded come in when it is used.
+        problems: rows of the whole source that cannot be read. Those whose image cannot be decoded come in when it is
+            used.
     """
 
     def __init__(
@@ -215,14 +216,23 @@ class Data:
             return Problem(self.rows.names[number], error.path or self.source, str(error.at(None)))
 
     def where(self, keep: Callable[[str], bool]) -> Data:
-        """The rows whose names ``keep`` returns True for; problems stay with the whole."""
+        """The rows whose names ``keep`` returns True for."""
         if self.rows is not None:
-            return Data(self.source, self.rows.at([i for i, name in enumerate(self.rows.names) if keep(name)]))
+            return self.at([i for i, name in enumerate(self.rows.names) if keep(name)])
 
         def stream(state: State | None, order: str | None) -> Iterator[tuple[Event, State]]:
             return ((row, place) for row, place in self.events(state, order) if keep(row.name))
 
-        return Data(self.source, stream=stream)
+        return self._part(Data(self.source, stream=stream))
+
+    def at(self, places: Iterable[int]) -> Data:
+        """Some of the rows, by their places; not of a stream."""
+        assert self.rows is not None
+        return self._part(Data(self.source, self.rows.at(places)))
+
+    def _part(self, part: Data) -> Data:
+        part.problems, part._known = self.problems, self._known
+        return part
 
     def only(self, split: str) -> Data:
         """The rows that the source puts in a split: ``train``, ``validation`` or ``test``.
@@ -235,7 +245,7 @@ class Data:
             there = sorted({s for s in self.rows.splits if s}) if self.rows is not None else []
             hint = f"there are: {', '.join(there)}" if there else "leave the split out: this source has none"
             raise DataError(f"no split {split!r}", path=self.source, hint=hint)
-        return Data(self.source, self.rows.at(places))
+        return self.at(places)
 
     def fingerprint(self) -> str:
         """A hash of the names and of the lengths of labels, in order; of a stream, of its source's name."""
