@@ -14,7 +14,7 @@ from typing import Any
 
 from vedcore.config_files.plain import short
 from vedcore.data.columns import Columns
-from vedcore.data.found import Found, path_inside
+from vedcore.data.found import Folder, Found
 from vedcore.data.rows import Data
 from vedcore.data.splitting import split_named
 from vedcore.errors import DataError
@@ -62,7 +62,7 @@ def add_table(
     Raises:
         DataError: as `open_table`, but for a file without rows.
     """
-    columns: Columns | None = None
+    columns, images = None, Folder(folder)
     for line, row in _lines(path):
         where = f"{path}:{line}"
         name = prefix + f"line-{line}"
@@ -77,7 +77,7 @@ def add_table(
                 raise DataError(f"no {missing!r}", hint="give each row the same keys")
             image = row[columns.image]
             page = row.get("page")
-            file = path_inside(folder, image)
+            file = images.file(image)
             name = prefix + os.path.normpath(image).replace(os.sep, "/")
             own = columns.split_of(row) or split or (split_named(name.partition("/")[0]) if "/" in name else None)
             found.add(name, file, row[columns.text], where, own, _page(page))
