@@ -18,6 +18,7 @@ IMAGE_ENDS = (
     ".pdf",
 )
 """Ends of the names of images, in lower case."""
+WRONG_NAME = "correct the name, or leave the row out"
 NO_ROWS = "give a source with an image and its text, one or more"
 
 
@@ -85,10 +86,11 @@ class Folder:
                 if stat.S_ISLNK(mode):
                     outside = outside or not self._has(os.path.realpath(path))
                     mode = 0 if outside else os.stat(path).st_mode
+        except FileNotFoundError:
+            raise DataError(f"{name}: no such file", hint=WRONG_NAME) from None
         except (OSError, ValueError) as error:  # ValueError: a null character, a lone surrogate
-            reason = "no such file" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None)
-            message = f"{name}: {str(reason or error).lower()}"
-            raise DataError(message, hint="correct the name, or leave the row out") from None
+            reason = getattr(error, "strerror", None) or "not the name of a file"
+            raise DataError(f"{name}: {reason.lower()}", hint=WRONG_NAME) from None
         if outside:
             raise DataError(f"{name}: leaves the folder", hint="move the image into the folder")
         if not stat.S_ISREG(mode):

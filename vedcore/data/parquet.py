@@ -92,7 +92,7 @@ class _File:
         self._open()
 
     def _open(self) -> None:
-        parquet = need("pyarrow.parquet", "train", "a parquet file")
+        parquet = need("pyarrow.parquet", "data", "a parquet file")
         stream = open_regular(self.path, DataError, "give a file that can be read")
         try:
             self._parquet = parquet.ParquetFile(stream)

@@ -25,6 +25,7 @@ __all__ = ["TABLES", "add_table", "open_table"]
 TABLES = (".jsonl", ".csv", ".tsv")
 """Ends of the names of files that are read here."""
 NOT_UTF8 = "save it as UTF-8"
+NOT_JSON = "write one object a line"
 
 
 def open_table(path: str, *, text_column: str | None = None, image_column: str | None = None) -> Data:
@@ -110,13 +111,14 @@ def _json_lines(data: bytes) -> Iterator[tuple[int, dict[str, Any] | DataError]]
         if not line.strip():
             continue
         try:
-            row = json.loads(line.decode())
+            row = json.loads(line.decode().rstrip())
             yield number, row if isinstance(row, dict) else DataError("not an object", hint="write one: {…}")
         except UnicodeDecodeError as error:
             yield number, DataError(f"not UTF-8: byte {line[error.start]:#04x} at {error.start + 1}", hint=NOT_UTF8)
-        except (ValueError, RecursionError) as error:
-            reason = f"{error.msg} at {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-            yield number, DataError(f"not JSON: {reason}", hint="write one object a line")
+        except json.JSONDecodeError as error:
+            yield number, DataError(f"not JSON: {error.msg} at {error.colno}", hint=NOT_JSON)
+        except (ValueError, RecursionError):  # ValueError: a number of thousands of digits
+            yield number, DataError("not JSON that can be read: too long or too deep", hint=NOT_JSON)
 
 
 def _csv_rows(data: bytes, path: str) -> Iterator[tuple[int, dict[str, Any] | DataError]]:
