@@ -74,6 +74,16 @@ def test_streams(tmp_path: Path) -> None:
     told("it is damaged or truncated: copy it again", open_data, tmp_path / "bad.tar")
 
 
+def test_splits_that_are_streams() -> None:
+    class Anew:
+        def __iter__(self) -> Any:
+            return iter([("a.png", "a")])
+
+    splits = {"train": Anew(), "test": Anew()}
+    told("give one: source[{…}]", open_data, splits)
+    assert read(splits["train"]) == ["a"]
+
+
 def test_samples_of_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def shard(**members: bytes) -> str:
         with tarfile.open(tmp_path / "0.tar", "w") as archive:
