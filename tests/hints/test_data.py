@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -300,7 +301,6 @@ def test_kept_states(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     told("give a path, bytes, a Pillow image, an array or a tensor", states.path, wrong)
     (tmp_path / "data/1.png").unlink()
     told("give a file that can be read", states.path, data.rows[1])
-    opened = Image.open(tmp_path / "data/0.png")
-    opened.fp.close()  # type: ignore[union-attr]
-    [closed] = open_data([(opened, "a")])
+    with io.BytesIO(png()) as file:
+        [closed] = open_data([(Image.open(file), "a")])
     told("load it before its file is closed", states.path, closed)

@@ -33,7 +33,7 @@ def open_data(source: Any, *, text_column: str | None = None, image_column: str 
             - a file ``.jsonl``, ``.csv``, ``.tsv`` or ``.parquet``, with images relative to its folder;
             - shards ``.tar`` in WebDataset's layout, as a pattern ``data/{000..010}.tar``: a stream;
             - a list of mappings, of pairs of an image and a text, or of rows; a list of paths, as any of the above;
-            - a dataset of ``datasets`` or torch, whose items are mappings or pairs; a mapping of splits to these or lists;
+            - a dataset of ``datasets`` or torch, whose items are mappings or pairs; a mapping of splits to these;
             - an iterable dataset, such as one of ``datasets`` with ``streaming=True``: a stream;
             - what this function gave.
         text_column: column of the labels; None takes ``text``, or the only one of a usual name.
@@ -55,9 +55,8 @@ def open_data(source: Any, *, text_column: str | None = None, image_column: str 
     if isinstance(source, Mapping):
         parts = [_open_dataset(each, split_named(name), **chosen) for name, each in source.items()]
         if any(part.is_stream for part in parts):
-            raise DataError(
-                "splits that are streams", path=type(source).__name__, hint=f"give one: source[{next(iter(source))!r}]"
-            )
+            hint = f"give one: source[{next(iter(source))!r}]"
+            raise DataError("splits that are streams", path=type(source).__name__, hint=hint)
         return joined(parts, "splits")
     return _open_dataset(source, None, **chosen)
 
