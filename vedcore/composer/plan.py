@@ -231,7 +231,7 @@ def lay_out(
         (resolved.decoder, decoder),
     ]
     tokens = projector.num_tokens(image_tokens)
-    per_token = 2 * len(getattr(decoder, "layers", ())) * decoder.hidden_size * dtype.itemsize
+    per_token, per_image_token = (count * dtype.itemsize for count in _cache_sizes(decoder))
     planned = {
         part.kind: PartPlan(
             name=part.entry.name,
@@ -262,7 +262,7 @@ def lay_out(
             fresh_parameters=sum(_count_fresh(part, module, config.pretrained) for part, module in built),
             dtype=config.dtype,
             weight_bytes=total * dtype.itemsize,
-            cache_bytes_per_image=per_token * tokens,
+            cache_bytes_per_image=per_image_token * tokens,
             cache_bytes_per_token=per_token,
             notes=(
                 *resolved.notes,
@@ -339,6 +339,31 @@ class _Builder:
             f"{part.kind} {part.entry.name!r} of {part.entry.owner} is built on the CPU: {needs} needs numbers, which "
             "the meta device does not have"
         )
+
+
+@torch.no_grad()
+def _cache_sizes(decoder: Any) -> tuple[int, int]:
+    """Numbers that a cache keeps of one token of a text and of one of an image: those in the cache of one of each.
+
+    A decoder that cannot be tried on the meta device is taken to keep two of its width in each layer.
+    """
+    by_width = 2 * len(getattr(decoder, "layers", ())) * decoder.hidden_size
+    named = (*decoder.named_parameters(remove_duplicate=False), *decoder.named_buffers(remove_duplicate=False))
+    moved: dict[int, torch.Tensor] = {}  # shared tensors stay shared
+    state = {name: moved.setdefault(id(tensor), tensor.to("meta")) for name, tensor in named}
+    try:
+        with torch.device("meta"):
+            given = {
+                "input_ids": torch.zeros(1, 1, dtype=torch.long),
+                "encoder_hidden_states": torch.zeros(1, 1, decoder.cross_attention_size),
+                "use_cache": True,
+            }
+            layers = torch.func.functional_call(decoder, state, (), given, tie_weights=False).past_key_values.layers
+    except (NotImplementedError, RuntimeError, AttributeError):
+        return by_width, by_width
+    kept = [(layer.since(0) or (), layer.cross or ()) for layer in layers]
+    text, image = (sum(tensor.numel() for each in side for tensor in each) for side in zip(*kept, strict=True))
+    return text, image
 
 
 def _count_fresh(part: ResolvedPart, module: Any, pretrained: bool) -> int:
