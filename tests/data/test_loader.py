@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -155,16 +154,6 @@ def test_a_batch_of_which_nothing_can_be_decoded(model: Any) -> None:
         hopeless = Loader(open_data(rows[:5]), model.processor, 2, workers=workers)
         with pytest.raises(vedcore.DataError, match="none of 5 rows can be decoded; the first: row"):
             next(hopeless.epoch())
-
-
-def test_a_worker_that_is_killed_ends_the_epoch(model: Any) -> None:
-    before = multiprocessing.active_children()
-    batches = Loader(open_data([(png(), "a")] * 200), model.processor, 1, workers=1).epoch()
-    next(batches)
-    [worker] = set(multiprocessing.active_children()).difference(before)
-    worker.kill()
-    with pytest.raises(vedcore.DataError, match="a worker ended"):
-        list(batches)
 
 
 def test_a_process_that_starts_anew_decodes_the_same_without_the_weights(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
+import multiprocessing
 import re
 import sys
 import tarfile
@@ -269,9 +271,8 @@ def test_arguments_of_a_loader(model: Any) -> None:
         assert len(list(Loader(data, processor, 1, **right).epoch())) == 1
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch's, when it ends the workers
 def test_a_worker_that_is_killed(model: Any) -> None:
-    import multiprocessing
-
     data = open_data([(png(), "a")] * 99)
     before = multiprocessing.active_children()
     batches = Loader(data, model.processor, 1, workers=1).epoch()
@@ -279,6 +280,8 @@ def test_a_worker_that_is_killed(model: Any) -> None:
     for worker in set(multiprocessing.active_children()).difference(before):
         worker.kill()
     told("give workers=0, or free memory: it may have run out", list, batches)
+    del batches
+    gc.collect()
     assert len(list(Loader(data, model.processor, 1, workers=0).epoch())) == 99
 
 
