@@ -32,6 +32,7 @@ def test_the_page_has_the_public_modules() -> None:
     assert set(NAMES) == {
         OTHERS,
         "vedcore",
+        "vedcore.data",
         "vedcore.fields",
         "vedcore.formats",
         "vedcore.nn",

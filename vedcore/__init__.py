@@ -16,6 +16,7 @@ from vedcore.errors import UsageError as UsageError
 from vedcore.transformers_names import TOP
 
 if TYPE_CHECKING:
+    from vedcore import data as data
     from vedcore import fields as fields
     from vedcore import formats as formats
     from vedcore import nn as nn
@@ -75,6 +76,7 @@ _EXPORTS = {
         "ConfigLimitError",
         "ConfigParseError",
         "ConfigSchemaError",
+        "DataError",
         "GenerationError",
         "HubError",
         "ImageDecodeError",
@@ -82,6 +84,7 @@ _EXPORTS = {
         "ImageFormatError",
         "ImageLimitError",
         "IncompatibleError",
+        "MissingExtraError",
         "MissingNameError",
         "NonFiniteError",
         "PluginApiError",
@@ -109,7 +112,7 @@ _EXPORTS = {
     "weights.loading": ["LoadReport"],
 }
 """Submodules to the names that are exported from them."""
-_SUBMODULES = ["fields", "formats", "nn", "testing", "transformers_checkpoints"]
+_SUBMODULES = ["data", "fields", "formats", "nn", "testing", "transformers_checkpoints"]
 """Submodules that are public themselves."""
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 
