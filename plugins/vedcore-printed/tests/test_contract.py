@@ -9,6 +9,7 @@ from vedcore.testing import check_registration, parametrize_with_checks
 from vedcore_printed import folder
 from vedcore_printed.encoder import PrintedColumnsConfig, PrintedColumnsEncoder
 
+
 def encoder() -> PrintedColumnsEncoder:
     return PrintedColumnsEncoder(PrintedColumnsConfig(stem_width=16, channels=(16, 16, 24, 24)))
 
