@@ -71,7 +71,7 @@ class TextDecoder(Component):
     relative_positions: ClassVar[bool] = False
     """Whether `score_bias` is asked: the cache then keeps the positions of its tokens."""
     records_attention: ClassVar[bool] = True
-    """Whether the layers record the weights of self-attention; False gives none to who asks for attentions."""
+    """Whether all layers record the weights of self-attention; False gives those over the image alone."""
     layerdrop: float = 0.0
     """Share of the layers that a training step leaves out ("LayerDrop", Fan et al. 2019)."""
 
@@ -321,6 +321,12 @@ class TextDecoder(Component):
                 x = torch.where(drawn.to(x.device) < self.layerdrop, before, x)
             states.append(x)
             if output_attentions:
+                if self.records_attention and context.attention is None:
+                    raise UsageError(
+                        f"layer {i} records no weights of self-attention",
+                        field="output_attentions",
+                        hint="leave it out, or declare records_attention = False",
+                    )
                 attentions.append(context.attention)
                 cross_attentions.append(context.cross_attention)
         states[-1] = x = self.final_norm(x)

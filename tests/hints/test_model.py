@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import vedcore
+from tests.decoders.other_makes import OfTorch
 from tests.hints.templates import told
 from tests.model.tiny import BERT, GPT2, IMAGE, PAD, START, VIT, VOCABULARY, close, ids, tiny
 from vedcore.layers.attention import CrossAttention, SelfAttention
@@ -415,6 +416,18 @@ def test_variants() -> None:
         assert vedcore.plan(encoder, {**decoder, "variant": variant}).decoder.name == "gpt2"
     error = told("did you mean {…}?", vedcore.plan, encoder, {**decoder, "variant": "gpt2-meduim"})
     assert "'gpt2-medium'" in error.hint
+
+
+def test_layers_that_record_nothing() -> None:
+    class Silent(OfTorch):
+        records_attention = True
+
+    decoder, text = Silent(Silent.make_config(None, {})), torch.ones(1, 3).long()  # type: ignore[arg-type]
+    told("leave it out, or declare records_attention = False", decoder, text, output_attentions=True)
+    assert decoder(text).logits.shape == (1, 3, 40)
+    Silent.records_attention = False
+    out = decoder(text, encoder_hidden_states=torch.rand(1, 5, 24), output_attentions=True)
+    assert len(out.cross_attentions) == 2
 
 
 def test_layers_of_a_plugin() -> None:

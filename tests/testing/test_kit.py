@@ -95,7 +95,7 @@ def test_an_error_says_the_check_the_expected_and_the_came() -> None:
 
 
 def test_every_check_has_a_line_that_says_the_behaviour() -> None:
-    for kind in ("encoder", "decoder", "projector"):
+    for kind in ("encoder", "decoder", "projector", "format", "model", "wiring"):
         for each in checks_for(kind):  # type: ignore[arg-type]
             assert each.behaviour.endswith("."), each
             assert (each.function.__doc__ or "").count("\n") == 0, each

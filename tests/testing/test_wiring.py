@@ -155,7 +155,8 @@ def test_the_folder_keeps_the_report_of_its_structure(model: vedcore.VisionEncod
     assert json.loads((tmp_path / "b/wiring.json").read_text()) == report.to_data()
     found = inspect_folder(tmp_path / "b", verify=True)
     assert f"wiring      {report.summary}" in str(found).splitlines()
-    assert found.checked["wiring.json"] == "sha256" and not found.notes
+    assert found.checked["wiring.json"] == "sha256"
+    assert not found.notes
     again.resize_vocabulary(again.decoder.vocab_size + 2)
     again.save_pretrained(tmp_path / "b")
     assert not (tmp_path / "b" / "wiring.json").exists()
@@ -190,7 +191,8 @@ def test_a_damaged_report_is_left_out(text: str, model: vedcore.VisionEncoderDec
         assert vedcore.load(tmp_path / "a").wiring is None
     assert len(caught) == 1
     found = inspect_folder(tmp_path / "a")
-    assert found.wiring is None and not found.problems
+    assert found.wiring is None
+    assert not found.problems
     assert any("wiring.json" in note for note in found.notes)
 
 

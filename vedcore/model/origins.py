@@ -1,4 +1,4 @@
-"""What a model knows of the origins of its tensors, and how it tells that one was trained.
+"""The origins of a model's tensors, and marks that tell which of them were trained.
 
 Nothing is told when an optimizer steps. So each tensor gets a mark: its version, which torch counts at every write in
 place, and a few of its values, as neither fused optimizers nor writes to ``.data`` are counted. Another type or device
@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from vedcore.errors import warn_caller
 from vedcore.weights.origins import CHANGED, Origin, Provenance, Unhashed
@@ -35,7 +34,7 @@ class _Mark(NamedTuple):
     version: int
     shape: tuple[int, ...]
     values: list[Any] | None
-    """None where they cannot be read, as on the meta device."""
+    """None where they cannot be read: on the meta device, quantized, sparse, spread over processes."""
 
     @classmethod
     def of(cls, tensor: Tensor) -> _Mark:
@@ -51,8 +50,8 @@ class _Mark(NamedTuple):
 
 
 def _values(tensor: Tensor) -> list[Any] | None:
-    readable = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
-    if not readable or is_traceable_wrapper_subclass(tensor) or not tensor.numel():
+    is_plain = type(tensor.data) is Tensor and tensor.layout == torch.strided and not tensor.is_quantized
+    if not is_plain or tensor.is_meta or not tensor.numel():
         return None
     column = tensor.detach()
     while column.ndim > 1:

@@ -85,23 +85,23 @@ class WiringReport:
             CheckpointCorruptError: another version, or anything but such a report.
         """
 
-        def refuse(message: str, field: str) -> CheckpointCorruptError:
+        def not_a_report(message: str, field: str) -> CheckpointCorruptError:
             return CheckpointCorruptError(message, path=path, field=field, hint="delete it, and run `vedcore check`")
 
         if data.get("version") != VERSION:
-            raise refuse(f"{str(data.get('version'))[:20]} is not a version that is read, {VERSION}", "version")
+            raise not_a_report(f"{str(data.get('version'))[:20]} is not a version that is read, {VERSION}", "version")
         texts = [data.get("structure"), data.get("dtype")]
         if not all(isinstance(text, str) and len(text) <= MAX_TEXT for text in texts):
-            raise refuse("text expected", "structure and dtype")
+            raise not_a_report("text expected", "structure and dtype")
         rows = data.get("checks")
         if not isinstance(rows, list) or not 0 < len(rows) <= MAX_RESULTS:
-            raise refuse(f"a list of 1 to {MAX_RESULTS} results expected", "checks")
+            raise not_a_report(f"a list of 1 to {MAX_RESULTS} results expected", "checks")
         for row in rows:
             fields = {"check", "behaviour", "outcome", "message"}
             if not isinstance(row, Mapping) or row.keys() != fields or row["outcome"] not in get_args(Outcome):
-                raise refuse("a result has check, behaviour, outcome and message", "checks")
+                raise not_a_report("a result has check, behaviour, outcome and message", "checks")
             if not all(isinstance(text, str) and len(text) <= MAX_TEXT for text in row.values()):
-                raise refuse(f"texts of at most {MAX_TEXT} characters expected", "checks")
+                raise not_a_report(f"texts of at most {MAX_TEXT} characters expected", "checks")
         return cls(tuple(Result(**row) for row in rows), str(data["dtype"]), str(data["structure"]))
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,7 @@ def wrong_paths_are_refused(case: Case) -> None:
         empty, file = Path(place) / "empty", Path(place) / "file"
         empty.mkdir()
         file.write_text("a file")
-        calls = {
+        calls: dict[str, Callable[[], Any]] = {
             "load of a missing folder": lambda: load(format, empty / "missing"),
             "load of an empty folder": lambda: load(format, empty),
             "load of a file": lambda: load(format, file),
@@ -232,8 +232,8 @@ def _settings(model: Any, came: Any) -> Iterator[tuple[str, Any, Any]]:
         yield from ((f"{part}_{k}", v, second.settings().get(k)) for k, v in first.settings().items() if k != "variant")
     yield from ((name, getattr(model, name), getattr(came, name)) for name in SETTINGS)
     yield "preprocessing", model.processor.preprocessing, came.processor.preprocessing
-    texts = [None if m.processor.tokenizer is None else m.processor.tokenizer.to_str() for m in (model, came)]
-    yield "tokenizer", *texts
+    first, second = (m.processor.tokenizer for m in (model, came))
+    yield "tokenizer", first and first.to_str(), second and second.to_str()
 
 
 def _others(case: Case, format: Any, place: Path) -> Iterator[tuple[str, Path]]:

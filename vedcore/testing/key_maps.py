@@ -21,14 +21,14 @@ from vedcore.config_files.plain import short
 from vedcore.errors import CheckError, CheckpointMismatchError, VedcoreError
 from vedcore.plugins import registry
 from vedcore.testing.calls import logits, states_of
-from vedcore.testing.cases import Case, kind_of
+from vedcore.testing.cases import Case, PartKind, kind_of
 from vedcore.testing.checks import NotApplicable, check, fail, same
 from vedcore.transformers_class import TransformersClass
 from vedcore.weights.keymap import to_ours, to_theirs, without_place
 
 __all__: list[str] = []
 
-UNFIT = ({"not": "a value"}, [[]])
+UNFIT: tuple[Any, ...] = ({"not": "a value"}, [[]])
 """Values that no field has."""
 PARITY = 2e-4
 """Largest difference from transformers, relative to the largest value."""
@@ -173,7 +173,7 @@ def _built(part: Any, theirs: TransformersClass, settings: dict[str, Any]) -> An
     """The part that these settings of a file make, without numbers where that can be."""
     cls, variant = type(part), getattr(part.config, "variant", None)
     if theirs is not part.transformers[0]:  # the class of another family, which opens such a file
-        kind = "decoder" if kind_of(part) == "decoder" else "encoder"
+        kind: PartKind = "decoder" if kind_of(part) == "decoder" else "encoder"
         entry = registry().find_model_type(kind, theirs.model_type)
         cls, variant = entry.load(), entry.default_variant
     config = cls.make_config(variant, settings)

@@ -97,7 +97,7 @@ def reads_an_image(case: Case) -> None:
     generator = torch.Generator().manual_seed(case.seed)
     image = torch.randint(256, (height, width, 3), dtype=torch.uint8, generator=generator).numpy()
     pixels = model.processor([image])["pixel_values"]
-    ids = [model.generate(pixels, max_new_tokens=NEW_TOKENS, do_sample=False) for _ in range(2)]
+    ids: list[Any] = [model.generate(pixels, max_new_tokens=NEW_TOKENS, do_sample=False) for _ in range(2)]
     if not torch.equal(ids[0], ids[1]):
         fail("the same ids for the same image", "others")
     with torch.no_grad():

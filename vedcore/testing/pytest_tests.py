@@ -68,7 +68,8 @@ class _PartTests:
         """The part, built anew."""
         raise NotImplementedError
 
-    make_model: Callable[[Any], Any] | None = None
+    make_model: Any = None
+    """For a format, a method that gives the model which it saves; None takes a small one of ViT and GPT2."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -13,7 +13,7 @@ from vedcore.errors import ConfigError, UnknownComponentError
 from vedcore.plugins import list_plugins, load_component, registry
 from vedcore.plugins.scan import scan
 from vedcore.registry import canonical
-from vedcore.testing.cases import PART_KINDS, Case, Kind
+from vedcore.testing.cases import PART_KINDS, Case, PartKind
 
 __all__ = ["known_names", "part_cases", "registered_cases", "registering_modules"]
 
@@ -42,6 +42,7 @@ IN_FEATURES, OUT_FEATURES = 12, 8
 """Widths between which a projector is built."""
 
 
+Kind = PartKind | Literal["format", "model"]
 KINDS: tuple[Kind, ...] = (*PART_KINDS, "format", "model")
 """Kinds of entries that have checks; those of commands are in `check_registration`."""
 
@@ -91,7 +92,7 @@ def known_names() -> list[str]:
 
 
 def _case(kind: Kind, name: str) -> Case:
-    target, resolved = load_component(kind, name)  # type: ignore[arg-type]
+    target, resolved = load_component(kind, name)
     if kind in ("format", "model"):
         return Case(target, name, made=kind)
     return _small(kind, target, resolved.variant, name, {})
