@@ -27,6 +27,8 @@ The tree (public names; each is importable from ``vedcore``)::
           CheckError (AssertionError)       a part that fails a check of `vedcore.testing`
       HubError
       TokenizerError
+      DataError (ValueError)              labelled images that cannot be used as a whole
+      MissingExtraError (ImportError)     a package of an extra is not installed
       ImageError (ValueError)
         ImageDecodeError
         ImageLimitError
@@ -59,6 +61,7 @@ __all__ = [
     "ConfigLimitError",
     "ConfigParseError",
     "ConfigSchemaError",
+    "DataError",
     "GenerationError",
     "HubError",
     "ImageDecodeError",
@@ -66,6 +69,7 @@ __all__ = [
     "ImageFormatError",
     "ImageLimitError",
     "IncompatibleError",
+    "MissingExtraError",
     "MissingNameError",
     "NonFiniteError",
     "PluginApiError",
@@ -272,6 +276,14 @@ class HubError(VedcoreError):
 
 class TokenizerError(VedcoreError):
     """A tokenizer that cannot be read or used."""
+
+
+class DataError(VedcoreError, ValueError):
+    """Labelled images, or one of them, that cannot be used."""
+
+
+class MissingExtraError(VedcoreError, ImportError):
+    """A package that an extra of vedcore brings is not installed."""
 
 
 class ImageError(VedcoreError, ValueError):

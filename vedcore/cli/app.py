@@ -16,6 +16,7 @@ import vedcore
 from vedcore import builtin
 from vedcore.errors import (
     ConfigError,
+    MissingExtraError,
     PluginMissingError,
     UnknownComponentError,
     UsageError,
@@ -147,5 +148,5 @@ def _report(error: Exception) -> int:
     click.echo(f"error: {error}", err=True)
     for line in error.details.splitlines()[:_MAX_DETAIL_LINES]:
         click.echo(f"  {printable(line)[:300]}", err=True)
-    codes: list[tuple[Any, int]] = [(UsageError, 2), (ConfigError, 3), (PluginMissingError, 4)]
+    codes: list[tuple[Any, int]] = [(UsageError, 2), (ConfigError, 3), (PluginMissingError, 4), (MissingExtraError, 4)]
     return next((code for kind, code in codes if isinstance(error, kind)), 1)

@@ -1,0 +1,43 @@
+"""The settings under ``data.`` of a config of training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from vedcore.config import Config
+
+__all__ = ["Augment", "DataConfig"]
+
+Augment: TypeAlias = Literal["none", "line", "photo"]
+"""Kinds of augmentation: of text lines, of photographs, or none."""
+
+
+class DataConfig(Config):
+    """The data of a training."""
+
+    train: str | tuple[str, ...] | None = None
+    """Folder, file, or pattern of tar shards with the rows; several are read one after the other."""
+    validation: str | tuple[str, ...] | None = None
+    """Source of the rows that are held back; None takes those of ``train`` that it puts in that split, or a share."""
+    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """About the share of ``train`` to hold back, by a hash of each row's name; 0 holds back none."""
+    also: str | tuple[str, ...] | None = None
+    """Other data to evaluate beside the rows that are held back, so that forgetting is seen."""
+    text_column: str | None = None
+    """Column of the labels; None takes ``text``, or the only other usual name."""
+    image_column: str | None = None
+    """Column of the images; None takes ``file_name``, ``image``, or the only other usual name."""
+    max_label_length: Annotated[int, Field(ge=1)] | None = None
+    """Limit of a label in tokens, its end included; a longer one is cut, and its end kept. None takes the model's."""
+    augment: Augment = "none"
+    """``line`` changes text lines at random, ``photo`` photographs, ``none`` nothing."""
+    bucket: bool = True
+    """Put images of similar sizes and labels of similar lengths into one batch."""
+    cache_encoder: bool = False
+    """Keep the states of a frozen encoder on disk; not with augmentation."""
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
+    """Processes that decode images; 0 decodes in the training's own. Batches are the same for any number."""
+    seed: int = 0
+    """Of the split, the order of the rows, and augmentation."""
