@@ -85,6 +85,7 @@ _EXPORTS = {
         "PluginError",
         "PluginLoadError",
         "PluginMissingError",
+        "ResumeError",
         "TokenizerError",
         "UnknownComponentError",
         "UsageError",

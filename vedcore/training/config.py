@@ -105,7 +105,10 @@ class TrainingConfig(Config):
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 42
     """Of dropout, augmentation and the order of rows."""
 
-    attribute_map: ClassVar[dict[str, str]] = {"epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
+    attribute_map: ClassVar[dict[str, str]] = {
+        "epochs": "num_train_epochs",
+        "batch_size": "per_device_train_batch_size",
+    }
 
     @field_validator("freeze", "report_to", mode="before")
     @classmethod

@@ -63,7 +63,9 @@ def draw_curves(log: RunLog, path: Path) -> None:
     evaluations = [line for line in lines if "evaluation" in line]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
     x, y = [line["step"] for line in steps], [line["loss"] for line in steps]
-    smooth = [sum(y[max(0, i - SMOOTHED_STEPS) : i + 1]) / len(y[max(0, i - SMOOTHED_STEPS) : i + 1]) for i in range(len(y))]
+    smooth = [
+        sum(y[max(0, i - SMOOTHED_STEPS) : i + 1]) / len(y[max(0, i - SMOOTHED_STEPS) : i + 1]) for i in range(len(y))
+    ]
     left.plot(x, y, color="tab:blue", alpha=0.3, label="loss")
     left.plot(x, smooth, color="tab:blue", label=f"mean of {SMOOTHED_STEPS} steps")
     left.set(xlabel="optimizer step", ylabel="loss", yscale="log" if y and min(y) > 0 else "linear")
@@ -75,7 +77,9 @@ def draw_curves(log: RunLog, path: Path) -> None:
     for name in dict.fromkeys(line["evaluation"] for line in evaluations):
         of_data = [line for line in evaluations if line["evaluation"] == name]
         for metric, style in (("cer", "-"), ("wer", "--")):
-            right.plot([e["step"] for e in of_data], [e[metric] for e in of_data], style, marker=".", label=f"{metric}, {name}")
+            right.plot(
+                [e["step"] for e in of_data], [e[metric] for e in of_data], style, marker=".", label=f"{metric}, {name}"
+            )
     right.set(xlabel="optimizer step", ylabel="error of generated text", ylim=(0, None))
     if evaluations:
         right.legend()

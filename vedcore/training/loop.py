@@ -176,7 +176,9 @@ class TrainingLoop:
             loaded, group = self.loader.epoch(self.position.epoch, self.position.data), []
             following = next(loaded, None)
             if following is None and self.position.data is None:
-                raise DataError("no row can be used", path=self.loader.data.source, hint=_first_problem(self.loader.data))
+                raise DataError(
+                    "no row can be used", path=self.loader.data.source, hint=_first_problem(self.loader.data)
+                )
             while following is not None:
                 group.append(following)
                 following = next(loaded, None)

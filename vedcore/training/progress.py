@@ -15,12 +15,15 @@ from vedcore.errors import printable
 if TYPE_CHECKING:
     from torch import nn
 
+    from vedcore.data import Problem
     from vedcore.evaluation.reading import Reading
 
 __all__ = ["Display", "bytes_of_training"]
 
 SAMPLES = 3
 """Predictions that are shown at each evaluation."""
+MAX_PROBLEMS = 10
+"""Rows that could not be used which are named at the end."""
 FLOAT_BYTES = 4
 """Bytes of a gradient or of a state of AdamW."""
 
@@ -77,6 +80,13 @@ class Display:
             f"{scores['exact_match']:.1%} of {scores['rows']} rows exact{failed}"
         )
 
+    def problems(self, problems: Sequence[Problem]) -> None:
+        """The rows that were not used."""
+        for problem in problems[:MAX_PROBLEMS]:
+            self.say(f"not used: {problem}")
+        if len(problems) > MAX_PROBLEMS:
+            self.say(f"and {len(problems) - MAX_PROBLEMS:,} more; vedcore check --data lists all")
+
     def samples(self, readings: Sequence[Reading], step: int) -> None:
         """Say some predictions beside their labels, and draw them beside their images."""
         chosen = readings[:: max(1, len(readings) // SAMPLES)][:SAMPLES]
@@ -105,10 +115,14 @@ def _draw_samples(readings: Sequence[Reading], path: Path) -> None:
     from vedcore.processing.images import load_image
 
     path.parent.mkdir(exist_ok=True)
-    figure, places = pyplot.subplots(len(readings), 1, figsize=(8, 2 * len(readings)), squeeze=False, layout="constrained")
+    figure, places = pyplot.subplots(
+        len(readings), 1, figsize=(8, 2 * len(readings)), squeeze=False, layout="constrained"
+    )
     for place, reading in zip(places[:, 0], readings, strict=True):
         place.imshow(load_image(reading.row.image), cmap="gray")
-        place.set_title(f"read: {reading.text[:80]}\nlabel: {reading.row.text[:80]}", loc="left", fontsize=9, parse_math=False)
+        place.set_title(
+            f"read: {reading.text[:80]}\nlabel: {reading.row.text[:80]}", loc="left", fontsize=9, parse_math=False
+        )
         place.axis("off")
     figure.savefig(path, dpi=80)
     pyplot.close(figure)
