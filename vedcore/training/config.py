@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -104,11 +104,6 @@ class TrainingConfig(Config):
     """Trackers of accelerate's beside the log: tensorboard, trackio, wandb."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 42
     """Of dropout, augmentation and the order of rows."""
-
-    attribute_map: ClassVar[dict[str, str]] = {
-        "epochs": "num_train_epochs",
-        "batch_size": "per_device_train_batch_size",
-    }
 
     @field_validator("freeze", "report_to", mode="before")
     @classmethod

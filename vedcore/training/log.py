@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 __all__ = ["RunLog", "draw_curves"]
@@ -63,9 +64,7 @@ def draw_curves(log: RunLog, path: Path) -> None:
     evaluations = [line for line in lines if "evaluation" in line]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
     x, y = [line["step"] for line in steps], [line["loss"] for line in steps]
-    smooth = [
-        sum(y[max(0, i - SMOOTHED_STEPS) : i + 1]) / len(y[max(0, i - SMOOTHED_STEPS) : i + 1]) for i in range(len(y))
-    ]
+    smooth = [fmean(y[max(0, i + 1 - SMOOTHED_STEPS) : i + 1]) for i in range(len(y))]
     left.plot(x, y, color="tab:blue", alpha=0.3, label="loss")
     left.plot(x, smooth, color="tab:blue", label=f"mean of {SMOOTHED_STEPS} steps")
     left.set(xlabel="optimizer step", ylabel="loss", yscale="log" if y and min(y) > 0 else "linear")

@@ -240,7 +240,7 @@ class TrainingLoop:
     def _epochs_done(self) -> float:
         if not self.batches_per_epoch or self.position.data is None:
             return float(self.position.epoch)
-        return round(self.position.epoch + (self.position.data["batch"]) / self.batches_per_epoch, 4)
+        return round(self.position.epoch + int(self.position.data["batch"]) / self.batches_per_epoch, 4)
 
     def _unfreeze(self) -> None:
         for part, step in self.config.unfreeze_at.items():

@@ -54,7 +54,7 @@ def save_state(accelerator: Accelerator, output: Path, step: int) -> None:
 
 
 def load_newest_state(accelerator: Accelerator, output: Path) -> bool:
-    """Put model, optimizer, random numbers and position back as the newest state has them; False where there is none."""
+    """Put model, optimizer, random numbers and position back as in the newest state; False where there is none."""
     states = _states(output)
     if not states:
         return False

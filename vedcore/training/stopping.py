@@ -44,7 +44,7 @@ class Stop:
         """Whether any process was asked to stop; all processes get the same answer."""
         if accelerator.num_processes > 1:
             asked = torch.tensor(self.asked or 0, device=accelerator.device)
-            self.asked = int(accelerator.gather(asked[None]).max()) or None  # type: ignore[union-attr]
+            self.asked = int(accelerator.gather(asked[None]).max()) or None
         return self.asked is not None
 
     def check(self) -> None:
