@@ -11,7 +11,7 @@ from vedcore import fields
 from vedcore.data.splitting import split_named
 from vedcore.errors import ConfigError, DataError, did_you_mean
 
-__all__ = ["IMAGE_COLUMNS", "TEXT_COLUMNS", "Columns", "texts_of"]
+__all__ = ["IMAGE_COLUMNS", "TEXT_COLUMNS", "Columns", "find_column", "texts_of"]
 
 TEXT_COLUMNS = ("text", "label", "caption", "transcription", "transcript", "ground_truth", "sentence", "target")
 """Usual names of the column with labels; the first of them wins over the others."""
@@ -36,8 +36,8 @@ class Columns:
         """
         names = list(names)
         return cls(
-            _find(names, image, IMAGE_COLUMNS, "image_column", path),
-            _find(names, text, TEXT_COLUMNS, "text_column", path),
+            find_column(names, image, IMAGE_COLUMNS, "image_column", path),
+            find_column(names, text, TEXT_COLUMNS, "text_column", path),
             "split" if "split" in names else None,
         )
 
@@ -46,7 +46,20 @@ class Columns:
         return None if self.split is None else split_named(row.get(self.split))
 
 
-def _find(names: list[str], chosen: str | None, usual: tuple[str, ...], option: str, path: object) -> str:
+def find_column(names: Iterable[str], chosen: str | None, usual: tuple[str, ...], option: str, path: object) -> str:
+    """The column that the user chose, or the one of a usual name.
+
+    Args:
+        names: those there are.
+        chosen: by the user; None looks for a usual one.
+        usual: usual names; the first wins over the others.
+        option: that chooses, for messages.
+        path: the source, for messages.
+
+    Raises:
+        DataError: none, or more than one usual name, with the columns there are.
+    """
+    names = list(names)
     there = f"there are: {', '.join(names) or 'none'}"
     if chosen is not None:
         if chosen in names:

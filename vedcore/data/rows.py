@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, overload
 
-from vedcore.errors import DataError, VedcoreError, printable
+from vedcore.errors import DataError, UsageError, VedcoreError, printable
 
-__all__ = ["Data", "Problem", "Row", "Rows", "State", "Stream"]
+__all__ = ["Data", "Event", "Problem", "Row", "Rows", "State", "Stream"]
 
 State: TypeAlias = dict[str, Any]
 """A place in a stream, as JSON holds it."""
@@ -114,8 +114,9 @@ class Rows(Sequence[Row]):
         return self.at(range(len(self))[place]) if isinstance(place, slice) else self._read(self._numbers[place])
 
 
-Stream: TypeAlias = Callable[[State | None], Iterator[tuple[Row | Problem, State]]]
-"""Rows from a place on, each with the place behind it; None is the beginning."""
+Event: TypeAlias = "Row | Problem"
+Stream: TypeAlias = Callable[[State | None, str | None], Iterator[tuple[Event, State]]]
+"""Rows from a place on, each with the place behind it; None is the beginning. The text, if any, seeds their order."""
 
 
 class Data:
@@ -130,7 +131,8 @@ class Data:
     Attributes:
         source: as given.
         rows: as given; None of a stream.
-        problems: rows that cannot be read. Those whose image cannot be decoded come in when it is used.
+        problems: rows of the whole source that cannot be read. Those whose image cannot be decoded come in when it is
+            used.
     """
 
     def __init__(
@@ -165,10 +167,10 @@ class Data:
         """Number of rows, those whose image cannot be decoded included.
 
         Raises:
-            DataError: a stream.
+            UsageError: a stream.
         """
         if self.rows is None:
-            raise DataError("a stream has no length", path=self.source, hint="iterate over it instead")
+            raise UsageError("a stream has no length", path=self.source, hint="iterate over it instead")
         return len(self.rows)
 
     def __bool__(self) -> bool:
@@ -186,35 +188,51 @@ class Data:
         Raises:
             DataError: a place that another source gave.
         """
-        for row, place in self._stream(state) if self._stream is not None else self._from(state):
+        for row, place in self.events(state):
             if isinstance(row, Problem):
                 self.report(row)
             else:
                 yield row, place
 
-    def _from(self, state: State | None) -> Iterator[tuple[Row | Problem, State]]:
-        assert self.rows is not None
-        for number in range((state or {}).get("position", 0), len(self.rows)):
-            yield self.row(number), {"position": number + 1}
+    def events(self, state: State | None = None, order: str | None = None) -> Iterator[tuple[Event, State]]:
+        """As `stream`, but with the rows that cannot be read in their places, and not reported.
 
-    def row(self, number: int) -> Row | Problem:
+        Args:
+            state: as there.
+            order: seeds the order of the shards of a stream; None is that of their names.
+        """
+        if self._stream is not None:
+            yield from self._stream(state, order)
+        elif self.rows is not None:
+            for number in range((state or {}).get("position", 0), len(self.rows)):
+                yield self.row(number), {"position": number + 1}
+
+    def row(self, number: int) -> Event:
         """The row of a number, or why it cannot be read; not of a stream."""
         assert self.rows is not None
         try:
             return self.rows[number]
         except VedcoreError as error:
-            return Problem(self.rows.names[number], error.path or self.source, str(error))
+            return Problem(self.rows.names[number], error.path or self.source, str(error.at(None)))
 
     def where(self, keep: Callable[[str], bool]) -> Data:
-        """The rows whose names ``keep`` returns True for; problems stay with the whole."""
+        """The rows whose names ``keep`` returns True for."""
         if self.rows is not None:
-            return Data(self.source, self.rows.at([i for i, name in enumerate(self.rows.names) if keep(name)]))
+            return self.at([i for i, name in enumerate(self.rows.names) if keep(name)])
 
-        def stream(state: State | None) -> Iterator[tuple[Row | Problem, State]]:
-            assert self._stream is not None
-            return ((row, place) for row, place in self._stream(state) if keep(row.name))
+        def stream(state: State | None, order: str | None) -> Iterator[tuple[Event, State]]:
+            return ((row, place) for row, place in self.events(state, order) if keep(row.name))
 
-        return Data(self.source, stream=stream)
+        return self._part(Data(self.source, stream=stream))
+
+    def at(self, places: Iterable[int]) -> Data:
+        """Some of the rows, by their places; not of a stream."""
+        assert self.rows is not None
+        return self._part(Data(self.source, self.rows.at(places)))
+
+    def _part(self, part: Data) -> Data:
+        part.problems, part._known = self.problems, self._known
+        return part
 
     def only(self, split: str) -> Data:
         """The rows that the source puts in a split: ``train``, ``validation`` or ``test``.
@@ -227,7 +245,7 @@ class Data:
             there = sorted({s for s in self.rows.splits if s}) if self.rows is not None else []
             hint = f"there are: {', '.join(there)}" if there else "leave the split out: this source has none"
             raise DataError(f"no split {split!r}", path=self.source, hint=hint)
-        return Data(self.source, self.rows.at(places))
+        return self.at(places)
 
     def fingerprint(self) -> str:
         """A hash of the names and of the lengths of labels, in order; of a stream, of its source's name."""

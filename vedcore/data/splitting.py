@@ -47,7 +47,7 @@ def split(data: Data, fraction: float = 0.1, seed: int = 0) -> tuple[Data, Data]
         raise UsageError(f"{fraction!r} is not from 0 to 1", field="fraction", hint="0.1 holds back a tenth")
     if data.rows is not None:
         splits = data.rows.splits
-        train = Data(data.source, data.rows.at([i for i, s in enumerate(splits) if s in ("train", None)]))
+        train = data.at([i for i, s in enumerate(splits) if s in ("train", None)])
         if "validation" in splits:
             return train, data.only("validation")
         if "test" in splits:
