@@ -15,6 +15,7 @@ from vedcore.errors import UsageError as UsageError
 from vedcore.transformers_names import TOP
 
 if TYPE_CHECKING:
+    from vedcore import data as data
     from vedcore import fields as fields
     from vedcore.checkpoints import load as load
     from vedcore.components import Projector as Projector
@@ -103,7 +104,7 @@ _EXPORTS = {
     "weights.loading": ["LoadReport"],
 }
 """Submodules to the names that are exported from them."""
-_SUBMODULES = ["fields"]
+_SUBMODULES = ["data", "fields"]
 """Submodules that are public themselves."""
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 

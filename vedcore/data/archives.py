@@ -109,7 +109,8 @@ class _Shards:
                 try:
                     if isinstance(sample, DataError):
                         raise sample
-                    found.add(key, sample.pop(self._image_end(sample)), self._label(sample), where)
+                    label = self._label(sample)
+                    found.add(key, sample[self._image_end(sample)], label, where)
                 except DataError as error:
                     found.fail(key, where, error)
                 yield [*found.rows, *found.problems], {"shard": number, "position": position}

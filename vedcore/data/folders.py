@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from vedcore.data.found import IMAGE_ENDS, Found, path_inside
+from vedcore.data.found import IMAGE_ENDS, Folder, Found
 from vedcore.data.joining import joined
 from vedcore.data.parquet import open_parquet
 from vedcore.data.rows import Data
@@ -90,7 +90,7 @@ def _walk(folder: str, found: Found) -> Iterator[tuple[str, list[str]]]:
 
 def _add_pairs(found: Found, root: str, names: list[str], prefix: str, split: str | None) -> tuple[int, int]:
     """Add the images of a folder and the texts beside them; return how many there are of each."""
-    there, used, images = set(names), set[str](), 0
+    there, used, images, files = set(names), set[str](), 0, Folder(root)
     for image in names:
         stem, end = os.path.splitext(image)
         if end.lower() not in IMAGE_ENDS:
@@ -103,8 +103,8 @@ def _add_pairs(found: Found, root: str, names: list[str], prefix: str, split: st
                 hint = f"write one into {stem}.gt.txt, or leave the image out"
                 raise DataError("no label beside it", hint=hint)
             used.add(texts[0])
-            text = _read_label(root, texts[0])
-            found.add(prefix + image, path_inside(root, image), text, os.path.join(root, texts[0]), split)
+            text = _read_label(files.file(texts[0]))
+            found.add(prefix + image, files.file(image), text, os.path.join(root, texts[0]), split)
         except DataError as error:
             found.fail(prefix + image, os.path.join(root, texts[0] if texts else image), error)
     for name in sorted(there - used):
@@ -114,8 +114,8 @@ def _add_pairs(found: Found, root: str, names: list[str], prefix: str, split: st
     return images, len(used)
 
 
-def _read_label(root: str, name: str) -> str:
-    with open_regular(path_inside(root, name), DataError, "give a file that can be read") as file:
+def _read_label(path: str) -> str:
+    with open_regular(path, DataError, "give a file that can be read") as file:
         data = file.read(MAX_LABEL_BYTES + 1)
     if len(data) > MAX_LABEL_BYTES:
         raise DataError(f"a label of more than {MAX_LABEL_BYTES:,} bytes", hint="shorten it")

@@ -11,13 +11,14 @@ from vedcore.data.columns import texts_of
 from vedcore.data.rows import Data, Problem, Row
 from vedcore.errors import DataError, VedcoreError
 
-__all__ = ["IMAGE_ENDS", "Found", "image_of", "path_inside", "refuse_empty"]
+__all__ = ["IMAGE_ENDS", "Folder", "Found", "image_of", "refuse_empty"]
 
 IMAGE_ENDS = (
     *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif"),
     ".pdf",
 )
 """Ends of the names of images, in lower case."""
+WRONG_NAME = "correct the name, or leave the row out"
 NO_ROWS = "give a source with an image and its text, one or more"
 
 
@@ -60,32 +61,51 @@ def refuse_empty(source: str, problems: list[Problem]) -> None:
     raise DataError(message, path=source, details="\n".join(map(str, problems)))
 
 
-def path_inside(folder: str, name: object) -> str:
-    """The path of the regular file that a source in ``folder`` names.
+class Folder:
+    """A folder whose source names images by paths."""
 
-    Raises:
-        DataError: no such file, not a regular one, or one outside of the folder, by ``..``, a whole path or a link.
-    """
-    if not isinstance(name, str) or not name:
-        raise DataError("no name of an image", hint="give its path, relative to the folder")
-    path = os.path.join(folder, name)
-    try:
-        outside = os.path.isabs(name) or bool(os.path.splitdrive(name)[0]) or ".." in name.replace("\\", "/").split("/")
-        if not outside:
-            real, root = os.path.realpath(path), os.path.realpath(folder)
-            outside = os.path.commonpath([real, root]) != root
-        mode = 0 if outside else os.stat(path).st_mode
-    except (OSError, ValueError) as error:  # ValueError: a null character, a lone surrogate
-        reason = "no such file" if isinstance(error, FileNotFoundError) else (getattr(error, "strerror", 0) or error)
-        raise DataError(f"{name}: {str(reason).lower()}", hint="correct the name, or leave the row out") from None
-    if outside:
-        raise DataError(f"{name}: leaves the folder", hint="move the image into the folder")
-    if not stat.S_ISREG(mode):
-        raise DataError(f"{name}: not a regular file", hint="give a file")
-    return path
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._inside: dict[str, bool] = {}
+
+    def file(self, name: object) -> str:
+        """The path of the regular file of that name.
+
+        Raises:
+            DataError: no such file, not a regular one, or one outside of the folder, by ``..``, a whole path or a link.
+        """
+        if not isinstance(name, str) or not name:
+            raise DataError("no name of an image", hint="give its path, relative to the folder")
+        path = os.path.join(self._path, name)
+        try:
+            parts = name.replace("\\", "/").split("/")
+            outside = os.path.isabs(name) or bool(os.path.splitdrive(name)[0]) or ".." in parts
+            if not outside:
+                mode = os.lstat(path).st_mode
+                outside = not self._has(os.path.dirname(path))
+                if stat.S_ISLNK(mode):
+                    outside = outside or not self._has(os.path.realpath(path))
+                    mode = 0 if outside else os.stat(path).st_mode
+        except FileNotFoundError:
+            raise DataError(f"{name}: no such file", hint=WRONG_NAME) from None
+        except (OSError, ValueError) as error:  # ValueError: a null character, a lone surrogate
+            reason = getattr(error, "strerror", None) or "not the name of a file"
+            raise DataError(f"{name}: {reason.lower()}", hint=WRONG_NAME) from None
+        if outside:
+            raise DataError(f"{name}: leaves the folder", hint="move the image into the folder")
+        if not stat.S_ISREG(mode):
+            raise DataError(f"{name}: not a regular file", hint="give a file")
+        return path
+
+    def _has(self, path: str) -> bool:
+        """Whether a path is within the folder, behind all links."""
+        if path not in self._inside:
+            real, root = os.path.realpath(path), os.path.realpath(self._path)
+            self._inside[path] = os.path.commonpath([real, root]) == root
+        return self._inside[path]
 
 
-def image_of(value: Any, folder: str | None) -> Any:
+def image_of(value: Any, folder: Folder | None) -> Any:
     """An image as a column holds it: bytes, the ``{bytes, path}`` of Hugging Face's ``datasets``, a path, or any other.
 
     Args:
@@ -93,10 +113,10 @@ def image_of(value: Any, folder: str | None) -> Any:
         folder: the one that paths are relative to; None takes them as they are.
 
     Raises:
-        DataError: none, or a path that `path_inside` refuses.
+        DataError: none, or a path that `Folder` refuses.
     """
     if isinstance(value, Mapping) and "bytes" in value:
         value = value.get("path") if value["bytes"] is None else value["bytes"]
     if value is None:
         raise DataError("no image", hint="give one, or leave the row out")
-    return path_inside(folder, value) if isinstance(value, str) and folder is not None else value
+    return folder.file(value) if isinstance(value, str) and folder is not None else value

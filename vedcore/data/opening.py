@@ -61,7 +61,7 @@ def _open_path(path: str, **chosen: str | None) -> Data:
     end = os.path.splitext(path)[1].lower()
     if os.path.isdir(path):
         if any(os.path.exists(os.path.join(path, name)) for name in SAVED_BY_DATASETS):
-            return open_data(need("datasets", "train", "a folder of datasets").load_from_disk(path), **chosen)
+            return open_data(need("datasets", "data", "a folder of datasets").load_from_disk(path), **chosen)
         return open_folder(path, **chosen)
     if path.lower().endswith(SHARD_ENDS):
         return open_archives(expand(path), path, **chosen)

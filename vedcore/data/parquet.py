@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import Any
 
 from vedcore.data.columns import Columns, texts_of
-from vedcore.data.found import image_of, refuse_empty
+from vedcore.data.found import Folder, image_of, refuse_empty
 from vedcore.data.rows import Data, Problem, Row, Rows
 from vedcore.data.splitting import split_named
 from vedcore.errors import DataError, VedcoreError
@@ -70,7 +70,7 @@ class _ParquetRows:
     """The row of a number."""
 
     def __init__(self, file: _File, image: str) -> None:
-        self._file, self._image = file, image
+        self._file, self._image, self._folder = file, image, Folder(os.path.dirname(file.path))
         self.entries: list[tuple[int, str, str, str | None]] = []
         """Number in the file, name, label and split of each row."""
 
@@ -78,7 +78,7 @@ class _ParquetRows:
         place, name, text, split = self.entries[number]
         where = f"{self._file.path}:{place}"
         try:
-            image = image_of(self._file.value(self._image, place), os.path.dirname(self._file.path))
+            image = image_of(self._file.value(self._image, place), self._folder)
         except VedcoreError as error:
             raise error.at(where) from None
         return Row(name, image, text, where, split=split)
@@ -92,7 +92,7 @@ class _File:
         self._open()
 
     def _open(self) -> None:
-        parquet = need("pyarrow.parquet", "train", "a parquet file")
+        parquet = need("pyarrow.parquet", "data", "a parquet file")
         stream = open_regular(self.path, DataError, "give a file that can be read")
         try:
             self._parquet = parquet.ParquetFile(stream)

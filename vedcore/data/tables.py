@@ -14,7 +14,7 @@ from typing import Any
 
 from vedcore.config_files.plain import short
 from vedcore.data.columns import Columns
-from vedcore.data.found import Found, path_inside
+from vedcore.data.found import Folder, Found
 from vedcore.data.rows import Data
 from vedcore.data.splitting import split_named
 from vedcore.errors import DataError
@@ -25,6 +25,7 @@ __all__ = ["TABLES", "add_table", "open_table"]
 TABLES = (".jsonl", ".csv", ".tsv")
 """Ends of the names of files that are read here."""
 NOT_UTF8 = "save it as UTF-8"
+NOT_JSON = "write one object a line"
 
 
 def open_table(path: str, *, text_column: str | None = None, image_column: str | None = None) -> Data:
@@ -62,7 +63,7 @@ def add_table(
     Raises:
         DataError: as `open_table`, but for a file without rows.
     """
-    columns: Columns | None = None
+    columns, images = None, Folder(folder)
     for line, row in _lines(path):
         where = f"{path}:{line}"
         name = prefix + f"line-{line}"
@@ -77,7 +78,7 @@ def add_table(
                 raise DataError(f"no {missing!r}", hint="give each row the same keys")
             image = row[columns.image]
             page = row.get("page")
-            file = path_inside(folder, image)
+            file = images.file(image)
             name = prefix + os.path.normpath(image).replace(os.sep, "/")
             own = columns.split_of(row) or split or (split_named(name.partition("/")[0]) if "/" in name else None)
             found.add(name, file, row[columns.text], where, own, _page(page))
@@ -110,13 +111,14 @@ def _json_lines(data: bytes) -> Iterator[tuple[int, dict[str, Any] | DataError]]
         if not line.strip():
             continue
         try:
-            row = json.loads(line.decode())
+            row = json.loads(line.decode().rstrip())
             yield number, row if isinstance(row, dict) else DataError("not an object", hint="write one: {…}")
         except UnicodeDecodeError as error:
             yield number, DataError(f"not UTF-8: byte {line[error.start]:#04x} at {error.start + 1}", hint=NOT_UTF8)
-        except (ValueError, RecursionError) as error:
-            reason = f"{error.msg} at {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-            yield number, DataError(f"not JSON: {reason}", hint="write one object a line")
+        except json.JSONDecodeError as error:
+            yield number, DataError(f"not JSON: {error.msg} at {error.colno}", hint=NOT_JSON)
+        except (ValueError, RecursionError):  # ValueError: a number of thousands of digits
+            yield number, DataError("not JSON that can be read: too long or too deep", hint=NOT_JSON)
 
 
 def _csv_rows(data: bytes, path: str) -> Iterator[tuple[int, dict[str, Any] | DataError]]:
