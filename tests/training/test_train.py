@@ -63,15 +63,15 @@ def test_a_run_leaves_the_best_model_a_log_curves_samples_and_its_config(lines: 
     assert_same_weights(again.last, result.last)
 
 
-def test_a_run_learns(lines: Path, tmp_path: Path) -> None:
+def test_a_run_learns(tmp_path: Path) -> None:
     result = train(
-        CONFIG, lines, tmp_path, max_steps=120, per_device_train_batch_size=8, learning_rate=3e-3, eval_steps=60,
+        CONFIG, write_folder(tmp_path / "lines", 96), tmp_path / "run", max_steps=120, per_device_train_batch_size=8, learning_rate=3e-3, eval_steps=60,
         generation_max_length=6, lr_scheduler_type="cosine", warmup_ratio=0.1,
     )  # fmt: skip
     assert result.metric is not None and result.metric < 0.2
     model = vedcore.load(result.best)
-    read = [each.text for each in model.generate_text([image(i, 1000 + i) for i in range(4)], max_new_tokens=6)]
-    assert sum(a == b for a, b in zip(read, WORDS, strict=True)) >= 3
+    read = [each.text for each in model.generate_text([image(i % 4, 1000 + i) for i in range(8)], max_new_tokens=6)]
+    assert sum(a == b for a, b in zip(read, 2 * WORDS, strict=True)) >= 6
 
 
 @pytest.mark.parametrize("stop_at", [2, 5])
@@ -182,7 +182,8 @@ def test_adapters_are_trained_and_merged(lines: Path, tmp_path: Path) -> None:
     before, after = vedcore.compose(CONFIG, seed=42).state_dict(), vedcore.load(result.best).state_dict()
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and all("query" in n or "key" in n or "value" in n or "output" in n or "qkv" in n or "proj" in n for n in changed)
+    assert changed
+    assert all("attention." in name or "attn." in name or name.startswith("projector.") for name in changed)
 
 
 def test_ctrl_c_in_the_shell_exits_130_and_the_same_command_goes_on(lines: Path, tmp_path: Path) -> None:

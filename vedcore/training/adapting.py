@@ -24,7 +24,7 @@ def with_adapters(model: VisionEncoderDecoder, settings: LoraSettings) -> Any:
         raise MissingExtraError("adapters need PEFT", field="train.lora", hint="pip install 'vedcore[lora]'") from None
     whole = ["projector"] if any(True for _ in model.projector.parameters()) else None
     fields = settings.to_dict()
-    names = [n for n, _ in model.named_modules() if n.rpartition(".")[2] in fields["target_modules"]]
+    names = [name for name, _ in model.named_modules() if name.endswith(settings.target_modules)]
     targets = [name for name in names if not name.startswith("projector")]
     config = peft.LoraConfig(task_type="SEQ_2_SEQ_LM", modules_to_save=whole, **{**fields, "target_modules": targets})
     return peft.get_peft_model(model, config)

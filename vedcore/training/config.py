@@ -27,8 +27,15 @@ class LoraSettings(Config):
     """Scale of the adapters, times their rank."""
     lora_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Dropout of their inputs, in training."""
-    target_modules: tuple[str, ...] = ("query", "key", "value", "output", "qkv", "proj")
-    """Ends of the names of layers that are adapted: here those of attention, in decoders and in timm's encoders."""
+    target_modules: tuple[str, ...] = (
+        "attention.query",
+        "attention.key",
+        "attention.value",
+        "attention.output",
+        "attn.qkv",
+        "attn.proj",
+    )
+    """Ends of the names of layers that are adapted: by default those of attention, in decoders and timm's encoders."""
 
 
 class TrainingConfig(Config):
