@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vedcore.errors import UsageError, VedcoreError
+from vedcore.errors import VedcoreError
 from vedcore.testing.calls import states_of
 from vedcore.testing.cases import Case, seeded
 from vedcore.testing.checks import NotApplicable, all_finite, check, fail, same
