@@ -93,6 +93,7 @@ _EXPORTS = {
         "PluginError",
         "PluginLoadError",
         "PluginMissingError",
+        "ResumeError",
         "TokenizerError",
         "UnknownComponentError",
         "UsageError",

@@ -32,6 +32,7 @@ def register_commands() -> list[Entry]:
         Entry("plan", "vedcore.cli.composing:plan", "Show the plan of a model; nothing is built."),
         Entry("plugins", "vedcore.cli.listing:plugins", "Show the plugins that are installed, and whether they work."),
         Entry("pull", "vedcore.cli.hub:pull", "Download a model from the hub and print its folder."),
+        Entry("train", "vedcore.cli.training:train", "Train a model on labelled images."),
     ]
 
 
