@@ -2,8 +2,8 @@
 
     python scenes.py FOLDER [--train 12000] [--validation 100] [--test 100] [--seed 0]
 
-FOLDER gets a folder for each split, and tokenizer.json, a token for each word. There are 7,080 captions. Two things that
-stand together in the validation or in the test stand together in no other split, in whatever order or place.
+FOLDER gets a folder for each split, and tokenizer.json, a token for each word. There are 7,080 captions. Two things
+that stand together in the validation or in the test do so in no other split, in whatever order or place.
 """
 
 from __future__ import annotations
