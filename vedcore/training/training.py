@@ -95,6 +95,8 @@ def train(
     training, held_back = run.open_rows()
     sets = {"validation": held_back, **run.open_more()}
     model = run.make_model()
+    if not training.is_stream and (new := model.extend_alphabet(row.text for row in training)):
+        display.say(f"{len(new)} characters that the model did not have: {new}")
     _begin(run, model, training, held_back, folder, accelerator)
     loader = _loader(run, training, model, accelerator)
     if run.train.optimize:
