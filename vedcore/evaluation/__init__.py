@@ -1,1 +1,29 @@
-"""Judgement of a model by the texts that it generates of labelled images."""
+"""Judgement of a model by the texts that it generates of labelled images.
+
+    from vedcore.evaluation import evaluate
+
+    evaluation = evaluate("mine/best", "lines/")
+    evaluation.save("report")
+
+Importing this package imports neither torch nor the packages of the extra ``train``; `evaluate` does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vedcore.evaluation.evaluating import evaluate as evaluate
+    from vedcore.evaluation.results import Evaluation as Evaluation
+    from vedcore.evaluation.results import RowResult as RowResult
+
+__all__ = ["Evaluation", "RowResult", "evaluate"]
+
+_MODULE_OF = {"evaluate": "evaluating", "Evaluation": "results", "RowResult": "results"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'vedcore.evaluation' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"vedcore.evaluation.{_MODULE_OF[name]}"), name)
