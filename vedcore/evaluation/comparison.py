@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from vedcore.evaluation.metrics import bleu
 from vedcore.evaluation.results import Difference
+from vedcore.extras import need
 
 __all__ = ["SAMPLES", "compare"]
 
@@ -67,7 +67,9 @@ def _f1(sums: Sums) -> float:
 def _bleu(sums: Sums) -> float:
     counts = [int(value) for value in sums]
     correct, total = counts[:NGRAMS], counts[NGRAMS : 2 * NGRAMS]
-    made = bleu().compute_bleu(correct, total, *counts[2 * NGRAMS :], smooth_method="exp", effective_order=True)
+    made = need("sacrebleu.metrics", "train", "BLEU").BLEU.compute_bleu(
+        correct, total, *counts[2 * NGRAMS :], smooth_method="exp", effective_order=True
+    )
     return min(100.0, float(made.score))
 
 

@@ -32,7 +32,7 @@ def kind_of(text: str, label: str, finish_reason: str) -> str:
     """The kind of a result: a key of `KINDS`.
 
     A loop is a part of at most 50 characters that ends the text at least four times in a row, where the label does not
-    have as many; or a text that the option against repetition ended.
+    have as many and the text is too long; or a text that the option against repetition ended.
 
     Args:
         text: generated.
@@ -43,9 +43,10 @@ def kind_of(text: str, label: str, finish_reason: str) -> str:
         return "exact"
     if not text.strip():
         return "empty"
-    if finish_reason == "repetition" or _loops(text, label):
+    is_cut = finish_reason in ("length", "time")
+    if finish_reason == "repetition" or ((is_cut or len(text) > len(label)) and _loops(text, label)):
         return "loop"
-    if finish_reason in ("length", "time"):
+    if is_cut:
         return "cut_off"
     return "form" if _letters(text) == _letters(label) else "letters"
 

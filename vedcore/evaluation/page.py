@@ -38,6 +38,7 @@ th, td { border-bottom: 1px solid var(--line); padding: .25rem .75rem .25rem 0; 
   vertical-align: top; }
 td.number, th.number { text-align: end; font-variant-numeric: tabular-nums; }
 img { max-width: 100%; height: auto; }
+section { overflow-x: auto; }
 figure { margin: 0 0 1rem; display: inline-block; max-width: 30rem; }
 figcaption, small, .quiet { color: var(--quiet); }
 article { border: 1px solid var(--line); border-radius: .5rem; padding: .75rem 1rem; margin: 1rem 0; }
@@ -60,7 +61,7 @@ def page(evaluation: Evaluation) -> str:
     """
     title = f"{shown(evaluation.model, MAX_NAME)} on {shown(evaluation.data, MAX_NAME)}"
     parts = [
-        f"<header><h1>{title}</h1><p>{len(evaluation.rows):,} rows read</p></header><main>",
+        f"<header><h1>{title}</h1><p>{len(evaluation.rows):,} rows read{_settings(evaluation)}</p></header><main>",
         _section("Scores", _scores(evaluation)),
         _section("Kinds of results", _kinds(evaluation)),
         _section("Confidence", _confidence(evaluation)),
@@ -79,6 +80,12 @@ def page(evaluation: Evaluation) -> str:
         + "\n".join(parts)
         + "\n</main>\n</body>\n</html>\n"
     )
+
+
+def _settings(evaluation: Evaluation) -> str:
+    given = {key: value for key, value in evaluation.settings.items() if value is not None and key != "generation"}
+    given |= evaluation.settings.get("generation", {})
+    return "".join(f"; {shown(key)} {shown(value, MAX_NAME)}" for key, value in given.items())
 
 
 def _section(title: str, content: str) -> str:

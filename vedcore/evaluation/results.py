@@ -212,7 +212,8 @@ class Evaluation:
         lines += [f"{KINDS[kind]:40}{count:>10,}" for kind, count in self.kinds.items() if count]
         if comparison is not None:
             lines.append(f"{len(comparison.better):,} rows are better, {len(comparison.worse):,} worse")
-        return "\n".join([*lines, self.advice])
+        gap = self.confidence.expected_calibration_error
+        return "\n".join([*lines, f"{'expected calibration error':40}{gap:>10.3f}", self.advice])
 
     @property
     def advice(self) -> str:
@@ -223,7 +224,7 @@ class Evaluation:
         if kept.rows == len(self.rows):
             return f"an error (CER) of {wanted:.2%} needs no rejection"
         return (
-            f"for an error (CER) of {wanted:.2%}, reject below confidence {kept.threshold:.4g}: "
+            f"for an error (CER) of {wanted:.2%}, reject below confidence {kept.threshold:.6g}: "
             f"{1 - kept.share:.1%} of rows; of the others {kept.cer:.2%} of characters are wrong"
         )
 
