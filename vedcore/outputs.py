@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from vedcore.errors import VedcoreError
     from vedcore.layers.cache import DecoderCache
 
-__all__ = ["DecoderOutput", "EncoderOutput", "GenerateOutput", "Output", "TextResult", "VisionEncoderDecoderOutput"]
+__all__ = [
+    "DecoderOutput",
+    "EncoderOutput",
+    "GenerateOutput",
+    "Output",
+    "RunOutput",
+    "TextResult",
+    "VisionEncoderDecoderOutput",
+]
 
 
 class Output(dict[str, Any]):
@@ -84,6 +92,20 @@ class DecoderOutput(Output):
     """On request: self-attention weights of each layer, each (B, H, T, T_total)."""
     cross_attentions: tuple[Tensor, ...] | None = None
     """On request: cross-attention weights of each layer, each (B, H, T, S)."""
+
+
+class RunOutput(NamedTuple):
+    """The output of `TextDecoder.run`, of which `TextDecoder.forward` makes a `DecoderOutput`."""
+
+    logits: Tensor
+    """(B, T, V), or (B, 1, V) of the last position."""
+    last_hidden_state: Tensor
+    """(B, T, D) after the last norm."""
+    new: tuple[tuple[Tensor, Tensor] | None, ...] | None = None
+    """With a cache: each layer's keys and values (B, H, T, K) of the new tokens; None of a layer that has none."""
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass(frozen=True)

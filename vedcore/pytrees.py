@@ -18,7 +18,7 @@ from vedcore.outputs import DecoderOutput, EncoderOutput, VisionEncoderDecoderOu
 __all__: list[str] = []
 
 _OF_LAYER = ("keys", "values", "cross_keys", "cross_values")
-_OF_CACHE = ("attention_mask", "positions", "encoder_mask")
+_OF_CACHE = ("attention_mask", "positions", "encoder_mask", "key_positions")
 
 
 def _tensors(cache: DecoderCache) -> dict[str, Tensor]:

@@ -1,26 +1,35 @@
 """The contract of a text decoder, and how every family reads a text: masks, positions, the cache, the outputs.
 
 Shape letters: N images, B rows of text (a multiple of N), S encoder tokens, T new text tokens, L text tokens so far,
-D width, E width of the encoder states that cross-attention takes, V vocabulary size.
+D width, E width of the encoder states that cross-attention takes, V vocabulary size, H heads, K head size.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from vedcore.components import Component
-from vedcore.config import MAX_VOCAB_SIZE, DecoderConfig
-from vedcore.errors import IncompatibleError, UsageError
+from vedcore.config import DecoderConfig
+from vedcore.errors import UsageError
 from vedcore.layers.attention import causal_mask
 from vedcore.layers.cache import DecoderCache
 from vedcore.layers.checkpointing import without_cache
+from vedcore.layers.context import LayerContext
 from vedcore.layers.tracing import holds, is_traced
-from vedcore.outputs import DecoderOutput
+from vedcore.outputs import DecoderOutput, RunOutput
+from vedcore.text_inputs import (
+    check_embeddings,
+    check_encoder_states,
+    check_ids,
+    check_room,
+    count_positions,
+    full_mask,
+)
 
 __all__ = ["TextDecoder"]
 
@@ -29,7 +38,9 @@ class TextDecoder(Component):
     """Token ids and encoder states to the logits of the next tokens.
 
     A family gives ``config``, ``embed``, ``layers``, ``final_norm`` and ``head``; masks, positions, the cache and
-    what is returned are here, once. A decoder of another make may override `forward` as a whole.
+    what is returned are here, once. A layer is any module that is called as ``layer(hidden_states, context)`` with a
+    `LayerContext` and gives the new (B, T, D). A decoder of another make overrides `run`, the tensors' half, and keeps
+    `forward`, which decides what a call means.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -57,6 +68,10 @@ class TextDecoder(Component):
     uneven_rows: ClassVar[bool] = True
     """Whether rows that share a cache may have different lengths, as `DecoderCache.positions` counts them. False in a
     subclass that overrides `forward`, unless it declares it."""
+    relative_positions: ClassVar[bool] = False
+    """Whether `score_bias` is asked: the cache then keeps the positions of its tokens."""
+    records_attention: ClassVar[bool] = True
+    """Whether all layers record the weights of self-attention; False gives those over the image alone."""
     layerdrop: float = 0.0
     """Share of the layers that a training step leaves out ("LayerDrop", Fan et al. 2019)."""
 
@@ -88,6 +103,19 @@ class TextDecoder(Component):
         """Token ids (B, T) to (B, T, D); a family that scales its embeddings says so here."""
         out: Tensor = self.get_input_embeddings()(input_ids)
         return out
+
+    def position_states(self, positions: Tensor) -> tuple[Tensor, ...]:
+        """What the layers need of the positions (1 or B, T), made once a call: cosines and sines of rotary ones."""
+        return ()
+
+    def score_bias(self, positions: Tensor, key_positions: Tensor) -> Tensor | None:
+        """(1 or B, H, T, L) added to the scores of self-attention, with ``relative_positions``.
+
+        Args:
+            positions: (1 or B, T) of the new tokens.
+            key_positions: (1 or B, L) of all tokens so far.
+        """
+        return None
 
     def takes_position(self, input_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor | None:
         """Which of the new tokens count as a position, (B, T) bool; None means all.
@@ -176,16 +204,20 @@ class TextDecoder(Component):
             )
         if input_ids is not None and inputs_embeds is not None:
             raise UsageError("give either decoder_input_ids or decoder_inputs_embeds, and not both")
-        self._check_text(input_ids, inputs_embeds)
+        if input_ids is not None:
+            check_ids(input_ids, self.vocab_size)
         given = input_ids if inputs_embeds is None else inputs_embeds
         assert given is not None
+        if inputs_embeds is not None:
+            check_embeddings(inputs_embeds, self.get_input_embeddings().embedding_dim)
         (rows, queries), device = given.shape[:2], given.device
         cache = past_key_values
         if self.gradient_checkpointing and self.training:
             use_cache, cache = without_cache(use_cache, cache)
         if cache is None and use_cache:
             cache = self.make_cache()
-        self._check_encoder_states(encoder_hidden_states, rows)
+        if encoder_hidden_states is not None:
+            check_encoder_states(encoder_hidden_states, rows, self.cross_attention_size)
         past = cache.length if cache is not None else 0
         if cache is not None and cache.rows != rows and past:
             raise UsageError(
@@ -193,16 +225,15 @@ class TextDecoder(Component):
                 field="past_key_values",
                 hint="give the same rows at each step, or reorder the cache",
             )
-        if self.max_positions is not None and holds(past + queries > self.max_positions):
-            raise IncompatibleError(
-                f"a text of {past + queries} tokens, but the decoder has {self.max_positions} positions",
-                field="decoder_input_ids",
-                hint=f"cut the text to {self.max_positions - past} tokens"
-                if past < self.max_positions
-                else "begin a new text, without past_key_values",
-            )
-        padding = _full_mask(attention_mask, cache, rows, past, queries)
-        positions, counted = self._positions(input_ids, padding, cache, past, queries, device, prompt_length)
+        check_room(past, queries, self.max_positions)
+        padding = full_mask(attention_mask, cache, rows, past, queries)
+        positions, counted = count_positions(
+            self.takes_position, input_ids, padding, cache, past, queries, device, prompt_length
+        )
+        key_positions = None
+        if self.relative_positions:
+            before = None if cache is None else cache.key_positions
+            key_positions = positions if before is None else _joined(before, positions)
         if encoder_attention_mask is not None:
             encoder_attention_mask = encoder_attention_mask.bool()
         elif cache is not None:
@@ -218,10 +249,22 @@ class TextDecoder(Component):
             output_attentions,
             output_hidden_states,
             last_logits_only,
+            key_positions,
         )
         if cache is not None:  # after the text was read: an error leaves the cache as it was
+            if out.new is not None and holds(cache.length == past):
+                cache.extend(out.new)
             cache.attention_mask, cache.positions, cache.encoder_mask = padding, counted, encoder_attention_mask
-        return out
+            cache.key_positions = key_positions
+        return DecoderOutput(out.logits, cache, out.hidden_states, out.attentions, out.cross_attentions)
+
+    def cross(self, encoder_hidden_states: Tensor) -> tuple[tuple[Tensor, Tensor] | None, ...]:
+        """Keys and values (N, H, S, K) of images (N, S, E), layer by layer; None of a layer that does not see them.
+
+        `run` computes them where its cache has none: `LayerCache.cross` is their place.
+        """
+        seeing = (getattr(layer, "cross_attention", None) for layer in self.layers)
+        return tuple(None if each is None else each.project(encoder_hidden_states) for each in seeing)
 
     def run(
         self,
@@ -234,8 +277,12 @@ class TextDecoder(Component):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         last_logits_only: bool = False,
-    ) -> DecoderOutput:
+        key_positions: Tensor | None = None,
+    ) -> RunOutput:
         """The tensors' half of `forward`: nothing is checked, and no value of a tensor is read.
+
+        What stands in its place reads ``cache.layers``, and either extends each by `LayerCache.update`, as the layers
+        here do in place, or leaves them: `forward` then appends the new keys and values that are returned.
 
         Args:
             text: (B, T) ids, or (B, T, D) embeddings.
@@ -244,139 +291,64 @@ class TextDecoder(Component):
             encoder_hidden_states: (N, S, E); None takes what the cache holds of them.
             encoder_mask: (N, 1, 1, S) True where an encoder token counts, or None.
             cache: gets the new keys and values, and those of the images at the first call.
-            output_attentions: as in `forward`, and so the rest.
+            output_attentions: as in `forward`, and so the next two.
             output_hidden_states: see there.
             last_logits_only: see there.
+            key_positions: (1 or B, L) of all tokens so far, with ``relative_positions``.
         """
-        x = self.embed(self._lookup(text) if text.ndim == 2 else text, positions)
+        x = self.embed(self.embed_tokens(text) if text.ndim == 2 else text, positions)
+        turned = tuple(each.to(x.dtype) for each in self.position_states(positions))
+        bias = None if key_positions is None else self.score_bias(positions, key_positions)
+        if bias is not None:
+            bias = bias.to(x.dtype)
+            bias = bias if mask is None else bias.masked_fill(~mask, torch.finfo(x.dtype).min)
+        past = None if cache is None else cache.length
         states, attentions, cross_attentions = [x], [], []
         drops = self.training and self.layerdrop > 0 and cache is None
         for i, layer in enumerate(self.layers):
             drawn = torch.rand(()) if drops else None
             if drawn is not None and not is_traced() and drawn.item() < self.layerdrop:
                 continue
-            before = x
-            arguments = (
-                x,
-                mask,
-                encoder_hidden_states,
-                encoder_mask,
-                None if cache is None else cache.layers[i],
-                output_attentions,
+            before, place = x, None if cache is None else cache.layers[i]
+            context = LayerContext(
+                positions, mask, encoder_hidden_states, encoder_mask, turned, bias, place, output_attentions
             )
             if self.gradient_checkpointing and self.training:
-                x, weights, cross_weights = self.checkpointing.run(i, layer, *arguments)
+                x = self.checkpointing.run_layer(i, layer, x, context)
             else:
-                x, weights, cross_weights = layer(*arguments)
+                x = layer(x, context)
             if drawn is not None and is_traced():  # a recorded program cannot leave out what it computes
                 x = torch.where(drawn.to(x.device) < self.layerdrop, before, x)
             states.append(x)
-            attentions.append(weights)
-            if cross_weights is not None:
-                cross_attentions.append(cross_weights)
+            if output_attentions:
+                if self.records_attention and context.attention is None:
+                    raise UsageError(
+                        f"layer {i} records no weights of self-attention",
+                        field="output_attentions",
+                        hint="leave it out, or declare records_attention = False",
+                    )
+                attentions.append(context.attention)
+                cross_attentions.append(context.cross_attention)
         states[-1] = x = self.final_norm(x)
-        return DecoderOutput(
-            logits=self.head(x[:, -1:] if last_logits_only else x),
-            past_key_values=cache,
-            hidden_states=tuple(states) if output_hidden_states else None,
-            attentions=tuple(attentions) if output_attentions else None,
-            cross_attentions=tuple(cross_attentions) if output_attentions and cross_attentions else None,
+        return RunOutput(
+            self.head(x[:, -1:] if last_logits_only else x),
+            x,
+            None if cache is None or past is None else cache.since(past),
+            tuple(states) if output_hidden_states else None,
+            _recorded(attentions) if self.records_attention else None,
+            _recorded(cross_attentions),
         )
 
-    def _lookup(self, input_ids: Tensor) -> Tensor:
-        try:
-            return self.embed_tokens(input_ids)
-        except IndexError:  # only a CPU says so; checking first would make a GPU wait
-            low, high = int(input_ids.min()), int(input_ids.max())
-            hint = "use the model's own tokenizer"
-            if low < 0:
-                hint = "give ids from 0 on; -100 is for labels alone"
-            elif high < MAX_VOCAB_SIZE:
-                hint = f"leave such tokens out, or first call model.resize_vocabulary({high + 1})"
-            raise UsageError(
-                f"token ids run from {low} to {high}, but the vocabulary has {self.vocab_size}",
-                field="decoder_input_ids",
-                hint=hint,
-            ) from None
 
-    def _check_text(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:
-        if input_ids is not None and (input_ids.ndim != 2 or input_ids.dtype not in (torch.long, torch.int)):
-            raise UsageError(
-                f"ids of shape {tuple(input_ids.shape)} and type {input_ids.dtype}",
-                field="decoder_input_ids",
-                hint="give (B, T) of torch.long",
-            )
-        if inputs_embeds is None:
-            return
-        width = self.get_input_embeddings().embedding_dim
-        if inputs_embeds.ndim != 3 or inputs_embeds.shape[-1] != width:
-            raise UsageError(
-                f"embeddings of shape {tuple(inputs_embeds.shape)}",
-                field="decoder_inputs_embeds",
-                hint=f"give (B, T, {width})",
-            )
-
-    def _check_encoder_states(self, states: Tensor | None, rows: int) -> None:
-        if states is None:
-            return
-        if states.shape[-1] != self.cross_attention_size:
-            raise IncompatibleError(
-                f"encoder states of width {states.shape[-1]}, but cross-attention takes {self.cross_attention_size}",
-                field="decoder.cross_attention_hidden_size",
-                hint="give what model.project made of what model.encode gave",
-            )
-        images = states.shape[0]
-        if not rows or not images or rows % images:
-            raise UsageError(f"{rows} rows of text for {images} images", hint="give every image as many rows")
-
-    def _positions(
-        self,
-        input_ids: Tensor | None,
-        padding: Tensor | None,
-        cache: DecoderCache | None,
-        past: int,
-        queries: int,
-        device: torch.device,
-        prompt_length: int | None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Positions (1 or B, T) of the new tokens, and those taken so far (B, 1), which the cache is to remember."""
-        real = None if padding is None else padding[:, past:]  # (B, T)
-        begun = None if padding is None else (padding.cumsum(1) > 0)[:, past:]  # (B, T) all but padding at the left
-        taken = self.takes_position(input_ids, begun)
-        before = cache.positions if cache is not None else None
-        if taken is None and before is None:
-            return torch.arange(past, past + queries, device=device)[None], None  # (1, T)
-        start = torch.full((1, 1), past, device=device) if before is None else before  # (1 or B, 1)
-        every = torch.ones(start.shape[0], queries, dtype=torch.bool, device=device) if begun is None else begun
-        after = start + every.long().cumsum(1)  # (B, T)
-        last = after[:, -1:] if begun is not None or before is not None else None
-        if taken is None:
-            return after - 1, last
-        counted = start + taken.long().cumsum(1)
-        if prompt_length is not None:
-            indices = torch.arange(past, past + queries, device=device)
-            counted = torch.where(indices < prompt_length, counted, after)
-        return torch.where(taken if real is None else taken & real, counted - 1, -1), last
+def _recorded(weights: Sequence[Tensor | None]) -> tuple[Tensor, ...] | None:
+    """The weights of the layers that have recorded any; None where none has."""
+    return tuple(each for each in weights if each is not None) or None
 
 
-def _full_mask(mask: Tensor | None, cache: DecoderCache | None, rows: int, past: int, queries: int) -> Tensor | None:
-    """The padding mask (B, L) of all tokens so far, from a mask of the new ones or of all."""
-    before = cache.attention_mask if cache is not None else None
-    if mask is None and before is None:
-        return None
-    if mask is not None and (mask.ndim != 2 or mask.shape[0] != rows or mask.shape[1] not in (queries, past + queries)):
-        raise UsageError(
-            f"a mask of shape {tuple(mask.shape)} for {rows} rows of {queries} tokens",
-            field="decoder_attention_mask",
-            hint=f"give ({rows}, {past + queries})",
-        )
-    if mask is None:
-        assert before is not None
-        mask = before.new_ones(rows, queries)
-    full = mask.bool()
-    if full.shape[1] != past + queries:
-        full = torch.cat([full.new_ones(rows, past) if before is None else before, full], 1)
-    return full
+def _joined(before: Tensor, new: Tensor) -> Tensor:
+    """(1 or B, L) and (1 or B, T) to (1 or B, L + T)."""
+    rows = max(before.shape[0], new.shape[0])
+    return torch.cat([before.expand(rows, -1), new.expand(rows, -1)], 1)
 
 
 def _resized(old: Tensor, rows: int) -> Tensor:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
@@ -141,8 +142,7 @@ def _layer(config: BartConfig) -> DecoderLayer:
             activation_dropout=config.activation_dropout,
             std=std,
         ),
-        hidden_size=width,
-        norm_eps=NORM_EPS,
+        norm=partial(nn.LayerNorm, width, NORM_EPS),
         norm_first=config.normalize_before,
         dropout=config.dropout,
     )

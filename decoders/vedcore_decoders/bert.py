@@ -10,6 +10,7 @@ Shape letters: B rows of text, T tokens, D width, V vocabulary size.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
@@ -77,8 +78,7 @@ def _layer(config: BertConfig) -> DecoderLayer:
         SelfAttention(width, heads, dropout=dropout, std=std),
         CrossAttention(width, config.cross_attention_hidden_size or width, heads, dropout=dropout, std=std),
         MLP(width, config.intermediate_size, config.hidden_act, std=std),
-        hidden_size=width,
-        norm_eps=config.layer_norm_eps,
+        norm=partial(nn.LayerNorm, width, config.layer_norm_eps),
         norm_first=False,
         dropout=config.hidden_dropout_prob,
     )

@@ -10,6 +10,7 @@ Shape letters: B rows of text, T tokens, P positions, D width, V vocabulary size
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -85,8 +86,7 @@ def _layer(config: DistilBertConfig) -> DecoderLayer:
             width, config.cross_attention_hidden_size or width, heads, dropout=config.attention_dropout, std=std
         ),
         MLP(width, config.hidden_dim, config.activation, std=std),
-        hidden_size=width,
-        norm_eps=NORM_EPS,
+        norm=partial(nn.LayerNorm, width, NORM_EPS),
         norm_first=False,
         dropout=0.0,
         mlp_dropout=config.dropout,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
@@ -100,8 +101,7 @@ def _layer(config: GPT2Config, index: int) -> DecoderLayer:
         SelfAttention(width, config.n_head, **attention),
         CrossAttention(width, config.cross_attention_hidden_size or width, config.n_head, **attention),
         MLP(width, config.n_inner or 4 * width, config.activation_function, std=std, output_std=output_std),
-        hidden_size=width,
-        norm_eps=config.layer_norm_epsilon,
+        norm=partial(nn.LayerNorm, width, config.layer_norm_epsilon),
         norm_first=True,
         dropout=config.resid_pdrop,
     )

@@ -111,6 +111,7 @@ def test_the_names_in_the_folder(saved: Path) -> None:
         "manifest.json",
         "model.safetensors",
         "preprocessor_config.json",
+        "provenance.json",
         "tokenizer.json",
     ]
 

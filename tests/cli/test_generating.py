@@ -39,13 +39,15 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    vedcore.compose(
+    made = vedcore.compose(
         {"name": "vit_tiny_patch16_224", "num_hidden_layers": 1},
         {"name": "gpt2", "n_layer": 1, "n_embd": 16, "n_head": 2},
         tokenizer="char",
         image_size=32,
         seed=0,
-    ).save_pretrained(folder)
+    )
+    made.load_state_dict(made.state_dict())  # no longer the numbers that it was composed with
+    made.save_pretrained(folder)
     return folder
 
 
@@ -82,6 +84,14 @@ def test_options_mean_what_they_do_in_python(
     done = run(model, image, "--max-new-tokens", "8", *words, "--stream")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == vedcore.errors.printable(expected.text) + "\n"
+
+
+def test_an_untrained_model_is_one_line_of_the_shell(run: Run, image: Path, tmp_path: Path) -> None:
+    parts = {"name": "vit", "num_hidden_layers": 1}, {"name": "gpt2", "n_layer": 1, "n_embd": 768, "n_head": 2}
+    vedcore.compose(*parts, tokenizer="char", image_size=32).save_pretrained(tmp_path / "new")
+    done = run(tmp_path / "new", image, image, "--max-new-tokens", "2")
+    assert done.returncode == 0
+    assert [line for line in done.stderr.splitlines() if "never trained" in line] == done.stderr.splitlines()[:1]
 
 
 def test_a_lexicon(run: Run, model: Path, image: Path, tmp_path: Path) -> None:

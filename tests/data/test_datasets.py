@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import vedcore
 from tests.data.sources import png
-from vedcore.data import open_data, split
+from tests.model.tiny import tiny
+from vedcore.data import Loader, open_data, split
 
 
 def test_lists(tmp_path: Path) -> None:
@@ -74,6 +76,21 @@ def test_datasets_and_parquet_keep_the_files_of_images(tmp_path: Path) -> None:
             (tmp_path / "saved").rename(tmp_path / ".saved")
         train, validation = split(open_data(source))
         assert (len(train), len(validation)) == (5, 5)
+
+
+def test_workers_share_no_open_file(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    files = [png(str(n)) for n in range(60)]
+    for number, file in enumerate(files):
+        (tmp_path / f"{number}.png").write_bytes(file)
+    table = pyarrow.table({"image": files, "text": [f"{n}" for n in range(60)]})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=4)
+    processor = tiny("bert", tokenizer="char", token_ids=None, decoder_vocab_size=98).processor
+    opened = [(Image.open(tmp_path / f"{n}.png"), f"{n}") for n in range(60)]
+    for source in (tmp_path / "a.parquet", opened):
+        one, other = (list(Loader(open_data(source), processor, 4, workers=n).epoch()) for n in (0, 2))
+        assert [loaded.names for loaded in one] == [loaded.names for loaded in other]
+        assert all(torch.equal(a.inputs.pixel_values, b.inputs.pixel_values) for a, b in zip(one, other, strict=True))
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

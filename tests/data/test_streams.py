@@ -41,7 +41,7 @@ def test_samples_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "0.tar", "w") as archive:
         add_members(archive, {"a/1.jpg": png(), "a/1.json": b'{"caption": "one"}', "a/1.cls": b"7"})
         add_members(archive, {"2.png": png(), "3.txt": b"x", "4.png": png(), "4.txt": b"\xff", "5.png": png()})
-        add_members(archive, {"5.json": b"[1]", "6.png": png(), "6.jpg": png(), "6.txt": bb"x", "../7.png": png()})
+        add_members(archive, {"5.json": b"[1]", "6.png": png(), "6.jpg": png(), "6.txt": b"x", "../7.png": png()})
         add_members(archive, {"../7.gt.txt": b"seven\n", "8.png": png(), "8.json": several})
     (tmp_path / "1.tar").write_bytes((tmp_path / "0.tar").read_bytes()[:5000])
     data = open_data(f"{tmp_path}/{{0..1}}.tar")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vedcore.layers.context import LayerContext
 from vedcore.weights.keymap import to_ours, to_theirs
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-4}
@@ -73,7 +74,7 @@ def test_distilbert_both_ways(distilbert_case: Any, ids: Tensor) -> None:
     with torch.no_grad():
         x = ours.embed(ours.embed_tokens(ids), torch.arange(7)[None])
         for layer in ours.layers:
-            x, _, _ = layer(x, None, None, None, None, False)
+            x = layer(x, LayerContext())
         torch.testing.assert_close(ours.head(x), theirs(ids).logits, **TOLERANCE)
 
 

@@ -53,6 +53,14 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(data))
 
 
+def test_a_damaged_provenance(saved: Path, original: vedcore.VisionEncoderDecoder) -> None:
+    path = saved / "provenance.json"
+    path.write_text("{")
+    told("delete it, as the model loads without it, or get the folder again", vedcore.load, saved)
+    path.unlink()
+    assert same_weights(vedcore.load(saved), original)
+
+
 # -- arguments of load ----------------------------------------------------------------------------------------------
 
 

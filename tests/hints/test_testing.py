@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 
+import vedcore
 from tests.hints.templates import told
 from tests.testing.right_parts import Patches
+from vedcore.cli.checking import check
+from vedcore.model.wiring import WiringReport
 from vedcore.testing import Case, run_checks
 
 NAME = "image_padding_is_told"
@@ -28,3 +34,27 @@ def test_expected_failures() -> None:
     told("say why it fails", run_checks, Patches, expected_failures={NAME: ""})
     (result,) = [r for r in run_checks(Patches, expected_failures={NAME: "it is so"}) if r.check == NAME]
     assert result.outcome == "failed"  # the name is known, and the reason is gone
+
+
+VIT = {"name": "vit", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+GPT2 = {"name": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16}
+
+
+def test_what_is_not_a_model(tmp_path: Path) -> None:
+    told("give what vedcore.compose or vedcore.load gave", vedcore.check_wiring, torch.nn.ReLU())
+    model = vedcore.compose(VIT, GPT2, image_size=32, seed=0)
+    assert not vedcore.check_wiring(model).failed
+    model.save_pretrained(tmp_path / "a")
+    path = tmp_path / "a/wiring.json"
+    path.write_text("{}")
+    with pytest.warns(UserWarning, match="delete it, and run `vedcore check`"):
+        vedcore.load(tmp_path / "a")
+    told("delete it, and run `vedcore check`", WiringReport.parse, {}, path=path)
+    path.unlink()
+    assert check.callback is not None
+    assert check.callback(str(tmp_path / "a"), as_json=True) == 0
+    assert vedcore.load(tmp_path / "a").wiring is not None
+
+
+def test_a_name_that_is_nothing() -> None:
+    told("`vedcore list` and `vedcore plugins` show the names", check.callback, "zzzzzz", as_json=True)  # type: ignore[arg-type]

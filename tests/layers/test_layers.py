@@ -14,6 +14,7 @@ from vedcore.config import Activation
 from vedcore.errors import IncompatibleError, UnknownComponentError
 from vedcore.layers.attention import CrossAttention, SelfAttention, attend, causal_mask
 from vedcore.layers.cache import DecoderCache, LayerCache
+from vedcore.layers.context import LayerContext
 from vedcore.layers.embeddings import sinusoid, sinusoid_2d
 from vedcore.layers.linear import Embedding, Linear, output_layer
 from vedcore.layers.mlp import ACTIVATIONS, activation
@@ -89,9 +90,9 @@ def test_attention_dropout_is_for_training() -> None:
     """In eval mode there is none."""
     layer = SelfAttention(8, 2, dropout=0.5, std=1.0)
     x = torch.randn(1, 5, 8)
-    assert not torch.equal(layer(x, None, None, False)[0], layer(x, None, None, False)[0])
+    assert not torch.equal(layer(x, LayerContext()), layer(x, LayerContext()))
     layer.eval()
-    assert torch.equal(layer(x, None, None, False)[0], layer(x, None, None, False)[0])
+    assert torch.equal(layer(x, LayerContext()), layer(x, LayerContext()))
 
 
 def test_heads_that_do_not_divide() -> None:
@@ -106,9 +107,11 @@ def test_cross_attention_of_several_rows_an_image() -> None:
     mask = torch.rand(2, 1, 1, 5) > 0.4
     mask[..., 0] = True
     for need in (False, True):
-        shared = layer(text, layer.project(image), mask, need)
-        own = layer(text, layer.project(image.repeat_interleave(3, 0)), mask.repeat_interleave(3, 0), need)
-        torch.testing.assert_close(shared, own)
+        shared = LayerContext(encoder_mask=mask, needs_weights=need)
+        own = LayerContext(encoder_mask=mask.repeat_interleave(3, 0), needs_weights=need)
+        out = layer(text, layer.project(image), shared)
+        torch.testing.assert_close(out, layer(text, layer.project(image.repeat_interleave(3, 0)), own))
+        torch.testing.assert_close(shared.cross_attention, own.cross_attention)
 
 
 def test_cache_grows() -> None:

@@ -18,6 +18,7 @@ import vedcore
 from tests.packing import packed_products
 from vedcore.layers import onednn
 from vedcore.layers.attention import SelfAttention
+from vedcore.layers.context import LayerContext
 from vedcore.layers.linear import Linear, SeamLinear, output_layer, pack, refresh, use_seam
 
 SMALL: tuple[dict[str, Any], dict[str, Any]] = (
@@ -217,7 +218,7 @@ def test_many_numbers_of_rows_are_a_few_for_onednn(rows: list[int], with_packed:
             pack(attention)
         for number in rows:
             x = torch.randn(1, number, 24) if joined else torch.randn(number, 24)
-            out = attention(x, None, None, False)[0] if joined else attention.output(x)
+            out = attention(x, LayerContext()) if joined else attention.output(x)
             assert out.shape == x.shape
             if not joined:
                 due = nn.functional.linear(x, attention.output.weight, attention.output.bias)
@@ -400,25 +401,25 @@ def test_layers_on_the_same_input_are_one_product() -> None:
     held = list(attention.parameters())
     x = torch.randn(2, 5, 24)
     with torch.no_grad():
-        plain, _ = attention(x, None, None, False)
+        plain = attention(x, LayerContext())
         pack(attention)
-        assert packed_products(lambda: attention(x, None, None, False)) == [True] * 2  # the second is the output
-        assert torch.allclose(attention(x, None, None, False)[0], plain, atol=1e-5)
+        assert packed_products(lambda: attention(x, LayerContext())) == [True] * 2  # the second is the output
+        assert torch.allclose(attention(x, LayerContext()), plain, atol=1e-5)
         assert torch.allclose(attention.key(x), nn.functional.linear(x, due[2], due[3]), atol=1e-5)
-        assert packed_products(lambda: attention(x, None, None, False)) == [True] * 2
+        assert packed_products(lambda: attention(x, LayerContext())) == [True] * 2
         assert all(a is b and torch.equal(a, c) for a, b, c in zip(attention.parameters(), held, due, strict=True))
         pack(attention)
         attention.value.bias.add_(1)
-        assert packed_products(lambda: attention(x, None, None, False)) == [False] * 3 + [True]
+        assert packed_products(lambda: attention(x, LayerContext())) == [False] * 3 + [True]
         pack(attention)
         seen: list[Tensor] = []
         attention.query.register_forward_hook(lambda layer, inputs, out: seen.append(out))
-        attention(x, None, None, False)
+        attention(x, LayerContext())
         assert len(seen) == 1
         attention.key = nn.Sequential(nn.Linear(24, 24))  # as adapters do
         use_seam(attention)
         pack(attention)
-        attention(x, None, None, False)
+        attention(x, LayerContext())
 
 
 def test_inference_mode_leaves_models_that_can_be_trained() -> None:

@@ -95,7 +95,7 @@ def test_an_error_says_the_check_the_expected_and_the_came() -> None:
 
 
 def test_every_check_has_a_line_that_says_the_behaviour() -> None:
-    for kind in ("encoder", "decoder", "projector"):
+    for kind in ("encoder", "decoder", "projector", "format", "model", "wiring"):
         for each in checks_for(kind):  # type: ignore[arg-type]
             assert each.behaviour.endswith("."), each
             assert (each.function.__doc__ or "").count("\n") == 0, each
@@ -107,7 +107,7 @@ def test_parts_are_modules_classes_and_functions() -> None:
         assert case.kind == "decoder"
         assert [r.check for r in run_checks(part) if r.outcome == "failed"][:2] == [
             "steps_with_padding_are_as_one_call",
-            "padding_at_the_left_counts_for_nothing",
+            "left_padding_is_masked",
         ]
     for wrong in (3, torch.nn.Linear(2, 2).weight):
         with pytest.raises(vedcore.UsageError, match="not a part"):

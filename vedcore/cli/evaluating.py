@@ -59,7 +59,7 @@ def evaluate(
     settings = generation_settings(options, overrides)
     from vedcore.data import open_data
     from vedcore.evaluation import evaluate as run
-    from vedcore.evaluation.results import make_folder
+    from vedcore.evaluation.evaluation import make_folder
     from vedcore.extras import need
 
     if output is not None:

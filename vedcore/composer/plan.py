@@ -19,7 +19,7 @@ from vedcore.composer.snapshot_files import assumed_preprocessing
 from vedcore.config import Config, Preprocessing, TokenIds
 from vedcore.errors import ConfigLimitError, IncompatibleError, PluginContractError, VedcoreError
 from vedcore.layers.lazy_init import LazyInit
-from vedcore.plugins.contracts import check_built
+from vedcore.plugins.contracts import call_on_meta, check_built
 from vedcore.text_decoder import TextDecoder
 
 __all__ = ["Layout", "Modules", "PartPlan", "Plan", "format_bytes", "lay_out", "plan"]
@@ -231,7 +231,9 @@ def lay_out(
         (resolved.decoder, decoder),
     ]
     tokens = projector.num_tokens(image_tokens)
-    per_token = 2 * len(getattr(decoder, "layers", ())) * decoder.hidden_size * dtype.itemsize
+    counted = _cache_sizes(decoder)
+    by_width = 2 * len(getattr(decoder, "layers", ())) * decoder.hidden_size
+    per_token, per_image_token = (count * dtype.itemsize for count in counted or (by_width, by_width))
     planned = {
         part.kind: PartPlan(
             name=part.entry.name,
@@ -262,11 +264,12 @@ def lay_out(
             fresh_parameters=sum(_count_fresh(part, module, config.pretrained) for part, module in built),
             dtype=config.dtype,
             weight_bytes=total * dtype.itemsize,
-            cache_bytes_per_image=per_token * tokens,
+            cache_bytes_per_image=per_image_token * tokens,
             cache_bytes_per_token=per_token,
             notes=(
                 *resolved.notes,
                 *builder.notes,
+                *(() if counted else ("the bytes of caches are a guess from the decoder's width",)),
                 *([assumed] if assumed else ()),
                 *(f"not kept: {what}" for what in dropped),
             ),
@@ -339,6 +342,23 @@ class _Builder:
             f"{part.kind} {part.entry.name!r} of {part.entry.owner} is built on the CPU: {needs} needs numbers, which "
             "the meta device does not have"
         )
+
+
+@torch.no_grad()
+def _cache_sizes(decoder: Any) -> tuple[int, int] | None:
+    """Numbers that a cache keeps of one token of a text and of one of an image: those in the cache of one of each.
+
+    None where the decoder cannot be tried on the meta device.
+    """
+    ids = torch.zeros(1, 1, dtype=torch.long, device="meta")
+    states = torch.zeros(1, 1, decoder.cross_attention_size, device="meta")
+    try:
+        out = call_on_meta(decoder.eval(), input_ids=ids, encoder_hidden_states=states, use_cache=True)
+        text = [tensor for layer in out.past_key_values.layers for tensor in layer.since(0) or ()]
+        image = [tensor for layer in out.past_key_values.layers for tensor in layer.cross or ()]
+    except Exception:  # what it needs, or keeps, is its own
+        return None
+    return sum(tensor.numel() for tensor in text), sum(tensor.numel() for tensor in image)
 
 
 def _count_fresh(part: ResolvedPart, module: Any, pretrained: bool) -> int:

@@ -12,6 +12,7 @@ from vedcore.data.opening import open_data
 from vedcore.data.rows import Data, Problem, Row
 from vedcore.data.settings import DataConfig
 from vedcore.data.splitting import split
+from vedcore.deprecated_names import getattr_for
 
 if TYPE_CHECKING:
     from vedcore.data.decoding import Loaded as Loaded
@@ -25,5 +26,5 @@ _WITH_TORCH = {"Loaded": "decoding", "Loader": "loader", "keep_states": "keeping
 
 def __getattr__(name: str) -> Any:
     if name not in _WITH_TORCH:
-        raise AttributeError(f"module 'vedcore.data' has no attribute {name!r}")
+        return getattr_for(__name__)(name)
     return getattr(importlib.import_module(f"vedcore.data.{_WITH_TORCH[name]}"), name)

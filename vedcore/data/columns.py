@@ -87,14 +87,14 @@ def texts_of(value: Any) -> list[str]:
     Raises:
         DataError: an empty label, or a value that is none.
     """
-    if isinstance(value, str) and value.lstrip().startswith('{"gt_parse'):
+    if isinstance(value, str) and value.lstrip().startswith("{") and '"gt_parse' in value:
         try:
             value = json.loads(value)
         except ValueError:
             pass  # a text that begins so
     if isinstance(value, Mapping) and "gt_parse" in value:
         value = value["gt_parse"]
-    elif isinstance(value, Mapping) and isinstance(value.get("gt_parses"), (list, tuple)):
+    elif isinstance(value, Mapping) and value.get("gt_parses"):
         return [text for each in value["gt_parses"] for text in texts_of(each)]
     if isinstance(value, (Mapping, list)) and value:
         try:

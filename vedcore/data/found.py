@@ -117,6 +117,8 @@ def image_of(value: Any, folder: Folder | None) -> Any:
     """
     if isinstance(value, Mapping) and "bytes" in value:
         value = value.get("path") if value["bytes"] is None else value["bytes"]
+    if getattr(value, "filename", "") and getattr(value, "fp", None) is not None:  # opened by Pillow, and not read yet
+        value = value.filename  # two processes that read one open file would disturb each other
     if value is None:
         raise DataError("no image", hint="give one, or leave the row out")
     return folder.file(value) if isinstance(value, str) and folder is not None else value

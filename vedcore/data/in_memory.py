@@ -46,9 +46,10 @@ def open_sequence(
         name = f"row-{number}"
         try:
             image, value, own = _parts(item, columns)
+            image = image_of(image, None)
             if isinstance(image, (str, os.PathLike)):
                 name = os.fspath(image)
-            found.add(name, image_of(image, None), value, where, own or split)
+            found.add(name, image, value, where, own or split)
         except DataError as error:
             found.fail(name, where, error)
     return found.data("list")

@@ -98,8 +98,8 @@ def keep_states(
     for row in known:
         states.load(row)
     read = (time.perf_counter() - started) / max(1, len(known))
-    encoded = f"{1000 * seconds / images:.1f} ms an image to encode and write" if images else "all there already"
-    tell(f"encoder states in {states.folder}: {images:,} images, {encoded}, {1000 * read:.1f} ms to read")
+    encoded = f"{images:,} encoded in {1000 * seconds / images:.1f} ms an image" if images else "all there already"
+    tell(f"encoder states in {states.folder}: {encoded}, read in {1000 * read:.1f} ms an image")
     return states
 
 

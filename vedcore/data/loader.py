@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from vedcore.data.encoder_states import EncoderStates
 from vedcore.data.plan import Plan
 from vedcore.data.rows import Data, State
 from vedcore.data.settings import Augment
-from vedcore.errors import DataError, UsageError, VedcoreError, printable
+from vedcore.errors import DataError, UsageError, VedcoreError
 from vedcore.processing.encoding import OnUnknown
 from vedcore.processing.processor import Processor
 
@@ -132,11 +133,11 @@ class Loader:
                 self.cut += loaded.cut
                 if loaded.names:
                     yield loaded
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, EOFError, ConnectionError) as error:  # the last two where a pipe to a worker broke
+            if isinstance(error, RuntimeError) and not re.search("exited unexpectedly|by signal", str(error)):
                 raise
             hint = "give workers=0, or free memory: it may have run out"
-            raise DataError(f"a worker ended: {printable(error)}", path=self.data.source, hint=hint) from None
+            raise DataError("a worker ended", path=self.data.source, hint=hint) from None
 
 
 def _as_it_is(loaded: Any) -> Any:

@@ -53,7 +53,11 @@ def open_data(source: Any, *, text_column: str | None = None, image_column: str 
             return joined([open_data(item, **chosen) for item in source], "list")
         return open_sequence(source, **chosen)
     if isinstance(source, Mapping):
-        return joined([_open_dataset(each, split_named(name), **chosen) for name, each in source.items()], "splits")
+        parts = [_open_dataset(each, split_named(name), **chosen) for name, each in source.items()]
+        if any(part.is_stream for part in parts):
+            hint = f"give one: source[{next(iter(source))!r}]"
+            raise DataError("splits that are streams", path=type(source).__name__, hint=hint)
+        return joined(parts, "splits")
     return _open_dataset(source, None, **chosen)
 
 

@@ -85,7 +85,7 @@ class _ParquetRows:
 
 
 class _File:
-    """An open file; another process opens it again."""
+    """An open file; another process opens it again, as it would share the place in it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -103,6 +103,7 @@ class _File:
         groups = self._parquet.num_row_groups
         self._ends = list(accumulate(self._parquet.metadata.row_group(g).num_rows for g in range(groups)))
         self._groups: OrderedDict[int, Any] = OrderedDict()
+        self._process = os.getpid()
 
     def __getstate__(self) -> str:
         return self.path
@@ -142,10 +143,12 @@ class _File:
 
     def value(self, column: str, number: int) -> Any:
         """A value of a column."""
+        if self._process != os.getpid():
+            self._open()
         group = bisect_right(self._ends, number)
         if group not in self._groups:
             try:
-                table = self._parquet.read_row_group(group, columns=[column])
+                table = self._parquet.read_row_group(group, columns=[column], use_threads=False)
             except Exception as error:
                 hint = "it is damaged or truncated: copy it again"
                 raise DataError(f"not parquet: {error}", path=self.path, hint=hint) from None

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vedcore.evaluation.evaluating import evaluate as evaluate
-    from vedcore.evaluation.results import Evaluation as Evaluation
-    from vedcore.evaluation.results import RowResult as RowResult
+    from vedcore.evaluation.evaluation import Evaluation as Evaluation
+    from vedcore.evaluation.findings import RowResult as RowResult
 
 __all__ = ["Evaluation", "RowResult", "evaluate"]
 
-_MODULE_OF = {"evaluate": "evaluating", "Evaluation": "results", "RowResult": "results"}
+_MODULE_OF = {"evaluate": "evaluating", "Evaluation": "evaluation", "RowResult": "findings"}
 
 
 def __getattr__(name: str) -> Any:

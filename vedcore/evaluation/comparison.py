@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vedcore.evaluation.results import Difference
+from vedcore.evaluation.findings import Difference
 from vedcore.extras import need
 
 __all__ = ["SAMPLES", "compare"]

@@ -19,11 +19,12 @@ from vedcore.data.splitting import split_named
 from vedcore.errors import DataError, GenerationError, UsageError, VedcoreError, warn_caller
 from vedcore.evaluation.comparison import SAMPLES, compare
 from vedcore.evaluation.confidence import judge_confidence
+from vedcore.evaluation.evaluation import Evaluation
 from vedcore.evaluation.failures import kind_of
+from vedcore.evaluation.findings import Case, Comparison, RowResult
 from vedcore.evaluation.metrics import edits
 from vedcore.evaluation.pictures import picture_of
 from vedcore.evaluation.reading import Reading, read_rows
-from vedcore.evaluation.results import Case, Comparison, Evaluation, RowResult
 from vedcore.evaluation.scoring import Columns, columns_of, scores_of
 from vedcore.extras import need
 from vedcore.model import VisionEncoderDecoder

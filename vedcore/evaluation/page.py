@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 
 from vedcore.evaluation.confidence import Confidence, Kept
 from vedcore.evaluation.failures import KINDS
+from vedcore.evaluation.findings import METRICS, Case, Comparison, Findings, is_better, shown_score
 from vedcore.evaluation.marking import marked, shown
 from vedcore.evaluation.plots import THEMES, confidence_plots
-from vedcore.evaluation.results import METRICS, Case, Comparison, Evaluation, is_better, shown_score
 
 __all__ = ["page"]
 
@@ -53,7 +53,7 @@ ins { color: var(--bad); background: var(--bad-paper); text-decoration: line-thr
 """
 
 
-def page(evaluation: Evaluation) -> str:
+def page(evaluation: Findings) -> str:
     """The page.
 
     Raises:
@@ -82,7 +82,7 @@ def page(evaluation: Evaluation) -> str:
     )
 
 
-def _settings(evaluation: Evaluation) -> str:
+def _settings(evaluation: Findings) -> str:
     given = {key: value for key, value in evaluation.settings.items() if value is not None and key != "generation"}
     given |= evaluation.settings.get("generation", {})
     return "".join(f"; {shown(key)} {shown(value, MAX_NAME)}" for key, value in given.items())
@@ -105,7 +105,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "
     return f"<table>{f'<caption>{caption}</caption>' if caption else ''}{head}<tbody>\n{body}</tbody></table>\n"
 
 
-def _scores(evaluation: Evaluation) -> str:
+def _scores(evaluation: Findings) -> str:
     comparison = evaluation.comparison
     if comparison is None:
         rows = [(METRICS[name], shown_score(name, value)) for name, value in evaluation.metrics.items()]
@@ -130,7 +130,7 @@ def _scores(evaluation: Evaluation) -> str:
     return _table((*heads, "difference", "95 % interval"), lines) + note
 
 
-def _kinds(evaluation: Evaluation) -> str:
+def _kinds(evaluation: Findings) -> str:
     total = len(evaluation.rows) + len(evaluation.not_read)
     mine = evaluation.kinds
     other = evaluation.comparison.other.kinds if evaluation.comparison is not None else None
@@ -144,7 +144,7 @@ def _kinds(evaluation: Evaluation) -> str:
     return _table(heads, rows)
 
 
-def _confidence(evaluation: Evaluation) -> str:
+def _confidence(evaluation: Findings) -> str:
     found = evaluation.confidence
     plots = {theme: confidence_plots(found, theme) for theme in THEMES}
     alts = (
@@ -186,7 +186,7 @@ def _against(comparison: Comparison) -> str:
     return f"Against {shown(comparison.other.model, MAX_NAME)}"
 
 
-def _changes(evaluation: Evaluation, comparison: Comparison) -> str:
+def _changes(evaluation: Findings, comparison: Comparison) -> str:
     found = []
     for word, pairs in (("worse", comparison.worse), ("better", comparison.better)):
         rows = [(evaluation.rows[a], comparison.other.rows[b]) for a, b in pairs]
@@ -203,7 +203,7 @@ def _changes(evaluation: Evaluation, comparison: Comparison) -> str:
     return "\n".join(found)
 
 
-def _cases(evaluation: Evaluation) -> str:
+def _cases(evaluation: Findings) -> str:
     wrong = sum(row.kind != "exact" for row in evaluation.rows)
     if not wrong:
         return "<p>All rows are exactly right.</p>"
@@ -214,7 +214,7 @@ def _cases(evaluation: Evaluation) -> str:
     return legend + "\n".join(_case(evaluation, case) for case in evaluation.cases) + note
 
 
-def _case(evaluation: Evaluation, case: Case) -> str:
+def _case(evaluation: Findings, case: Case) -> str:
     row = evaluation.rows[case.row]
     name = shown(row.name, MAX_NAME) + (f", page {row.page}" if row.page is not None else "")
     label, text = marked(row.label, row.text)
@@ -234,7 +234,7 @@ def _text(name: str, html: str) -> str:
     return f'<dt>{name}</dt><dd><bdi class="text" dir="auto">{html}</bdi></dd>'
 
 
-def _not_read(evaluation: Evaluation) -> str:
+def _not_read(evaluation: Findings) -> str:
     rows = evaluation.not_read
     items = "".join(f"<li>{shown(problem, 500)}</li>\n" for problem in rows[:MAX_NOT_READ])
     more = f"<p class=quiet>and {len(rows) - MAX_NOT_READ:,} more</p>" if len(rows) > MAX_NOT_READ else ""

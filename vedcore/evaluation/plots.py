@@ -56,7 +56,7 @@ def _reliability(axes: Axes, confidence: Confidence) -> None:
     for middle, each in zip(middles, bins, strict=True):
         axes.annotate(f"{each.rows:,}", (middle, 0), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=7)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="share")
-    axes.legend(loc="upper left", fontsize=8)
+    _legend(axes)
 
 
 def _rejection(axes: Axes, confidence: Confidence) -> None:
@@ -67,4 +67,9 @@ def _rejection(axes: Axes, confidence: Confidence) -> None:
     if confidence.reject is not None:
         axes.plot([100 * (1 - confidence.reject.share)], [100 * confidence.reject.cer], "o", color="tab:red")
     axes.set(xlim=(0, 100), ylim=(0, None), xlabel="rejected rows, %", ylabel="error of the others, %")
-    axes.legend(loc="upper right", fontsize=8)
+    _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    """The legend above the plot, where it hides nothing."""
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, fontsize=8, frameon=False)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vedcore.errors import UsageError
+from vedcore.layers.attention import SelfAttention
 from vedcore.layers.cache import DecoderCache
 from vedcore.outputs import EncoderOutput
 from vedcore.text_decoder import TextDecoder
@@ -158,8 +159,9 @@ def check_cache(cache: DecoderCache, decoder: TextDecoder, prompts: Tensor) -> N
         raise UsageError(message, field=name, hint="give one of this model's")
     if not cache.length:
         return
-    (keys, cross), rows = (cache.layers[0].keys, cache.layers[0].cross), len(prompts)
-    if keys is None or cross is None or keys.shape[1] != decoder.num_attention_heads:
+    cross, rows = next((layer.cross for layer in cache.layers if layer.cross is not None), None), len(prompts)
+    heads = {part.num_key_value_heads for part in decoder.modules() if isinstance(part, SelfAttention)}
+    if cross is None or cache.heads not in (heads or {cache.heads}):
         raise UsageError("it is not a cache of this model over images", field=name, hint="give one of this model's")
     if cache.rows != rows or rows % len(cross[0]):
         message = f"a cache of {cache.rows} rows for {rows} prompts"

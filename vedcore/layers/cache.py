@@ -1,6 +1,6 @@
 """The key-value cache of a decoder, kept between the steps of a generation.
 
-Shape letters: B rows of text, N images (B is a multiple of N), H heads, K head size, T new tokens,
+Shape letters: B rows of text, N images (B is a multiple of N), H heads of keys and values, K head size, T new tokens,
 L tokens in the cache, C capacity, S encoder tokens.
 """
 
@@ -52,6 +52,12 @@ class LayerCache:
         self.keys[:, :, start : self.length] = keys
         self.values[:, :, start : self.length] = values
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def since(self, length: int) -> tuple[Tensor, Tensor] | None:
+        """Keys and values (B, H, T, K) of the tokens from number ``length`` on; None where there are none."""
+        if self.keys is None or self.values is None:
+            return None
+        return self.keys[:, :, length : self.length], self.values[:, :, length : self.length]
 
     def reorder(self, index: Tensor, start: int = 0) -> None:
         """Make row ``i`` continue row ``index[i]``; the keys and values of the images stay as they are.
@@ -135,6 +141,8 @@ class DecoderCache:
         """(B, 1) tokens of each row that have taken a position; None when that is ``length`` in every row."""
         self.encoder_mask: Tensor | None = None
         """(N, S) bool, False where an encoder token shows padding."""
+        self.key_positions: Tensor | None = None
+        """(1 or B, L) positions of the tokens, where the decoder declares `TextDecoder.relative_positions`."""
 
     @property
     def length(self) -> int:
@@ -147,9 +155,25 @@ class DecoderCache:
         keys = self.layers[0].keys if self.layers else None
         return 0 if keys is None else keys.shape[0]
 
+    @property
+    def heads(self) -> int:
+        """H of the first layer; 0 while the cache is empty."""
+        keys = self.layers[0].keys if self.layers else None
+        return 0 if keys is None else keys.shape[1]
+
     def get_seq_length(self) -> int:
         """``length``, by transformers' name."""
         return self.length
+
+    def since(self, length: int) -> tuple[tuple[Tensor, Tensor] | None, ...]:
+        """Each layer's keys and values (B, H, T, K) of the tokens from number ``length`` on, as views."""
+        return tuple(layer.since(length) for layer in self.layers)
+
+    def extend(self, new: tuple[tuple[Tensor, Tensor] | None, ...]) -> None:
+        """Append each layer's keys and values (B, H, T, K) of new tokens; None of a layer that has none."""
+        for layer, keys_and_values in zip(self.layers, new, strict=True):
+            if keys_and_values is not None:
+                layer.update(*keys_and_values)
 
     def reorder(self, index: Tensor, start: int = 0) -> None:
         """Make each row ``i`` continue row ``index[i]``.
@@ -165,6 +189,8 @@ class DecoderCache:
             self.attention_mask = self.attention_mask.index_select(0, index)
         if self.positions is not None:
             self.positions = self.positions.index_select(0, index)
+        if self.key_positions is not None and self.key_positions.shape[0] > 1:
+            self.key_positions = self.key_positions.index_select(0, index)
 
     def select(self, rows: Tensor, images: Tensor) -> None:
         """Keep some rows of text and their images, and drop all others.
@@ -185,6 +211,8 @@ class DecoderCache:
             layer.crop(length)
         if self.attention_mask is not None:
             self.attention_mask = self.attention_mask[:, :length]
+        if self.key_positions is not None:
+            self.key_positions = self.key_positions[:, :length]
 
     def gather(self, columns: Tensor) -> None:
         """Keep of each row the tokens at ``columns``, (B, L') indices, in that order."""
@@ -192,3 +220,5 @@ class DecoderCache:
             layer.gather(columns)
         if self.attention_mask is not None:
             self.attention_mask = self.attention_mask.gather(1, columns)
+        if self.key_positions is not None:
+            self.key_positions = self.key_positions.expand(len(columns), -1).gather(1, columns)

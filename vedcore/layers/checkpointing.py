@@ -9,11 +9,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
 from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 
 from vedcore.errors import UsageError, did_you_mean, warn_caller
 from vedcore.layers.cache import DecoderCache
+from vedcore.layers.context import LayerContext, run_again
 
 __all__ = ["Checkpointing", "without_cache"]
 
@@ -63,6 +65,16 @@ class Checkpointing:
         """The output of a layer, by its number."""
         if layer % self.every_n_layers:
             return module(*arguments)
+        return self._again(module, *arguments)
+
+    def run_layer(self, number: int, layer: Callable[..., Any], hidden_states: Tensor, context: LayerContext) -> Tensor:
+        """The output of a decoder's layer, by its number."""
+        if number % self.every_n_layers:
+            out: Tensor = layer(hidden_states, context)
+            return out
+        return run_again(self._again, layer, hidden_states, context)
+
+    def _again(self, module: Callable[..., Any], *arguments: Any) -> Any:
         with save_on_cpu(pin_memory=True) if self.offload else nullcontext():
             return checkpoint(module, *arguments, **{"use_reentrant": False, **self.options})
 

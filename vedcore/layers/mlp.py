@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vedcore.errors import UnknownComponentError, did_you_mean
-from vedcore.layers.linear import Linear, activated
+from vedcore.layers.linear import Linear, activated, apply_together
 
-__all__ = ["ACTIVATIONS", "MLP", "activation"]
+__all__ = ["ACTIVATIONS", "MLP", "GatedMLP", "activation"]
 
 _gelu_tanh = partial(F.gelu, approximate="tanh")
 
@@ -112,4 +112,32 @@ class MLP(nn.Module):
     def forward(self, hidden_states: Tensor) -> Tensor:
         inner = activated(hidden_states, self.input, self.act)
         out: Tensor = self.output(self.activation_dropout(inner))
+        return out
+
+
+class GatedMLP(nn.Module):
+    """A linear layer times the activation of another, and a third behind them (Shazeer 2020, "GLU Variants").
+
+    Args:
+        hidden_size: D.
+        intermediate_size: width between the layers.
+        hidden_act: name of the activation.
+        bias: whether the three layers have biases.
+        std: standard deviation of the fresh weights.
+    """
+
+    on_the_same_input = ("gate", "input")
+
+    def __init__(
+        self, hidden_size: int, intermediate_size: int, hidden_act: str, *, bias: bool = False, std: float = 0.02
+    ) -> None:
+        super().__init__()
+        self.gate = Linear(hidden_size, intermediate_size, bias, std=std)
+        self.input = Linear(hidden_size, intermediate_size, bias, std=std)
+        self.output = Linear(intermediate_size, hidden_size, bias, std=std)
+        self.act = activation(hidden_act)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        gate, inner = apply_together(hidden_states, self.gate, self.input)
+        out: Tensor = self.output(self.act(gate) * inner)
         return out

@@ -14,7 +14,7 @@ from vedcore.errors import IncompatibleError, PluginContractError, VedcoreError,
 from vedcore.registry import Entry, Kind
 from vedcore.text_decoder import TextDecoder
 
-__all__ = ["check_built", "check_part"]
+__all__ = ["call_on_meta", "check_built", "check_part"]
 
 _CONTRACTS: dict[Kind, tuple[type[Component], type[Config]]] = {
     "encoder": (VisionEncoder, EncoderConfig),
@@ -102,17 +102,22 @@ def check_built(kind: Kind, entry: Entry, module: Any, tokens: int, *, on_meta: 
     return True
 
 
+def call_on_meta(module: nn.Module, *arguments: Any, **keywords: Any) -> Any:
+    """What a module gives on torch's meta device, wherever its tensors are; they stay there."""
+    moved: dict[int, Tensor] = {}  # shared tensors stay shared
+    named = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
+    state = {name: moved.setdefault(id(tensor), tensor.to("meta")) for name, tensor in named}
+    with torch.device("meta"):
+        return torch.func.functional_call(module, state, arguments, keywords)
+
+
 def _shapes(kind: Kind, module: Any, tokens: int, device: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The output shape of a part for a small input, and the shape that it publishes."""
 
     def run(*arguments: Tensor, **keywords: Tensor) -> Any:
         if device != "meta":
             return module(*arguments, **keywords)
-        moved: dict[int, Tensor] = {}  # shared tensors stay shared
-        named = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
-        state = {name: moved.setdefault(id(tensor), tensor.to("meta")) for name, tensor in named}
-        with torch.device("meta"):
-            return torch.func.functional_call(module, state, arguments, keywords)
+        return call_on_meta(module, *arguments, **keywords)
 
     def numbers(*shape: int) -> Tensor:
         return torch.linspace(0, 1, math.prod(shape), device=device).view(shape)
@@ -124,7 +129,7 @@ def _shapes(kind: Kind, module: Any, tokens: int, device: str) -> tuple[tuple[in
         return tuple(out.shape), (1, module.num_tokens(size), module.hidden_size)
     if kind == "projector":
         mask = torch.ones(1, tokens, dtype=torch.bool, device=device)
-        seen = {"attention_mask": mask} if getattr(module, "takes_mask", False) else {}
+        seen = {"attention_mask": mask} if getattr(module, "takes_attention_mask", False) else {}
         out = run(numbers(1, tokens, module.in_features), **seen)
         return tuple(out.shape), (1, module.num_tokens(tokens), module.out_features)
     ids = torch.zeros(1, 2, dtype=torch.long, device=device)

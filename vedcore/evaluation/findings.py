@@ -1,16 +1,14 @@
-"""What an evaluation found: scores, rows, confidence, and the comparison with another model."""
+"""The results of a model on labelled images: scores, rows, confidence, and the comparison with another model."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vedcore.errors import UsageError, printable
+from vedcore.errors import printable
 from vedcore.evaluation.confidence import Confidence
 from vedcore.evaluation.failures import KINDS
 
@@ -22,10 +20,9 @@ __all__ = [
     "Case",
     "Comparison",
     "Difference",
-    "Evaluation",
+    "Findings",
     "RowResult",
     "is_better",
-    "make_folder",
     "shown_score",
 ]
 
@@ -41,8 +38,6 @@ METRICS = {
 """Scores, and how they are told. Those of fields are there where labels have tags."""
 _LOWER_IS_BETTER = ("cer", "wer")
 _OUT_OF_100 = ("bleu", "chrf")
-PAGE, DATA = "evaluation.html", "evaluation.json"
-"""Files that an evaluation is saved to."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +99,7 @@ class Difference:
 class Comparison:
     """A model against another one, on the rows that both have read."""
 
-    other: Evaluation
+    other: Findings
     rows: int
     differences: Mapping[str, Difference]
     better: tuple[tuple[int, int], ...]
@@ -116,8 +111,8 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation found; ``str()`` is a table."""
+class Findings:
+    """The results of a model on labelled images; ``str()`` is a table."""
 
     model: str
     data: str
@@ -170,29 +165,6 @@ class Evaluation:
         """`to_dict` as text, in ASCII: a name that is not valid Unicode keeps its bytes as ``\\udcXX``."""
         return json.dumps(self.to_dict(), indent=1, allow_nan=False, default=str)
 
-    def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write ``evaluation.html`` and ``evaluation.json`` into a folder, over those that are there.
-
-        Returns:
-            The page.
-
-        Raises:
-            MissingExtraError: matplotlib is not installed.
-            UsageError: the folder cannot be written.
-        """
-        from vedcore.evaluation.page import page
-
-        made = {PAGE: page(self), DATA: self.to_json() + "\n"}
-        make_folder(folder)
-        for name, text in made.items():
-            part = Path(folder, f"{name}.part")
-            try:
-                part.write_text(text, encoding="utf-8", errors="backslashreplace")
-                part.replace(Path(folder, name))
-            except OSError as error:
-                raise _unwritable(folder, error) from None
-        return Path(folder, PAGE)
-
     def __str__(self) -> str:
         lines = [f"{printable(self.model)} on {printable(self.data)}: {len(self.rows):,} rows"]
         if (comparison := self.comparison) is not None:
@@ -227,25 +199,6 @@ class Evaluation:
             f"for an error (CER) of {wanted:.2%}, reject below confidence {kept.threshold:.6g}: "
             f"{1 - kept.share:.1%} of rows; of the others {kept.cer:.2%} of characters are wrong"
         )
-
-
-def make_folder(folder: str | os.PathLike[str]) -> None:
-    """Make a folder for `Evaluation.save`, where it is not there.
-
-    Raises:
-        UsageError: it cannot be written.
-    """
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        probe = Path(folder, f"{DATA}.part")
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise _unwritable(folder, error) from None
-
-
-def _unwritable(folder: str | os.PathLike[str], error: OSError) -> UsageError:
-    return UsageError(str(error.strerror), path=folder, field="output", hint="name another folder")
 
 
 def shown_score(name: str, value: float, *, signed: bool = False) -> str:
