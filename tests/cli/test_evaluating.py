@@ -19,6 +19,7 @@ from tests.training.data import CONFIG, write_folder
 from vedcore.cli import main
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+pytestmark = pytest.mark.filterwarnings("ignore:the cross-attention and the projector of this model were never")
 SHORT = ["--max-new-tokens", "4"]
 
 

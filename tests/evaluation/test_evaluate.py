@@ -22,6 +22,7 @@ from tests.training.data import CONFIG
 from vedcore.evaluation import evaluate
 from vedcore.evaluation.marking import MAX_SHOWN, marked, shown
 
+pytestmark = pytest.mark.filterwarnings("ignore:the cross-attention and the projector of this model were never")
 LABELS = {"a.png": "one two", "b.png": "three", "c.png": "four", "d.png": "five"}
 
 

@@ -1,4 +1,4 @@
-"""What a model's confidence is worth: how often a text of each confidence is right, and what to reject."""
+"""The worth of a model's confidence: how often a text of each confidence is right, and the rows to reject."""
 
 from __future__ import annotations
 

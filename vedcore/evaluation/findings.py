@@ -189,7 +189,7 @@ class Findings:
 
     @property
     def advice(self) -> str:
-        """What to reject for the wanted error, in a sentence."""
+        """The rows to reject for the wanted error, in a sentence."""
         wanted, kept = self.confidence.target_error, self.confidence.reject
         if kept is None:
             return f"no threshold of confidence gives an error (CER) of {wanted:.2%}"
