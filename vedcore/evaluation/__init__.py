@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vedcore.deprecated_names import getattr_for
+
 if TYPE_CHECKING:
     from vedcore.evaluation.evaluating import evaluate as evaluate
     from vedcore.evaluation.evaluation import Evaluation as Evaluation
@@ -25,5 +27,5 @@ _MODULE_OF = {"evaluate": "evaluating", "Evaluation": "evaluation", "RowResult":
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
-        raise AttributeError(f"module 'vedcore.evaluation' has no attribute {name!r}")
+        return getattr_for(__name__)(name)
     return getattr(importlib.import_module(f"vedcore.evaluation.{_MODULE_OF[name]}"), name)
