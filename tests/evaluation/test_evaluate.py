@@ -16,7 +16,7 @@ pytest.importorskip("jiwer")
 pytest.importorskip("sacrebleu")
 
 import vedcore
-from tests.data.sources import png
+from tests.data.sources import png, shards
 from tests.evaluation.models import reader, rows
 from tests.training.data import CONFIG
 from vedcore.evaluation import evaluate
@@ -61,6 +61,11 @@ def test_splits(tmp_path: Path) -> None:
 
 def _data() -> vedcore.data.Data:
     return vedcore.data.open_data(rows(LABELS))
+
+
+def test_a_stream(tmp_path: Path) -> None:
+    found = evaluate(reader({str(n): f"text {n}" for n in range(12)}), shards(tmp_path), limit=7, batch_size=4)
+    assert [row.label for row in found.rows] == [row.text for row in found.rows] == [f"text {n}" for n in range(7)]
 
 
 def test_two_models_on_the_rows_that_both_read() -> None:

@@ -20,6 +20,7 @@ ROWS = rows({"a": "one", "b": "two"})
 def test_settings() -> None:
     model = reader({"a": "one", "b": "one"})
     told("leave it out", evaluate, model, ROWS, num_return_sequences=3)
+    told("leave it out", evaluate, model, ROWS, pages=1)
     told("give 1 or more", evaluate, model, ROWS, limit=0)
     told("give 1 or more", evaluate, model, ROWS, batch_size=0)
     told("30 is the default", evaluate, model, ROWS, cases=1000)

@@ -106,8 +106,11 @@ def evaluate(
 def _check(options: Mapping[str, Any], limit: int | None, batch_size: int, target_error: float, cases: int) -> None:
     if options.get("num_return_sequences", 1) != 1:
         raise UsageError("one text is judged for each image", field="num_return_sequences", hint="leave it out")
-    for name, value, least in (("limit", 1 if limit is None else limit, 1), ("batch_size", batch_size, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    for name in ("pages", "on_error"):
+        if name in options:
+            raise UsageError("an evaluation sets it", field=name, hint="leave it out")
+    for name, value in (("limit", 1 if limit is None else limit), ("batch_size", batch_size)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UsageError(f"{value!r} rows", field=name, hint="give 1 or more")
     if isinstance(cases, bool) or not isinstance(cases, int) or not 0 <= cases <= MAX_CASES:
         raise UsageError(f"{cases!r} is not a number from 0 to {MAX_CASES}", field="cases", hint="30 is the default")

@@ -154,8 +154,8 @@ class Findings:
                     name: {**asdict(each), "difference": each.difference}
                     for name, each in comparison.differences.items()
                 },
-                "better": [self.rows[row].name for row, _ in comparison.better],
-                "worse": [self.rows[row].name for row, _ in comparison.worse],
+                "better": [row for row, _ in comparison.better],  # indices in "rows"
+                "worse": [row for row, _ in comparison.worse],
                 "samples": comparison.samples,
                 "seed": comparison.seed,
             }

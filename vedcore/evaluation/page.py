@@ -43,12 +43,12 @@ figure { margin: 0 0 1rem; display: inline-block; max-width: 30rem; }
 figcaption, small, .quiet { color: var(--quiet); }
 article { border: 1px solid var(--line); border-radius: .5rem; padding: .75rem 1rem; margin: 1rem 0; }
 article img { background: #ffffff; border: 1px solid var(--line); }
-h1, h2 { line-height: 1.2; } h3 { font-size: 1rem; margin: 0 0 .5rem; }
+h1, h2 { line-height: 1.2; } h3, h4 { font-size: 1rem; margin: 0 0 .5rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1rem; margin: .5rem 0 0; }
 dt { color: var(--quiet); } dd { margin: 0; }
 .text { font-family: ui-monospace, monospace; white-space: pre-wrap; background: var(--soft); padding: 0 .25rem; }
-del { color: var(--good); background: var(--good-paper); text-decoration: underline; }
-ins { color: var(--bad); background: var(--bad-paper); text-decoration: line-through; }
+del { color: var(--good); background: var(--good-paper); text-decoration: underline dotted; }
+ins { color: var(--bad); background: var(--bad-paper); text-decoration: underline wavy; }
 .better { color: var(--good); } .worse { color: var(--bad); }
 """
 
@@ -96,7 +96,8 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "
     """A table of HTML cells; all columns but the first are numbers."""
 
     def line(tag: str, cells: Sequence[str]) -> str:
-        kinds = [' scope="row"' if tag == "td" else ' scope="col"', *[' class="number"'] * (len(cells) - 1)]
+        number = ' class="number"' if tag == "td" else ' class="number" scope="col"'
+        kinds = [' scope="row"' if tag == "td" else ' scope="col"', *[number] * (len(cells) - 1)]
         tags = ["th", *[tag] * (len(cells) - 1)]
         return "".join(f"<{t}{k}>{cell}</{t}>" for t, k, cell in zip(tags, kinds, cells, strict=True))
 
@@ -195,7 +196,7 @@ def _changes(evaluation: Findings, comparison: Comparison) -> str:
         for row, other in rows[:MAX_CHANGED]:
             texts = [marked(row.label, each.text)[1] for each in (row, other)]
             found.append(
-                f"<article><h3>{shown(row.name, MAX_NAME)}</h3><dl>{_text('label', shown(row.label))}"
+                f"<article><h4>{shown(row.name, MAX_NAME)}</h4><dl>{_text('label', shown(row.label))}"
                 f"{_text('model', texts[0])}{_text('other', texts[1])}</dl></article>"
             )
         if len(rows) > MAX_CHANGED:

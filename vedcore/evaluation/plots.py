@@ -49,7 +49,7 @@ def _drawn(draw: Any, confidence: Confidence) -> bytes:
 def _reliability(axes: Axes, confidence: Confidence) -> None:
     bins = confidence.bins
     middles = [(each.low + each.high) / 2 for each in bins]
-    axes.bar(middles, [each.exact for each in bins], 0.9 / BINS, color="tab:blue", label="exact rows")
+    axes.bar(middles, [each.exact for each in bins], 0.9 / BINS, color="tab:blue", alpha=0.6, label="exact rows")
     axes.plot([0, 1], [0, 1], "--", color="tab:gray", label="as confident as right")
     right = [max(0.0, 1 - each.cer) for each in bins]
     axes.plot([each.confidence for each in bins], right, "o-", color="tab:orange", label="right characters")

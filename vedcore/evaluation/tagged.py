@@ -47,9 +47,11 @@ def field_counts(text: str, label: str) -> FieldCounts:
     read, expected = _ordered(_data_of(text)), _ordered(_data_of(label))
     there, wanted = Counter(_flat(read)), Counter(_flat(expected))
     right = (there & wanted).total()
-    root, answer = _tree("", read), _tree("", expected)
-    size = distance(Node(""), answer)
-    accuracy = max(0.0, 1 - distance(root, answer) / size) if size else float(not root.children)
+    answer = _tree("", expected)
+    size = _cost(answer) - answer.cost  # of an empty tree, which has a root
+    accuracy = float(read == expected)
+    if not accuracy and size:
+        accuracy = max(0.0, 1 - distance(_tree("", read), answer) / size)
     return FieldCounts(right, there.total() + wanted.total() - 2 * right, accuracy)
 
 
@@ -88,3 +90,7 @@ def _tree(name: str, data: Any) -> Node:
         return Node(name, children=tuple(_tree(key, value) for key, value in data.items()))
     items = [Node(each, is_value=True) if isinstance(each, str) else _tree("<subtree>", each) for each in data]
     return Node(name, children=tuple(items))
+
+
+def _cost(node: Node) -> int:
+    return node.cost + sum(map(_cost, node.children))
