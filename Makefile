@@ -3,6 +3,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PLUGIN := plugins/vedcore-printed
+# Every folder in plugins/ is installed and tested, but for those that need a framework of their own.
+LARGE  :=
+PLUGINS := $(filter-out $(LARGE),$(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
+# plugins/vedcore-x has the package vedcore_x.
+PACKAGES := $(foreach plugin,$(PLUGINS),$(plugin)/$(subst -,_,$(notdir $(plugin))))
 BENCHMARKS := tests/benchmarks
 PIP    := -m pip install --quiet --disable-pip-version-check
 
@@ -16,30 +21,50 @@ MINIMA_TESTS := tests/weights tests/docs tests/config_files tests/plugins tests/
 	tests/processing/test_tokenizers.py tests/test_all_pairs.py tests/test_config.py tests/test_desktops.py \
 	tests/test_imports.py tests/test_packaging.py tests/encoders/test_any_timm.py tests/encoders/test_families.py \
 	$(PLUGIN)/tests
+# What could see a plugin: these run once more without any.
+PARTS_TESTS := tests/checkpoints/test_recognition.py tests/cli/test_checking.py tests/cli/test_cli.py \
+	tests/composer/test_plan.py tests/composer/test_refusals.py tests/docs/test_plugin_guide.py \
+	tests/hints/test_plugins.py tests/hints/test_plugin_formats.py tests/plugins tests/test_projectors.py \
+	tests/test_registry.py
 
-.PHONY: demo test check fix bench docs-tables minima clean
+.PHONY: demo test test-without-plugins test-with-plugins check fix bench docs-tables minima clean
 
 # One stamp a step, so that a second call does nothing over.
-$(VENV)/installed: pyproject.toml $(PLUGIN)/pyproject.toml
+$(VENV)/installed: pyproject.toml
 	@test -x $(BIN)/python || { $(NEW_ENOUGH) && $(PYTHON) -m venv $(VENV); }
-	$(BIN)/python $(PIP) -e . -e $(PLUGIN)
+	$(BIN)/python $(PIP) -e .
 	touch $@
 
 $(VENV)/tested: $(VENV)/installed
 	$(BIN)/python $(PIP) -e ".[test]"
 	touch $@
 
-demo: $(VENV)/installed
+$(VENV)/with-plugins: $(VENV)/installed $(PLUGINS:=/pyproject.toml)
+	$(BIN)/python $(PIP) $(addprefix -e ./,$(PLUGINS))
+	touch $@
+
+demo: $(VENV)/with-plugins
 	$(BIN)/vedcore generate printed-line $(PLUGIN)/demo/line.png --verbose
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q tests $(PLUGIN)/tests
+	$(MAKE) --no-print-directory test-without-plugins
+	$(MAKE) --no-print-directory test-with-plugins
+
+# The stamp goes first, so that the next call installs the plugins again, even after an interrupt.
+test-without-plugins: $(VENV)/tested
+	rm -f $(VENV)/with-plugins
+	$(BIN)/python -m pip uninstall --quiet --disable-pip-version-check --yes $(notdir $(PLUGINS))
+	$(BIN)/python -c 'from vedcore.plugins import list_plugins; assert all(p.distribution == "vedcore" for p in list_plugins())'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q $(PARTS_TESTS)
+
+test-with-plugins: $(VENV)/tested $(VENV)/with-plugins
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q tests $(PLUGINS:=/tests)
 
 check: $(VENV)/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy $(PLUGIN)/vedcore_printed
+	$(BIN)/mypy $(PACKAGES)
 
 fix: $(VENV)/tested
 	$(BIN)/ruff check --fix .

@@ -18,7 +18,7 @@ ROOT = Path(vedcore.__file__).parent
 
 # A module imports from rows above its own, and from what stands to its left in it.
 ROWS = [
-    ["errors", "transformers_names", "files", "model_files"],
+    ["errors", "deprecated_names", "transformers_names", "files", "model_files"],
     ["config_files", "config", "fields", "layers", "outputs", "pytrees"],
     ["weights", "transformers_class", "components", "text_inputs", "text_decoder"],
     ["registry", "hookspecs", "projectors", "builtin", "plugins"],
@@ -27,7 +27,7 @@ ROWS = [
     ["loss", "model"],
     ["composer"],
     ["checkpoints", "adapters", "testing"],
-    ["__init__", "cli", "__main__"],
+    ["nn", "formats", "transformers_checkpoints", "__init__", "distributions", "cli", "__main__"],
 ]
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 

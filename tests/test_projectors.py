@@ -75,9 +75,3 @@ def test_settings_are_checked(fields: dict[str, object]) -> None:
     with pytest.raises(ConfigError) as error:
         MLPProjector.make_config(None, fields, prefix="projector.")
     assert "projector." in str(error.value)
-
-
-def test_gradients_reach_every_parameter() -> None:
-    projector = MLPProjector(MLPProjectorConfig(num_hidden_layers=2), 4, 6)
-    projector(torch.randn(2, 3, 4)).square().sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in projector.parameters())

@@ -11,11 +11,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vedcore.deprecated_names import getattr_for
 from vedcore.errors import UsageError as UsageError
 from vedcore.transformers_names import TOP
 
 if TYPE_CHECKING:
     from vedcore import fields as fields
+    from vedcore import formats as formats
+    from vedcore import nn as nn
+    from vedcore import testing as testing
+    from vedcore import transformers_checkpoints as transformers_checkpoints
     from vedcore.checkpoints import load as load
     from vedcore.components import Projector as Projector
     from vedcore.components import VisionEncoder as VisionEncoder
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
     from vedcore.hookspecs import hookimpl as hookimpl
     from vedcore.layers.cache import DecoderCache as DecoderCache
     from vedcore.model import VisionEncoderDecoder as VisionEncoderDecoder
+    from vedcore.model.wiring import WiringReport as WiringReport
     from vedcore.outputs import DecoderOutput as DecoderOutput
     from vedcore.outputs import EncoderOutput as EncoderOutput
     from vedcore.outputs import GenerateOutput as GenerateOutput
@@ -44,6 +50,7 @@ if TYPE_CHECKING:
     from vedcore.plugins import list_projectors as list_projectors
     from vedcore.processing.processor import Processor as Processor
     from vedcore.registry import Entry as Entry
+    from vedcore.testing.wiring import check_wiring as check_wiring
     from vedcore.text_decoder import TextDecoder as TextDecoder
     from vedcore.weights.loading import LoadReport as LoadReport
 
@@ -92,15 +99,17 @@ _EXPORTS = {
     "hookspecs": ["hookimpl"],
     "layers.cache": ["DecoderCache"],
     "model": ["VisionEncoderDecoder"],
+    "model.wiring": ["WiringReport"],
     "outputs": ["DecoderOutput", "EncoderOutput", "GenerateOutput", "TextResult", "VisionEncoderDecoderOutput"],
     "plugins": ["list_decoders", "list_encoders", "list_models", "list_projectors"],
     "processing.processor": ["Processor"],
     "registry": ["Entry"],
+    "testing.wiring": ["check_wiring"],
     "text_decoder": ["TextDecoder"],
     "weights.loading": ["LoadReport"],
 }
 """Submodules to the names that are exported from them."""
-_SUBMODULES = ["fields"]
+_SUBMODULES = ["fields", "formats", "nn", "testing", "transformers_checkpoints"]
 """Submodules that are public themselves."""
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 
@@ -113,7 +122,7 @@ def __getattr__(name: str) -> Any:
     if name in TOP:
         raise UsageError("vedcore has no such name", field=name, hint=TOP[name])
     if name not in _MODULE_OF:
-        raise AttributeError(f"module 'vedcore' has no attribute {name!r}")
+        return getattr_for(__name__)(name)
     value = getattr(importlib.import_module(f"vedcore.{_MODULE_OF[name]}"), name)
     globals()[name] = value
     return value

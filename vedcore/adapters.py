@@ -42,7 +42,8 @@ from vedcore.hub import FetchOptions
 from vedcore.weights.checking import abbreviated, mismatch, same_tensors
 from vedcore.weights.finite import is_finite
 from vedcore.weights.keymap import TRANSPOSED, Row, assign, names_in_row, under
-from vedcore.weights.opening import open_file
+from vedcore.weights.opening import open_tensors
+from vedcore.weights.origins import folder_label
 from vedcore.weights.snapshot import Snapshot, json_object, read_folder
 from vedcore.weights.unwrapping import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
@@ -183,6 +184,8 @@ class _Adapter(NamedTuple):
     """A folder of PEFT's."""
 
     path: Path
+    label: str
+    """Folder or repository, file, and its sha256."""
     config: LoraConfig
     tensors: dict[str, Tensor]
     updates: dict[str, _Update]
@@ -225,7 +228,10 @@ def merge_adapter(
         naming = _naming(model, adapter)
         state = model.state_dict(keep_vars=True)
         _check(adapter, naming, state)
-        _set(model, _merged(adapter, naming.places, state), folder)
+        merged = _merged(adapter, naming.places, state)
+        model.origin_record.settle(model)
+        _set(model, merged, folder)
+        model.origin_record.settle(model, f"merged with {adapter.label}", merged)
 
 
 def _read(snapshot: Snapshot) -> _Adapter:
@@ -259,12 +265,13 @@ def _read(snapshot: Snapshot) -> _Adapter:
     if weights is None:
         none = f"no {' and no '.join(ADAPTER_WEIGHTS)}"
         raise CheckpointNotFoundError(none, path=snapshot.path, hint=snapshot.listing())
-    file = open_file(snapshot, weights)
+    file = open_tensors(snapshot, weights)
     tensors = {name: file.get(name).clone() for name in file.tensors}
     not_finite = [name for name, tensor in tensors.items() if not is_finite(tensor)]
     if not_finite:
         raise NonFiniteError(f"NaN or Inf in {abbreviated(not_finite)}", path=file.path, hint="take an earlier one")
-    return _Adapter(snapshot.path, config, tensors, _updates(tensors))
+    label = f"{folder_label(snapshot.path)}/{weights} (sha256 {file.sha256()})"
+    return _Adapter(snapshot.path, label, config, tensors, _updates(tensors))
 
 
 def _updates(names: Iterable[str]) -> dict[str, _Update]:

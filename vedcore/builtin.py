@@ -27,6 +27,8 @@ def register_commands() -> list[Entry]:
         Entry("generate", "vedcore.cli.generating:generate", "Read or describe images with a model."),
         Entry("inspect", "vedcore.cli.checkpoints:inspect", "Describe the contents of a folder; nothing is built."),
         Entry("list", "vedcore.cli.listing:list_command", "List encoders, decoders, projectors, models, ..."),
+        Entry("new-plugin", "vedcore.cli.distributing:new_plugin", "Write a plugin that works, to begin from."),
+        Entry("package", "vedcore.cli.distributing:package", "Make an installable wheel of a model."),
         Entry("plan", "vedcore.cli.composing:plan", "Show the plan of a model; nothing is built."),
         Entry("plugins", "vedcore.cli.listing:plugins", "Show the plugins that are installed, and whether they work."),
         Entry("pull", "vedcore.cli.hub:pull", "Download a model from the hub and print its folder."),

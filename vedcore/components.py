@@ -225,13 +225,13 @@ class Projector(Component):
     config: ProjectorConfig
     in_features: int
     out_features: int
-    takes_mask: ClassVar[bool] = False
+    takes_attention_mask: ClassVar[bool] = False
     """Whether ``forward`` has an argument ``attention_mask``; read from its signature."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if "forward" in vars(cls):
-            cls.takes_mask = "attention_mask" in inspect.signature(cls.forward).parameters
+            cls.takes_attention_mask = "attention_mask" in inspect.signature(cls.forward).parameters
 
     @abc.abstractmethod
     def forward(self, hidden_states: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from vedcore.deprecated_names import getattr_for
 from vedcore.errors import ConfigLimitError, UsageError
 
 __all__ = ["parse", "tokens", "write"]
@@ -145,3 +146,7 @@ def _pieces(data: Any, categories: Collection[str], sort_keys: bool, depth: int)
             yield from _pieces(item, categories, sort_keys, depth + 1)
     else:
         yield _Tag(f"<{data}/>") if f"<{data}/>" in categories else str(data)
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of this module
+    __getattr__ = getattr_for(__name__)

@@ -32,7 +32,7 @@ def register_projectors() -> Iterable[Entry]:  # type: ignore[empty-body]
 
 @hookspec
 def register_formats() -> Iterable[Entry]:  # type: ignore[empty-body]
-    """Checkpoint formats: entries whose target is a `vedcore.checkpoints.formats.Format` class."""
+    """Checkpoint formats: entries whose target is a `vedcore.formats.Format` class."""
 
 
 @hookspec

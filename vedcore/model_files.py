@@ -12,11 +12,13 @@ __all__ = [
     "MODEL_FILES",
     "PREPROCESSOR_CONFIG",
     "PROCESSOR_CONFIG",
+    "PROVENANCE",
     "SETTINGS_FILES",
     "SHARD_INDEX",
     "TOKENIZER",
     "WEIGHTS",
     "WEIGHT_LAYOUTS",
+    "WIRING",
 ]
 
 CONFIG = "config.json"
@@ -32,13 +34,17 @@ WEIGHT_LAYOUTS = ((WEIGHTS, SHARD_INDEX), ("pytorch_model.bin", "pytorch_model.b
 """Pairs of a single file of weights and an index of shards, in order of precedence."""
 MANIFEST = "manifest.json"
 """Sizes and sha256 of the files that a save wrote; written last."""
+WIRING = "wiring.json"
+"""The last result of `vedcore.check_wiring`, if there was one."""
+PROVENANCE = "provenance.json"
+"""The origin of each tensor, in a folder of vedcore."""
 CARD = "README.md"
 """The model card: the one file of a save that users may edit."""
 SETTINGS_FILES = re.compile(
     r"(config|generation_config|preprocessor_config|processor_config|tokenizer|tokenizer_config|special_tokens_map"
-    r"|added_tokens|vocab|manifest)\.json|(merges|vocab)\.txt|(sentencepiece\.bpe|spiece|tokenizer)\.model"
+    r"|added_tokens|vocab|manifest|provenance|wiring)\.json|(merges|vocab)\.txt|(sentencepiece\.bpe|spiece|tokenizer)\.model"
 )
-"""Files that a model needs beside its weights: settings, tokenizer, manifest."""
+"""Files that a model needs beside its weights: settings, tokenizer, manifest, origins."""
 MODEL_FILES = re.compile(
     SETTINGS_FILES.pattern + r"|model\.safetensors\.index\.json|model(-\d{5}-of-\d{5})?\.safetensors"
 )

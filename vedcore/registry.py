@@ -6,6 +6,7 @@ Nothing here imports a part: an entry carries the dotted path of its target, whi
 from __future__ import annotations
 
 import fnmatch
+import functools
 import importlib
 import re
 from collections.abc import Iterable
@@ -92,7 +93,7 @@ class Entry:
             ) from error
         return target
 
-    @property
+    @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """The exact names of this family: its name, its aliases, and variants that are not patterns."""
         exact = (*self.variants, self.default_variant or self.name)
@@ -236,6 +237,7 @@ class Registry:
         )
 
 
+@functools.lru_cache(maxsize=4096)
 def canonical(distribution: str) -> str:
     """The normalised name of a distribution: lower case, with single hyphens."""
     return re.sub(r"[-_.]+", "-", distribution).lower()

@@ -53,6 +53,11 @@ class ConfigField:
     read: Callable[[Any], Any] = field(default=copy.copy, repr=False)
     write: Callable[[Any], Any] = field(default=copy.copy, repr=False)
 
+    @property
+    def is_read(self) -> bool:
+        """False for a field that has no part in the arithmetic."""
+        return not isinstance(self, _UnusedField)
+
 
 @dataclass(frozen=True)
 class _RestrictedField(ConfigField):

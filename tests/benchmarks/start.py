@@ -104,7 +104,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = [f"{'':<{width}}    median   fastest   slowest  rounds  at most"]
     for row in rows:
         limit = row["at_most"]
-        verdict = "" if limit is None else f"{limit:.1f} {'ok' if row['median'] <= limit else 'MISSED'}"
+        verdict = "" if limit is None else f"{limit:g} {'ok' if row['median'] <= limit else 'MISSED'}"
         figures = "".join(f"{row[key]:>10.3f}" for key in ("median", "fastest", "slowest"))
         lines.append(f"{row['name']:<{width}}{figures}{row['rounds']:>8}  {verdict}".rstrip())
     return "\n".join(lines)

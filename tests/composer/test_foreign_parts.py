@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import vedcore
 from tests.composer.tiny import GPT2, VIT, same_weights
+from tests.decoders import other_makes
 from vedcore.composer import resolve
 from vedcore.config import DecoderConfig, EncoderConfig, ProjectorConfig
 from vedcore.registry import Entry, Owner, ResolvedEntry
@@ -365,6 +366,21 @@ def test_a_part_of_others_is_built_once_on_load(
     save_file({**load_file(path), "encoder.proj.weight": torch.zeros(9, 3)}, path)
     with pytest.raises(vedcore.CheckpointMismatchError, match=r"encoder\.proj\.weight"):
         vedcore.load(tmp_path, verify=False)
+
+
+def test_the_plan_counts_the_cache_that_a_decoder_keeps(foreign: Any) -> None:
+    """Few heads of keys, of a size of their own; layers that do not see the image; states in place of keys."""
+    makes: tuple[tuple[Any, int, int, int], ...] = (
+        (other_makes.Rotary, 5, 2 * 2 * 10, 2),
+        (other_makes.OfTorch, 3, 24, 3),
+        (other_makes.Relative, 2, 2 * 6, 2),
+    )
+    for made, layers, a_token, of_image in makes:
+        foreign(made)
+        plan = vedcore.plan(VIT, {"name": "theirs", "num_hidden_layers": layers})
+        assert plan.cache_bytes_per_token == layers * a_token * 4
+        kept_of_image = of_image * 2 * 2 * (10 if made is other_makes.Rotary else 6) * 4
+        assert plan.cache_bytes_per_image == plan.image_tokens * kept_of_image
 
 
 def test_parts_that_need_numbers_are_not_refused(foreign: Any) -> None:

@@ -1,7 +1,8 @@
 """Every page of the manual does what it shows.
 
-On each page, in order and in an empty folder: a block below a line with nothing but a file name is that file; python
-runs, all in one namespace; vedcore's commands in sh run and must succeed. Text is text.
+On each page, in order and in an empty folder, with every plugin of this repository: a block below a line with nothing
+but a file name is that file; python runs, all in one namespace; vedcore's commands in sh run and must succeed. Text is
+text. A block that includes a file of a plugin has the file's text, and runs where the page imports it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "plugins/vedcore-printed/README.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
 TUTORIALS = ROOT / "docs/from-transformers"
 """Pages that test_tutorials.py runs."""
 
@@ -27,7 +28,12 @@ TUTORIALS = ROOT / "docs/from-transformers"
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page.parent != TUTORIALS], ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_page(page: Path, lay_out: Callable[[Path, Path], list[Any]], tmp_path: Path) -> None:
+def test_page(
+    page: Path,
+    lay_out: Callable[[Path, Path], list[Any]],
+    path_with_plugins: Callable[[Path], str],
+    tmp_path: Path,
+) -> None:
     for name in re.findall(
         r"^(?:import|from) (transformers|accelerate|peft|lightning)\b", page.read_text(), re.MULTILINE
     ):
@@ -36,6 +42,8 @@ def test_page(page: Path, lay_out: Callable[[Path, Path], list[Any]], tmp_path: 
     script = ["import subprocess, sys"]
     for block in lay_out(page, tmp_path):
         where = f"{page}:{block.line}"
+        if block.included:
+            continue
         if block.language == "python":
             padded = "\n" * (block.line - 1) + block.text  # so that a traceback names the page's own line
             script.append(f"exec(compile({padded!r}, {str(page)!r}, 'exec'))")
@@ -49,7 +57,7 @@ def test_page(page: Path, lay_out: Callable[[Path, Path], list[Any]], tmp_path: 
         else:
             assert block.language == "text" or block.file, f"{where}: a block of {block.language} that nothing tests"
     (tmp_path / "page.py").write_text("\n".join(script))
-    env = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    env = {**os.environ, "PYTHONPATH": path_with_plugins(tmp_path), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     run = subprocess.run(
         [sys.executable, "page.py"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
     )

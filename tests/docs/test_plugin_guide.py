@@ -1,4 +1,4 @@
-"""The plugin that docs/writing-a-plugin.md builds: its files are taken from the page, installed, and used."""
+"""The plugin of docs/writing-a-plugin: vedcore-tiny under another name, installed, used, and gone again."""
 
 from __future__ import annotations
 
@@ -7,37 +7,39 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "writing-a-plugin.md"
+TINY = Path(__file__).parents[2] / "plugins" / "vedcore-tiny"
+RENAMED = {"vedcore_tiny": "vedcore_mine", "vedcore-tiny": "vedcore-mine", "tiny": "mine", '"patches"': '"squares"'}
 
 USE = """
 import torch, vedcore
-model = vedcore.compose("patches", "tiny", tokenizer="char", seed=0)
+model = vedcore.compose("squares", "mine", tokenizer="char", seed=0)
 out = model(torch.rand(2, 3, 32, 128), labels=torch.tensor([[5, 6], [7, 8]]))
 out.loss.backward()
 assert all(p.grad is not None for p in model.parameters())
 model.save_pretrained("saved")
 again = vedcore.load("saved")
-assert again.config.plugins["encoder"] == "vedcore-tiny==1.0"
+assert again.config.plugins["encoder"] == "vedcore-mine==0.1.0"
 pixels = torch.rand(1, 3, 32, 128)
 assert torch.equal(model.generate(pixels, max_new_tokens=5), again.generate(pixels, max_new_tokens=5))
-assert vedcore.plan("patches", "tiny-4").projector.name == "linear"
+assert vedcore.plan("squares", "mine-4").projector.name == "linear"
 """
 
 
 @pytest.fixture(scope="module")
-def installed(lay_out: Callable[[Path, Path], list[Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page's files, as if pip had installed them."""
+def installed(install: Callable[[Path, Path], None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plugin's files, as if pip had installed them."""
     site = tmp_path_factory.mktemp("site")
-    assert [block.file for block in lay_out(PAGE, site) if block.file] == [
-        "pyproject.toml",
-        "vedcore_tiny/__init__.py",
-        "vedcore_tiny/encoder.py",
-        "vedcore_tiny/decoder.py",
-    ]
+    for file in (TINY / "pyproject.toml", *sorted((TINY / "vedcore_tiny").glob("*.py"))):
+        text = file.read_text(encoding="utf-8")
+        for old, new in RENAMED.items():
+            text = text.replace(old, new)
+        target = site / str(file.relative_to(TINY)).replace("vedcore_tiny", "vedcore_mine")
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    install(site, site)
     return site
 
 
@@ -67,11 +69,11 @@ def test_it_composes_trains_saves_and_loads(saved: Path) -> None:
 
 def test_it_is_listed_without_torch(installed: Path, tmp_path: Path) -> None:
     listed = run(installed, tmp_path, "-m", "vedcore", "plugins")
-    assert "✓ vedcore-tiny==1.0 (tiny = vedcore_tiny): encoders patches; decoders tiny\n" in listed.stdout
+    assert "✓ vedcore-mine==0.1.0 (mine = vedcore_mine): encoders squares; decoders mine\n" in listed.stdout
     assert "imports torch" not in listed.stdout
 
 
 def test_a_saved_model_names_what_to_install_when_it_is_gone(saved: Path, tmp_path: Path) -> None:
     done = run(tmp_path, saved, "-m", "vedcore", "generate", "saved", "x.png")
     assert (done.returncode, done.stdout) == (4, "")
-    assert "pip install vedcore-tiny==1.0" in done.stderr
+    assert "pip install vedcore-mine==0.1.0" in done.stderr

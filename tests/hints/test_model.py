@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import ast
+from functools import partial
 from typing import Any
 
 import pytest
 import tokenizers
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import vedcore
 from tests.hints.templates import told
 from tests.model.tiny import BERT, GPT2, IMAGE, PAD, START, VIT, VOCABULARY, close, ids, tiny
-from vedcore.layers.attention import SelfAttention
+from vedcore.layers.attention import CrossAttention, SelfAttention
 from vedcore.layers.context import LayerContext
+from vedcore.layers.injection import CrossAttentionInjection
 from vedcore.layers.mlp import MLP
 from vedcore.processing.tokenizers import make_tokenizer
 
@@ -419,6 +421,12 @@ def test_layers_of_a_plugin() -> None:
     told("change the decoder's hidden size or its number of heads", SelfAttention, 25, 2)
     states = torch.randn(1, 3, 24)
     assert SelfAttention(24, 2)(states, LayerContext()).shape == (1, 3, 24)
+    told("change one of the two", SelfAttention, 24, 4, num_key_value_heads=3)
+    assert SelfAttention(24, 4, num_key_value_heads=2)(states, LayerContext()).shape == (1, 3, 24)
+    given: tuple[Any, ...] = ([nn.Identity()] * 2, partial(CrossAttention, 24, 24, 2))
+    norm = partial(nn.LayerNorm, 24)
+    told("give a number from 1 to {…}", CrossAttentionInjection.into, *given, every=3, norm=norm)
+    assert len(CrossAttentionInjection.into(*given, every=2, norm=norm)) == 2
     error = told("choose one of {…}", MLP, 24, 48, "zzzz")
     for name in error.hint.removeprefix("choose one of ").split(", "):
         assert MLP(24, 48, name)(states).shape == (1, 3, 24)

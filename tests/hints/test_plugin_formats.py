@@ -20,7 +20,7 @@ from vedcore_decoders.gpt2 import GPT2Decoder
 __all__ = ["install", "model", "site"]
 
 BLOCK = "tell its authors, or block it with VEDCORE_DISABLE_PLUGINS={…}"
-OPTIONS = "do in load as the options say; vedcore.checkpoints.model_loading.load_model does"
+OPTIONS = "do in load as the options say; vedcore.formats.load_model does"
 
 
 def again(install: Install, site: Path, **methods: str) -> None:
@@ -84,7 +84,7 @@ def test_a_format_that_saves_wrongly(
     )
     sys.modules.pop("own", None)
     plugins.reset()
-    told("subclass vedcore.checkpoints.formats.Format", model.save_pretrained, tmp_path / "a", format="own")
+    told("subclass vedcore.formats.Format", model.save_pretrained, tmp_path / "a", format="own")
     again(install, site)
     model.save_pretrained(tmp_path / "a", format="own")
     assert same_weights(vedcore.load(tmp_path / "a"), model)

@@ -19,11 +19,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 
+import click.testing
 import numpy as np
 import pytest
 import torch
 
 from vedcore import plugins
+from vedcore.cli.app import group
 from vedcore.errors import (
     PluginApiError,
     PluginConflictError,
@@ -422,18 +424,23 @@ def test_check_imports_the_targets(site: Path, kind: str, target: str, says: str
 
 
 def test_check_passes_what_works_and_fails_what_does_not_load(site: Path) -> None:
+    def check(*arguments: str) -> click.testing.Result:
+        return click.testing.CliRunner().invoke(
+            group, [*arguments, "plugins", "--check", "--json"], standalone_mode=False
+        )
+
     write_distribution(site, "mine")
     (site / "mine_parts.py").write_text("from vedcore.projectors import LinearProjector as Part\n")
-    assert run_cli(site, "plugins", "--check").returncode == 0
-    (site / "mine_parts.py").write_text("Part = 7\n")
-    assert run_cli(site, "plugins").returncode == 0
-    done = run_cli(site, "plugins", "--check", "--json")
-    assert done.returncode == 1
+    assert check("-p", "mine").return_value == 0
+    del sys.modules["mine_parts"]
+    (site / "mine_parts.py").write_text("Part = 7  # no class\n")
+    assert status("mine").status == "loaded"
+    done = check("-p", "mine")
+    assert done.return_value == 1
     assert {r["distribution"]: r["status"] for r in json.loads(done.stdout)}["mine"] == "failed"
-    (site / "mine_parts.py").unlink()
     write_distribution(site, "broken", "import does_not_exist")
-    assert run_cli(site, "-p", "broken", "plugins", "--check").returncode == 1
-    assert run_cli(site, "-p", "no:broken", "-p", "no:mine", "plugins", "--check").returncode == 0
+    assert check("-p", "broken").return_value == 1
+    assert check("-p", "no:broken", "-p", "no:mine").return_value == 0
 
 
 @pytest.mark.parametrize(

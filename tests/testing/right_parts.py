@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import vedcore
+from vedcore.checkpoints.native import NativeFormat
+from vedcore.weights.folder import save_folder
 from vedcore_decoders.gpt2 import GPT2Config, GPT2Decoder
 
 GPT2 = {"vocab_size": 53, "n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 24}
@@ -162,6 +165,27 @@ class Shuffle(Mean):
         return attention_mask.unflatten(1, (-1, 3)).any(-1)
 
 
+class MaskedMean(Mean):
+    """The mean of the tokens that are not padding."""
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        if attention_mask is None:
+            return super().forward(hidden_states)
+        seen = attention_mask[..., None].to(hidden_states.dtype)
+        return self.linear((hidden_states * seen).sum(1, keepdim=True) / seen.sum(1, keepdim=True).clamp(min=1))
+
+
+class Marked(NativeFormat):
+    """vedcore's own layout, with a file of its own in it."""
+
+    def recognises(self, folder: Path) -> bool:
+        return (folder / "marked.json").is_file()
+
+    def save(self, model: Any, folder: Any, **options: Any) -> None:
+        super().save(model, folder, **options)
+        save_folder(folder, {"marked.json": b"{}"}, adds=True)
+
+
 def decoder(cls: type[GPT2Decoder] = GPT2Decoder, **fields: Any) -> GPT2Decoder:
     """A tiny GPT2, or a subclass of it."""
     return cls(cls.make_config(None, {**GPT2, **fields}))
@@ -174,6 +198,7 @@ RIGHT: dict[str, Any] = {
     "half frozen": lambda: _half_frozen(),
     "Mean": lambda: Mean(vedcore.ProjectorConfig()),
     "Shuffle": lambda: Shuffle(vedcore.ProjectorConfig()),
+    "MaskedMean": lambda: MaskedMean(vedcore.ProjectorConfig()),
 }
 
 
@@ -186,4 +211,4 @@ def _half_frozen() -> GPT2Decoder:
     return model
 
 
-__all__ = ["RIGHT", "Mean", "Patches", "Shuffle", "decoder"]
+__all__ = ["RIGHT", "Marked", "Mean", "Patches", "Shuffle", "decoder"]

@@ -107,7 +107,7 @@ def test_parts_are_modules_classes_and_functions() -> None:
         assert case.kind == "decoder"
         assert [r.check for r in run_checks(part) if r.outcome == "failed"][:2] == [
             "steps_with_padding_are_as_one_call",
-            "padding_at_the_left_counts_for_nothing",
+            "left_padding_is_masked",
         ]
     for wrong in (3, torch.nn.Linear(2, 2).weight):
         with pytest.raises(vedcore.UsageError, match="not a part"):

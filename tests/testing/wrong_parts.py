@@ -13,6 +13,7 @@ import vedcore
 from tests.encoders.conftest import SMALL
 from tests.testing.right_parts import Mean, Patches, Shuffle, decoder
 from vedcore.layers.cache import DecoderCache
+from vedcore.transformers_class import ConfigField
 from vedcore.weights.keymap import TRANSPOSED, Change
 from vedcore_decoders.gpt2 import GPT2_MODEL, GPT2Config, GPT2Decoder
 from vedcore_encoders.beit import BeitEncoder
@@ -324,6 +325,13 @@ class LiesAboutTokensOut(Mean):
         return tokens
 
 
+class SeesPadding(Mean):
+    """It takes the mask of the image, and does not look at it."""
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        return super().forward(hidden_states)
+
+
 _MAP = GPT2_MODEL.key_map
 DROPS = tuple(row for row in _MAP if "ln_f" not in row.theirs)
 SWAPPED = {"layers.{}.self_attention_norm": "layers.{}.mlp_norm", "layers.{}.mlp_norm": "layers.{}.self_attention_norm"}
@@ -348,6 +356,27 @@ class WritesInAnotherOrder(GPT2Decoder):
     transformers = (replace(GPT2_MODEL, key_map=MISREADS),)
 
 
+def _fields(**changed: Any) -> Any:
+    """GPT2's class of transformers with other rows in place of some."""
+    return (replace(GPT2_MODEL, fields=tuple(changed.get(row.name, row) for row in GPT2_MODEL.fields)),)
+
+
+class LosesASetting(GPT2Decoder):
+    """The number of inner units is read as if it were not in the file."""
+
+    transformers = _fields(n_inner=ConfigField("n_inner", None, read=lambda value: None))
+
+
+class HonoursEverything(GPT2Decoder):
+    """Any number of layers is read as the two that it has."""
+
+    transformers = _fields(n_layer=ConfigField("n_layer", 12, read=lambda value: 2))
+
+
+class AnotherDefault(GPT2Decoder):
+    transformers = _fields(resid_pdrop=ConfigField("resid_pdrop", 0.2))
+
+
 class MissesLayerScale(BeitEncoder):
     transformers = tuple(
         replace(
@@ -367,7 +396,7 @@ def misses_layer_scale() -> BeitEncoder:
 
 
 def wrong_decoder(cls: type[GPT2Decoder]) -> Any:
-    return lambda: decoder(cls)
+    return lambda: decoder(cls, n_inner=40)
 
 
 def wrong_projector(cls: type[Mean]) -> Any:
@@ -386,8 +415,8 @@ WRONG: list[tuple[Any, str]] = [
     (wrong_decoder(SelectsTheFirstImage), "selected_rows_go_on_alone"),
     (wrong_decoder(CropsBadly), "cropped_cache_goes_on_from_there"),
     (wrong_decoder(ReversesStatesOfSingleTokens), "steps_of_one_token_are_as_one_call"),
-    (wrong_decoder(IgnoresTheMaskOfTheImage), "padding_of_an_image_counts_for_nothing"),
-    (wrong_decoder(CountsPadding), "padding_at_the_left_counts_for_nothing"),
+    (wrong_decoder(IgnoresTheMaskOfTheImage), "image_padding_is_masked"),
+    (wrong_decoder(CountsPadding), "left_padding_is_masked"),
     (wrong_decoder(UnfoldsWrongly), "rows_of_an_image_share_its_states"),
     (wrong_decoder(LiesAboutTheVocabulary), "vocabulary_is_published"),
     (wrong_decoder(DeadParameter), "gradients_reach_every_parameter"),
@@ -417,4 +446,8 @@ WRONG: list[tuple[Any, str]] = [
     (wrong_projector(LosesTheMask), "mask_is_kept"),
     (wrong_projector(KeepsTheLongMask), "mask_is_kept"),
     (wrong_projector(LiesAboutTokensOut), "number_of_tokens_out_is_published"),
+    (wrong_projector(SeesPadding), "image_padding_is_masked"),
+    (wrong_decoder(LosesASetting), "settings_are_read_as_they_were_written"),
+    (wrong_decoder(HonoursEverything), "settings_of_another_arithmetic_are_refused"),
+    (wrong_decoder(AnotherDefault), "defaults_are_those_of_transformers"),
 ]

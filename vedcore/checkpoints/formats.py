@@ -201,7 +201,7 @@ def _check_loaded(model: Any, format: GuardedFormat, folder: Path, options: Load
     if not isinstance(model, VisionEncoderDecoder):
         hint = "return a vedcore.VisionEncoderDecoder from it"
         raise format.broken_contract(f"load gives {type(model).__name__}, not a model", hint, folder)
-    hint = "do in load as the options say; vedcore.checkpoints.model_loading.load_model does"
+    hint = "do in load as the options say; vedcore.formats.load_model does"
     if model.training:
         raise format.broken_contract("load gives a model in training mode", hint, folder)
     device, dtype = torch.device(options["device"] or "cpu"), options["dtype"]

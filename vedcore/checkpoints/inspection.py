@@ -18,6 +18,7 @@ from typing import Any
 from vedcore.checkpoints.inspection_report import PART_FORMAT, FoundPart, Inspection, NeededPlugin
 from vedcore.checkpoints.recognition import find_format
 from vedcore.checkpoints.transformers import PROJECTOR_ROW
+from vedcore.checkpoints.wiring import read_wiring
 from vedcore.composer.request import PART_KINDS
 from vedcore.composer.snapshot_files import read_json, read_preprocessing, read_tokenizer_of
 from vedcore.config import ModelConfig, TokenIds
@@ -35,7 +36,7 @@ from vedcore.generation.options.config import GenerationConfig
 from vedcore.hf.generation import read_generation
 from vedcore.hf.sections import WHOLE
 from vedcore.hub import expected_hashes
-from vedcore.model_files import CONFIG, GENERATION_CONFIG, MANIFEST, TOKENIZER
+from vedcore.model_files import CONFIG, GENERATION_CONFIG, MANIFEST, PROVENANCE, TOKENIZER
 from vedcore.plugins import list_plugins, registry
 from vedcore.processing.processor import vocab_size_of
 from vedcore.registry import Kind, canonical
@@ -43,6 +44,7 @@ from vedcore.transformers_class import COMMON_FIELDS
 from vedcore.weights.loading import Weights
 from vedcore.weights.manifest import FileRecord
 from vedcore.weights.opening import WeightFile
+from vedcore.weights.origins import Provenance, read_provenance
 from vedcore.weights.safetensors_file import TensorFile
 from vedcore.weights.snapshot import Snapshot, read_folder
 
@@ -92,6 +94,9 @@ class _Inspector:
                 except CheckpointNotFoundError:
                     if self.plugins_format is None:  # else its weights may have any names
                         raise
+            if found.format == "native":
+                with self._collect_problems():
+                    self._provenance()
             found.files = dict(self._files())
             with self._collect_problems():
                 self._integrity(verify)
@@ -153,6 +158,15 @@ class _Inspector:
         self._preprocessing(None)
         name = self.config.get("tokenizer")
         self._tokenizer(None, None if name is None else str(name))
+        self._wiring()
+
+    def _wiring(self) -> None:
+        """The report of `vedcore.check_wiring`; a note where it is damaged."""
+        try:
+            report = read_wiring(self.snapshot)
+            self.found.wiring = None if report is None else report.summary
+        except CheckpointError as error:
+            self.found.notes.append(str(error))
 
     def _transformers(self) -> None:
         found = self.found
@@ -240,6 +254,17 @@ class _Inspector:
             "bytes": sum(count * dtype.itemsize for dtype, count in sizes),
             "dtypes": dict(types.most_common()),
         }
+
+    def _provenance(self) -> None:
+        snapshot, name = self.snapshot, PROVENANCE
+        provenance = read_provenance(snapshot, snapshot.manifest() if snapshot.has(MANIFEST) else {})
+        if provenance is not None:
+            names = [n for file in self.weight_files.values() for n in (*file.tensors, *file.metadata)]
+            self.found.provenance = provenance.rows()
+            for part, text in Provenance({n: provenance[n] for n in names if n in provenance}).summary():
+                self.found.origins.setdefault(part, []).append(text)
+        elif snapshot.has(name):
+            self.found.notes.append(f"{name} is not in {MANIFEST}: it is of another save, and is not read")
 
     def _files(self) -> Iterator[tuple[str, int]]:
         for name in self.snapshot.names():

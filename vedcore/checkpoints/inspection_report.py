@@ -68,6 +68,12 @@ class Inspection:
     """``name`` in the settings, ``kind`` of the tokenization model, and ``tokens``, one more than the highest id."""
     weights: dict[str, Any] | None = None
     """``files``, and counts of ``tensors``, ``parameters`` (floating-point elements), ``bytes`` and ``dtypes``."""
+    wiring: str | None = None
+    """The result of `vedcore.check_wiring` that the folder keeps, in one line."""
+    origins: dict[str, list[str]] = field(default_factory=dict)
+    """Where the tensors of each part came from, in words."""
+    provenance: list[dict[str, Any]] | None = None
+    """The rows of ``provenance.json``: names of tensors and their origin."""
     files: dict[str, int] = field(default_factory=dict)
     """File names to sizes in bytes."""
     checked: dict[str, str] = field(default_factory=dict)
@@ -98,6 +104,8 @@ class Inspection:
             )
             numbers = f"{weights['tensors']:,} tensors, {weights['parameters']:,} parameters"
             rows.append(("weights", f"{numbers}, {format_bytes(weights['bytes'])}, {types}"))
+        rows += [] if self.wiring is None else [("wiring", self.wiring)]
+        rows += [("origin", f"{part}: {text}") for part, texts in self.origins.items() for text in texts]
         third_party = [p for p in self.plugins if canonical(p.requirement.partition("==")[0]) != BUILT_IN]
         rows += [("plugin", _plugin_row(plugin)) for plugin in third_party]
         counts = Counter(self.checked.values())

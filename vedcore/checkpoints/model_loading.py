@@ -22,6 +22,7 @@ from vedcore.errors import CheckpointWriteError, ConfigError, VedcoreError
 from vedcore.model import VisionEncoderDecoder
 from vedcore.weights.loading import Fit, Weights
 from vedcore.weights.manifest import FileRecord
+from vedcore.weights.origins import Origin
 from vedcore.weights.unwrapping import adapter_names
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def load_model(
     options: LoadOptions,
     *,
     path: Path,
-    tokenizer: Tokenizer | None,
-    manifest: Mapping[str, FileRecord] | None,
+    tokenizer: Tokenizer | None = None,
+    manifest: Mapping[str, FileRecord] | None = None,
 ) -> VisionEncoderDecoder:
     """Build the model of a config and load its tensors; in eval mode.
 
@@ -76,7 +77,7 @@ def load_model(
         if size is not None and (error.field or "").endswith("image_size"):
             raise error.at(None, "image_size") from None  # the caller's, not the file's
         raise error if error.path else error.at(path) from None
-    weights.load_into(
+    report = weights.load_into(
         model,
         strict=options["strict"],
         check_finite=options["check_finite"],
@@ -88,6 +89,7 @@ def load_model(
     device, dtype = options["device"], options["dtype"] or _uniform_dtype(model, config)
     if device is not None or dtype is not None:
         model.to(device=device, dtype=dtype)
+    model.origin_record.begin(model, report.origins, Origin("random", seed=config.seed))
     return model.eval()
 
 

@@ -2,7 +2,9 @@
 
 ``config.json``: the `ModelConfig`. ``model.safetensors``, or shards with an index: the weights. ``tokenizer.json``: the
 tokenizer, if there is one. ``preprocessor_config.json``: the image preprocessing. ``generation_config.json``: the
-defaults of ``generate``. ``README.md``: the model card. ``manifest.json``: sizes and sha256 of the other files.
+defaults of ``generate``. ``provenance.json``: where each tensor came from. ``README.md``: the model card.
+``wiring.json``: the last result of `vedcore.check_wiring`, if there was one. ``manifest.json``: sizes and sha256 of the
+other files.
 
 Settings may be edited by hand: their values are checked, not their hashes. The weights must match the manifest.
 """
@@ -17,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vedcore.checkpoints.card import model_card
-from vedcore.checkpoints.formats import Format, LoadOptions
+from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
 from vedcore.checkpoints.model_loading import check_loadable, load_model
 from vedcore.checkpoints.processors import load_processor, save_processor, save_tokenizer, settings_files
+from vedcore.checkpoints.wiring import read_wiring
 from vedcore.components import torch_dtype
 from vedcore.composer.snapshot_files import (
     MAX_TOKENIZER_BYTES,
@@ -29,10 +32,20 @@ from vedcore.composer.snapshot_files import (
     replaceable,
 )
 from vedcore.config import ModelConfig, Preprocessing
-from vedcore.errors import ConfigError, ConfigSchemaError, TokenizerError, UsageError
+from vedcore.errors import CheckpointError, ConfigError, ConfigSchemaError, TokenizerError, UsageError, warn_caller
 from vedcore.generation.options.config import GenerationConfig
 from vedcore.model import VisionEncoderDecoder
-from vedcore.model_files import CARD, CONFIG, GENERATION_CONFIG, MODEL_FILES, PREPROCESSOR_CONFIG, TOKENIZER
+from vedcore.model.wiring import WiringReport, structure_of
+from vedcore.model_files import (
+    CARD,
+    CONFIG,
+    GENERATION_CONFIG,
+    MODEL_FILES,
+    PREPROCESSOR_CONFIG,
+    PROVENANCE,
+    TOKENIZER,
+    WIRING,
+)
 from vedcore.processing.tokenizers import parse_tokenizer
 from vedcore.weights.folder import FileWriter, save_folder
 from vedcore.weights.loading import Weights
@@ -54,6 +67,8 @@ class NativeFormat(Format):
             return "model_type" not in read_folder(folder, lambda snapshot: read_json(snapshot, CONFIG))
         except ConfigError:
             return True
+        except CheckpointError:  # none
+            return False
 
     def load(self, folder: Path, options: LoadOptions) -> VisionEncoderDecoder:
         """The model in the folder; see `vedcore.load`."""
@@ -90,10 +105,13 @@ class NativeFormat(Format):
         check_loadable(model, state, folder)
         files: dict[str, bytes | FileWriter] = {
             **settings_files(model.processor, model.config, model.generation_config),
+            PROVENANCE: model.provenance.to_bytes(),
             CARD: model_card(model, model.config).encode(),
             **model.processor.to_files(),
             **weight_files(state, max_shard_size, torch_dtype(weights_dtype), hashes=hashes),
         }
+        if model.wiring is not None and model.wiring.structure == structure_of(model):
+            files[WIRING] = json_bytes(model.wiring.to_data())
         save_folder(folder, files, replaces=MODEL_FILES)
 
     save_processor = staticmethod(save_processor)
@@ -116,7 +134,19 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     config = config.model_copy(update=changes)
     model = load_model(config, weights, options, path=snapshot.path / CONFIG, tokenizer=tokenizer, manifest=manifest)
     model.generation_config = generation_config
+    model.wiring = _read_wiring(snapshot)
     return model
+
+
+def _read_wiring(snapshot: Snapshot) -> WiringReport | None:
+    """The report of the folder, if it has one; a damaged one keeps no model from loading."""
+    try:
+        return read_wiring(snapshot)
+    except CheckpointError as error:
+        if snapshot.replaced():
+            raise
+        warn_caller(f"left out: {error}")
+        return None
 
 
 def _read_tokenizer(snapshot: Snapshot, config: ModelConfig) -> Tokenizer | None:

@@ -32,7 +32,15 @@ from vedcore.composer.snapshot_files import (
     read_tokenizer_of,
 )
 from vedcore.config import ComponentConfig, ModelConfig
-from vedcore.errors import ConfigError, IncompatibleError, UsageError, warn_caller
+from vedcore.config_files.plain import short
+from vedcore.errors import (
+    CheckpointError,
+    ConfigError,
+    ConfigSchemaError,
+    IncompatibleError,
+    UsageError,
+    warn_caller,
+)
 from vedcore.hf.generation import within_positions, write_generation, write_ids
 from vedcore.hf.image_processors import write_image_processor
 from vedcore.hf.sections import WHOLE, Section, read_section
@@ -57,6 +65,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TransformersFormat"]
 
+_DTYPES = ("float32", "float16", "bfloat16", "float64", "auto")
+"""Names in transformers' config.json."""
 PROJECTOR_ROW = Row(PROJECTOR, "projector.proj", optional=True)
 
 
@@ -67,7 +77,7 @@ class TransformersFormat(Format):
         """True for a config.json with the ``model_type`` ``vision-encoder-decoder``."""
         try:
             return read_folder(folder, lambda snapshot: read_json(snapshot, CONFIG)).get("model_type") == WHOLE
-        except ConfigError:
+        except (ConfigError, CheckpointError):  # damaged, or none
             return False
 
     def load(self, folder: Path, options: LoadOptions) -> VisionEncoderDecoder:
@@ -223,6 +233,7 @@ def _projector_tensors(model: VisionEncoderDecoder, state: Mapping[str, Tensor])
 def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
     path = snapshot.path / CONFIG
     top = read_json(snapshot, CONFIG)
+    _check_dtypes(top, path)
     encoder = read_section("encoder", top.get("encoder"), path=path, whole=True)
     decoder = read_section("decoder", top.get("decoder"), path=path, whole=True)
     tokenizer, preprocessing = None, options["preprocessing"]
@@ -257,6 +268,16 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
 
 def _component(section: Section) -> ComponentConfig:
     return ComponentConfig(name=section.name, **section.fields)
+
+
+def _check_dtypes(top: Mapping[str, Any], path: Path) -> None:
+    """Refuse names that are no types of weights, though the tensors say their own type."""
+    for prefix in ("", "encoder.", "decoder."):
+        section: Any = top.get(prefix[:-1]) if prefix else top
+        for name in ("dtype", "torch_dtype") if isinstance(section, Mapping) else ():
+            if (value := section.get(name)) is not None and value not in _DTYPES:
+                message, hint = f"{short(value)} is not a type of weights", f"choose one of {', '.join(_DTYPES)}"
+                raise ConfigSchemaError(message, path=path, field=prefix + name, hint=hint)
 
 
 def _dtype(weights: Weights) -> Any:

@@ -1,41 +1,93 @@
-"""``vedcore check``: the contracts of parts, as a table."""
+"""``vedcore check``: the contracts of parts, formats and models, and the wiring of a model, as a table."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from vedcore.errors import printable
+from vedcore.errors import UnknownComponentError, did_you_mean, printable
+
+if TYPE_CHECKING:
+    from vedcore.model.wiring import Result
 
 __all__ = ["check"]
 
-MARKS = {"passed": "✓", "failed": "✗", "not applicable": "-", "expected": "x"}
-
 
 @click.command()
-@click.argument("name", metavar="NAME|DISTRIBUTION")
+@click.argument("name", metavar="NAME|DISTRIBUTION|FOLDER")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array.")
 def check(name: str, as_json: bool) -> int:
-    """Check that encoders, decoders and projectors keep their contracts, on small real tensors.
+    """Check that parts, formats and models keep their contracts, and that a model is wired.
 
-    NAME is a part, as `vedcore list` shows it, or a distribution, for all of its parts. Each is built small where its
-    config allows it. The exit code is 1 where a check fails.
+    NAME is a part, a format or a model, as `vedcore list` shows it; a distribution, for all that it registers; or a
+    model's folder or repository of the hub. Parts are built small where their configs allow it. A model is loaded, and
+    checked with its own weights; a local folder of vedcore's format keeps the result as wiring.json. The exit code is 1
+    where a check fails.
     """
-    from vedcore.testing import run_checks
-    from vedcore.testing.registered import registered_cases
-
     failed, found = False, []
-    for kind, part, case in registered_cases(name):
-        results = run_checks(case)
-        failed = failed or any(each.outcome == "failed" for each in results)
-        found.append({"kind": kind, "name": part, "checks": [dataclasses.asdict(each) for each in results]})
+    for group in _groups(name):
+        failed = failed or any(each["outcome"] == "failed" for each in group["checks"])
+        found.append(group)
         if not as_json:
-            click.echo(f"{kind} {printable(part)}")
-            for each in results:
-                said = each.message if each.outcome == "failed" else each.behaviour
-                click.echo(f"  {MARKS[each.outcome]} {each.check}: {printable(said)}")
+            click.echo(f"{group['kind']} {printable(group['name'])}")
+            for line in group.pop("lines"):
+                click.echo(f"  {line}")
+        group.pop("lines", None)
     if as_json:
         click.echo(json.dumps(found, indent=2))
     return int(failed)
+
+
+def _groups(name: str) -> Iterator[dict[str, Any]]:
+    """The results of each thing that ``name`` means, as JSON data, with the lines of a table."""
+    from vedcore.checkpoints.formats import resolve_folder
+    from vedcore.hub import is_hub_name
+    from vedcore.testing import run_checks
+    from vedcore.testing.registered import known_names, registered_cases, registering_modules
+    from vedcore.testing.registration import registration_result
+
+    is_path = os.sep in name or "/" in name
+    is_saved = is_hub_name(name) or (is_path and os.path.isdir(name))
+    modules = [] if is_saved else registering_modules(name)
+    for module in modules:
+        yield _group("plugin", module, [registration_result(module)])
+    cases = [] if is_saved else registered_cases(name)
+    for kind, each, case in cases:
+        yield _group(kind, each, run_checks(case))
+        if kind == "model" and not modules:
+            yield from _of_model(resolve_folder(each), each, keeps=False)
+    if cases or modules:
+        return
+    if not is_saved and not is_path and not os.path.isdir(name):
+        names = known_names()
+        hint = did_you_mean(name, names) or "`vedcore list` and `vedcore plugins` show the names"
+        raise UnknownComponentError("no part, model, distribution or folder of that name", field=name, hint=hint)
+    yield from _of_model(resolve_folder(name), name, keeps=os.path.isdir(name))
+
+
+def _of_model(folder: Any, name: str, keeps: bool) -> Iterator[dict[str, Any]]:
+    """The contracts of a model's parts, and its wiring, which a folder keeps."""
+    import vedcore
+    from vedcore.checkpoints.wiring import keep_wiring
+    from vedcore.testing import check_wiring, run_checks
+    from vedcore.testing.registered import part_cases
+
+    model = vedcore.load(folder)
+    for kind, each, case in part_cases(model):
+        yield _group(kind, each, run_checks(case))
+    report = check_wiring(model)
+    reason = keep_wiring(folder, report) if keeps else ""
+    yield {**_group("wiring", name, report.results), "kept": keeps and not reason}
+    if reason:
+        click.echo(f"not kept as wiring.json: {printable(reason)}", err=True)
+
+
+def _group(kind: str, name: str, results: Iterable[Result]) -> dict[str, Any]:
+    results = list(results)
+    checks = [dataclasses.asdict(each) for each in results]
+    return {"kind": kind, "name": name, "checks": checks, "lines": list(map(str, results))}

@@ -6,7 +6,6 @@ import json
 
 import click
 
-from vedcore import hub
 from vedcore.errors import HubError, printable
 
 __all__ = ["cache", "pull"]
@@ -21,6 +20,8 @@ def pull(repo: str, revision: str | None, subfolder: str | None) -> None:
 
     REPO is org/name; org/name@revision and hub:org/name work too.
     """
+    from vedcore import hub
+
     name, named_revision = _parse_repo(repo)
     if revision and named_revision:
         raise click.UsageError(f"two revisions: {printable(named_revision)} and {printable(revision)}")
@@ -42,6 +43,8 @@ def verify(repo: str | None, as_json: bool) -> None:
 
     REPO is org/name; without it, all cached repositories are checked.
     """
+    from vedcore import hub
+
     count, damaged = hub.verify(None if repo is None else _parse_repo(repo)[0])
     if as_json:
         click.echo(json.dumps({"files": count, "damaged": [damage._asdict() for damage in damaged]}, indent=2))
@@ -56,6 +59,8 @@ def verify(repo: str | None, as_json: bool) -> None:
 
 def _parse_repo(repo: str) -> tuple[str, str | None]:
     """The repository and the revision of an argument."""
-    parsed = hub.parse_repo(repo if hub.is_hub_name(repo) else f"hub:{repo}")
+    from vedcore.hub.names import is_hub_name, parse_repo
+
+    parsed = parse_repo(repo if is_hub_name(repo) else f"hub:{repo}")
     assert parsed is not None  # a name with a prefix parses, or raises
     return parsed

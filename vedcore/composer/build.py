@@ -20,6 +20,7 @@ from vedcore.layers.lazy_init import LazyInit
 from vedcore.model import VisionEncoderDecoder
 from vedcore.processing.processor import Processor
 from vedcore.weights.loading import LoadReport
+from vedcore.weights.origins import Origin
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -95,7 +96,9 @@ def compose(
         check_device(device)
         with _seeded(resolved.config.seed):
             layout = lay_out(resolved, use="compose")
-            return _assemble(layout, *_build_parts(layout, draw=True), device), layout
+            model = _assemble(layout, *_build_parts(layout, draw=True), device)
+        model.origin_record.begin(model, _origins(layout, model), Origin("random", seed=resolved.config.seed))
+        return model, layout
 
     model, layout = resolve(request, make)
     if layout.assumed:
@@ -198,6 +201,21 @@ def _is_ready(layout: Layout, kind: str, module: nn.Module, draw: bool) -> bool:
         return False
     stored = {id(tensor) for tensor in module.state_dict(keep_vars=True).values()}
     return all(id(buffer) in stored for buffer in module.buffers())
+
+
+def _origins(layout: Layout, model: VisionEncoderDecoder) -> dict[str, Origin]:
+    """The origins of the tensors that are not random, by name."""
+    origins = {
+        f"{kind}.{name}": origin
+        for kind, report in model.load_reports.items()
+        for name, origin in report.origins.items()
+    }
+    encoder = layout.resolved.encoder
+    if layout.resolved.config.pretrained and encoder.checkpoint is None:
+        variant = getattr(encoder.config, "variant", None)
+        published = Origin("published", str(variant or encoder.entry.name))
+        origins |= dict.fromkeys((f"encoder.{name}" for name in model.encoder.state_dict()), published)
+    return origins
 
 
 def _assemble(

@@ -349,7 +349,8 @@ def _cache_sizes(decoder: Any) -> tuple[int, int]:
     """
     by_width = 2 * len(getattr(decoder, "layers", ())) * decoder.hidden_size
     named = (*decoder.named_parameters(remove_duplicate=False), *decoder.named_buffers(remove_duplicate=False))
-    state = {name: tensor.to("meta") for name, tensor in named}
+    moved: dict[int, torch.Tensor] = {}  # shared tensors stay shared
+    state = {name: moved.setdefault(id(tensor), tensor.to("meta")) for name, tensor in named}
     try:
         with torch.device("meta"):
             given = {

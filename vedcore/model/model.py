@@ -24,6 +24,7 @@ from vedcore.layers.sharing import Hold, shares
 from vedcore.layers.tracing import is_traced
 from vedcore.loss import check_labels, cross_entropy
 from vedcore.model.folders import SavedModel
+from vedcore.model.origins import warns_untrained
 from vedcore.outputs import EncoderOutput, VisionEncoderDecoderOutput
 
 __all__ = ["VisionEncoderDecoder"]
@@ -223,14 +224,14 @@ class VisionEncoderDecoder(SavedModel):
                 hint=f"give {tuple(states.shape[:2])}",
             )
         mask = None if mask is None else mask.bool()
-        seen = {"attention_mask": mask} if getattr(self.projector, "takes_mask", False) else {}
+        seen = {"attention_mask": mask} if getattr(self.projector, "takes_attention_mask", False) else {}
         return self.projector(states, **seen), None if mask is None else self.projector.project_mask(mask)
 
     # -- inference ----------------------------------------------------------------------------------------------
 
     generate = shares(generate)
-    generate_text = shares(generate_text)
-    stream = shares(stream)
+    generate_text = shares(warns_untrained(generate_text))
+    stream = shares(warns_untrained(stream))
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **inputs: Any) -> dict[str, Any]:
         """The arguments of `forward` for a step, as transformers' ``generate`` asks for them; PEFT wraps it.

@@ -17,11 +17,14 @@ from vedcore.hf.generation import is_generation_config, read_generation_config
 from vedcore.layers.linear import use_seam
 from vedcore.layers.norm_statistics import keep_statistics
 from vedcore.layers.sharing import SharedModule, alone
+from vedcore.model.origins import OriginRecord
 from vedcore.processing.processor import Processor
 from vedcore.text_decoder import TextDecoder
 from vedcore.transformers_names import MODEL, missing_attribute
+from vedcore.weights.origins import Provenance
 
 if TYPE_CHECKING:
+    from vedcore.model.wiring import WiringReport
     from vedcore.weights.loading import LoadReport
 
 __all__ = ["ComposedParts", "PartName"]
@@ -65,6 +68,9 @@ class ComposedParts(SharedModule):
         self.generation_config = generation_config or GenerationConfig()
         self.load_reports: Mapping[str, LoadReport] = {}
         """For each part that came from a checkpoint: the tensors that were loaded, are fresh, or were left out."""
+        self.wiring: WiringReport | None = None
+        """The last result of `vedcore.check_wiring`, or that of the folder; saved with the same structure."""
+        self.origin_record = OriginRecord()
         self._config = config
         use_seam(self)
         keep_statistics(self)
@@ -90,6 +96,14 @@ class ComposedParts(SharedModule):
             "dtype": str(self.dtype).removeprefix("torch."),
         }
         return self._config.model_copy(update=changes)
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where each tensor came from, by name: a file and its hash, random numbers, another tensor; and its changes.
+
+        Files of a folder that has no hashes are read once, for their sha256.
+        """
+        return self.origin_record.provenance(self)
 
     @property
     def processor(self) -> Processor:

@@ -39,10 +39,12 @@ class GrowingVocabulary(ComposedParts):
                 field="vocab_size",
                 hint="change model.processor.tokenizer first",
             )
+        self.origin_record.settle(self)
         self.decoder.resize_token_embeddings(vocab_size)
         config = self.decoder.config
         outside = [f for f in TOKEN_ID_FIELDS if max(token_id_tuple(getattr(config, f)), default=0) >= vocab_size]
         self.decoder.config = config.changed(**dict.fromkeys(outside))  # the family's own ids, which token_ids replaced
+        self.origin_record.settle(self)
 
     @alone
     def add_tokens(self, tokens: str | Sequence[str | AddedToken], special_tokens: bool = False) -> int:

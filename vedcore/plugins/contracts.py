@@ -124,7 +124,7 @@ def _shapes(kind: Kind, module: Any, tokens: int, device: str) -> tuple[tuple[in
         return tuple(out.shape), (1, module.num_tokens(size), module.hidden_size)
     if kind == "projector":
         mask = torch.ones(1, tokens, dtype=torch.bool, device=device)
-        seen = {"attention_mask": mask} if getattr(module, "takes_mask", False) else {}
+        seen = {"attention_mask": mask} if getattr(module, "takes_attention_mask", False) else {}
         out = run(numbers(1, tokens, module.in_features), **seen)
         return tuple(out.shape), (1, module.num_tokens(tokens), module.out_features)
     ids = torch.zeros(1, 2, dtype=torch.long, device=device)

@@ -73,7 +73,7 @@ class GuardedFormat:
             self.format = target()
         missing = [name for name in _METHODS if not callable(getattr(self.format, name, None))]
         if missing:
-            raise self.broken_contract(f"it lacks {', '.join(missing)}", "subclass vedcore.checkpoints.formats.Format")
+            raise self.broken_contract(f"it lacks {', '.join(missing)}", "subclass vedcore.formats.Format")
 
     @property
     def is_built_in(self) -> bool:

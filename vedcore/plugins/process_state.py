@@ -6,7 +6,6 @@ import gc
 import locale
 import logging
 import os
-import random
 import signal
 import sys
 import threading
@@ -19,16 +18,27 @@ __all__ = ["ProcessState"]
 Setting = tuple[Callable[[], Any], Callable[[Any], object]]
 """A function that reads a setting, and one that puts it back."""
 
-_ROOT = logging.getLogger()
-_OF_TORCH = {
-    "is_grad_enabled": "set_grad_enabled",
-    "get_default_dtype": "set_default_dtype",
-    "get_num_threads": "set_num_threads",
-    "get_float32_matmul_precision": "set_float32_matmul_precision",
-    "get_deterministic_debug_mode": "set_deterministic_debug_mode",
-    "is_anomaly_enabled": "set_anomaly_enabled",
-}
-"""Settings of torch: the function that reads one to that which sets it."""
+_CALLS = [
+    ("os", "getcwd", "chdir"),
+    ("sys", "getrecursionlimit", "setrecursionlimit"),
+    ("logging", "getLoggerClass", "setLoggerClass"),
+    ("random", "getstate", "setstate"),
+    ("numpy.random", "get_state", "set_state"),
+    ("torch", "is_grad_enabled", "set_grad_enabled"),
+    ("torch", "get_default_dtype", "set_default_dtype"),
+    ("torch", "get_num_threads", "set_num_threads"),
+    ("torch", "get_float32_matmul_precision", "set_float32_matmul_precision"),
+    ("torch", "get_deterministic_debug_mode", "set_deterministic_debug_mode"),
+    ("torch", "is_anomaly_enabled", "set_anomaly_enabled"),
+    ("torch", "get_rng_state", "set_rng_state"),
+]
+"""A module, its function that reads a setting, and the one that sets it."""
+_ATTRIBUTES = [
+    *(("sys", name) for name in ("excepthook", "displayhook", "stderr", "stdin")),
+    ("threading", "excepthook"),
+    *(("torch.backends.cudnn", name) for name in ("benchmark", "deterministic", "allow_tf32")),
+]
+"""A module, and its attribute that is a setting."""
 
 
 class ProcessState:
@@ -41,12 +51,17 @@ class ProcessState:
     def __init__(self) -> None:
         self._environment = dict(os.environ)
         self._had_torch = "torch" in sys.modules
-        self._kept = [(read, write, read()) for read, write in (*_of_python(), *_of_torch(), *_of_numpy())]
+        self._kept = []
+        for read, write in _settings():
+            try:
+                self._kept.append((read, write, read()))
+            except OSError:  # the folder is deleted below us
+                pass
 
     def put_back(self) -> list[str]:
         """Put everything back; the names of the environment variables that were changed."""
         for read, write, value in self._kept:
-            if not _same(read(), value):
+            if not _same(read, value):
                 write(value)
         if not self._had_torch and (torch := sys.modules.get("torch")) is not None:
             torch.set_grad_enabled(True)
@@ -62,37 +77,32 @@ class ProcessState:
         return changed
 
 
-def _of_python() -> Iterator[Setting]:
-    yield _folder, _enter
-    yield lambda: _ROOT.level, _ROOT.setLevel
-    yield _elements(_ROOT.handlers)
-    yield _attribute(_ROOT.manager, "disable")
-    yield logging.getLoggerClass, logging.setLoggerClass
-    for name in ("excepthook", "displayhook", "stderr", "stdin"):
-        yield _attribute(sys, name)
-    yield _attribute(threading, "excepthook")
-    yield _elements(sys.argv)
-    yield _elements(sys.path)
-    yield sys.getrecursionlimit, sys.setrecursionlimit
-    yield random.getstate, random.setstate
+def _settings() -> Iterator[Setting]:
+    for name, read, write in _CALLS:
+        module = sys.modules.get(name)
+        if hasattr(module, write):  # else absent, or half imported in another thread
+            yield getattr(module, read), getattr(module, write)
+    for name, attribute in _ATTRIBUTES:
+        module = sys.modules.get(name)
+        if hasattr(module, attribute):
+            yield partial(getattr, module, attribute), partial(setattr, module, attribute)
+    torch: Any = sys.modules.get("torch")
+    if hasattr(torch, "set_default_device"):
+        yield partial(_default_device, torch), torch.set_default_device
+    numpy: Any = sys.modules.get("numpy")
+    if hasattr(numpy, "seterr"):
+        yield numpy.geterr, lambda value: numpy.seterr(**value)
+    root = logging.getLogger()
+    yield lambda: root.level, root.setLevel
+    yield lambda: root.manager.disable, partial(setattr, root.manager, "disable")
+    for values in (root.handlers, sys.argv, sys.path):  # others hold these lists too
+        yield values.copy, partial(values.__setitem__, slice(None))
     yield gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable()
     yield partial(locale.setlocale, locale.LC_ALL), partial(locale.setlocale, locale.LC_ALL)
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is not None:  # else it is of C code, and cannot be put back
                 yield partial(signal.getsignal, number), partial(signal.signal, number)
-
-
-def _of_torch() -> Iterator[Setting]:
-    torch = sys.modules.get("torch")
-    if torch is None or not hasattr(torch, "get_rng_state"):  # absent, or half imported in another thread
-        return
-    for read, write in _OF_TORCH.items():
-        yield getattr(torch, read), getattr(torch, write)
-    yield partial(_default_device, torch), torch.set_default_device
-    yield torch.get_rng_state, torch.set_rng_state
-    for name in ("benchmark", "deterministic", "allow_tf32"):
-        yield _attribute(torch.backends.cudnn, name)
 
 
 def _default_device(torch: Any) -> Any:
@@ -102,37 +112,9 @@ def _default_device(torch: Any) -> Any:
         return None
 
 
-def _of_numpy() -> Iterator[Setting]:
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and hasattr(numpy, "random"):
-        yield numpy.geterr, lambda value: numpy.seterr(**value)
-        yield partial(numpy.random.get_state, legacy=False), numpy.random.set_state
-
-
-def _attribute(owner: Any, name: str) -> Setting:
-    return partial(getattr, owner, name), partial(setattr, owner, name)
-
-
-def _elements(values: list[Any]) -> Setting:
-    """The elements of a list that others hold too."""
-    return values.copy, partial(values.__setitem__, slice(None))
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Whether two values of a setting plainly agree; False for arrays, whose setting is put back in any case."""
+def _same(read: Callable[[], Any], value: Any) -> bool:
+    """Whether a setting plainly has that value; False for arrays, whose setting is put back in any case."""
     try:
-        return bool(a == b)
-    except (RuntimeError, ValueError):
+        return bool(read() == value)
+    except (OSError, RuntimeError, ValueError):
         return False
-
-
-def _folder() -> str | None:
-    try:
-        return os.getcwd()
-    except OSError:  # deleted below us
-        return None
-
-
-def _enter(folder: str | None) -> None:
-    if folder is not None:
-        os.chdir(folder)

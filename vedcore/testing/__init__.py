@@ -1,4 +1,4 @@
-"""The conformance kit: what an encoder, a decoder or a projector must do, as small checks of behaviour.
+"""The conformance kit: what a part, a checkpoint format or a trained model must do, as small checks of behaviour.
 
     from vedcore.testing import parametrize_with_checks
 
@@ -16,16 +16,33 @@ before.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from vedcore.deprecated_names import getattr_for
 from vedcore.errors import CheckError
+from vedcore.model.wiring import Result, WiringReport
 from vedcore.testing import any_part as any_part
+from vedcore.testing import decoder_caches as decoder_caches
+from vedcore.testing import decoder_sight as decoder_sight
 from vedcore.testing import decoders as decoders
 from vedcore.testing import encoders as encoders
+from vedcore.testing import format_options as format_options
+from vedcore.testing import formats as formats
 from vedcore.testing import key_maps as key_maps
+from vedcore.testing import models as models
 from vedcore.testing import projectors as projectors
 from vedcore.testing.cases import Case
-from vedcore.testing.checks import Check, NotApplicable, Result, checks_for, run_checks
-from vedcore.testing.pytest_tests import DecoderTests, EncoderTests, ProjectorTests, parametrize_with_checks
+from vedcore.testing.checks import Check, NotApplicable, checks_for, run_checks
+from vedcore.testing.pytest_tests import (
+    DecoderTests,
+    EncoderTests,
+    FormatTests,
+    ModelTests,
+    ProjectorTests,
+    parametrize_with_checks,
+)
 from vedcore.testing.registration import check_registration
+from vedcore.testing.wiring import check_wiring
 
 __all__ = [
     "Case",
@@ -33,11 +50,18 @@ __all__ = [
     "CheckError",
     "DecoderTests",
     "EncoderTests",
+    "FormatTests",
+    "ModelTests",
     "NotApplicable",
     "ProjectorTests",
     "Result",
+    "WiringReport",
     "check_registration",
+    "check_wiring",
     "checks_for",
     "parametrize_with_checks",
     "run_checks",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of this module
+    __getattr__ = getattr_for(__name__)

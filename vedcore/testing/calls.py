@@ -9,9 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from vedcore.errors import IncompatibleError, VedcoreError
-from vedcore.testing.cases import Case, kind_of
+from vedcore.testing.cases import Case, kind_of, pad_of
 
-__all__ = ["answer", "held", "logits", "states_of", "tokens_taken", "unregistered"]
+__all__ = [
+    "answer",
+    "held",
+    "logits",
+    "padded_image_mask",
+    "padded_texts",
+    "start",
+    "states_of",
+    "tokens_taken",
+    "unregistered",
+]
 
 TOKENS_TRIED = (16, 36, 9, 7, 64, 196, 197, 49, 50, 1, 256, 577)
 """Numbers of tokens that a projector may take: of maps, with and without a class token."""
@@ -31,6 +41,30 @@ def logits(decoder: Any, input_ids: Tensor, states: Tensor | None = None, **give
     """The logits of a decoder, (B, T, V)."""
     out: Tensor = decoder(input_ids=input_ids, encoder_hidden_states=states, **given).logits
     return out
+
+
+def start(decoder: Any, ids: Tensor, states: Tensor, **given: Any) -> tuple[Any, Tensor]:
+    """A cache of the texts, and their logits."""
+    cache = decoder.make_cache()
+    return cache, logits(decoder, ids, states, past_key_values=cache, **given)
+
+
+def padded_texts(case: Case, decoder: Any, side: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Texts (2, T) of which the second has 3 tokens of padding, its mask as integers and as bool."""
+    ids = case.ids(decoder)
+    padded, seen = ids.clone(), torch.ones(ids.shape, dtype=torch.bool)
+    count = ids.shape[1] - 3
+    place = slice(None, 3) if side == "left" else slice(count, None)
+    text = slice(3, None) if side == "left" else slice(None, count)
+    padded[1, text], padded[1, place], seen[1, place] = ids[1, :count], pad_of(decoder), False
+    return padded, seen.long(), seen
+
+
+def padded_image_mask(states: Tensor) -> Tensor:
+    """(N, S) bool: the second image has padding, in the middle and at the end."""
+    mask = torch.ones(states.shape[:2], dtype=torch.bool)
+    mask[1, 2] = mask[1, 4:] = False
+    return mask
 
 
 def tokens_taken(projector: Any) -> list[int]:

@@ -6,6 +6,7 @@ Shape letters: N images, B rows of text, T tokens, S encoder tokens, E width of 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from vedcore.components import Projector, VisionEncoder
 from vedcore.errors import UsageError
 from vedcore.text_decoder import TextDecoder
 
-__all__ = ["PART_KINDS", "Case", "PartKind", "kind_of", "pad_of", "seeded"]
+__all__ = ["PART_KINDS", "Case", "Kind", "PartKind", "kind_of", "pad_of", "seeded"]
 
 PartKind = Literal["encoder", "decoder", "projector"]
 PART_KINDS: tuple[PartKind, ...] = get_args(PartKind)
+Kind = Literal["encoder", "decoder", "projector", "format", "model", "wiring"]
+"""What is checked: a part, a checkpoint format, the function of a trained model, the parts of a model together."""
 
 _CLASSES: dict[PartKind, type[nn.Module]] = {
     "encoder": VisionEncoder,
@@ -51,22 +54,28 @@ class Case:
         name: of the part, for messages.
         spread: draw the trainable parameters anew and widely, so that no gate of zero hides a part of the arithmetic.
         seed: of the weights and the inputs.
+        made: the kind of what is built; None looks at it.
+        make_model: builds the model that a format saves; None takes a small one of ViT and GPT2.
     """
 
     make: Callable[[], Any]
     name: str
     spread: bool = True
     seed: int = 0
+    made: Kind | None = None
+    make_model: Callable[[], Any] | None = None
 
     @classmethod
-    def of(cls, part: Any, *, spread: bool = True, seed: int = 0) -> Case:
+    def of(cls, part: Any, *, spread: bool = True, seed: int = 0, make_model: Callable[[], Any] | None = None) -> Case:
         """The case of a part.
 
         Args:
             part: a module, which is built again from its ``config``, with weights of its own; a class, built with the
-                defaults of its config; or a function without arguments that returns a module.
+                defaults of its config; a format or its class; or a function without arguments that returns one of
+                them, or the folder of a trained model.
             spread: as `Case` takes it.
             seed: as `Case` takes it.
+            make_model: as `Case` takes it.
 
         Raises:
             UsageError: none of these.
@@ -78,22 +87,28 @@ class Case:
         if isinstance(part, type) and hasattr(part, "make_config"):
             made: Any = part
             return cls(lambda: made(made.make_config(None, {})), part.__name__, spread, seed)
+        if _is_format(part):
+            made = part if isinstance(part, type) else lambda: part
+            called = part.__name__ if isinstance(part, type) else type(part).__name__
+            return cls(made, called, seed=seed, made="format", make_model=make_model)
         if callable(part) and not isinstance(part, nn.Module):
             named = getattr(part, "__name__", "part")
-            return cls(part, named if named.isidentifier() else "part", spread, seed)
+            return cls(part, named if named.isidentifier() else "part", spread, seed, make_model=make_model)
         raise UsageError(
             f"{type(part).__name__} is not a part", field="part", hint="give a module, its class, or a function"
         )
 
     @property
-    def kind(self) -> PartKind:
+    def kind(self) -> Kind:
         """The kind of the part; see `kind_of`."""
-        return kind_of(self.build())
+        return self.made or kind_of(self.build())
 
     def build(self, *, draw: int = 0) -> Any:
         """The part in eval mode; another ``draw`` gives other random numbers to its constructor and weights."""
         with seeded(self.seed + draw):
             part = self.make()
+            if not isinstance(part, nn.Module):
+                return part
             if self.spread:
                 _spread(part)
         return part.eval()
@@ -128,12 +143,16 @@ class Case:
         return torch.randn(*shape, generator=torch.Generator().manual_seed(self.seed + draw))
 
 
-def kind_of(part: Any) -> PartKind:
-    """The kind of a part, by its contract or by its attributes.
+def kind_of(part: Any) -> Kind:
+    """The kind of a part, by its contract or by its attributes; a path is that of a trained model.
 
     Raises:
-        UsageError: neither an encoder, nor a decoder, nor a projector.
+        UsageError: neither an encoder, nor a decoder, nor a projector, nor a format, nor a path.
     """
+    if isinstance(part, str | os.PathLike):
+        return "model"
+    if _is_format(part):
+        return "format"
     for kind, contract in _CLASSES.items():
         if isinstance(part, contract):
             return kind
@@ -151,13 +170,17 @@ def kind_of(part: Any) -> PartKind:
 def seeded(seed: int) -> Iterator[None]:
     """Random numbers of ``seed``; afterwards torch's generator stands where it stood."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the accelerators' generators stay
         yield
 
 
 def pad_of(decoder: Any) -> int:
     """The id that fills rows; 0 where the decoder has none."""
     return next(iter(_ids_of(decoder, "pad")), 0)
+
+
+def _is_format(part: Any) -> bool:
+    return all(callable(getattr(part, name, None)) for name in ("recognises", "load", "save"))
 
 
 def _plain_ids(decoder: Any) -> Tensor:

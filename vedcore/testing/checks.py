@@ -5,15 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Never
+from typing import Any, Never
 
 import torch
 from torch import Tensor
 
 from vedcore.errors import CheckError, UsageError, did_you_mean
-from vedcore.testing.cases import PART_KINDS, Case, PartKind, seeded
+from vedcore.model.wiring import Result
+from vedcore.testing.cases import PART_KINDS, Case, Kind, seeded
 
-__all__ = ["Check", "NotApplicable", "Outcome", "Result", "check", "checks_for", "run_checks"]
+__all__ = ["Check", "NotApplicable", "check", "checks_for", "run_checks"]
 
 CLOSE = 1e-4
 """Largest difference of two computations of one value in different orders, relative to the largest value."""
@@ -21,7 +22,8 @@ SAME = 1e-5
 """Likewise, where shapes and order are the same."""
 CHANGED = 1e-5
 """Smallest difference, relative to the largest value, that counts as one."""
-Outcome = Literal["passed", "failed", "expected", "not applicable"]
+HALF_ROUNDINGS = 8
+"""Roundings of a type below float32 by which two computations of one value may differ."""
 
 
 class NotApplicable(Exception):
@@ -38,7 +40,7 @@ class Check:
 
     name: str
     behaviour: str
-    kinds: tuple[PartKind, ...]
+    kinds: tuple[Kind, ...]
     function: Callable[[Case], None]
 
     def __call__(self, case: Case) -> None:
@@ -59,21 +61,10 @@ class Check:
         return self.name
 
 
-@dataclass(frozen=True)
-class Result:
-    """The outcome of one check."""
-
-    check: str
-    behaviour: str
-    outcome: Outcome
-    message: str = ""
-    """The failure, the reason of an expected one, or the reason why there is nothing to check."""
-
-
 _CHECKS: list[Check] = []
 
 
-def check(*kinds: PartKind) -> Callable[[Callable[[Case], None]], Callable[[Case], None]]:
+def check(*kinds: Kind) -> Callable[[Callable[[Case], None]], Callable[[Case], None]]:
     """Make a function the check of parts of these kinds; its name is the check's, its first line the behaviour."""
 
     def added(function: Callable[[Case], None]) -> Callable[[Case], None]:
@@ -84,7 +75,7 @@ def check(*kinds: PartKind) -> Callable[[Callable[[Case], None]], Callable[[Case
     return added
 
 
-def checks_for(kind: PartKind) -> tuple[Check, ...]:
+def checks_for(kind: Kind) -> tuple[Check, ...]:
     """All checks of a kind of parts, in the order in which they are run."""
     return tuple(each for each in _CHECKS if kind in each.kinds)
 
@@ -105,7 +96,7 @@ def run_checks(part: Any, *, expected_failures: Mapping[str, str] | None = None)
     case, reasons = Case.of(part), expected_failures or {}
     checks = checks_for(case.kind)
     check_names(reasons, checks)
-    return [_run(each, case, reasons.get(each.name)) for each in checks]
+    return [run_one_check(each, case, reasons.get(each.name)) for each in checks]
 
 
 def check_names(expected_failures: Mapping[str, str], checks: Iterable[Check]) -> None:
@@ -141,7 +132,8 @@ def run_one(each: Check, case: Case, reason: str | None) -> str:
     return ""
 
 
-def _run(each: Check, case: Case, reason: str | None) -> Result:
+def run_one_check(each: Check, case: Case, reason: str | None) -> Result:
+    """The result of a check, which has failed where it is expected to fail and passes."""
     try:
         expected = run_one(each, case, reason)
     except NotApplicable as absent:
@@ -171,10 +163,13 @@ def same(what: str, expected: Tensor, came: Tensor, tolerance: float = CLOSE) ->
     """Refuse two tensors that differ.
 
     Raises:
-        CheckError: other shapes, or a difference above ``tolerance`` relative to the largest value.
+        CheckError: other shapes, or a difference above ``tolerance`` relative to the largest value; in a type below
+            float32, above what its rounding explains too.
     """
     if expected.shape != came.shape:
         fail(f"{what}, {tuple(expected.shape)}", f"{tuple(came.shape)}")
+    if came.dtype.itemsize < 4:
+        tolerance = max(tolerance, torch.finfo(came.dtype).eps * (HALF_ROUNDINGS if tolerance > SAME else 1))
     found = difference(expected, came) if expected.numel() else 0.0
     if not found <= tolerance:
         fail(what, f"a relative difference of {found:.2g}")

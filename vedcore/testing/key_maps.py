@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
+import io
 import json
 import tempfile
 import warnings
@@ -15,7 +17,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vedcore.errors import CheckpointMismatchError
+from vedcore.config_files.plain import short
+from vedcore.errors import CheckError, CheckpointMismatchError, VedcoreError
+from vedcore.plugins import registry
 from vedcore.testing.calls import logits, states_of
 from vedcore.testing.cases import Case, kind_of
 from vedcore.testing.checks import NotApplicable, check, fail, same
@@ -24,6 +28,8 @@ from vedcore.weights.keymap import to_ours, to_theirs, without_place
 
 __all__: list[str] = []
 
+UNFIT = ({"not": "a value"}, [[]])
+"""Values that no field has."""
 PARITY = 2e-4
 """Largest difference from transformers, relative to the largest value."""
 
@@ -70,22 +76,73 @@ def key_map_is_total_both_ways(case: Case) -> None:
 
 
 @check("encoder", "decoder")
+def settings_are_read_as_they_were_written(case: Case) -> None:
+    """The settings that are written into transformers' ``config.json`` make the same part once they are read."""
+    part = case.build()
+    theirs = _class_of(part)
+    section = json.loads(json.dumps(theirs.write(part, part.settings())))
+    if section.get("model_type") != theirs.model_type:
+        fail(f"model_type {theirs.model_type} in the settings", str(section.get("model_type")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = _built(part, theirs, theirs.read(section))
+    for name, value in part.settings().items():
+        if name != "variant" and again.settings().get(name) != value:
+            fail(f"{name} {short(value)}, as it was written", short(again.settings().get(name)))
+
+
+@check("encoder", "decoder")
+def settings_of_another_arithmetic_are_refused(case: Case) -> None:
+    """A value that a field may not have, or that is not one at all, is an error of vedcore that names the field."""
+    part = case.build()
+    theirs = _class_of(part)
+    section = theirs.write(part, part.settings())
+    names = [each.name for each in theirs.fields if each.is_read and each.name != "model_type"]
+    for name in names:
+        for value in (*(UNFIT if name in section else ()), *_other_values(section.get(name))):
+            try:
+                with warnings.catch_warnings(action="ignore"):
+                    read = theirs.read({**section, name: value}, path="config.json")
+                if value is UNFIT[0] and _built(part, theirs, read).settings() == part.settings():
+                    fail(f"an error for {name} {short(value)}", "the part as it was")
+            except CheckError:
+                raise
+            except VedcoreError:
+                continue
+            except Exception as error:
+                fail(f"an error of vedcore for {name} {short(value)}", type(error).__name__)
+
+
+@check("encoder", "decoder")
+def defaults_are_those_of_transformers(case: Case) -> None:
+    """The default of each field is that of transformers' config, so that a file that leaves it out means the same."""
+    part = case.build()
+    theirs = _class_of(part)
+    config = _their_class(theirs).config_class()
+    known = {**config.to_dict(), **{name: getattr(config, name) for name in config.attribute_map}}
+    for each in theirs.fields:
+        default = json.loads(json.dumps(each.default))
+        if each.is_read and each.name in known and default != json.loads(json.dumps(known[each.name])):
+            fail(f"the default of {each.name}, {short(known[each.name])}", short(each.default))
+
+
+@check("encoder", "decoder")
 @torch.no_grad()
 def transformers_computes_the_same(case: Case) -> None:
     """Written to a folder, the part opens in transformers with every tensor taken, and gives the same there."""
     part = case.build()
     theirs = _class_of(part)
-    if importlib.util.find_spec("transformers") is None:
-        raise NotApplicable("transformers is not installed")
-    library: Any = importlib.import_module("transformers")
-    cls = getattr(library, theirs.name)
+    cls = _their_class(theirs)
     decodes = kind_of(part) == "decoder"
     if decodes and "encoder_hidden_states" not in inspect.signature(cls.forward).parameters:
         raise NotApplicable(f"transformers' {theirs.name} takes no image")
     flags = dict.fromkeys((*theirs.flags, "is_decoder"), True) if decodes else {}
     tensors = {name: t.detach().clone().contiguous() for name, t in _written(part, theirs).items()}
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(action="ignore"),
+        contextlib.redirect_stderr(io.StringIO()),  # its progress bar
+    ):
         config = {**theirs.write(part, part.settings()), **flags}
         (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
         save_file(tensors, Path(folder) / "model.safetensors", {"format": "pt"})
@@ -103,6 +160,40 @@ def transformers_computes_the_same(case: Case) -> None:
         pixels = case.images(part)
         expected, came = rebuilt(pixels).last_hidden_state, states_of(part, pixels)
     same(f"the output of transformers' {theirs.name}", expected, came, PARITY)
+
+
+def _their_class(theirs: TransformersClass) -> Any:
+    """The class of transformers of that name."""
+    if importlib.util.find_spec("transformers") is None:
+        raise NotApplicable("transformers is not installed")
+    return getattr(importlib.import_module("transformers"), theirs.name)
+
+
+def _built(part: Any, theirs: TransformersClass, settings: dict[str, Any]) -> Any:
+    """The part that these settings of a file make, without numbers where that can be."""
+    cls, variant = type(part), getattr(part.config, "variant", None)
+    if theirs is not part.transformers[0]:  # the class of another family, which opens such a file
+        kind = "decoder" if kind_of(part) == "decoder" else "encoder"
+        entry = registry().find_model_type(kind, theirs.model_type)
+        cls, variant = entry.load(), entry.default_variant
+    config = cls.make_config(variant, settings)
+    try:
+        with torch.device("meta"):
+            return cls(config)
+    except RuntimeError:  # a constructor that needs values
+        return cls(config)
+
+
+def _other_values(value: Any) -> tuple[Any, ...]:
+    """Values of the same type as one that a file may have."""
+    match value:
+        case bool():
+            return (not value,)
+        case int():
+            return (value + 1, -1)
+        case str():
+            return (f"{value}-of-another-kind",)
+    return ()
 
 
 def _written(part: Any, theirs: TransformersClass) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ Shape letters: N images, S encoder tokens, S' tokens after the projector.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -69,10 +68,10 @@ def mask_is_kept(case: Case) -> None:
 
 @check("projector")
 @torch.no_grad()
-def padding_counts_for_nothing(case: Case) -> None:
+def image_padding_is_masked(case: Case) -> None:
     """Tokens that the projected mask keeps do not depend on padding, where ``forward`` takes the mask."""
     projector = case.build()
-    if "attention_mask" not in inspect.signature(projector.forward).parameters:
+    if not getattr(projector, "takes_attention_mask", False):
         raise NotApplicable("its forward takes no mask")
     for tokens in tokens_taken(projector):
         mask = torch.ones(2, tokens, dtype=torch.bool)

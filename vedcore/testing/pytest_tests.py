@@ -6,10 +6,10 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from vedcore.testing.cases import Case, PartKind
+from vedcore.testing.cases import Case, Kind
 from vedcore.testing.checks import Check, NotApplicable, check_names, checks_for, run_one
 
-__all__ = ["DecoderTests", "EncoderTests", "ProjectorTests", "parametrize_with_checks"]
+__all__ = ["DecoderTests", "EncoderTests", "FormatTests", "ModelTests", "ProjectorTests", "parametrize_with_checks"]
 
 
 def parametrize_with_checks(
@@ -62,11 +62,13 @@ class _PartTests:
 
     expected_failures: ClassVar[Mapping[str, str]] = {}
     """Names of checks that the part is known to fail, to the reasons."""
-    kind: ClassVar[PartKind]
+    kind: ClassVar[Kind]
 
     def make(self) -> Any:
         """The part, built anew."""
         raise NotImplementedError
+
+    make_model: Callable[[Any], Any] | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -79,7 +81,8 @@ class _PartTests:
 def _method(each: Check) -> Callable[[_PartTests], None]:
     def test(self: _PartTests) -> None:
         try:
-            reason = run_one(each, Case(self.make, type(self).__name__), self.expected_failures.get(each.name))
+            case = Case(self.make, type(self).__name__, made=self.kind, make_model=self.make_model)
+            reason = run_one(each, case, self.expected_failures.get(each.name))
         except NotApplicable as absent:
             importlib.import_module("pytest").skip(str(absent))
         if reason:
@@ -110,3 +113,25 @@ class ProjectorTests(_PartTests):
     """The checks of a projector as the tests of a class; see `EncoderTests`."""
 
     kind = "projector"
+
+
+class FormatTests(_PartTests):
+    """The checks of a checkpoint format as the tests of a class; `make` gives the format.
+
+    A format that holds only models of some families gives such a one in ``make_model``::
+
+    class TestMyFormat(FormatTests):
+        def make(self):
+            return MyFormat()
+
+        def make_model(self):
+            return vedcore.compose("vit", "my-decoder", seed=0)
+    """
+
+    kind = "format"
+
+
+class ModelTests(_PartTests):
+    """The checks of a trained model as the tests of a class; `make` is its function, which gives the folder."""
+
+    kind = "model"

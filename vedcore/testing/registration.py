@@ -8,10 +8,13 @@ import subprocess
 import sys
 
 from vedcore.errors import CheckError, VedcoreError
+from vedcore.model.wiring import Result
+from vedcore.plugins import check_command
 from vedcore.plugins.contracts import check_part
+from vedcore.plugins.guarded import GuardedFormat
 from vedcore.registry import KINDS, Entry, Kind, Owner, check_entry
 
-__all__ = ["check_registration"]
+__all__ = ["check_registration", "registration_result"]
 
 HEAVY = ("torch", "timm", "torchvision", "transformers")
 """Packages that a look at the list of parts must not wait for."""
@@ -30,7 +33,7 @@ def check_registration(module: str) -> None:
     """Check the module that an entry point of the group ``vedcore`` names.
 
     Registering imports none of torch, timm, torchvision and transformers, in a process of its own; each hook gives
-    entries; each encoder, decoder and projector that they name can be imported and keeps the contract of its class.
+    entries; what they name can be imported, and keeps the contract of its class.
 
     Args:
         module: its dotted name.
@@ -56,12 +59,30 @@ def check_registration(module: str) -> None:
                 _check_entry(module, kind, entry)
 
 
+def registration_result(module: str) -> Result:
+    """The result of `check_registration`."""
+    behaviour = "Registering imports no torch, and each entry loads and keeps its contract."
+    try:
+        check_registration(module)
+    except CheckError as error:
+        return Result(_NAME, behaviour, "failed", error.message)
+    return Result(_NAME, behaviour, "passed")
+
+
 def _check_entry(module: str, kind: Kind, entry: Entry) -> None:
     try:
         check_entry(kind, entry, Owner(module))
         target = entry.load()
         if kind in ("encoder", "decoder", "projector"):
             check_part(kind, entry, target)
+        elif kind == "format":
+            GuardedFormat(entry, target)
+        elif kind == "command":
+            check_command(entry, target)
+        elif not callable(target):
+            raise _failed(module, f"a function, the target of {kind} {entry.name!r}", type(target).__name__)
+    except CheckError:
+        raise
     except VedcoreError as error:
         raise _failed(module, "an entry that loads and keeps its contract", error.message) from error
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vedcore.errors import MAX_MESSAGE, CheckpointMismatchError, warn_caller
 from vedcore.weights.keymap import MAX_NAMES_SHOWN
+from vedcore.weights.origins import Origin
 from vedcore.weights.safetensors_file import StoredTensor
 
 __all__ = ["CheckpointTensors", "Comparison", "Fit", "LoadReport", "abbreviated", "compare", "mismatch", "same_tensors"]
@@ -53,6 +54,8 @@ class LoadReport(NamedTuple):
     """Tensors of the checkpoint that are not in the model."""
     resampled: Sequence[str] = ()
     """Parameters and buffers of the model whose values were made to fit images of another size."""
+    origins: Mapping[str, Origin] = {}
+    """Parameters and buffers of the model that got values, to where these came from."""
 
     def __str__(self) -> str:
         lines = [self.source]

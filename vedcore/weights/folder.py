@@ -52,7 +52,11 @@ class FileWriter:
 
 
 def save_folder(
-    folder: str | os.PathLike[str], files: Mapping[str, bytes | FileWriter], replaces: re.Pattern[str] | None = None
+    folder: str | os.PathLike[str],
+    files: Mapping[str, bytes | FileWriter],
+    replaces: re.Pattern[str] | None = None,
+    *,
+    adds: bool = False,
 ) -> Path:
     """Create or replace ``folder``, so that it holds ``files``, their manifest and the user's own files.
 
@@ -61,6 +65,7 @@ def save_folder(
         files: contents by plain file name.
         replaces: pattern of names with a meaning in a model's folder: old files of these names are removed, whoever
             wrote them.
+        adds: True keeps the other files of the earlier save, and their entries in the manifest.
 
     Returns:
         The folder's real path.
@@ -81,16 +86,18 @@ def save_folder(
         with locked(target.with_name(f".vedcore-lock-{digest}"), LOCK_TIMEOUT_SECONDS):
             recover_folder(target, backup_path(target))
             _remove_abandoned(target.parent)
-            _replace(target, files, replaces)
+            _replace(target, files, replaces, adds)
     return target
 
 
-def _replace(target: Path, files: Mapping[str, bytes | FileWriter], replaces: re.Pattern[str] | None) -> None:
+def _replace(
+    target: Path, files: Mapping[str, bytes | FileWriter], replaces: re.Pattern[str] | None, adds: bool
+) -> None:
     old = _old_manifest(target)
     edited = {CARD} if _is_edited(target / CARD, old.get(CARD)) else set()
     new = {name: content for name, content in files.items() if name not in edited}
     superseded = {name for name in _names(target) if replaces is not None and replaces.fullmatch(name)}
-    not_kept = {*new, *old, *superseded, MANIFEST} - edited
+    not_kept = {*new, *(() if adds else old), *superseded, MANIFEST} - edited
     _refuse_obstacles(target, new)
     inside = _working_folder_in(target)
     stage = target.with_name(f"{TEMPORARY_PREFIX}{_HOST_HASH}-{os.getpid()}-{secrets.token_hex(4)}")
@@ -100,6 +107,7 @@ def _replace(target: Path, files: Mapping[str, bytes | FileWriter], replaces: re
             shutil.copymode(target, stage)
         _keep(target, stage, not_kept)
         records = {name: _write(stage / name, content) for name, content in new.items()}
+        records = {**old, **records} if adds else records
         manifest = {"files": {name: record.as_json() for name, record in records.items()}}
         _write(stage / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
         fsync_folder(stage)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -17,9 +18,11 @@ from torch import Tensor, nn
 from vedcore.errors import CheckpointCorruptError, CheckpointMismatchError, NonFiniteError, UsageError, warn_caller
 from vedcore.weights.checking import CheckpointTensors, Fit, LoadReport, abbreviated, compare
 from vedcore.weights.finite import is_finite
+from vedcore.weights.in_memory import TensorsInMemory
 from vedcore.weights.keymap import Assignment, Assignments, Row, assign, matcher, their_name
 from vedcore.weights.manifest import FileRecord, tensor_sha256
 from vedcore.weights.opening import WeightFile, open_weights
+from vedcore.weights.origins import Origin, folder_label, read_provenance
 from vedcore.weights.safetensors_file import MAX_IO_THREADS, StoredTensor, TensorFile
 from vedcore.weights.snapshot import Snapshot
 from vedcore.weights.unwrapping import NameMatch, refuse_adapters, unwrap
@@ -65,7 +68,7 @@ class Weights:
     Names and dicts that training wrapped (``module.``, ``_orig_mod.``) are unwrapped by `check`, with one warning.
 
     Args:
-        snapshot: the folder; it must stay open until the weights are loaded.
+        source: the opened folder, or one opened file; it must stay open until the weights are loaded.
         rows: the key map, where the names are another library's.
         select: function from the names of all stored tensors to those to use, each with its name in the key map.
         pickles: whether ``pytorch_model.bin`` may be read.
@@ -79,14 +82,20 @@ class Weights:
 
     def __init__(
         self,
-        snapshot: Snapshot,
+        source: Snapshot | WeightFile,
         rows: Sequence[Row] | None = None,
         *,
         select: Select | None = None,
         pickles: bool = False,
     ) -> None:
-        self.folder = snapshot.path
-        self.files = open_weights(snapshot, pickles=pickles)
+        self.folder = Path(source.path)
+        self._snapshot = source if isinstance(source, Snapshot) else None
+        self._published: Mapping[str, str] = {}
+        self.files: Mapping[str, WeightFile]
+        if isinstance(source, Snapshot):
+            self.files = open_weights(source, pickles=pickles)
+        else:
+            self.files = {self.folder.name: source}
         self.stored: dict[str, StoredTensor] = {}
         """Names of the tensors in the files to types and shapes."""
         self._file_of: dict[str, WeightFile] = {}
@@ -207,6 +216,7 @@ class Weights:
         Raises:
             CheckpointCorruptError: a file with another sha256.
         """
+        self._published = hashes
         for name, file in self.files.items():
             if name in hashes and file.sha256() != hashes[name]:
                 raise CheckpointCorruptError("another sha256 than its source has", path=file.path, hint=_CHANGED_HINT)
@@ -254,6 +264,7 @@ class Weights:
                 )
             if manifest is not None:
                 _check_file(file, manifest.get(name))
+        origins = self._origins(report, manifest)
         hashes = _tensor_hashes(manifest, self.files, self.folder)
         self._tie(model)
         state = model.state_dict(keep_vars=True)
@@ -279,7 +290,39 @@ class Weights:
         self._fill(model, values)
         if not_finite:
             warn_caller(f"{self.folder}: NaN or Inf in {abbreviated(not_finite)}", RuntimeWarning)
-        return report
+        return report._replace(origins=origins)
+
+    def _origins(self, report: LoadReport, manifest: Mapping[str, FileRecord] | None) -> dict[str, Origin]:
+        """The origin of each tensor of the model: the one that the folder's provenance.json says, else a file of it.
+
+        A provenance.json counts where its tensors are those that were saved with it, by their hashes.
+        """
+        given: Mapping[str, Origin] = {}
+        if self._snapshot is not None and manifest and self._rows is None:
+            given = read_provenance(self._snapshot, manifest) or {}
+        of_file = {name: self._origin_of(name, file, manifest) for name, file in self.files.items()}
+        name_of = {id(file): name for name, file in self.files.items()}
+        origins: dict[str, Origin] = {}
+        matched = self._matched
+        for assignment in matched.assignments if matched else ():
+            source = assignment.sources[0]
+            origin = given.get(source)
+            if origin is None or origin.source == "tied":
+                origin = of_file[name_of[id(self._file_of[source])]]
+            origins |= dict.fromkeys(assignment.targets, origin)
+        for name in report.resampled:
+            shape = matched.found.tensors[name].shape if matched else ()
+            origins[name] = origins[name].then(f"resized from {shape}")
+        return origins
+
+    def _origin_of(self, name: str, file: WeightFile, manifest: Mapping[str, FileRecord] | None) -> Origin:
+        """The origin of the tensors of a file, with the hash with which they are compared, if there is one."""
+        label = f"{folder_label(self.folder)}/{name}"
+        if self._snapshot is not None and manifest and name in manifest and manifest[name].tensors:
+            return Origin("file", label, manifest_sha256=self._snapshot.manifest_sha256)
+        if name in self._published:
+            return Origin("file", label, sha256=self._published[name])
+        return Origin("file", label, unhashed=None if isinstance(file, TensorsInMemory) else file.unhashed())
 
     def _convert(
         self, assignment: Assignment, hashes: Mapping[str, str], *, check_finite: bool, mmap: bool

@@ -74,6 +74,8 @@ class FileRecord:
         """The entry as JSON data."""
         if self.header:
             return {"size": self.size, "header": self.header, "tensors": dict(self.tensors)}
+        if self.blocks:
+            return {"size": self.size, "sha256": list(self.blocks), "block_size": self.block_size}
         return {"size": self.size, "sha256": self.sha256}
 
     def difference(self, file: io.FileIO, tensors: TensorSpans | None = None) -> str:

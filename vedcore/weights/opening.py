@@ -14,6 +14,7 @@ from vedcore.errors import (
     CheckpointUnsafeError,
 )
 from vedcore.model_files import WEIGHT_LAYOUTS
+from vedcore.weights.in_memory import TensorsInMemory
 from vedcore.weights.safetensors_file import TensorFile
 from vedcore.weights.snapshot import FOLDER_AGAIN_HINT, Snapshot, check_name, json_object
 from vedcore.weights.unwrapping import ADAPTER_ALONE, ADAPTER_CONFIG, ADAPTER_HINT
@@ -21,9 +22,9 @@ from vedcore.weights.unwrapping import ADAPTER_ALONE, ADAPTER_CONFIG, ADAPTER_HI
 if TYPE_CHECKING:
     from vedcore.weights.torch_file import TorchFile
 
-__all__ = ["WeightFile", "open_file", "open_weights"]
+__all__ = ["WeightFile", "open_tensors", "open_weights"]
 
-WeightFile: TypeAlias = "TensorFile | TorchFile"
+WeightFile: TypeAlias = "TensorFile | TorchFile | TensorsInMemory"
 
 
 def open_weights(snapshot: Snapshot, *, pickles: bool) -> dict[str, WeightFile]:
@@ -40,12 +41,12 @@ def open_weights(snapshot: Snapshot, *, pickles: bool) -> dict[str, WeightFile]:
     """
     single, index_name = _layout(snapshot, pickles)
     if index_name is None:
-        return {single: open_file(snapshot, single)}
+        return {single: open_tensors(snapshot, single)}
     index = _read_index(snapshot, index_name)
     files: dict[str, WeightFile] = {}
     seen: set[str] = set()
     for file_name in sorted(set(index.values())):
-        file = files[file_name] = open_file(snapshot, file_name, index_name)
+        file = files[file_name] = open_tensors(snapshot, file_name, index_name)
         for name in file.tensors:
             if name in seen:
                 raise CheckpointCorruptError(f"{short(name)} is in two shards", path=file.path, hint=FOLDER_AGAIN_HINT)
@@ -97,8 +98,8 @@ def _shard_name(name: object, path: Path, ending: str) -> str:
     return str(name)
 
 
-def open_file(snapshot: Snapshot, name: str, index: str | None = None) -> WeightFile:
-    """One file of weights.
+def open_tensors(snapshot: Snapshot, name: str, index: str | None = None) -> WeightFile:
+    """One opened file of weights: its tensors' types and shapes, and `get` for one of them.
 
     Args:
         snapshot: the folder.

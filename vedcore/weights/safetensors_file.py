@@ -26,6 +26,7 @@ from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointCorruptError, CheckpointError, CheckpointLimitError
 from vedcore.files import other_content_error
 from vedcore.weights.manifest import file_sha256
+from vedcore.weights.origins import Unhashed
 from vedcore.weights.snapshot import FILE_AGAIN_HINT, json_object
 
 __all__ = [
@@ -176,6 +177,10 @@ class TensorFile:
             CheckpointError: the file cannot be read.
         """
         return whole_sha256(self._file, self.path)
+
+    def unhashed(self) -> Unhashed:
+        """What tells later that it is the same file still."""
+        return Unhashed.of(self.path, self._file)
 
     def get(self, name: str, *, keep: bool = False) -> Tensor:
         """A tensor in the mapped file.

@@ -121,11 +121,21 @@ def _write(
         except SafetensorError as error:
             raise _as_os_error(error) from None
         found = dict(zip(stored, digests, strict=False))
-    with open(path, "rb") as file:
+    with open(path, "r+b") as file:
         length = file.read(8)
-        header = length + file.read(int.from_bytes(length, "little"))
+        header = _sorted(file.read(int.from_bytes(length, "little")))
+        file.seek(8)
+        file.write(header)
         size = os.fstat(file.fileno()).st_size
-    return FileRecord(size, header=hashlib.sha256(header).hexdigest(), tensors=found)
+    return FileRecord(size, header=hashlib.sha256(length + header).hexdigest(), tensors=found)
+
+
+def _sorted(header: bytes) -> bytes:
+    """The header with its metadata in order: the package writes them in any, and two saves would differ."""
+    data = json.loads(header)
+    data["__metadata__"] = dict(sorted(data["__metadata__"].items()))
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode().ljust(len(header))
+    return text if len(text) == len(header) else header
 
 
 def _as_os_error(error: SafetensorError) -> OSError | ValueError:

@@ -105,6 +105,8 @@ class Snapshot:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.path = Path(folder)
+        self.manifest_sha256: str | None = None
+        """That of the manifest, once it was read."""
         self._files: list[io.FileIO] = []
         self._real_path = Path(os.path.realpath(self._find_folder()))
         self._descriptor = self._open_folder()
@@ -245,7 +247,9 @@ class Snapshot:
         path = self.path / MANIFEST
         if not self.has(MANIFEST):
             raise CheckpointNotFoundError("no such file", path=path, hint=_SAVE_AGAIN_HINT)
-        files = json_object(self.read(MANIFEST), path).get("files")
+        raw = self.read(MANIFEST)
+        self.manifest_sha256 = hashlib.sha256(raw).hexdigest()
+        files = json_object(raw, path).get("files")
         if not isinstance(files, dict):
             raise CheckpointCorruptError("no list of files", path=path, hint=_SAVE_AGAIN_HINT)
         records = {}

@@ -27,6 +27,7 @@ from vedcore.errors import (
     CheckpointUnsafeError,
 )
 from vedcore.files import other_content_error
+from vedcore.weights.origins import Unhashed
 from vedcore.weights.pickled import SAFETENSORS_HINT, check_pickle, unsafe_global
 from vedcore.weights.safetensors_file import (
     StoredTensor,
@@ -120,6 +121,10 @@ class TorchFile:
             CheckpointError: the file cannot be read.
         """
         return whole_sha256(self._file, self.path)
+
+    def unhashed(self) -> Unhashed:
+        """What tells later that it is the same file still."""
+        return Unhashed.of(self.path, self._file)
 
     def get(self, name: str, *, keep: bool = False) -> Tensor:
         """A tensor, mapped where the file is an archive; ``keep`` has no effect here.

@@ -9,8 +9,7 @@ import pytest
 import torch
 import transformers
 
-from vedcore.registry import Entry
-from vedcore.text_decoder import TextDecoder
+from vedcore import Entry, TextDecoder
 from vedcore_llama import register_decoders
 
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in register_decoders()}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import vedcore
-from vedcore.weights.keymap import to_ours
+from vedcore.transformers_checkpoints import to_ours
 
 TOLERANCE = 2e-4
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vedcore.errors import warn_caller
-from vedcore.transformers_class import ConfigField, TransformersClass, unused_fields
-from vedcore.weights.keymap import Row, ignored, never_theirs
+from vedcore.transformers_checkpoints import ConfigField, Row, TransformersClass, ignored, never_theirs, unused_fields
 from vedcore_llama.rotary import RopeParameters
 
 __all__ = ["RotaryClass", "key_map", "shared_fields"]

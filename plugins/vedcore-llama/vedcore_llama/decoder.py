@@ -17,17 +17,20 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vedcore import TextDecoder
-from vedcore.config import Activation, DecoderConfig, Epsilon, Layers, Rate, Size, Spread, TokenId, VocabSize
-from vedcore.errors import IncompatibleError
-from vedcore.layers.attention import CrossAttention, SelfAttention
-from vedcore.layers.block import DecoderLayer
-from vedcore.layers.context import LayerContext
-from vedcore.layers.injection import CrossAttentionInjection
-from vedcore.layers.linear import Embedding, output_layer
-from vedcore.layers.mlp import GatedMLP
-from vedcore.layers.positions import rotate_halves
-from vedcore.layers.tracing import holds
+from vedcore import DecoderConfig, IncompatibleError, TextDecoder
+from vedcore.config import Activation, Epsilon, Layers, Rate, Size, Spread, TokenId, VocabSize
+from vedcore.nn import (
+    CrossAttention,
+    CrossAttentionInjection,
+    DecoderLayer,
+    Embedding,
+    GatedMLP,
+    LayerContext,
+    SelfAttention,
+    holds,
+    output_layer,
+    rotate_halves,
+)
 from vedcore_llama.rotary import RopeParameters, RotaryEmbedding
 
 __all__ = ["HeadSize", "RotaryConfig", "RotaryDecoder", "sizes"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from vedcore.transformers_class import ConfigField
+from vedcore.transformers_checkpoints import ConfigField
 from vedcore_llama.checkpoints import RotaryClass, key_map, shared_fields
 from vedcore_llama.decoder import RotaryConfig, RotaryDecoder, sizes
 

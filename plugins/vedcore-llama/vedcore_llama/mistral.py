@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from vedcore.config import Size
-from vedcore.transformers_class import ConfigField
+from vedcore.transformers_checkpoints import ConfigField
 from vedcore_llama.checkpoints import RotaryClass, key_map, shared_fields
 from vedcore_llama.decoder import RotaryConfig, RotaryDecoder, sizes
 

@@ -11,10 +11,9 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import field_validator, model_validator
 
+from vedcore import ConfigSchemaError
 from vedcore.config import Size, TokenId
-from vedcore.errors import ConfigSchemaError
-from vedcore.transformers_class import ConfigField
-from vedcore.weights.keymap import Row
+from vedcore.transformers_checkpoints import ConfigField, Row
 from vedcore_llama.checkpoints import RotaryClass, key_map, shared_fields
 from vedcore_llama.decoder import HeadSize, RotaryConfig, RotaryDecoder, sizes
 

@@ -12,9 +12,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from vedcore import ConfigSchemaError
 from vedcore.config import Config, Size
-from vedcore.errors import ConfigSchemaError
-from vedcore.layers.positions import rotary_angles
+from vedcore.nn import rotary_angles
 
 __all__ = ["RopeParameters", "RotaryEmbedding"]
 

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vedcore import EncoderConfig, EncoderOutput, Preprocessing, UsageError, VisionEncoder
-from vedcore.layers.embeddings import sinusoid
+from vedcore.nn import sinusoid
 from vedcore_printed.normalise import HEIGHT, normalise_line
 
 __all__ = ["PrintedColumnsConfig", "PrintedColumnsEncoder"]

@@ -1,0 +1,1 @@
+"""New distributions: a plugin from templates, and the wheel of a trained model."""
