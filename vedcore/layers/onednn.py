@@ -25,6 +25,7 @@ from vedcore.layers.tracing import is_traced
 __all__ = [
     "fused",
     "is_faster",
+    "is_faster_alone",
     "is_on",
     "is_right",
     "one_of_few",
@@ -35,8 +36,6 @@ __all__ = [
 
 _PACKED_ROWS = 128
 """Rows that weights are packed for: these blocks are fast for one row and for many."""
-FEW_ROWS = 4
-"""Rows by which the product is timed for more than one."""
 MAX_SMALL_SIZE = 16
 """Sizes up to this are never rounded."""
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -81,11 +80,17 @@ def is_on() -> bool:
 
 def suits(x: Tensor) -> bool:
     """Whether `product` can be used for ``x`` under torch's current modes, and is fast for its type."""
-    if is_traced() or torch.is_grad_enabled() or not x.is_cpu or x.dtype not in _DTYPES or x.ndim < 2:
-        return False
-    numbers = x.numel()
-    rows = 1 if numbers == x.shape[-1] else FEW_ROWS
-    return numbers > 0 and is_faster(x.dtype, rows) and is_on()
+    return (
+        not is_traced()
+        and not torch.is_grad_enabled()
+        and x.is_cpu
+        and x.dtype in _DTYPES
+        and x.ndim > 1
+        and x.numel() > 0
+        and is_on()
+        and is_faster(x.dtype)
+        and (x.numel() != x.shape[-1] or is_faster_alone(x.dtype))
+    )
 
 
 def one_of_few(size: int) -> int:
@@ -114,14 +119,19 @@ def is_right(dtype: torch.dtype) -> bool:
 
 
 @functools.cache
-def is_faster(dtype: torch.dtype, rows: int = FEW_ROWS) -> bool:
-    """Whether the product is right and not slower than ``F.linear`` on this machine: timed once, in milliseconds.
+def is_faster(dtype: torch.dtype) -> bool:
+    """Whether the product is right and not slower than ``F.linear`` on this machine: timed once, in milliseconds."""
+    return is_right(dtype) and _is_faster(*_sample(dtype))
 
-    Of a single row, for which MKL on Intel reads the plain weight faster, that is asked by itself.
-    """
-    if not is_right(dtype):
-        return False
-    x, weight = _sample(dtype, rows)
+
+@functools.cache
+def is_faster_alone(dtype: torch.dtype) -> bool:
+    """`is_faster` with a single row, for which MKL on Intel reads the plain weight faster."""
+    x, weight = _sample(dtype)
+    return is_right(dtype) and _is_faster(x[:1], weight)
+
+
+def _is_faster(x: Tensor, weight: Tensor) -> bool:
     ours = plain = math.inf  # the minimum over alternating runs, as other programs disturb single ones
     with torch.no_grad():
         blocks = packed(weight)
@@ -133,10 +143,10 @@ def is_faster(dtype: torch.dtype, rows: int = FEW_ROWS) -> bool:
     return ours < 1.1 * plain
 
 
-def _sample(dtype: torch.dtype, rows: int = FEW_ROWS) -> tuple[Tensor, Tensor]:
-    """Rows and a weight, (M, 768) and (768, 768)."""
+def _sample(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Four rows and a weight, (4, 768) and (768, 768)."""
     generator = torch.Generator().manual_seed(0)
-    x, weight = (torch.randn(n, 768, generator=generator).to(dtype) for n in (rows, 768))
+    x, weight = (torch.randn(n, 768, generator=generator).to(dtype) for n in (4, 768))
     return x, weight
 
 

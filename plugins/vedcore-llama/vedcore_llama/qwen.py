@@ -124,6 +124,7 @@ QWEN3_MODEL = _QwenClass(
     model_type="qwen3",
     name="Qwen3ForCausalLM",
     fields=(*_fields(num_key_value_heads=32, head_dim=128), ConfigField("attention_bias", False)),
+    derived=(),
     key_map=key_map(
         Row("[model.]layers.{}.self_attn.q_norm", "layers.{}.layer.self_attention.query_norm"),
         Row("[model.]layers.{}.self_attn.k_norm", "layers.{}.layer.self_attention.key_norm"),
