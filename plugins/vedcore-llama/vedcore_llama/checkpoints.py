@@ -112,8 +112,10 @@ class RotaryClass(TransformersClass):
         section = {**dict.fromkeys(self.derived), **section}
         older = [section.pop(name, None) for name in ("rope_scaling", "rope_theta", "partial_rotary_factor", _ORIGINAL)]
         scaling, theta, partial, original = older
-        given = scaling or section.get("rope_parameters") or {}
-        if isinstance(given, Mapping):  # else the config refuses it
+        both = [section.get("rope_parameters") or {}, scaling or {}]
+        given = next((each for each in both if not isinstance(each, Mapping)), None)  # which the config refuses
+        if given is None:
+            given = {**both[0], **both[1]}
             kind = given.get("rope_type", given.get("type", "default"))
             given = {name: value for name, value in given.items() if value is not None and name != "type"}
             given = {"rope_theta": 10000.0 if theta is None else theta, **given, "rope_type": kind}
