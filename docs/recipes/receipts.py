@@ -1,4 +1,4 @@
-"""Draw receipts, with their fields as data: a date, one to three things with their prices, and the total.
+"""Draw receipts, with their fields as data: one to three things with their prices, and the total.
 
     python receipts.py FOLDER [--train 12000] [--validation 50] [--test 100] [--seed 0]
 
@@ -18,9 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 from tokenizers import AddedToken, Tokenizer
 
 import vedcore
-from vedcore.processing.tokenizers import make_tokenizer
 
-WIDTH, HEIGHT = 96, 128
+WIDTH, HEIGHT = 96, 72
 """Of an image in pixels."""
 THINGS = (
     "apple", "beans", "bread", "cake", "cheese", "coffee", "eggs", "fish", "honey", "jam", "juice", "lemon", "milk",
@@ -33,7 +32,6 @@ def receipt(rng: random.Random) -> dict[str, Any]:
     """The fields of a receipt, prices in cents added up."""
     cents = [rng.randint(10, 999) for _ in range(rng.randint(1, 3))]
     return {
-        "date": f"{rng.randint(1, 28):02}.{rng.randint(1, 12):02}.",
         "menu": [
             {"nm": name, "price": money(price)}
             for name, price in zip(rng.sample(THINGS, len(cents)), cents, strict=True)
@@ -51,19 +49,12 @@ def draw(fields: dict[str, Any], rng: random.Random) -> Image.Image:
     image = Image.new("L", (WIDTH, HEIGHT), rng.randint(215, 255))
     pen = ImageDraw.Draw(image)
     ink = rng.randint(0, 70)
-    lines = [
-        ("", fields["date"]),
-        *((item["nm"], item["price"]) for item in fields["menu"]),
-        ("total", fields["total"]),
-    ]
-    left, right, y = rng.randint(2, 6), WIDTH - rng.randint(2, 6), rng.randint(4, 12)
-    pitch = rng.randint(18, 22)
+    lines = [(item["nm"], item["price"]) for item in fields["menu"]] + [("total", fields["total"])]
+    left, right, top = rng.randint(3, 5), WIDTH - rng.randint(3, 5), rng.randint(1, 5)
     for i, (name, value) in enumerate(lines):
-        y += 4 if i in (1, len(lines) - 1) else 0
-        pen.text((left, y), name, ink, FONT)
-        pen.text((right, y), value, ink, FONT, anchor="ra")
-        y += pitch
-    pixels = np.asarray(image, np.float32) + np.random.default_rng(rng.getrandbits(32)).normal(0, 6, (HEIGHT, WIDTH))
+        pen.text((left, top + 17 * i), name, ink, FONT)
+        pen.text((right, top + 17 * i), value, ink, FONT, anchor="ra")
+    pixels = np.asarray(image, np.float32) + np.random.default_rng(rng.getrandbits(32)).normal(0, 4, (HEIGHT, WIDTH))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert("RGB")
 
 
@@ -80,7 +71,7 @@ def write_split(folder: Path, split: str, count: int, seed: int) -> None:
 
 def tag_tokenizer() -> Tokenizer:
     """A token for each small letter, digit and dot, and for each tag."""
-    tokenizer = make_tokenizer("char:abcdefghijklmnopqrstuvwxyz0123456789.")
+    tokenizer = vedcore.make_tokenizer("char:abcdefghijklmnopqrstuvwxyz0123456789.")
     tags = vedcore.fields.tokens(receipt(random.Random(0)))
     tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in [*tags, "<sep/>"]])
     return tokenizer
