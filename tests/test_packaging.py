@@ -21,7 +21,8 @@ def test_the_oldest_versions_that_are_tested_are_those_that_are_declared() -> No
     "project", sorted((ROOT / "plugins").glob("*/pyproject.toml")), ids=lambda path: path.parent.name
 )
 def test_a_plugin_is_where_the_makefile_looks_for_it(project: Path) -> None:
-    name = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["name"]
-    assert name == project.parent.name
+    declared = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
+    assert (name := declared["name"]) == project.parent.name
+    assert (project.parent / declared["readme"]).exists()  # pip does not install it without
     assert (project.parent / name.replace("-", "_") / "__init__.py").exists()
     assert list((project.parent / "tests").glob("test_*.py"))

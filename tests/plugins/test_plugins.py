@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import torch
 
-from vedcore import plugins
+from vedcore import builtin, plugins
 from vedcore.cli.app import group
 from vedcore.errors import (
     PluginApiError,
@@ -378,7 +378,7 @@ def test_a_slow_plugin_is_named_and_help_does_not_wait_for_it(
     assert "slow==1.0 takes" in caplog.text
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in plugins.list_parts("command"))])
+@pytest.mark.parametrize("command", [[], *([entry.name] for entry in builtin.register_commands())])
 def test_help_imports_no_plugin(site: Path, command: list[str]) -> None:
     write_distribution(
         site, "loud", f"open({str(site / 'imported')!r}, 'w').close()\n" + GOOD.format(name="l", module="l")
