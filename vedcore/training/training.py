@@ -113,7 +113,12 @@ def _accelerator(config: TrainingConfig, output: Path) -> Accelerator:
     from accelerate import Accelerator
 
     precision = "bf16" if config.bf16 else "fp16" if config.fp16 else "no"
-    found = Accelerator(mixed_precision=precision, log_with=list(config.report_to) or None, project_dir=str(output))
+    found = Accelerator(
+        mixed_precision=precision,
+        cpu=not torch.accelerator.is_available(),  # else processes without a device do not find each other
+        log_with=list(config.report_to) or None,
+        project_dir=str(output),
+    )
     if config.report_to:
         found.init_trackers("vedcore", {k: v for k, v in config.to_dict().items() if isinstance(v, (int, float, str))})
     return found
