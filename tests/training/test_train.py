@@ -160,12 +160,41 @@ def test_two_processes_train_as_one_does(lines: Path, tmp_path: Path) -> None:
     config.write_text(yaml.safe_dump({**plain, "train": {**QUICK, "max_steps": 2, "per_device_train_batch_size": 4}}))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vedcore"]
-    subprocess.run([*command, "train", config, lines, "-o", tmp_path / "two"], check=True, env=environment)
+    eight, held_back = write_folder(tmp_path / "eight", 8), f"data.validation={lines}"
+    subprocess.run([*command, "train", config, eight, "-o", tmp_path / "two", held_back], check=True, env=environment)
     one = {**QUICK, "max_steps": 2, "per_device_train_batch_size": 8}
-    train(plain, lines, tmp_path / "one", **one)
-    assert len(losses(tmp_path / "two")) == 2
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=0.3)
+    train(plain, eight, tmp_path / "one", **one, data_validation=str(lines))
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     assert vedcore.load(tmp_path / "two" / "best")
+
+
+def test_kept_states_of_a_frozen_encoder_train_as_images_do(lines: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {**QUICK, "freeze": "encoder", "max_steps": 3}
+    train(CONFIG, lines, tmp_path / "images", **options)
+    train(CONFIG, lines, tmp_path / "states", **options, data_cache_encoder=True)
+    assert losses(tmp_path / "states") == pytest.approx(losses(tmp_path / "images"), rel=1e-4)
+    with pytest.raises(vedcore.UsageError, match="images that change"):
+        train(CONFIG, lines, tmp_path / "augmented", **options, data_cache_encoder=True, data_augment="line")
+
+
+def test_a_full_disk_loses_no_earlier_state(lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import accelerate
+
+    save = accelerate.Accelerator.save_state
+    saved: list[str] = []
+
+    def full(self: Any, folder: str, **options: Any) -> Any:
+        saved.append(folder)
+        save(self, folder, **options)
+        if len(saved) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(accelerate.Accelerator, "save_state", full)
+    with pytest.raises(vedcore.CheckpointWriteError, match="No space left"):
+        train(CONFIG, lines, tmp_path, **QUICK, save_steps=2)
+    assert [path.name for path in tmp_path.glob("*state-*")] == ["state-2"]
+    result = train(CONFIG, lines, tmp_path, **QUICK, save_steps=2)
+    assert result.steps == 6
 
 
 def test_frozen_parts_stay_until_their_step(lines: Path, tmp_path: Path) -> None:

@@ -94,8 +94,6 @@ class TrainingLoop:
         self.output, self.accelerator, self.display = output, accelerator, display
         self.log = RunLog(output / "log.jsonl")
         self.position = Position()
-        for part in config.freeze:
-            model.freeze(part)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         trained = model if config.lora is None else with_adapters(model, config.lora)
@@ -186,7 +184,7 @@ class TrainingLoop:
                     ends = following is None
                     self.position.data = None if ends else group[-1].state
                     self.position.epoch += ends
-                    yield [each.inputs for each in group], ends
+                    yield [each.to(self.accelerator.device).inputs for each in group], ends
                     group = []
 
     def _step(self, batches: list[Any]) -> dict[str, Any]:
@@ -203,8 +201,7 @@ class TrainingLoop:
         for i, batch in enumerate(batches):
             rests = contextlib.nullcontext() if i == len(batches) - 1 else accelerator.no_sync(self.prepared)
             with rests, accelerator.autocast():
-                placed = {name: value.to(accelerator.device) for name, value in batch.items()}
-                out = self.prepared(**placed, num_items_in_batch=tokens, **smoothing).loss
+                out = self.prepared(**batch, num_items_in_batch=tokens, **smoothing).loss
                 accelerator.backward(out * accelerator.num_processes)  # which DDP divides by
             loss += float(out.detach())
         if accelerator.num_processes > 1:

@@ -15,6 +15,8 @@ import torch
 from vedcore.config_files.plain import short
 from vedcore.config_files.yaml import read_yaml
 from vedcore.data import Data
+from vedcore.data.encoder_states import EncoderStates
+from vedcore.data.keeping import keep_states
 from vedcore.data.loader import Loader
 from vedcore.errors import CheckpointWriteError, ResumeError, UsageError
 from vedcore.extras import need
@@ -92,7 +94,9 @@ def train(
     sets = {"validation": held_back, **run.open_more()}
     model = run.make_model()
     _begin(run, model, training, held_back, folder, accelerator)
-    loader = _loader(run, training, model, accelerator)
+    for part in run.train.freeze:
+        model.freeze(part)
+    loader = _loader(run, training, model, accelerator, _encoder_states(run, model, training, folder, display))
     if run.train.optimize:
         torch.set_float32_matmul_precision("medium")
     loop = TrainingLoop(
@@ -110,7 +114,7 @@ def train(
 
 def _accelerator(config: TrainingConfig, output: Path) -> Accelerator:
     """accelerate's object for this process, with the trackers that the config names."""
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
     precision = "bf16" if config.bf16 else "fp16" if config.fp16 else "no"
     found = Accelerator(
@@ -118,13 +122,41 @@ def _accelerator(config: TrainingConfig, output: Path) -> Accelerator:
         cpu=not torch.accelerator.is_available(),  # else processes without a device do not find each other
         log_with=list(config.report_to) or None,
         project_dir=str(output),
+        # a layer that LayerDrop leaves out has no gradient
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    if config.unfreeze_at and found.num_processes > 1:
+        message, hint = "several processes agree on what is trained when they begin", "leave it out, or run one process"
+        raise UsageError(message, field="train.unfreeze_at", hint=hint)
     if config.report_to:
         found.init_trackers("vedcore", {k: v for k, v in config.to_dict().items() if isinstance(v, (int, float, str))})
     return found
 
 
-def _loader(run: Run, training: Data, model: VisionEncoderDecoder, accelerator: Accelerator) -> Loader:
+def _encoder_states(
+    run: Run, model: VisionEncoderDecoder, training: Data, output: Path, display: Display
+) -> EncoderStates | None:
+    """The kept states of a frozen encoder, where ``data.cache_encoder`` asks for them."""
+    if not run.data.cache_encoder:
+        return None
+    if "encoder" in run.train.unfreeze_at or run.train.lora is not None:
+        setting = "train.lora" if run.train.lora is not None else "train.unfreeze_at"
+        hint = f"leave data.cache_encoder out, or {setting}"
+        raise UsageError("states cannot be kept of an encoder that is trained", field="data.cache_encoder", hint=hint)
+    return keep_states(
+        model,
+        training,
+        output / "encoder-states",
+        batch_size=run.train.per_device_train_batch_size,
+        workers=run.data.workers,
+        augment=run.data.augment,
+        tell=display.say,
+    )
+
+
+def _loader(
+    run: Run, training: Data, model: VisionEncoderDecoder, accelerator: Accelerator, states: EncoderStates | None
+) -> Loader:
     return Loader(
         training,
         model.processor,
@@ -137,6 +169,8 @@ def _loader(run: Run, training: Data, model: VisionEncoderDecoder, accelerator: 
         workers=run.data.workers,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
+        states=states,
+        pin_memory=accelerator.device.type == "cuda",
     )
 
 
