@@ -24,6 +24,7 @@ def register_commands() -> list[Entry]:
         Entry("check", "vedcore.cli.checking:check", "Check that parts keep their contracts."),
         Entry("compose", "vedcore.cli.composing:compose", "Build a model and write it to a folder."),
         Entry("convert", "vedcore.cli.checkpoints:convert", "Write a model in another format."),
+        Entry("evaluate", "vedcore.cli.evaluating:evaluate", "Compare a model's texts with labels."),
         Entry("generate", "vedcore.cli.generating:generate", "Read or describe images with a model."),
         Entry("inspect", "vedcore.cli.checkpoints:inspect", "Describe the contents of a folder; nothing is built."),
         Entry("list", "vedcore.cli.listing:list_command", "List encoders, decoders, projectors, models, ..."),
