@@ -119,7 +119,7 @@ class TrainingLoop:
             return self.config.max_steps
         if self.batches_per_epoch is None:
             raise ConfigSchemaError(
-                "a stream has no length", field="train.max_steps", hint="set it: train.max_steps=10000"
+                "a stream has no length", field="train.max_steps", hint="set it, such as train.max_steps=10000"
             )
         each = math.ceil(self.batches_per_epoch / self.config.gradient_accumulation_steps)
         return max(1, math.ceil(self.config.num_train_epochs * each))

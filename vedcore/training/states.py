@@ -46,7 +46,7 @@ def save_state(accelerator: Accelerator, output: Path, step: int) -> None:
         if accelerator.is_main_process:
             shutil.rmtree(beside, ignore_errors=True)
         raise CheckpointWriteError(
-            f"the state was not written: {error}", path=target, hint="free some space, then give the same command again"
+            f"the state was not written: {error}", path=target, hint="free some space, then do the same again"
         ) from error
     if accelerator.is_main_process:
         for older in _states(output):

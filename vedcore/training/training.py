@@ -204,7 +204,7 @@ def _begin(
             path.write_text(json.dumps(this, indent=2) + "\n", encoding="utf-8")
             (output / CONFIG).write_text(yaml_text(config), encoding="utf-8")
         except OSError as error:
-            raise CheckpointWriteError(str(error.strerror), path=output, hint="name another --output") from None
+            raise CheckpointWriteError(str(error.strerror), path=output, hint="name another folder") from None
     accelerator.wait_for_everyone()
 
 
@@ -214,7 +214,7 @@ def _check_same(kept: dict[str, Any], this: dict[str, Any], path: Path) -> None:
     Raises:
         ResumeError: naming the first difference.
     """
-    hint = "give the command that began it, or name another --output"
+    hint = "give what began it, or name another folder"
     for name in sorted({*kept["config"], *this["config"]}):
         before, now = kept["config"].get(name), this["config"].get(name)
         for field in sorted({*_fields(before), *_fields(now)}):
