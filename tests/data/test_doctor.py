@@ -100,7 +100,7 @@ def test_a_fault(check: str, model: Any, tmp_path: Path) -> None:
     assert any(where in row for row in finding.rows), finding.rows
     assert remedy in finding.remedy
     assert check not in found.passed
-    assert f"✗ {check}: " in str(found)
+    assert f"✗ {check} ({count} row" in str(found)
 
 
 def test_an_end_that_there_is_not(tmp_path: Path) -> None:
@@ -122,7 +122,8 @@ def test_tokenizers_that_are_not_the_decoders(model: Any, tmp_path: Path) -> Non
     assert finding.message == "the model has no tokenizer"
     without.processor.tokenizer = make_tokenizer("char:ab")
     (finding,) = examine(without, folder).findings
-    assert (finding.check, "id 2" in finding.message) == ("tokenizer_is_the_decoders", True)
+    assert finding.check == "tokenizer_is_the_decoders"
+    assert finding.message == "the model ends a text with id 3, which the tokenizer has as 'a', an ordinary token"
     large = tiny("bert", tokenizer="char", token_ids=None, decoder_vocab_size=5000)
     (finding,) = examine(large, folder).findings
     assert finding.message == "the decoder has 5,000 tokens, the tokenizer 98"
@@ -191,7 +192,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     broken(tmp_path / "b")
     assert run(str(file), "--data", str(tmp_path / "b")) == 1
     out = capsys.readouterr().out
-    assert "✗ rows_open: " in out
+    assert "✗ rows_open (3 rows): " in out
     assert "metadata.jsonl:5: not JSON" in out
     assert "decoded 'a'" in out
     assert run(str(file), "--overfit", "8") == 2

@@ -47,7 +47,8 @@ class Finding:
     """Number of rows; 0 where it is not about rows."""
 
     def __str__(self) -> str:
-        lines = [f"✗ {self.check}: {printable(self.message)}", f"    remedy: {printable(self.remedy)}"]
+        rows = f" ({self.count:,} {'row' if self.count == 1 else 'rows'})" if self.count else ""
+        lines = [f"✗ {self.check}{rows}: {printable(self.message)}", f"    remedy: {printable(self.remedy)}"]
         more = [f"    and {self.count - len(self.rows):,} more"] if self.count > len(self.rows) > 0 else []
         return "\n".join([*lines, *(f"    {printable(row)}" for row in self.rows), *more])
 
@@ -82,6 +83,13 @@ class Overfit:
     reason: str
     """``read back``, ``steps``, ``time`` or ``loss``: it is not finite."""
 
+    def __str__(self) -> str:
+        count, time = (
+            f"{self.read_back} of {self.rows} rows are read back",
+            f"{self.steps} steps in {self.seconds:.0f} s",
+        )
+        return f"{count} after {time}, at a loss of {self.loss:.3g}"
+
 
 @dataclass(frozen=True)
 class Examination:
@@ -105,7 +113,8 @@ class Examination:
         found = {name: [each for each in self.findings if each.check == name] for name in CHECKS}
         for name, meaning in CHECKS.items():
             lines += [line for each in found[name] for line in str(each).splitlines()]
-            lines += [f"✓ {name}: {meaning}"] if name in self.passed else []
+            said = str(self.overfit) if name == "overfits" else meaning
+            lines += [f"✓ {name}: {said}"] if name in self.passed else []
         return "\n".join([lines[0], *(f"  {line}" for line in lines[1:])])
 
     def to_data(self) -> dict[str, Any]:

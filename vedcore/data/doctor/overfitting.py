@@ -95,13 +95,9 @@ def overfit_finding(found: Overfit) -> Finding | None:
     """The finding of rows that are not read back."""
     if found.reason == "read back":
         return None
-    message = (
-        f"{found.read_back} of {found.rows} rows are read back after {found.steps} steps in {found.seconds:.0f} s, at "
-        f"a loss of {found.loss:.3g}"
-    )
     remedies = {
         "loss": "check the weights and the images for values that are not finite",
         "time": "give it more time, overfit_seconds= of vedcore.data.examine, or a smaller model",
         "steps": "look at the batch that --output draws; run `vedcore check MODEL`; check the options of generation",
     }
-    return Finding("overfits", message, remedies[found.reason])
+    return Finding("overfits", str(found), remedies[found.reason])

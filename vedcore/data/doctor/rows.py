@@ -80,7 +80,7 @@ def blank_finding(seen: Sequence[Seen]) -> Finding | None:
 
 def size_finding(seen: Sequence[Seen], preprocessing: Preprocessing) -> Finding | None:
     """Images that the model gets stretched, shrunk or enlarged a lot."""
-    found = [each for each in seen if _is_far(each, preprocessing)]
+    found = [each for each in seen if each.levels >= BLANK_LEVELS and _is_far(each, preprocessing)]
     if not found:
         return None
     width, height = (median(each.size[side] for each in found) for side in (0, 1))

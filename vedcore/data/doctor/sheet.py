@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import os
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -22,6 +26,9 @@ LINE = 22
 MAX_LINES = 3
 """Lines of a label."""
 COLUMNS = 2
+FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "arial.ttf", "Arial.ttf")
+"""Fonts of systems."""
+Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def draw(samples: Sequence[Sample], preprocessing: Preprocessing) -> Image.Image:
@@ -31,7 +38,7 @@ def draw(samples: Sequence[Sample], preprocessing: Preprocessing) -> Image.Image
         samples: of an `Examination`.
         preprocessing: ``model.processor.preprocessing``, whose mean and std are undone.
     """
-    font = ImageFont.load_default(16)
+    font = _font()
     cells = [_cell(each, preprocessing, font) for each in samples]
     rows = [cells[i : i + COLUMNS] for i in range(0, len(cells), COLUMNS)]
     heights = [max(cell.height for cell in row) for row in rows]
@@ -42,9 +49,17 @@ def draw(samples: Sequence[Sample], preprocessing: Preprocessing) -> Image.Image
     return sheet
 
 
-def _cell(
-    sample: Sample, preprocessing: Preprocessing, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> Image.Image:
+def _font() -> Font:
+    """The font of matplotlib, which has most alphabets, or one of the system; Pillow's own has ASCII alone."""
+    found = importlib.util.find_spec("matplotlib")
+    folders = [] if found is None else found.submodule_search_locations or []
+    for name in [*(os.path.join(folder, "mpl-data/fonts/ttf/DejaVuSans.ttf") for folder in folders), *FONTS]:
+        with contextlib.suppress(OSError):
+            return ImageFont.truetype(name, 16)
+    return ImageFont.load_default(16)
+
+
+def _cell(sample: Sample, preprocessing: Preprocessing, font: Font) -> Image.Image:
     image = _image(sample.pixels, preprocessing)
     scale = min(CELL / image.width, CELL / image.height)
     image = image.resize((max(1, int(image.width * scale)), max(1, int(image.height * scale))))
@@ -71,7 +86,7 @@ def _image(pixels: Tensor, preprocessing: Preprocessing) -> Image.Image:
     return Image.fromarray((grey.permute(1, 2, 0) if len(grey) == 3 else grey[0]).numpy()).convert("RGB")
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+def _wrapped(text: str, font: Font) -> list[str]:
     """The text in a few lines that fit a cell."""
     lines, line = [], ""
     for character in printable(text):
