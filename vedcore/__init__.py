@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from vedcore.plugins import list_models as list_models
     from vedcore.plugins import list_projectors as list_projectors
     from vedcore.processing.processor import Processor as Processor
+    from vedcore.processing.tokenizers import make_tokenizer as make_tokenizer
     from vedcore.registry import Entry as Entry
     from vedcore.testing.wiring import check_wiring as check_wiring
     from vedcore.text_decoder import TextDecoder as TextDecoder
@@ -108,6 +109,7 @@ _EXPORTS = {
     "outputs": ["DecoderOutput", "EncoderOutput", "GenerateOutput", "TextResult", "VisionEncoderDecoderOutput"],
     "plugins": ["list_decoders", "list_encoders", "list_models", "list_projectors"],
     "processing.processor": ["Processor"],
+    "processing.tokenizers": ["make_tokenizer"],
     "registry": ["Entry"],
     "testing.wiring": ["check_wiring"],
     "text_decoder": ["TextDecoder"],
