@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -235,3 +236,17 @@ def test_ctrl_c_in_the_shell_exits_130_and_the_same_command_goes_on(lines: Path,
     second.send_signal(signal.SIGTERM)
     assert f"resumed at step {done}" in second.communicate(timeout=60)[1]
     assert second.returncode == 143
+
+
+def test_new_letters_of_the_labels_get_tokens_behind_the_old_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_folder(tmp_path / "lines", 16, ("öne", "twõ", "six", "ten"))
+    before = vedcore.compose(CONFIG, seed=42)
+    after = vedcore.load(train(CONFIG, folder, tmp_path / "run", **QUICK).best)
+    told = r"2 new letters of the labels have tokens now: 'õ' \(\d\), 'ö' \(\d\)"
+    assert re.search(told, capsys.readouterr().err)
+    old, new = before.processor.tokenizer.get_vocab(), after.processor.tokenizer.get_vocab()
+    assert {name: new[name] for name in old} == old
+    assert new.keys() - old.keys() == {"ö", "õ"}
+    assert after.decoder.vocab_size == len(old) + 2

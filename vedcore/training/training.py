@@ -21,6 +21,7 @@ from vedcore.data.loader import Loader
 from vedcore.errors import CheckpointWriteError, ResumeError, UsageError
 from vedcore.extras import need
 from vedcore.model import VisionEncoderDecoder
+from vedcore.processing.letters import new_letters
 from vedcore.training.config import TrainingConfig
 from vedcore.training.judging import Judge
 from vedcore.training.loop import TrainingLoop
@@ -35,6 +36,8 @@ __all__ = ["TrainingResult", "train"]
 RUN = "run.json"
 """File of a run's folder by which a later call knows that it is the same run."""
 CONFIG = "config.yaml"
+MAX_LETTERS = 20
+"""New letters that are named."""
 FREE_TO_CHANGE = {"train.report_to", "train.logging_steps", "data.workers"}
 """Settings that change nothing in the weights."""
 
@@ -94,6 +97,7 @@ def train(
     sets = {"validation": held_back, **run.open_more()}
     model = run.make_model()
     _begin(run, model, training, held_back, folder, accelerator)
+    _add_letters(model, training, display)
     for part in run.train.freeze:
         model.freeze(part)
     loader = _loader(run, training, model, accelerator, _encoder_states(run, model, training, folder, display))
@@ -131,6 +135,19 @@ def _accelerator(config: TrainingConfig, output: Path) -> Accelerator:
     if config.report_to:
         found.init_trackers("vedcore", {k: v for k, v in config.to_dict().items() if isinstance(v, (int, float, str))})
     return found
+
+
+def _add_letters(model: VisionEncoderDecoder, training: Data, display: Display) -> None:
+    """Give tokenizer and decoder the letters of the labels that the tokenizer cannot spell; those of a stream stay."""
+    tokenizer = model.processor.tokenizer
+    if tokenizer is None or training.is_stream:
+        return
+    found = new_letters(tokenizer.backend_tokenizer, (row.text for row in training))
+    if found:
+        model.extend_alphabet("".join(found))
+        said = ", ".join(f"{letter!r} ({count:,})" for letter, count in list(found.items())[:MAX_LETTERS])
+        more = f" and {len(found) - MAX_LETTERS} more" if len(found) > MAX_LETTERS else ""
+        display.say(f"{len(found)} new letters of the labels have tokens now: {said}{more}")
 
 
 def _encoder_states(
