@@ -19,6 +19,7 @@ from timm.models.swin_transformer import window_partition, window_reverse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vedcore.components import TokenGrid
 from vedcore.config import Activation, Epsilon, Layers, Rate, check_limit
 from vedcore.errors import IncompatibleError
 from vedcore.layers.lazy_init import LazyInit
@@ -327,6 +328,9 @@ class SwinEncoder(BlockEncoder):
         """Rows and columns of patches in an image, which is padded to whole patches."""
         height, width = self.model.patch_embed.patch_size
         return (image_size[0] + height - 1) // height, (image_size[1] + width - 1) // width
+
+    def token_grid(self, image_size: tuple[int, int]) -> TokenGrid:
+        return TokenGrid(*self.maps(image_size)[-1])
 
     def maps(self, image_size: tuple[int, int]) -> list[Grid]:
         """Rows and columns of the map of each stage."""
