@@ -8,21 +8,20 @@ Shape letters: N images, C channels, H x W pixels, S encoder tokens, S' tokens a
 from __future__ import annotations
 
 import abc
-import contextlib
 import inspect
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from vedcore import pytrees  # noqa: F401  registers the outputs of parts with torch
 from vedcore.config import Config, EncoderConfig, Preprocessing, ProjectorConfig
-from vedcore.errors import IncompatibleError, UnknownComponentError, UsageError, VedcoreError, did_you_mean
+from vedcore.errors import UnknownComponentError, UsageError, did_you_mean
 from vedcore.layers.checkpointing import Checkpointing
 from vedcore.outputs import EncoderOutput
+from vedcore.token_grids import TokenGrid, derived_grid, kept_grid
 from vedcore.transformers_class import TransformersClass
 
 if TYPE_CHECKING:
@@ -31,18 +30,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Component",
     "Projector",
-    "TokenGrid",
     "VisionEncoder",
     "check_interpolation",
     "fit_to",
     "parameters_of",
     "torch_dtype",
 ]
-
-
-MAX_PREFIX = 8
-"""Tokens before a grid that are tried: class and register tokens."""
-GIVE_GRID = "give model.explain grid=(rows, columns), or the part a method token_grid"
 
 
 def parameters_of(module: nn.Module) -> Iterator[Tensor]:
@@ -111,15 +104,6 @@ class Component(nn.Module, abc.ABC):
         """All fields of the config as this part has them, none left to a variant."""
         config: Config = self.config
         return config.model_dump()
-
-
-class TokenGrid(NamedTuple):
-    """How tokens lie on an image: in rows from the top, of columns from the left, evenly."""
-
-    rows: int
-    columns: int
-    prefix: int = 0
-    """Tokens before the grid that have no place, such as a class token."""
 
 
 class VisionEncoder(Component):
@@ -205,7 +189,7 @@ class VisionEncoder(Component):
         Raises:
             IncompatibleError: it does not follow.
         """
-        return _derived_grid(self, image_size)
+        return derived_grid(self, image_size)
 
     def token_mask(self, sizes: Tensor, padded_size: tuple[int, int]) -> Tensor | None:
         """Which tokens of padded images show image.
@@ -218,27 +202,6 @@ class VisionEncoder(Component):
             (N, S) bool, True where a token shows the image; None where the encoder cannot tell.
         """
         return None
-
-
-def _derived_grid(encoder: Any, image_size: tuple[int, int]) -> TokenGrid:
-    height, width = image_size
-    tokens = encoder.num_tokens(image_size)
-    tries = min(MAX_PREFIX + 1, tokens)
-    with contextlib.suppress(VedcoreError):  # an encoder of fixed size refuses another one
-        higher, wider = encoder.num_tokens((2 * height, width)), encoder.num_tokens((height, 2 * width))
-        if higher == tokens < wider:
-            return TokenGrid(1, tokens)
-        if higher == wider == tokens:
-            tries = 0
-    found = []
-    for prefix in range(tries):
-        side = math.sqrt(height * width / (tokens - prefix))
-        if side.is_integer() and height % side == width % side == 0:
-            found.append(TokenGrid(int(height / side), int(width / side), prefix))
-    if len(found) != 1:
-        message = f"{type(encoder).__name__} does not say where the {tokens} tokens of an image lie"
-        raise IncompatibleError(message, field="encoder", hint=GIVE_GRID)
-    return found[0]
 
 
 def check_interpolation(encoder: Any) -> None:
@@ -301,11 +264,7 @@ class Projector(Component):
         Raises:
             IncompatibleError: there are not as many, and the projector does not say.
         """
-        before = grid.prefix + grid.rows * grid.columns
-        if (tokens := self.num_tokens(before)) != before:
-            message = f"{type(self).__name__} does not say where its {tokens} tokens lie"
-            raise IncompatibleError(message, field="projector", hint=GIVE_GRID)
-        return grid
+        return kept_grid(self, grid)
 
     def num_tokens(self, tokens: int) -> int:
         """S' for S; the same unless a projector says otherwise."""

@@ -17,7 +17,6 @@ import torch
 from timm.layers import set_reentrant_ckpt, use_reentrant_ckpt
 from torch import Tensor, nn
 
-from vedcore.components import TokenGrid
 from vedcore.config import Rate
 from vedcore.errors import (
     ConfigSchemaError,
@@ -32,6 +31,7 @@ from vedcore.layers.checkpointing import Checkpointing
 from vedcore.layers.embeddings import sinusoid_2d
 from vedcore.layers.tracing import is_traced
 from vedcore.outputs import EncoderOutput
+from vedcore.token_grids import TokenGrid
 from vedcore_encoders.timm_building import build, check_patches, check_tokens
 from vedcore_encoders.timm_encoder import Run, TimmConfig, TimmEncoder, as_sequence
 
@@ -298,11 +298,9 @@ def _grid(model: Any, features: Tensor, layout: str) -> TokenGrid | None:
     if layout != "NLC":
         rows, columns = features.shape[2:] if layout == "NCHW" else features.shape[1:3]
         return TokenGrid(rows, columns)
-    grid = TokenGrid(
-        *getattr(getattr(model, "patch_embed", None), "grid_size", None) or (0, 0),
-        int(getattr(model, "num_prefix_tokens", 0)),
-    )
-    return grid if grid.rows * grid.columns + grid.prefix == features.shape[1] else None
+    rows, columns = getattr(getattr(model, "patch_embed", None), "grid_size", None) or (0, 0)
+    grid = TokenGrid(rows, columns, int(getattr(model, "num_prefix_tokens", 0)))
+    return grid if grid.tokens == features.shape[1] else None
 
 
 def _check_size(variant: str, model: Any, image_size: tuple[int, int], resized: bool) -> None:

@@ -19,11 +19,11 @@ from timm.models.swin_transformer import window_partition, window_reverse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vedcore.components import TokenGrid
 from vedcore.config import Activation, Epsilon, Layers, Rate, check_limit
 from vedcore.errors import IncompatibleError
 from vedcore.layers.lazy_init import LazyInit
 from vedcore.layers.tracing import holds
+from vedcore.token_grids import TokenGrid
 from vedcore.transformers_class import ConfigField, TransformersClass, restricted_field, unused_fields
 from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.positions import Grid, crop_offsets, is_same, resample_absolute, sides, stored_grid, window_rows

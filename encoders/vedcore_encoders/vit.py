@@ -17,11 +17,11 @@ from timm.layers import Attention, PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from vedcore.components import TokenGrid
 from vedcore.config import Activation, Epsilon, Layers, Rate, Size
 from vedcore.errors import IncompatibleError
 from vedcore.layers.lazy_init import LazyInit
 from vedcore.layers.tracing import holds
+from vedcore.token_grids import TokenGrid
 from vedcore.transformers_class import ConfigField, TransformersClass, unused_fields
 from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.positions import Grid, is_same, resample_absolute, sides, stored_grid

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vedcore.components import Projector, TokenGrid, VisionEncoder
+from vedcore.components import Projector, VisionEncoder
 from vedcore.errors import IncompatibleError, UsageError
 from vedcore.explaining.explanation import ExplainedToken, Explanation
 from vedcore.explaining.words import explain_words
 from vedcore.generation.call import Call
 from vedcore.generation.results import require_tokenizer, text_results
 from vedcore.processing.pages import Pages
+from vedcore.token_grids import TokenGrid
 
 __all__ = ["explain"]
 
@@ -83,6 +84,7 @@ def explain(
         prompts = call.prompts(prompt, 1, untrusted)
         out = call.write(None, mask, encoder_outputs=encoded, decoder_input_ids=prompts)
         begin = prompts.shape[1]
+        assert out.lengths is not None
         row = out.sequences[0, : begin + out.lengths[0]]  # (L,)
         states, states_mask = model.project(encoded, mask)
         weights = model.decoder(
@@ -101,7 +103,9 @@ def explain(
         ExplainedToken(text, probability, shares[number].reshape(cells.rows, cells.columns))
         for number, (text, probability) in zip(kept, result.tokens, strict=True)
     )
-    words = explain_words(processor, row.tolist(), [begin + number for number in kept], tokens, placement, size, original.size)
+    words = explain_words(
+        processor, row.tolist(), [begin + number for number in kept], tokens, placement, size, original.size
+    )
     return Explanation(result.text, result.confidence, tokens, words, original, placement, size)
 
 
@@ -149,7 +153,7 @@ def _grid(model: Any, size: tuple[int, int], tokens: int, given: tuple[int, int]
     of_encoder = getattr(type(model.encoder), "token_grid", VisionEncoder.token_grid)
     of_projector = getattr(type(model.projector), "token_grid", Projector.token_grid)
     found = TokenGrid(*of_projector(model.projector, TokenGrid(*of_encoder(model.encoder, size))))
-    if found.rows * found.columns + found.prefix != tokens:
-        message = f"a grid of {found.rows} x {found.columns} and {found.prefix} before, and the image has {tokens} tokens"
+    if found.tokens != tokens:
+        message = f"{found.tokens} tokens by its token_grid, and {tokens} tokens that the decoder sees"
         raise IncompatibleError(message, field="encoder", hint=f"give grid=(rows, columns), such as grid=(1, {tokens})")
     return found

@@ -6,7 +6,6 @@ Shape letters: Y x X the grid of the image's tokens.
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -46,8 +45,8 @@ def explain_words(
     special = {token for token, added in processor.tokenizer.get_added_tokens_decoder().items() if added.special}
     spans, end = [], 0  # of characters of the text that each token gave
     for position in positions:
-        begin = max(end, len(os.path.commonprefix([text, processor.decode(row[:position])])))
-        end = max(begin, len(os.path.commonprefix([text, processor.decode(row[: position + 1])])))
+        begin = max(end, _common(text, processor.decode(row[:position])))
+        end = max(begin, _common(text, processor.decode(row[: position + 1])))
         spans.append((begin, end))
     found = []
     for word in re.finditer(r"\S+", text):
@@ -63,6 +62,12 @@ def explain_words(
             box = _box(of_word, placement, size, image_size)
             found.append(ExplainedWord(word[0], confidence, box, tuple(own)))
     return tuple(found)
+
+
+def _common(text: str, other: str) -> int:
+    """The characters at the head of both."""
+    pairs = enumerate(zip(text, other, strict=False))
+    return next((number for number, (one, two) in pairs if one != two), min(len(text), len(other)))
 
 
 def _box(

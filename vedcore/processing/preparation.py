@@ -42,8 +42,8 @@ def place_image(image: Image.Image, preprocessing: Preprocessing) -> tuple[Tenso
         image = image.convert("L")
     placed = Placement()
     if preprocessing.do_crop_margin:
-        box = _inside_margin(image)
-        image, placed = image.crop(box), Placement(c=box[0], f=box[1])
+        inside = _inside_margin(image)
+        image, placed = image.crop(inside), Placement(c=inside[0], f=inside[1])
     height, width = preprocessing.image_size
     if preprocessing.do_align_long_axis and (width - height) * (image.width - image.height) < 0:
         placed @= Placement(0.0, 1.0, 0.0, -1.0, 0.0, image.height)

@@ -81,7 +81,7 @@ class PixelShuffleProjector(Projector):
 
     def token_grid(self, grid: TokenGrid) -> TokenGrid:
         """The squares lie as their tokens did."""
-        rows, columns = self._grid(grid.prefix + grid.rows * grid.columns)
+        rows, columns = self._grid(grid.tokens)
         return TokenGrid(rows // self.config.scale_factor, columns // self.config.scale_factor)
 
     def _squares(self, x: Tensor) -> Tensor:
