@@ -41,8 +41,9 @@ def coloured_tokens(tokens: Iterable[tuple[str, float]]) -> str:
     return f'<div style="font-family:monospace;white-space:pre-wrap;line-height:1.6">{"".join(spans)}</div>'
 
 
-def picture_html(image: bytes, kind: str, described: str) -> str:
-    """The bytes of an image of a kind, ``"png"`` or ``"jpeg"``, as a picture."""
+def picture_html(image: bytes, described: str) -> str:
+    """The bytes of a PNG or a JPEG as a picture."""
+    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
     address = f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
     return f'<img alt="{escape(described)}" style="max-width:100%" src="{address}">'
 

@@ -30,7 +30,7 @@ class TokenGrid(NamedTuple):
 
 
 def derived_grid(encoder: Any, image_size: tuple[int, int]) -> TokenGrid:
-    """What an encoder's ``num_tokens`` says of the grid; see `vedcore.VisionEncoder.token_grid`.
+    """The grid that follows from an encoder's ``num_tokens``; see `vedcore.VisionEncoder.token_grid`.
 
     Raises:
         IncompatibleError: it could be several grids, or none.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw
 
 import vedcore
 from vedcore.explaining.explanation import ExplainedToken, Explanation
-from vedcore.explaining.words import explain_words
+from vedcore.explaining.words import explain_words, split_words
 from vedcore.processing.placement import Placement
 from vedcore.processing.preparation import place_image
 from vedcore.processing.processor import Processor, make_tokenizer
@@ -87,15 +88,14 @@ def token(text: str, probability: float, cells: Sequence[tuple[int, int]], grid:
 
 @pytest.mark.parametrize("name", ["squash", "pad", "Donut", "Donut, tall"])
 def test_the_box_of_a_word_is_where_its_ink_is(name: str, drawn: Image.Image) -> None:
-    preprocessing, processor = PREPROCESSING[name], Processor(PLAIN, make_tokenizer("char"))
+    preprocessing = PREPROCESSING[name]
     height, width = preprocessing.image_size
     _, placement = place_image(drawn, preprocessing)
     left, top, right, bottom = placement.inverse().box(INK)
     rows, columns = height // 8, width // 8
     spots = [(int(top // 8), int(left // 8)), (int((bottom - 0.01) // 8), int((right - 0.01) // 8))]
     tokens = [token("a", 0.9, spots[:1], (rows, columns)), token("b", 0.4, spots[1:], (rows, columns))]
-    ids = processor.tokenizer("ab", add_special_tokens=False).input_ids
-    (word,) = explain_words(processor, ids, [0, 1], tokens, placement, (height, width), drawn.size)
+    (word,) = explain_words([("ab", [0, 1])], tokens, placement, (height, width), drawn.size)
     assert (word.text, word.tokens, word.confidence) == ("ab", (0, 1), pytest.approx(0.6))
     cell = 8 * max(abs(placement.a) + abs(placement.b), abs(placement.d) + abs(placement.e)) + 1
     assert word.box == pytest.approx(INK, abs=cell)
@@ -114,20 +114,19 @@ def test_words_of_several_tokens_and_characters_of_several_bytes() -> None:
     text = " né à\nb "
     ids = processor.tokenizer(text, add_special_tokens=False).input_ids
     assert len(ids) == len(text.encode())
-    tokens = [token("?", 1.0, [(0, number)], (1, len(ids))) for number in range(len(ids))]
-    words = explain_words(
-        processor, ids, range(len(ids)), tokens, Placement(), (10, 10 * len(ids)), (10 * len(ids), 10)
-    )
-    assert [(word.text, word.tokens) for word in words] == [("né", (1, 2, 3)), ("à", (5, 6)), ("b", (8,))]
+    width, tokens = 10 * len(ids), [token("?", 1.0, [(0, number)], (1, len(ids))) for number in range(len(ids))]
+    split = split_words(processor.decode, ids, range(len(ids)), ())
+    assert split == [("né", [1, 2, 3]), ("à", [5, 6]), ("b", [8])]
+    words = explain_words(split, tokens, Placement(), (10, width), (width, 10))
     assert [word.box for word in words] == [(10, 0, 40, 10), (50, 0, 70, 10), (80, 0, 90, 10)]
 
 
 def test_special_tokens_and_a_prompt_belong_to_no_word() -> None:
-    tokenizer = make_tokenizer("char")
-    processor = Processor(PLAIN, tokenizer)
-    special = next(i for i, each in tokenizer.get_added_tokens_decoder().items() if each.special)
-    ids = [*processor.tokenizer("ab c", add_special_tokens=False).input_ids]
-    ids = [*ids[:1], special, *ids[1:], special]
-    tokens = [token("?", 1.0, [(0, number)], (1, len(ids) - 1)) for number in range(len(ids) - 1)]
-    words = explain_words(processor, ids, range(1, len(ids)), tokens, Placement(), (8, 60), (60, 8))
-    assert [(word.text, word.tokens) for word in words] == [("ab", (1,)), ("c", (3,))]
+    processor = Processor(PLAIN, make_tokenizer("char"))
+    special = processor.tokenizer.all_special_ids
+    a, b, space, c = processor.tokenizer("ab c", add_special_tokens=False).input_ids
+    row = [a, special[0], b, space, c, special[0]]
+    assert split_words(processor.decode, row, range(1, 6), special) == [("ab", [1]), ("c", [3])]
+    shown = partial(processor.decode, skip_special_tokens=False)
+    name = processor.tokenizer.id_to_token(special[0])
+    assert split_words(shown, row, range(1, 6), ()) == [(f"a{name}b", [0, 1]), (f"c{name}", [3, 4])]

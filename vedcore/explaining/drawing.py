@@ -22,7 +22,7 @@ SHEET_WIDTH = 1200
 """Limit of a sheet's width in pixels."""
 MIN_SIDE, MAX_SIDE = 160, 400
 """Bounds of a tile's longer side in pixels."""
-MAX_TILE_PIXELS = 16_000_000
+MAX_TILE_PIXELS = 4_000_000
 """Limit of all tiles of a sheet together: those of a long text are smaller."""
 MARGIN, FONT_SIZE = 6, 16
 RED = (255, 32, 0)

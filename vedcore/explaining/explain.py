@@ -6,6 +6,7 @@ Shape letters: S' tokens of the image that the decoder sees, Y x X their grid, L
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from vedcore.components import Projector, VisionEncoder
 from vedcore.errors import IncompatibleError, UsageError
 from vedcore.explaining.explanation import ExplainedToken, Explanation
-from vedcore.explaining.words import explain_words
+from vedcore.explaining.words import explain_words, split_words
 from vedcore.generation.call import Call
 from vedcore.generation.results import require_tokenizer, text_results
 from vedcore.processing.pages import Pages
@@ -32,6 +33,8 @@ def explain(
     dpi: float | None = None,
     prompt: str | None = None,
     untrusted: bool = False,
+    skip_special_tokens: bool = True,
+    generation_config: Any = None,
     layer: int | None = None,
     head: int | None = None,
     grid: tuple[int, int] | None = None,
@@ -47,7 +50,9 @@ def explain(
         pages: the page of a TIFF or a PDF; by default the first, with a warning if there are more.
         dpi: as `generate_text` takes it.
         prompt: the start of the text, as `generate_text` takes it; its own tokens are not explained.
-        untrusted: as `generate_text` takes it.
+        untrusted: as `generate_text` takes it, like the next two.
+        skip_special_tokens: False keeps them in the text, where they are parts of words.
+        generation_config: settings in place of ``model.generation_config``.
         layer: number of the layer, from 0, among those with cross-attention; None takes the mean of all.
         head: number of the attention head, from 0; None takes the mean of all.
         grid: rows and columns in which the last tokens of the image lie on it, for an encoder or a projector that does
@@ -64,7 +69,7 @@ def explain(
     require_tokenizer(processor)
     call = Call.of(
         model,
-        None,
+        generation_config,
         options,
         logits_processor=None,
         stopping_criteria=None,
@@ -98,15 +103,19 @@ def explain(
     shares = _chosen(model, weights, layer, head)[begin - 1 :, states.shape[1] - cells.rows * cells.columns :]
     ends = call.token_ids.eos
     kept = [number for number, token in enumerate(row[begin:].tolist()) if token not in ends]
-    result = text_results(out, processor, ends)[0]
+    result = text_results(out, processor, ends, skip_special_tokens)[0]
     tokens = tuple(
         ExplainedToken(text, probability, shares[number].reshape(cells.rows, cells.columns))
         for number, (text, probability) in zip(kept, result.tokens, strict=True)
     )
-    words = explain_words(
-        processor, row.tolist(), [begin + number for number in kept], tokens, placement, size, original.size
+    words = split_words(
+        partial(processor.decode, skip_special_tokens=skip_special_tokens),
+        row.tolist(),
+        [begin + number for number in kept],
+        processor.tokenizer.all_special_ids if skip_special_tokens else (),
     )
-    return Explanation(result.text, result.confidence, tokens, words, original, placement, size)
+    explained = explain_words(words, tokens, placement, size, original.size)
+    return Explanation(result.text, result.confidence, tokens, explained, original, placement, size)
 
 
 def _chosen(model: Any, weights: Sequence[Tensor] | None, layer: int | None, head: int | None) -> Tensor:

@@ -126,6 +126,15 @@ class Explanation:
             if os.path.exists(part):
                 os.unlink(part)
 
+    def to_bytes(self, token: int | None = None) -> bytes:
+        """`image` as a PNG, or as a JPEG where that would be large, to be put into a page."""
+        picture, content = self.image(token), io.BytesIO()
+        picture.save(content, "PNG")
+        if content.tell() > MAX_PNG:
+            content = io.BytesIO()
+            picture.save(content, "JPEG", quality=80)
+        return content.getvalue()
+
     def to_dict(self) -> dict[str, Any]:
         """All but the image, as JSON takes it."""
         return {
@@ -150,15 +159,10 @@ class Explanation:
         )
 
     def _repr_html_(self) -> str:
-        picture, content, kind = self.image(), io.BytesIO(), "png"
-        picture.save(content, "PNG")
-        if content.tell() > MAX_PNG:
-            content, kind = io.BytesIO(), "jpeg"
-            picture.save(content, "JPEG", quality=80)
         return framed(
             shown_text(self.text),
             confidence_bar(self.confidence),
-            picture_html(content.getvalue(), kind, "cross-attention of each token"),
+            picture_html(self.to_bytes(), "cross-attention of each token"),
             coloured_tokens((each.text, each.probability) for each in self.tokens),
         )
 

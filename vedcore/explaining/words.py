@@ -7,60 +7,70 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 
 from vedcore.explaining.explanation import ExplainedToken, ExplainedWord
 from vedcore.processing.placement import Placement
 
-__all__ = ["explain_words"]
+__all__ = ["explain_words", "split_words"]
 
 EDGE = 0.1
 """Share of a token's strongest cell that a cell beside it needs, to belong to the token's place."""
 
 
-def explain_words(
-    processor: Any,
-    row: Sequence[int],
-    positions: Sequence[int],
-    tokens: Sequence[ExplainedToken],
-    placement: Placement,
-    size: tuple[int, int],
-    image_size: tuple[int, int],
-) -> tuple[ExplainedWord, ...]:
-    """The words of a row of ids: what stands between white space.
+def split_words(
+    decode: Callable[[Sequence[int]], str], row: Sequence[int], positions: Sequence[int], hidden: Collection[int]
+) -> list[tuple[str, list[int]]]:
+    """What stands between white space in the text of a row of ids, with the numbers of its tokens.
 
     Args:
-        processor: makes text of ids.
+        decode: makes text of ids.
         row: the ids, with those of the prompt.
-        positions: where each of ``tokens`` stands in it.
-        tokens: the explained ones.
-        placement: from the encoder's pixels to the image's.
-        size: height and width in pixels of what the encoder gets.
-        image_size: width and height of the image.
+        positions: where the tokens stand in it, number 0 the first; a word without any is left out.
+        hidden: special ids that ``decode`` leaves out, which belong to no word.
     """
-    text = processor.decode(row)
-    special = {token for token, added in processor.tokenizer.get_added_tokens_decoder().items() if added.special}
+    text = decode(row)
     spans, end = [], 0  # of characters of the text that each token gave
     for position in positions:
-        begin = max(end, _common(text, processor.decode(row[:position])))
-        end = max(begin, _common(text, processor.decode(row[: position + 1])))
+        begin = max(end, _common(text, decode(row[:position])))
+        end = max(begin, _common(text, decode(row[: position + 1])))
         spans.append((begin, end))
     found = []
     for word in re.finditer(r"\S+", text):
-        own = [
+        numbers = [
             number
             for number, (begin, end) in enumerate(spans)
             if begin < word.end() and (end > word.start() or begin == end >= word.start())  # a part of a character
-            if begin < end or row[positions[number]] not in special
+            if begin < end or row[positions[number]] not in hidden
         ]
-        if own:
-            of_word = [tokens[number] for number in own]
-            confidence = math.prod(token.probability for token in of_word) ** (1 / len(own))
-            box = _box(of_word, placement, size, image_size)
-            found.append(ExplainedWord(word[0], confidence, box, tuple(own)))
+        if numbers:
+            found.append((word[0], numbers))
+    return found
+
+
+def explain_words(
+    words: Sequence[tuple[str, Sequence[int]]],
+    tokens: Sequence[ExplainedToken],
+    placement: Placement,
+    input_size: tuple[int, int],
+    image_size: tuple[int, int],
+) -> tuple[ExplainedWord, ...]:
+    """Words with their confidence and their box.
+
+    Args:
+        words: the text of each, and the numbers of its tokens.
+        tokens: all of them.
+        placement: from the encoder's pixels to the image's.
+        input_size: height and width in pixels of what the encoder gets.
+        image_size: width and height of the image.
+    """
+    found = []
+    for text, numbers in words:
+        own = [tokens[number] for number in numbers]
+        confidence = math.prod(token.probability for token in own) ** (1 / len(own))
+        found.append(ExplainedWord(text, confidence, _box(own, placement, input_size, image_size), tuple(numbers)))
     return tuple(found)
 
 
