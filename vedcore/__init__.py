@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from vedcore.config import ProjectorConfig as ProjectorConfig
     from vedcore.config import TokenIds as TokenIds
     from vedcore.errors import *  # noqa: F403
+    from vedcore.explaining.explanation import Explanation as Explanation
     from vedcore.generation.options.config import GenerationConfig as GenerationConfig
     from vedcore.hookspecs import hookimpl as hookimpl
     from vedcore.layers.cache import DecoderCache as DecoderCache
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from vedcore.registry import Entry as Entry
     from vedcore.testing.wiring import check_wiring as check_wiring
     from vedcore.text_decoder import TextDecoder as TextDecoder
+    from vedcore.token_grids import TokenGrid as TokenGrid
     from vedcore.weights.loading import LoadReport as LoadReport
 
 __version__ = "0.1.0"
@@ -101,6 +103,7 @@ _EXPORTS = {
         "UsageError",
         "VedcoreError",
     ],
+    "explaining.explanation": ["Explanation"],
     "generation.options.config": ["GenerationConfig"],
     "hookspecs": ["hookimpl"],
     "layers.cache": ["DecoderCache"],
@@ -113,6 +116,7 @@ _EXPORTS = {
     "registry": ["Entry"],
     "testing.wiring": ["check_wiring"],
     "text_decoder": ["TextDecoder"],
+    "token_grids": ["TokenGrid"],
     "weights.loading": ["LoadReport"],
 }
 """Submodules to the names that are exported from them."""

@@ -52,7 +52,10 @@ def test_a_table_and_a_page(run: Run, model: Path, lines: Path, tmp_path: Path) 
     assert done.returncode == 0
     assert done.stdout.startswith(f"{model} on {lines}: 4 rows\nCER: wrong characters")
     assert str(tmp_path / "report" / "evaluation.html") in done.stderr
-    assert (tmp_path / "report" / "evaluation.html").exists()
+    page = tmp_path / "report" / "evaluation.html"
+    assert page.read_text(encoding="utf-8").count("Explanation of") == 4
+    assert run(model, lines, *SHORT, "--output", tmp_path / "report", "--no-explain").returncode == 0
+    assert "Explanation of" not in page.read_text(encoding="utf-8")
 
 
 def test_json_with_options_of_generation(run: Run, model: Path, lines: Path) -> None:

@@ -45,6 +45,17 @@ def test_a_limit_and_few_cases() -> None:
     assert (len(found.rows), len(found.cases)) == (3, 2)
 
 
+def test_a_model_that_cannot_be_explained_is_judged_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = reader(dict.fromkeys(LABELS, "x"))
+    explained = evaluate(model, rows(LABELS), explain=True, max_new_tokens=3)
+    assert all(case.explanation is not None for case in explained.cases)
+    monkeypatch.setattr(type(model.encoder), "preprocess", lambda self, image: torch.zeros(3, 8, 8))
+    with pytest.warns(UserWarning, match="is not explained: .*does not say where their pixels lie") as caught:
+        found = evaluate(model, rows(LABELS), explain=True, max_new_tokens=3)
+    assert sum("is not explained" in str(each.message) for each in caught) == 1
+    assert [case.explanation for case in found.cases] == [None] * 4
+
+
 def test_splits(tmp_path: Path) -> None:
     model = reader(dict.fromkeys(LABELS, "x"))
     split = [

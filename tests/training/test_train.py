@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,11 +65,11 @@ def test_a_run_leaves_the_best_model_a_log_curves_samples_and_its_config(lines: 
 
 
 def test_a_run_learns(tmp_path: Path) -> None:
-    result = train(
-        CONFIG, write_folder(tmp_path / "lines", 96), tmp_path / "run", max_steps=120, per_device_train_batch_size=8, learning_rate=3e-3, eval_steps=60,
-        generation_max_length=6, lr_scheduler_type="cosine", warmup_ratio=0.1,
-    )  # fmt: skip
-    assert result.metric is not None and result.metric < 0.2
+    options = {"max_steps": 120, "per_device_train_batch_size": 8, "learning_rate": 2e-3, "eval_steps": 60}
+    schedule = {"lr_scheduler_type": "cosine", "warmup_ratio": 0.1, "generation_max_length": 6}
+    result = train(CONFIG, write_folder(tmp_path / "lines", 96), tmp_path / "run", **options, **schedule)
+    assert result.metric is not None
+    assert result.metric < 0.2
     model = vedcore.load(result.best)
     read = [each.text for each in model.generate_text([image(i % 4, 1000 + i) for i in range(8)], max_new_tokens=6)]
     assert sum(a == b for a, b in zip(read, 2 * WORDS, strict=True)) >= 6
@@ -139,7 +140,8 @@ def test_an_unknown_setting_is_refused_with_the_nearest(
 ) -> None:
     with pytest.raises(vedcore.ConfigError) as caught:
         train(CONFIG, lines, tmp_path / "run", overrides=[override])
-    assert caught.value.field == field and hint in (caught.value.hint or "")
+    assert caught.value.field == field
+    assert hint in (caught.value.hint or "")
     assert not (tmp_path / "run").exists()
 
 
@@ -158,13 +160,42 @@ def test_two_processes_train_as_one_does(lines: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump({**plain, "train": {**QUICK, "max_steps": 2, "per_device_train_batch_size": 4}}))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m", "vedcore"]
-    subprocess.run([*command, "train", config, lines, "-o", tmp_path / "two"], check=True, env=environment)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vedcore"]
+    eight, held_back = write_folder(tmp_path / "eight", 8), f"data.validation={lines}"
+    subprocess.run([*command, "train", config, eight, "-o", tmp_path / "two", held_back], check=True, env=environment)
     one = {**QUICK, "max_steps": 2, "per_device_train_batch_size": 8}
-    train(plain, lines, tmp_path / "one", **one)
-    assert len(losses(tmp_path / "two")) == 2
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=0.3)
+    train(plain, eight, tmp_path / "one", **one, data_validation=str(lines))
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     assert vedcore.load(tmp_path / "two" / "best")
+
+
+def test_kept_states_of_a_frozen_encoder_train_as_images_do(lines: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {**QUICK, "freeze": "encoder", "max_steps": 3}
+    train(CONFIG, lines, tmp_path / "images", **options)
+    train(CONFIG, lines, tmp_path / "states", **options, data_cache_encoder=True)
+    assert losses(tmp_path / "states") == pytest.approx(losses(tmp_path / "images"), rel=1e-4)
+    with pytest.raises(vedcore.UsageError, match="images that change"):
+        train(CONFIG, lines, tmp_path / "augmented", **options, data_cache_encoder=True, data_augment="line")
+
+
+def test_a_full_disk_loses_no_earlier_state(lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import accelerate
+
+    save = accelerate.Accelerator.save_state
+    saved: list[str] = []
+
+    def full(self: Any, folder: str, **options: Any) -> Any:
+        saved.append(folder)
+        save(self, folder, **options)
+        if len(saved) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(accelerate.Accelerator, "save_state", full)
+    with pytest.raises(vedcore.CheckpointWriteError, match="No space left"):
+        train(CONFIG, lines, tmp_path, **QUICK, save_steps=2)
+    assert [path.name for path in tmp_path.glob("*state-*")] == ["state-2"]
+    result = train(CONFIG, lines, tmp_path, **QUICK, save_steps=2)
+    assert result.steps == 6
 
 
 def test_frozen_parts_stay_until_their_step(lines: Path, tmp_path: Path) -> None:
@@ -205,3 +236,17 @@ def test_ctrl_c_in_the_shell_exits_130_and_the_same_command_goes_on(lines: Path,
     second.send_signal(signal.SIGTERM)
     assert f"resumed at step {done}" in second.communicate(timeout=60)[1]
     assert second.returncode == 143
+
+
+def test_new_letters_of_the_labels_get_tokens_behind_the_old_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_folder(tmp_path / "lines", 16, ("öne", "twõ", "six", "ten"))
+    before = vedcore.compose(CONFIG, seed=42)
+    after = vedcore.load(train(CONFIG, folder, tmp_path / "run", **QUICK).best)
+    told = r"2 new letters of the labels have tokens now: 'õ' \(\d\), 'ö' \(\d\)"
+    assert re.search(told, capsys.readouterr().err)
+    old, new = before.processor.tokenizer.get_vocab(), after.processor.tokenizer.get_vocab()
+    assert {name: new[name] for name in old} == old
+    assert new.keys() - old.keys() == {"ö", "õ"}
+    assert after.decoder.vocab_size == len(old) + 2

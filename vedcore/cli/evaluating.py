@@ -32,6 +32,12 @@ MAX_NOT_READ = 10
 @click.option("--text-column", help="Column of the labels.  [default: text]")
 @click.option("--image-column", help="Column of the images.  [default: file_name]")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Images read together.")
+@click.option(
+    "--explain/--no-explain",
+    default=True,
+    show_default=True,
+    help="Show on the page where the model looked in the images of the worst rows.",
+)
 @generation_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, with all rows.")
 def evaluate(
@@ -46,6 +52,7 @@ def evaluate(
     limit: int | None,
     target_error: float,
     batch_size: int,
+    explain: bool,
     device: str | None,
     overrides: tuple[str, ...],
     **options: Any,
@@ -75,6 +82,7 @@ def evaluate(
         batch_size=batch_size,
         device=device,
         cases=0 if output is None else 30,
+        explain=explain and output is not None,
         progress=True,
         **settings,
     )

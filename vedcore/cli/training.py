@@ -33,6 +33,8 @@ def train(model: str, rest: tuple[str, ...], output: str, lora: bool, as_json: b
     data = rest[0] if rest and ("=" not in rest[0] or os.path.exists(rest[0])) else None
     overrides = [*rest[data is not None :], *(["train.lora=true"] if lora else [])]
     result = run(model, data, output, overrides=overrides)
+    if os.environ.get("RANK", "0") != "0":  # of several processes, the first answers
+        return
     if as_json:
         scores = {name: dict(each) for name, each in result.scores.items()}
         found = {"best": str(result.best), "last": str(result.last), "steps": result.steps}

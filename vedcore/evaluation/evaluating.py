@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -16,7 +17,7 @@ from vedcore.checkpoints import load
 from vedcore.data import Data, DataConfig, Problem, Row, open_data
 from vedcore.data import split as split_rows
 from vedcore.data.splitting import split_named
-from vedcore.errors import DataError, GenerationError, UsageError, VedcoreError, warn_caller
+from vedcore.errors import DataError, GenerationError, IncompatibleError, UsageError, VedcoreError, warn_caller
 from vedcore.evaluation.comparison import SAMPLES, compare
 from vedcore.evaluation.confidence import judge_confidence
 from vedcore.evaluation.evaluation import Evaluation
@@ -49,7 +50,7 @@ def evaluate(
     cases: int = 30,
     bootstrap_seed: int = 0,
     device: str | None = None,
-    explain: Explain | None = None,
+    explain: Explain | bool = False,
     progress: bool = False,
     **options: Any,
 ) -> Evaluation:
@@ -69,7 +70,7 @@ def evaluate(
         cases: wrong rows to keep with their pictures, the worst ones; at most 200.
         bootstrap_seed: of the draw of rows behind the intervals of a comparison.
         device: to load models to that are given by name.
-        explain: draws an explanation of each case.
+        explain: draws an explanation of each case; True draws that of ``model.explain``.
         progress: show a bar with the time left on stderr, where that is a terminal.
         options: of ``generate_text``, for both models.
 
@@ -97,7 +98,7 @@ def evaluate(
             bar.update(len(batch))
     settings = {"split": split, "limit": limit, "batch_size": batch_size, "generation": options}
     found, *others = [sheet.evaluation(rows, settings, target_error, ngrams=len(sheets) > 1) for sheet in sheets]
-    found = replace(found, cases=own.cases(explain))
+    found = replace(found, cases=own.cases(partial(_drawn, own.model, options) if explain is True else explain or None))
     if not others:
         return found
     return replace(found, comparison=_compared(sheets, (found, others[0]), bootstrap_seed))
@@ -215,8 +216,15 @@ class _Sheet:
                     explanation = explain(row)
                 except VedcoreError as error:
                     warn_caller(f"{row.source} is not explained: {error}")
+                    if isinstance(error, IncompatibleError):
+                        explain = None  # the model's fault, and so of all rows
             found.append(Case(-place, picture_of(row), explanation))
         return tuple(found)
+
+
+def _drawn(model: VisionEncoderDecoder, options: Mapping[str, Any], row: Row) -> bytes:
+    """The picture of where a model looked for the text of a row."""
+    return model.explain(row.image, pages=row.page or 1, **options).to_bytes()
 
 
 def _result(reading: Reading, wrong: int, characters: int) -> RowResult:

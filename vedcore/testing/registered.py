@@ -1,4 +1,4 @@
-"""What a name, a distribution or a model means to the checks, as small cases."""
+"""Small cases for the checks, of a name, a distribution or a model."""
 
 from __future__ import annotations
 

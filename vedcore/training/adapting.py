@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from vedcore.errors import MissingExtraError
+from vedcore.errors import UsageError
+from vedcore.extras import need
 from vedcore.model import VisionEncoderDecoder
 from vedcore.training.config import LoraSettings
 
@@ -13,19 +14,20 @@ __all__ = ["with_adapters", "without_adapters"]
 
 
 def with_adapters(model: VisionEncoderDecoder, settings: LoraSettings) -> Any:
-    """The model inside PEFT's, its weights frozen; parameters that were random before are trained whole.
+    """The model inside PEFT's, its weights frozen; a projector that has weights is trained whole.
 
     Raises:
         MissingExtraError: PEFT is not installed.
+        UsageError: no layer has a name of ``target_modules``.
     """
-    try:
-        import peft
-    except ImportError:
-        raise MissingExtraError("adapters need PEFT", field="train.lora", hint="pip install 'vedcore[lora]'") from None
+    peft = need("peft", "lora", "train.lora")
     whole = ["projector"] if any(True for _ in model.projector.parameters()) else None
     fields = settings.to_dict()
     names = [name for name, _ in model.named_modules() if name.endswith(settings.target_modules)]
     targets = [name for name in names if not name.startswith("projector")]
+    if not targets:
+        message, hint = "no layer's name ends so", "leave it out, or give ends such as [query, value]"
+        raise UsageError(message, field="train.lora.target_modules", hint=hint)
     config = peft.LoraConfig(task_type="SEQ_2_SEQ_LM", modules_to_save=whole, **{**fields, "target_modules": targets})
     return peft.get_peft_model(model, config)
 

@@ -18,6 +18,11 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Part = Literal["encoder", "projector", "decoder"]
 
 
+def tuple_of(value: object) -> object:
+    """A name, or a list of them, as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
 class LoraSettings(Config):
     """Settings of low-rank adapters, by the names of PEFT's ``LoraConfig``."""
 
@@ -36,6 +41,11 @@ class LoraSettings(Config):
         "attn.proj",
     )
     """Ends of the names of layers that are adapted: by default those of attention, in decoders and timm's encoders."""
+
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: object) -> object:
+        return tuple_of(value)
 
 
 class TrainingConfig(Config):
@@ -115,7 +125,7 @@ class TrainingConfig(Config):
     @field_validator("freeze", "report_to", mode="before")
     @classmethod
     def _as_tuple(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+        return tuple_of(value)
 
     @field_validator("lora", mode="before")
     @classmethod

@@ -106,8 +106,6 @@ class TrainingLoop:
         self.output, self.accelerator, self.display = output, accelerator, display
         self.log = RunLog(output / "log.jsonl")
         self.position = Position()
-        for part in config.freeze:
-            model.freeze(part)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         trained = model if config.lora is None else with_adapters(model, config.lora)
@@ -133,7 +131,7 @@ class TrainingLoop:
             return self.config.max_steps
         if self.batches_per_epoch is None:
             raise ConfigSchemaError(
-                "a stream has no length", field="train.max_steps", hint="set it: train.max_steps=10000"
+                "a stream has no length", field="train.max_steps", hint="set it, such as train.max_steps=10000"
             )
         each = math.ceil(self.batches_per_epoch / self.config.gradient_accumulation_steps)
         return max(1, math.ceil(self.config.num_train_epochs * each))
@@ -198,7 +196,7 @@ class TrainingLoop:
                     ends = following is None
                     self.position.data = None if ends else group[-1].state
                     self.position.epoch += ends
-                    yield [each.inputs for each in group], ends
+                    yield [each.to(self.accelerator.device).inputs for each in group], ends
                     group = []
 
     def _step(self, batches: list[Any]) -> dict[str, Any]:
@@ -215,8 +213,7 @@ class TrainingLoop:
         for i, batch in enumerate(batches):
             rests = contextlib.nullcontext() if i == len(batches) - 1 else accelerator.no_sync(self.prepared)
             with rests, accelerator.autocast():
-                placed = {name: value.to(accelerator.device) for name, value in batch.items()}
-                out = self.loss(self.prepared, placed, num_items_in_batch=tokens, **smoothing)
+                out = self.loss(self.prepared, batch, num_items_in_batch=tokens, **smoothing)
                 accelerator.backward(out * accelerator.num_processes)  # which DDP divides by
             loss += float(out.detach())
         if accelerator.num_processes > 1:

@@ -41,11 +41,12 @@ def save_state(accelerator: Accelerator, output: Path, step: int) -> None:
                     with file.open("rb+") as opened:
                         os.fsync(opened.fileno())
             os.replace(beside, target)
+        accelerator.wait_for_everyone()
     except Exception as error:  # safetensors has an error of its own for a full disk
         if accelerator.is_main_process:
             shutil.rmtree(beside, ignore_errors=True)
         raise CheckpointWriteError(
-            f"the state was not written: {error}", path=target, hint="free some space, then give the same command again"
+            f"the state was not written: {error}", path=target, hint="free some space, then do the same again"
         ) from error
     if accelerator.is_main_process:
         for older in _states(output):

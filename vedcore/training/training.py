@@ -15,10 +15,13 @@ import torch
 from vedcore.config_files.plain import short
 from vedcore.config_files.yaml import read_yaml
 from vedcore.data import Data
+from vedcore.data.encoder_states import EncoderStates
+from vedcore.data.keeping import keep_states
 from vedcore.data.loader import Loader
 from vedcore.errors import CheckpointWriteError, ResumeError, UsageError
 from vedcore.extras import need
 from vedcore.model import VisionEncoderDecoder
+from vedcore.processing.letters import new_letters
 from vedcore.training.config import TrainingConfig
 from vedcore.training.judging import Judge
 from vedcore.training.loop import Loss, TrainingLoop, loss_of_text
@@ -33,6 +36,8 @@ __all__ = ["TrainingResult", "train"]
 RUN = "run.json"
 """File of a run's folder by which a later call knows that it is the same run."""
 CONFIG = "config.yaml"
+MAX_LETTERS = 20
+"""New letters that are named."""
 FREE_TO_CHANGE = {"train.report_to", "train.logging_steps", "data.workers"}
 """Settings that change nothing in the weights."""
 
@@ -95,10 +100,11 @@ def train(
     training, held_back = run.open_rows()
     sets = {"validation": held_back, **run.open_more()}
     model = run.make_model()
-    if not training.is_stream and (new := model.extend_alphabet(row.text for row in training)):
-        display.say(f"{len(new)} characters that the model did not have: {new}")
     _begin(run, model, training, held_back, folder, accelerator)
-    loader = _loader(run, training, model, accelerator)
+    _add_letters(model, training, display)
+    for part in run.train.freeze:
+        model.freeze(part)
+    loader = _loader(run, training, model, accelerator, _encoder_states(run, model, training, folder, display))
     if run.train.optimize:
         torch.set_float32_matmul_precision("medium")
     loop = TrainingLoop(
@@ -116,16 +122,62 @@ def train(
 
 def _accelerator(config: TrainingConfig, output: Path) -> Accelerator:
     """accelerate's object for this process, with the trackers that the config names."""
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
     precision = "bf16" if config.bf16 else "fp16" if config.fp16 else "no"
-    found = Accelerator(mixed_precision=precision, log_with=list(config.report_to) or None, project_dir=str(output))
+    found = Accelerator(
+        mixed_precision=precision,
+        cpu=not torch.accelerator.is_available(),  # else processes without a device do not find each other
+        log_with=list(config.report_to) or None,
+        project_dir=str(output),
+        # a layer that LayerDrop leaves out has no gradient
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    if config.unfreeze_at and found.num_processes > 1:
+        message, hint = "several processes agree on what is trained when they begin", "leave it out, or run one process"
+        raise UsageError(message, field="train.unfreeze_at", hint=hint)
     if config.report_to:
         found.init_trackers("vedcore", {k: v for k, v in config.to_dict().items() if isinstance(v, (int, float, str))})
     return found
 
 
-def _loader(run: Run, training: Data, model: VisionEncoderDecoder, accelerator: Accelerator) -> Loader:
+def _add_letters(model: VisionEncoderDecoder, training: Data, display: Display) -> None:
+    """Give tokenizer and decoder the letters of the labels that the tokenizer cannot spell; those of a stream stay."""
+    tokenizer = model.processor.tokenizer
+    if tokenizer is None or training.is_stream:
+        return
+    found = new_letters(tokenizer.backend_tokenizer, (row.text for row in training))
+    if found:
+        model.extend_alphabet("".join(found))
+        said = ", ".join(f"{letter!r} ({count:,})" for letter, count in list(found.items())[:MAX_LETTERS])
+        more = f" and {len(found) - MAX_LETTERS} more" if len(found) > MAX_LETTERS else ""
+        display.say(f"{len(found)} new letters of the labels have tokens now: {said}{more}")
+
+
+def _encoder_states(
+    run: Run, model: VisionEncoderDecoder, training: Data, output: Path, display: Display
+) -> EncoderStates | None:
+    """The kept states of a frozen encoder, where ``data.cache_encoder`` asks for them."""
+    if not run.data.cache_encoder:
+        return None
+    if "encoder" in run.train.unfreeze_at or run.train.lora is not None:
+        setting = "train.lora" if run.train.lora is not None else "train.unfreeze_at"
+        hint = f"leave data.cache_encoder out, or {setting}"
+        raise UsageError("states cannot be kept of an encoder that is trained", field="data.cache_encoder", hint=hint)
+    return keep_states(
+        model,
+        training,
+        output / "encoder-states",
+        batch_size=run.train.per_device_train_batch_size,
+        workers=run.data.workers,
+        augment=run.data.augment,
+        tell=display.say,
+    )
+
+
+def _loader(
+    run: Run, training: Data, model: VisionEncoderDecoder, accelerator: Accelerator, states: EncoderStates | None
+) -> Loader:
     return Loader(
         training,
         model.processor,
@@ -138,6 +190,8 @@ def _loader(run: Run, training: Data, model: VisionEncoderDecoder, accelerator: 
         workers=run.data.workers,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
+        states=states,
+        pin_memory=accelerator.device.type == "cuda",
     )
 
 
@@ -171,7 +225,7 @@ def _begin(
             path.write_text(json.dumps(this, indent=2) + "\n", encoding="utf-8")
             (output / CONFIG).write_text(yaml_text(config), encoding="utf-8")
         except OSError as error:
-            raise CheckpointWriteError(str(error.strerror), path=output, hint="name another --output") from None
+            raise CheckpointWriteError(str(error.strerror), path=output, hint="name another folder") from None
     accelerator.wait_for_everyone()
 
 
@@ -181,7 +235,7 @@ def _check_same(kept: dict[str, Any], this: dict[str, Any], path: Path) -> None:
     Raises:
         ResumeError: naming the first difference.
     """
-    hint = "give the command that began it, or name another --output"
+    hint = "give what began it, or name another folder"
     for name in sorted({*kept["config"], *this["config"]}):
         before, now = kept["config"].get(name), this["config"].get(name)
         for field in sorted({*_fields(before), *_fields(now)}):
