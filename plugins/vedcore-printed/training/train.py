@@ -42,6 +42,7 @@ SETTINGS = {
     "adam_beta2": 0.98,
     "bf16": True,
     "eval_steps": 500,
+    "eval_rows": 256,
     "generation_max_length": 48,
 }
 
