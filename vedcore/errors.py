@@ -27,6 +27,7 @@ The tree (public names; each is importable from ``vedcore``)::
           CheckError (AssertionError)       a part that fails a check of `vedcore.testing`
       HubError
       TokenizerError
+      ResumeError                         a folder that holds another run
       DataError (ValueError)              labelled images that cannot be used as a whole
       MissingExtraError (ImportError)     a package of an extra is not installed
       ImageError (ValueError)
@@ -78,6 +79,7 @@ __all__ = [
     "PluginError",
     "PluginLoadError",
     "PluginMissingError",
+    "ResumeError",
     "TokenizerError",
     "UnknownComponentError",
     "UsageError",
@@ -124,9 +126,10 @@ def described(error: BaseException) -> str:
         return type(error).__name__
 
 
-def _shortened(text: str) -> str:
-    """A long path without its middle."""
-    return text if len(text) <= 100 else f"{text[:25]}…{text[-74:]}"
+def _shortened(text: str, limit: int) -> str:
+    """A long path without its middle, of at most ``limit`` characters."""
+    start = limit // 4
+    return text if len(text) <= limit else f"{text[:start]}…{text[start + 1 - limit :]}"
 
 
 class VedcoreError(Exception):
@@ -159,11 +162,15 @@ class VedcoreError(Exception):
         self.plugin = plugin
         self.hint = hint
         self.details = details
-        where = [_shortened(printable(part)) for part in (self.path, field) if part]
-        parts = [": ".join([*where, printable(message)]), printable(hint)]
-        if len(parts[0]) + len(parts[1]) + 2 > MAX_MESSAGE:  # keep the hint whole, and cut the rest
-            room = max(60, MAX_MESSAGE - 2 - len(parts[1]))
-            parts[0] = parts[0][: room - 1] + "…" if len(parts[0]) > room else parts[0]
+        parts = ["", printable(hint)]
+        room = max(60, MAX_MESSAGE - 2 - len(parts[1]))  # keep the hint whole, and cut the rest: first paths
+        for limit in (100, 60):
+            where = [_shortened(printable(part), limit) for part in (self.path, field) if part]
+            parts[0] = ": ".join([*where, printable(message)])
+            if len(parts[0]) <= room:
+                break
+        else:
+            parts[0] = parts[0][: room - 1] + "…"
         super().__init__("; ".join(part for part in parts if part)[:MAX_MESSAGE])
 
     def __str__(self) -> str:
@@ -240,6 +247,10 @@ class CheckpointLimitError(CheckpointError):
 
 class CheckpointWriteError(CheckpointError, OSError):
     """A folder that could not be written; what was there before is unchanged."""
+
+
+class ResumeError(VedcoreError):
+    """A folder that holds a run which is not the one to go on with."""
 
 
 class PluginError(VedcoreError):

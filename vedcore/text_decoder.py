@@ -105,7 +105,7 @@ class TextDecoder(Component):
         return out
 
     def position_states(self, positions: Tensor) -> tuple[Tensor, ...]:
-        """What the layers need of the positions (1 or B, T), made once a call: cosines and sines of rotary ones."""
+        """Turn positions (1 or B, T) into states for the layers, once a call: cosines and sines of rotary ones."""
         return ()
 
     def score_bias(self, positions: Tensor, key_positions: Tensor) -> Tensor | None:

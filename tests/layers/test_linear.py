@@ -42,6 +42,7 @@ def packs(monkeypatch: pytest.MonkeyPatch) -> None:
     if not can:
         pytest.skip("this torch has no oneDNN product")
     monkeypatch.setattr(onednn, "is_faster", onednn.is_right)
+    monkeypatch.setattr(onednn, "is_faster_alone", onednn.is_right)
 
 
 def _layers(dtype: torch.dtype = torch.float32) -> _Layers:

@@ -1,4 +1,4 @@
-"""What a layer of a decoder is told in one call, and where it leaves its attention weights.
+"""The context of one call of a decoder: all that its layers are told, and where they leave their attention weights.
 
 Shape letters: B rows of text, N images (B is a multiple of N), T new tokens, L tokens so far, S encoder tokens,
 D width, E width of encoder states, H heads.
@@ -30,7 +30,7 @@ class LayerContext:
     encoder_mask: Tensor | None = None
     """(N, 1, 1, S) bool, True where an encoder token counts; None where all do."""
     position_states: tuple[Tensor, ...] = ()
-    """What `TextDecoder.position_states` made of the positions, such as the cosines and sines of rotary ones."""
+    """Result of `TextDecoder.position_states`, such as the cosines and sines of rotary ones."""
     score_bias: Tensor | None = None
     """(1 or B, H, T, L) added to the scores of self-attention; the lowest number where the mask is False."""
     cache: LayerCache | None = None

@@ -103,7 +103,7 @@ def check_built(kind: Kind, entry: Entry, module: Any, tokens: int, *, on_meta: 
 
 
 def call_on_meta(module: nn.Module, *arguments: Any, **keywords: Any) -> Any:
-    """What a module gives on torch's meta device, wherever its tensors are; they stay there."""
+    """Call a module on torch's meta device, wherever its tensors are; they stay there."""
     moved: dict[int, Tensor] = {}  # shared tensors stay shared
     named = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
     state = {name: moved.setdefault(id(tensor), tensor.to("meta")) for name, tensor in named}

@@ -24,7 +24,7 @@ __all__ = ["PART_KINDS", "Case", "Kind", "PartKind", "kind_of", "pad_of", "seede
 PartKind = Literal["encoder", "decoder", "projector"]
 PART_KINDS: tuple[PartKind, ...] = get_args(PartKind)
 Kind = Literal["encoder", "decoder", "projector", "format", "model", "wiring"]
-"""What is checked: a part, a checkpoint format, the function of a trained model, the parts of a model together."""
+"""A part, a checkpoint format, the function of a trained model, or the parts of a model together."""
 
 _CLASSES: dict[PartKind, type[nn.Module]] = {
     "encoder": VisionEncoder,

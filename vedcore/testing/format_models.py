@@ -28,7 +28,7 @@ _MODELS: tuple[Mapping[str, Any], ...] = (
     {"encoder_hidden_size": 24, "image_size": (32, 32)},
     {"encoder_hidden_size": 16, "image_size": (32, 32)},
 )
-"""What small models of ViT and GPT2 have, of which a format must be able to hold one."""
+"""Small models of ViT and GPT2, of which a format must be able to hold one."""
 
 
 def make_model(case: Case, format: Any, *, seed: int = 0) -> Any:

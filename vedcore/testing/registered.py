@@ -1,4 +1,4 @@
-"""What a name, a distribution or a model means to the checks, as small cases."""
+"""Small cases for the checks, of a name, a distribution or a model."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ SMALL: tuple[Mapping[str, Any], ...] = (
         "hidden_size": 24,
         "num_hidden_layers": 2,
         "num_attention_heads": 3,
+        "num_key_value_heads": 3,
+        "head_dim": 8,
         "intermediate_size": 40,
         "vocab_size": 61,
         "max_position_embeddings": 32,

@@ -123,7 +123,7 @@ class TorchFile:
         return whole_sha256(self._file, self.path)
 
     def unhashed(self) -> Unhashed:
-        """What tells later that it is the same file still."""
+        """Identify the file, to tell later that it is the same file still."""
         return Unhashed.of(self.path, self._file)
 
     def get(self, name: str, *, keep: bool = False) -> Tensor:

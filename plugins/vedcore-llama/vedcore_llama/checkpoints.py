@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vedcore.errors import warn_caller
 from vedcore.transformers_checkpoints import ConfigField, Row, TransformersClass, ignored, never_theirs, unused_fields
-from vedcore_llama.rotary import RopeParameters
 
 __all__ = ["RotaryClass", "key_map", "shared_fields"]
 
+_UNUSED = ("finetuned", "mrope_section")
+"""Keys of rotary positions that files have, and that have no part in the arithmetic."""
 _ORIGINAL = "original_max_position_embeddings"
 
 
@@ -65,8 +65,8 @@ def shared_fields(
     vocab_size: int,
     intermediate_size: int,
     max_position_embeddings: int,
-    num_key_value_heads: int | None = None,
-    head_dim: int | None = None,
+    num_key_value_heads: int = 32,
+    head_dim: int = 128,
     bos: int | None = None,
     eos: int | None = None,
 ) -> tuple[ConfigField, ...]:
@@ -84,27 +84,38 @@ def shared_fields(
         ConfigField("initializer_range",       0.02),
         ConfigField("rms_norm_eps",            1e-6),
         ConfigField("attention_dropout",       0.0,  read=lambda value: 0.0 if value is None else value),
-        ConfigField("rope_parameters",         None, write=_write_rope),
+        ConfigField("rope_parameters",         {"rope_theta": 10000.0, "rope_type": "default"}, write=_write_rope),
         ConfigField("tie_word_embeddings",     False),
         ConfigField("bos_token_id",            bos,  read=_read_ids),
         ConfigField("eos_token_id",            eos,  read=_read_ids, write=_write_ids),
         ConfigField("pad_token_id",            None, read=_read_ids),
         ConfigField("decoder_start_token_id",  None, read=_read_ids),
+        ConfigField("cross_attention_hidden_size", None),  # this and the next are ours: transformers keeps them unread
+        ConfigField("cross_attention_every",   1),
+        ConfigField("cross_attention_gate",    False),
         *unused_fields("pretraining_tp"),
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class RotaryClass(TransformersClass):
-    """A class of transformers with rotary positions."""
+    """A class of transformers with rotary positions.
+
+    Args:
+        derived: fields that follow from others where a file leaves them out.
+    """
+
+    derived: tuple[str, ...] = ("head_dim",)
 
     def read(self, section: Mapping[str, Any], *, path: object = None, prefix: str = "") -> dict[str, Any]:
         """As `TransformersClass.read`, with the rotary positions of any version of transformers."""
-        section = dict(section)
+        section = {**dict.fromkeys(self.derived), **section}
         older = [section.pop(name, None) for name in ("rope_scaling", "rope_theta", "partial_rotary_factor", _ORIGINAL)]
         scaling, theta, partial, original = older
-        given = scaling or section.get("rope_parameters") or {}
-        if isinstance(given, Mapping):  # else the config refuses it
+        both = [section.get("rope_parameters") or {}, scaling or {}]
+        given = next((each for each in both if not isinstance(each, Mapping)), None)  # which the config refuses
+        if given is None:
+            given = {**both[0], **both[1]}
             kind = given.get("rope_type", given.get("type", "default"))
             given = {name: value for name, value in given.items() if value is not None and name != "type"}
             given = {"rope_theta": 10000.0 if theta is None else theta, **given, "rope_type": kind}
@@ -112,11 +123,7 @@ class RotaryClass(TransformersClass):
                 given.setdefault("partial_rotary_factor", partial)
             if original is not None and kind in ("llama3", "yarn", "longrope"):
                 given[_ORIGINAL] = original
-            known = RopeParameters.model_fields
-            unused = [name for name in given if name not in known and not isinstance(given[name], Mapping)]
-            if unused:
-                warn_caller(f"{path}: {prefix}rope_parameters: {', '.join(unused[:8])}: not a setting, skipped")
-            given = {name: value for name, value in given.items() if name not in unused}
+            given = {name: value for name, value in given.items() if name not in _UNUSED}
         return super().read({**section, "rope_parameters": given}, path=path, prefix=prefix)
 
     def write(self, part: Any, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Self
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vedcore import DecoderConfig, IncompatibleError, TextDecoder
 from vedcore.config import Activation, Epsilon, Layers, Rate, Size, Spread, TokenId, VocabSize
@@ -82,7 +83,7 @@ class RotaryConfig(DecoderConfig):
 
     @field_validator("rope_parameters", mode="before")
     @classmethod
-    def _rope_parameters(cls, value: object) -> object:
+    def _rope_parameters(cls, value: Any) -> Any:
         if value is None:
             return RopeParameters()
         return value if isinstance(value, RopeParameters) else RopeParameters.parse(value, prefix="rope_parameters.")
@@ -143,6 +144,9 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
 
     def forward(self, x: Tensor) -> Tensor:
+        """As transformers' norm: the scale is applied in the type of ``x``."""
+        if x.dtype == torch.float32:
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
         wide = x.float()
         return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
 

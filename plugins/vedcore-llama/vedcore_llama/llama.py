@@ -38,6 +38,7 @@ LLAMA_MODEL = RotaryClass(
         ConfigField("mlp_bias",       False),
     ),
     key_map=key_map(),
+    derived=("head_dim", "num_key_value_heads"),
     flags=("add_cross_attention",),
 )  # fmt: skip
 

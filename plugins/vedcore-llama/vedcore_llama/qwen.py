@@ -92,10 +92,11 @@ class _QwenClass(RotaryClass):
 
     def read(self, section: Mapping[str, Any], *, path: object = None, prefix: str = "") -> dict[str, Any]:
         """As `TransformersClass.read`."""
-        settings = super().read(section, path=path, prefix=prefix)
-        window = settings["use_sliding_window"] and settings["sliding_window"]
+        window = {"sliding_window": 4096} if section.get("use_sliding_window") else {}
+        settings = super().read({**window, **section}, path=path, prefix=prefix)
+        used = settings["use_sliding_window"] and settings["sliding_window"]
         try:
-            slides = [window and i >= settings["max_window_layers"] for i in range(settings["num_hidden_layers"])]
+            slides = [used and i >= settings["max_window_layers"] for i in range(settings["num_hidden_layers"])]
         except TypeError:  # the config refuses it
             return settings
         if settings["layer_types"] == [_SLIDING if each else "full_attention" for each in slides]:
@@ -103,27 +104,29 @@ class _QwenClass(RotaryClass):
         return settings
 
 
-def _fields(**defaults: Any) -> tuple[ConfigField, ...]:
+def _fields() -> tuple[ConfigField, ...]:
     return (
-        *shared_fields(vocab_size=151936, intermediate_size=22016, max_position_embeddings=32768, **defaults),
+        *shared_fields(vocab_size=151936, intermediate_size=22016, max_position_embeddings=32768),
         ConfigField("use_sliding_window", False),
-        ConfigField("sliding_window",     4096),
+        ConfigField("sliding_window",     None),
         ConfigField("max_window_layers",  28),
-        ConfigField("layer_types",        None),
+        ConfigField("layer_types",        ["full_attention"] * 32),
     )  # fmt: skip
 
 
 QWEN2_MODEL = _QwenClass(
     model_type="qwen2",
     name="Qwen2ForCausalLM",
-    fields=_fields(num_key_value_heads=32),
+    fields=_fields(),
     key_map=key_map(),
+    derived=("head_dim", "layer_types"),
     flags=("add_cross_attention",),
 )
 QWEN3_MODEL = _QwenClass(
     model_type="qwen3",
     name="Qwen3ForCausalLM",
-    fields=(*_fields(num_key_value_heads=32, head_dim=128), ConfigField("attention_bias", False)),
+    fields=(*_fields(), ConfigField("attention_bias", False)),
+    derived=("layer_types",),
     key_map=key_map(
         Row("[model.]layers.{}.self_attn.q_norm", "layers.{}.layer.self_attention.query_norm"),
         Row("[model.]layers.{}.self_attn.k_norm", "layers.{}.layer.self_attention.key_norm"),

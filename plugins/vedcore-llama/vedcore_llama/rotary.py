@@ -198,7 +198,7 @@ class RotaryEmbedding(nn.Module):
 
     def __init__(self, parameters: RopeParameters, head_dim: int, max_positions: int) -> None:
         super().__init__()
-        self.parameters, self.max_positions = parameters, max_positions
+        self.given, self.max_positions = parameters, max_positions
         self.scaling = parameters.scaling(max_positions)
         inv_freq, long_inv_freq = parameters.frequencies(head_dim, max_positions), None
         if parameters.rope_type == "longrope":
@@ -213,7 +213,7 @@ class RotaryEmbedding(nn.Module):
         return rotary_angles(positions, self._frequencies(positions), self.scaling)
 
     def _frequencies(self, positions: Tensor) -> Tensor:
-        given, inv_freq = self.parameters, self.inv_freq
+        given, inv_freq = self.given, self.inv_freq
         if given.rope_type == "dynamic":
             factor, pairs = given.factor or 1.0, inv_freq.shape[0]
             length = (positions.max() + 1).clamp(min=self.max_positions).float()
