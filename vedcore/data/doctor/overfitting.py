@@ -17,6 +17,8 @@ __all__ = ["overfit", "overfit_finding"]
 LEARNING_RATE = 0.1
 """Divided by the decoder's width: a larger model takes smaller steps."""
 MAX_LEARNING_RATE = 2e-3
+ENCODER = 10.0
+"""Divides the encoder's rate: its batch norms keep their statistics, which faster changes make wrong."""
 WARMUP = 10
 """Steps over which the rate grows."""
 PATIENCE = 25
@@ -42,13 +44,14 @@ def overfit(model: Any, samples: Sequence[Sample], letters: str, steps: int, sec
         learner.eval()  # no dropout
         rows = [{"pixel_values": each.pixels, "labels": list(each.ids)} for each in samples]
         batch = learner.processor.collate(rows).to(learner.device)
-        _settle_statistics(learner, batch)
         rate = min(MAX_LEARNING_RATE, LEARNING_RATE / learner.decoder.hidden_size)
-        optimizer = torch.optim.AdamW(learner.parameters(), lr=rate, weight_decay=0.0)
+        parts = {"encoder": rate / ENCODER, "projector": rate, "decoder": rate}
+        groups = [{"params": list(getattr(learner, part).parameters()), "rate": each} for part, each in parts.items()]
+        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.0)
         loss, reason, read, step, look = float("nan"), "steps", 0, 0, 0
         for step in range(1, steps + 1):
             for group in optimizer.param_groups:
-                group["lr"] = rate * min(1.0, step / WARMUP)
+                group["lr"] = group["rate"] * min(1.0, step / WARMUP)
             out = learner(**batch)
             loss = float(out.loss.detach())
             if loss != loss or loss == float("inf"):
@@ -66,18 +69,6 @@ def overfit(model: Any, samples: Sequence[Sample], letters: str, steps: int, sec
             nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
             optimizer.step()
     return Overfit(len(samples), read, step, time.monotonic() - started, loss, reason)
-
-
-def _settle_statistics(learner: Any, batch: dict[str, Any]) -> None:
-    """Give batch norms, which stay in eval mode, the statistics of these images."""
-    norms = [module for module in learner.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.train().momentum = 1.0
-    if norms:
-        with torch.no_grad():
-            learner.encode(batch["pixel_values"], batch.get("encoder_attention_mask"))
-    for norm in norms:
-        norm.eval()
 
 
 def _read_back(learner: Any, batch: dict[str, Any], samples: Sequence[Sample]) -> int:
