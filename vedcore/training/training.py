@@ -44,7 +44,7 @@ FREE_TO_CHANGE = {"train.report_to", "train.logging_steps", "data.workers"}
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run has left."""
+    """The folders and scores that a run has left."""
 
     best: Path
     """Folder of the best model; `vedcore.load` opens it."""
