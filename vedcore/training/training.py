@@ -111,9 +111,9 @@ def train(
     position = loop.run()
     display.problems([problem for each in (training, held_back) for problem in each.problems])
     accelerator.end_training()
-    return TrainingResult(
-        folder / "best", folder / "last", position.step, position.best_step, position.best, loop.judge.scores
-    )
+    model.eval()
+    scores = {line.pop("evaluation"): line for line in loop.log.lines() if "evaluation" in line}
+    return TrainingResult(folder / "best", folder / "last", position.step, position.best_step, position.best, scores)
 
 
 def _accelerator(config: TrainingConfig, output: Path) -> Accelerator:

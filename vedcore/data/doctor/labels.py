@@ -20,6 +20,8 @@ __all__ = ["Labels"]
 
 MAX_SPARE_IDS = 1_024
 """Ids of a decoder that its tokenizer may lack: vocabularies are filled up to multiples of 64 and the like."""
+MAX_LETTERS = 40
+"""Letters that a remedy spells out."""
 
 
 class Labels:
@@ -109,8 +111,8 @@ class Labels:
         named = ", ".join(f"{letter!r} ({self.letters[letter]:,})" for letter in often[:MAX_SHOWN])
         more = f" and {len(often) - MAX_SHOWN:,} more" if len(often) > MAX_SHOWN else ""
         message = f"{len(often):,} characters without a token: {named}{more}"
-        first = "".join(sorted(self.letters)[:20])
-        remedy = f"call model.extend_alphabet({first!r}); training does so itself"
+        given = repr("".join(self.letters)) if len(self.letters) <= MAX_LETTERS else "texts"
+        remedy = f"call model.extend_alphabet({given}); training does so itself, but for a stream"
         found = [each for each, _ in self.seen if not self.letters.keys().isdisjoint(each.text)]
         return _of_rows("characters_have_tokens", message, remedy, found)
 
