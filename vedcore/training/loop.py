@@ -9,12 +9,13 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
+from torch import Tensor, nn
 
 from vedcore.data import Data
 from vedcore.data.loader import Loader
@@ -33,10 +34,19 @@ from vedcore.training.stopping import Stop
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Position", "TrainingLoop"]
+__all__ = ["Loss", "Position", "TrainingLoop", "loss_of_text"]
+
+Loss: TypeAlias = Callable[..., Tensor]
+"""The loss of a batch: called with the model, the mapping of its arguments, and the further arguments of the loss."""
 
 MEASURED_STEPS = 20
 """Optimizer steps after which the time of the whole run is told."""
+
+
+def loss_of_text(model: nn.Module, batch: Mapping[str, Any], **options: Any) -> Tensor:
+    """The model's own loss."""
+    loss: Tensor = model(**batch, **options).loss
+    return loss
 
 
 @dataclass
@@ -78,6 +88,7 @@ class TrainingLoop:
         output: folder of the run.
         accelerator: places model and batches.
         display: tells a person how it goes.
+        loss: of a batch.
     """
 
     def __init__(
@@ -89,8 +100,9 @@ class TrainingLoop:
         output: Path,
         accelerator: Accelerator,
         display: Display,
+        loss: Loss = loss_of_text,
     ) -> None:
-        self.model, self.config, self.loader, self.judge = model, config, loader, judge
+        self.model, self.config, self.loader, self.judge, self.loss = model, config, loader, judge, loss
         self.output, self.accelerator, self.display = output, accelerator, display
         self.log = RunLog(output / "log.jsonl")
         self.position = Position()
@@ -201,7 +213,7 @@ class TrainingLoop:
         for i, batch in enumerate(batches):
             rests = contextlib.nullcontext() if i == len(batches) - 1 else accelerator.no_sync(self.prepared)
             with rests, accelerator.autocast():
-                out = self.prepared(**batch, num_items_in_batch=tokens, **smoothing).loss
+                out = self.loss(self.prepared, batch, num_items_in_batch=tokens, **smoothing)
                 accelerator.backward(out * accelerator.num_processes)  # which DDP divides by
             loss += float(out.detach())
         if accelerator.num_processes > 1:
