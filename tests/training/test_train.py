@@ -198,6 +198,18 @@ def test_a_full_disk_loses_no_earlier_state(lines: Path, tmp_path: Path, monkeyp
     assert result.steps == 6
 
 
+def test_a_loss_of_ones_own(lines: Path, tmp_path: Path) -> None:
+    def doubled(model: Any, batch: Any, num_items_in_batch: int) -> torch.Tensor:
+        loss: torch.Tensor = model(**batch).loss
+        tokens = (batch["labels"] != -100).sum()
+        return 2 * loss * tokens / num_items_in_batch
+
+    options = {**QUICK, "max_steps": 1, "gradient_accumulation_steps": 2}
+    train(CONFIG, lines, tmp_path / "own", **options)
+    train(CONFIG, lines, tmp_path / "doubled", **options, loss=doubled)
+    assert losses(tmp_path / "doubled") == pytest.approx([2 * loss for loss in losses(tmp_path / "own")], rel=1e-5)
+
+
 def test_frozen_parts_stay_until_their_step(lines: Path, tmp_path: Path) -> None:
     before = vedcore.compose(CONFIG, seed=42).encoder.state_dict()
     options = {**QUICK, "freeze": "encoder"}

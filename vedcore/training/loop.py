@@ -9,12 +9,13 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
+from torch import Tensor, nn
 
 from vedcore.data import Data
 from vedcore.data.loader import Loader
@@ -33,10 +34,19 @@ from vedcore.training.stopping import Stop
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Position", "TrainingLoop"]
+__all__ = ["Loss", "Position", "TrainingLoop", "loss_of_text"]
+
+Loss: TypeAlias = Callable[..., Tensor]
+"""The loss of a batch: called with the model, the mapping of its arguments, and the further arguments of the loss."""
 
 MEASURED_STEPS = 20
 """Optimizer steps after which the time of the whole run is told."""
+
+
+def loss_of_text(model: nn.Module, batch: Mapping[str, Any], **options: Any) -> Tensor:
+    """The model's own loss."""
+    loss: Tensor = model(**batch, **options).loss
+    return loss
 
 
 @dataclass
@@ -78,6 +88,7 @@ class TrainingLoop:
         output: folder of the run.
         accelerator: places model and batches.
         display: tells a person how it goes.
+        loss: of a batch.
     """
 
     def __init__(
@@ -89,8 +100,9 @@ class TrainingLoop:
         output: Path,
         accelerator: Accelerator,
         display: Display,
+        loss: Loss = loss_of_text,
     ) -> None:
-        self.model, self.config, self.loader, self.judge = model, config, loader, judge
+        self.model, self.config, self.loader, self.judge, self.loss = model, config, loader, judge, loss
         self.output, self.accelerator, self.display = output, accelerator, display
         self.log = RunLog(output / "log.jsonl")
         self.position = Position()
@@ -136,15 +148,15 @@ class TrainingLoop:
             self.display.say(f"resumed at step {self.position.step} of {self.total_steps}")
         with Stop() as stop, self.display.bar(self.total_steps, self.position.step) as bar:
             started, first = time.perf_counter(), self.position.step
-            for batches, last_of_epoch in self._groups():
-                if self._is_over():
-                    break
+            groups = self._groups()
+            while not self._is_over():
+                batches, last_of_epoch = next(groups)
                 values = self._step(batches)
                 bar.step(values)
                 if self.position.step - first == MEASURED_STEPS:
                     seconds = (time.perf_counter() - started) / MEASURED_STEPS
                     self.display.cost_of_step(seconds, self.total_steps - self.position.step)
-                if self.is_due(self.config.eval_steps, last_of_epoch):
+                if self._is_due(self.config.eval_steps, last_of_epoch):
                     self._evaluate()
                 if stop.is_asked(self.accelerator) or self._is_due_to_save(last_of_epoch):
                     self._save()
@@ -159,7 +171,7 @@ class TrainingLoop:
         tired = patience is not None and self.position.without_better >= patience
         return tired or self.position.step >= self.total_steps
 
-    def is_due(self, every: int | None, last_of_epoch: bool) -> bool:
+    def _is_due(self, every: int | None, last_of_epoch: bool) -> bool:
         """Whether something is done after this step: every so many, or after each epoch."""
         return last_of_epoch if every is None else self.position.step % every == 0
 
@@ -201,7 +213,7 @@ class TrainingLoop:
         for i, batch in enumerate(batches):
             rests = contextlib.nullcontext() if i == len(batches) - 1 else accelerator.no_sync(self.prepared)
             with rests, accelerator.autocast():
-                out = self.prepared(**batch, num_items_in_batch=tokens, **smoothing).loss
+                out = self.loss(self.prepared, batch, num_items_in_batch=tokens, **smoothing)
                 accelerator.backward(out * accelerator.num_processes)  # which DDP divides by
             loss += float(out.detach())
         if accelerator.num_processes > 1:

@@ -24,7 +24,7 @@ from vedcore.model import VisionEncoderDecoder
 from vedcore.processing.letters import new_letters
 from vedcore.training.config import TrainingConfig
 from vedcore.training.judging import Judge
-from vedcore.training.loop import TrainingLoop
+from vedcore.training.loop import Loss, TrainingLoop, loss_of_text
 from vedcore.training.progress import Display
 from vedcore.training.run import Run
 
@@ -44,7 +44,7 @@ FREE_TO_CHANGE = {"train.report_to", "train.logging_steps", "data.workers"}
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run has left."""
+    """The folders and scores that a run has left."""
 
     best: Path
     """Folder of the best model; `vedcore.load` opens it."""
@@ -65,6 +65,7 @@ def train(
     output: str | os.PathLike[str] = "",
     *,
     overrides: Iterable[str] = (),
+    loss: Loss = loss_of_text,
     **settings: Any,
 ) -> TrainingResult:
     """Train a model on labelled images; the same call again goes on where it was stopped.
@@ -75,6 +76,9 @@ def train(
         data: source of the rows, as `vedcore.data.open_data` takes it, in place of ``data.train``.
         output: folder of the run: ``best``, ``last``, ``log.jsonl``, ``curves.png``, ``config.yaml``, ``samples``.
         overrides: texts such as ``train.max_steps=200``, over the config.
+        loss: of a batch, in place of the model's own: called with the model, the mapping of its arguments, and
+            ``num_items_in_batch``, the label tokens of the whole optimizer step, by which it divides its sum;
+            ``label_smoothing`` too, where that is set.
         settings: fields of `TrainingConfig`; with ``data_`` before them, those of `vedcore.data.DataConfig`.
 
     Raises:
@@ -104,16 +108,16 @@ def train(
     if run.train.optimize:
         torch.set_float32_matmul_precision("medium")
     loop = TrainingLoop(
-        model, run.train, loader, Judge(sets, run.train, accelerator, display), folder, accelerator, display
+        model, run.train, loader, Judge(sets, run.train, accelerator, display), folder, accelerator, display, loss
     )
     rows, average = None if training.is_stream else len(training), run.train.ema_decay is not None
     display.cost(model, rows=rows, steps=loop.total_steps, average=average)
     position = loop.run()
     display.problems([problem for each in (training, held_back) for problem in each.problems])
     accelerator.end_training()
-    return TrainingResult(
-        folder / "best", folder / "last", position.step, position.best_step, position.best, loop.judge.scores
-    )
+    model.eval()
+    scores = {line.pop("evaluation"): line for line in loop.log.lines() if "evaluation" in line}
+    return TrainingResult(folder / "best", folder / "last", position.step, position.best_step, position.best, scores)
 
 
 def _accelerator(config: TrainingConfig, output: Path) -> Accelerator:
