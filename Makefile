@@ -27,7 +27,8 @@ PARTS_TESTS := tests/checkpoints/test_recognition.py tests/cli/test_checking.py 
 	tests/hints/test_plugins.py tests/hints/test_plugin_formats.py tests/plugins tests/test_projectors.py \
 	tests/test_registry.py
 
-.PHONY: demo test test-without-plugins test-with-plugins check fix bench docs-tables minima clean
+.PHONY: demo test test-without-plugins test-with-plugins check fix bench docs-tables recipe-captioner recipe-receipts \
+	minima clean
 
 # One stamp a step, so that a second call does nothing over.
 $(VENV)/installed: pyproject.toml
@@ -80,6 +81,18 @@ bench: $(VENV)/tested
 # Rewrites the tables of docs/from-transformers.md.
 docs-tables: $(VENV)/tested
 	$(BIN)/python -m tests.docs.test_from_transformers
+
+# Train the models of docs/recipes from nothing, and write their logs there; a stopped one goes on.
+recipe-captioner: DATA := scenes
+recipe-receipts: DATA := receipts
+recipe-captioner recipe-receipts: recipe-%: $(VENV)/tested
+	mkdir -p build/recipe-$* docs/recipes/logs
+	cp docs/recipes/$(DATA).py docs/recipes/$*.yaml build/recipe-$*
+	cd build/recipe-$* && PATH=$(CURDIR)/$(BIN):$$PATH && python $(DATA).py $(DATA) && { date; uptime; } >> log.txt \
+		&& vedcore train $*.yaml --output run && { date; uptime; } >> log.txt \
+		&& vedcore evaluate run/best $(DATA)/test --output report | tee -a log.txt
+	cp build/recipe-$*/log.txt docs/recipes/logs/$*.txt
+	cp build/recipe-$*/run/log.jsonl docs/recipes/logs/$*.jsonl
 
 # The reader of shards in huggingface_hub 1.20 takes each for the whole model.
 minima:

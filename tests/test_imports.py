@@ -18,13 +18,13 @@ ROOT = Path(vedcore.__file__).parent
 
 # A module imports from rows above its own, and from what stands to its left in it.
 ROWS = [
-    ["errors", "deprecated_names", "transformers_names", "files", "model_files", "extras"],
+    ["errors", "deprecated_names", "transformers_names", "files", "model_files", "extras", "notebook"],
     ["config_files", "config", "fields", "layers", "outputs", "pytrees"],
-    ["weights", "transformers_class", "components", "text_inputs", "text_decoder"],
+    ["weights", "transformers_class", "token_grids", "components", "text_inputs", "text_decoder"],
     ["registry", "hookspecs", "projectors", "builtin", "plugins"],
     ["hub", "processing"],
     ["generation", "hf"],
-    ["loss", "model"],
+    ["loss", "explaining", "model"],
     ["composer"],
     ["checkpoints", "adapters", "testing"],
     ["data", "evaluation", "training"],

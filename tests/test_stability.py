@@ -33,6 +33,7 @@ def test_the_page_has_the_public_modules() -> None:
         OTHERS,
         "vedcore",
         "vedcore.data",
+        "vedcore.evaluation",
         "vedcore.fields",
         "vedcore.formats",
         "vedcore.nn",

@@ -17,6 +17,7 @@ from vedcore.transformers_names import TOP
 
 if TYPE_CHECKING:
     from vedcore import data as data
+    from vedcore import evaluation as evaluation
     from vedcore import fields as fields
     from vedcore import formats as formats
     from vedcore import nn as nn
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from vedcore.config import ProjectorConfig as ProjectorConfig
     from vedcore.config import TokenIds as TokenIds
     from vedcore.errors import *  # noqa: F403
+    from vedcore.explaining.explanation import Explanation as Explanation
     from vedcore.generation.options.config import GenerationConfig as GenerationConfig
     from vedcore.hookspecs import hookimpl as hookimpl
     from vedcore.layers.cache import DecoderCache as DecoderCache
@@ -50,9 +52,11 @@ if TYPE_CHECKING:
     from vedcore.plugins import list_models as list_models
     from vedcore.plugins import list_projectors as list_projectors
     from vedcore.processing.processor import Processor as Processor
+    from vedcore.processing.tokenizers import make_tokenizer as make_tokenizer
     from vedcore.registry import Entry as Entry
     from vedcore.testing.wiring import check_wiring as check_wiring
     from vedcore.text_decoder import TextDecoder as TextDecoder
+    from vedcore.token_grids import TokenGrid as TokenGrid
     from vedcore.weights.loading import LoadReport as LoadReport
 
 __version__ = "0.1.0"
@@ -93,11 +97,13 @@ _EXPORTS = {
         "PluginError",
         "PluginLoadError",
         "PluginMissingError",
+        "ResumeError",
         "TokenizerError",
         "UnknownComponentError",
         "UsageError",
         "VedcoreError",
     ],
+    "explaining.explanation": ["Explanation"],
     "generation.options.config": ["GenerationConfig"],
     "hookspecs": ["hookimpl"],
     "layers.cache": ["DecoderCache"],
@@ -106,13 +112,15 @@ _EXPORTS = {
     "outputs": ["DecoderOutput", "EncoderOutput", "GenerateOutput", "TextResult", "VisionEncoderDecoderOutput"],
     "plugins": ["list_decoders", "list_encoders", "list_models", "list_projectors"],
     "processing.processor": ["Processor"],
+    "processing.tokenizers": ["make_tokenizer"],
     "registry": ["Entry"],
     "testing.wiring": ["check_wiring"],
     "text_decoder": ["TextDecoder"],
+    "token_grids": ["TokenGrid"],
     "weights.loading": ["LoadReport"],
 }
 """Submodules to the names that are exported from them."""
-_SUBMODULES = ["data", "fields", "formats", "nn", "testing", "transformers_checkpoints"]
+_SUBMODULES = ["data", "evaluation", "fields", "formats", "nn", "testing", "transformers_checkpoints"]
 """Submodules that are public themselves."""
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 

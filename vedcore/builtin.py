@@ -24,6 +24,7 @@ def register_commands() -> list[Entry]:
         Entry("check", "vedcore.cli.checking:check", "Check that parts keep their contracts."),
         Entry("compose", "vedcore.cli.composing:compose", "Build a model and write it to a folder."),
         Entry("convert", "vedcore.cli.checkpoints:convert", "Write a model in another format."),
+        Entry("evaluate", "vedcore.cli.evaluating:evaluate", "Compare a model's texts with labels."),
         Entry("generate", "vedcore.cli.generating:generate", "Read or describe images with a model."),
         Entry("inspect", "vedcore.cli.checkpoints:inspect", "Describe the contents of a folder; nothing is built."),
         Entry("list", "vedcore.cli.listing:list_command", "List encoders, decoders, projectors, models, ..."),
@@ -32,6 +33,7 @@ def register_commands() -> list[Entry]:
         Entry("plan", "vedcore.cli.composing:plan", "Show the plan of a model; nothing is built."),
         Entry("plugins", "vedcore.cli.listing:plugins", "Show the plugins that are installed, and whether they work."),
         Entry("pull", "vedcore.cli.hub:pull", "Download a model from the hub and print its folder."),
+        Entry("train", "vedcore.cli.training:train", "Train a model on labelled images."),
     ]
 
 

@@ -21,6 +21,7 @@ from vedcore.config import Config, EncoderConfig, Preprocessing, ProjectorConfig
 from vedcore.errors import UnknownComponentError, UsageError, did_you_mean
 from vedcore.layers.checkpointing import Checkpointing
 from vedcore.outputs import EncoderOutput
+from vedcore.token_grids import TokenGrid, derived_grid, kept_grid
 from vedcore.transformers_class import TransformersClass
 
 if TYPE_CHECKING:
@@ -170,6 +171,26 @@ class VisionEncoder(Component):
         """
         return None
 
+    def placement(self, image: Image.Image) -> tuple[float, float, float, float, float, float] | None:
+        """Where the pixels of `preprocess` lie in the image.
+
+        Returns:
+            (a, b, c, d, e, f): what is at (u, v) of the result, u to the right and v down, lies at
+            (a u + b v + c, d u + e v + f) of ``image``. None, the default, where ``preprocess`` gives None.
+        """
+        return None
+
+    def token_grid(self, image_size: tuple[int, int]) -> TokenGrid:
+        """How the tokens of an image of ``image_size`` pixels (height, width) lie on it.
+
+        By default it follows from `num_tokens`: tokens are columns, where an image of twice the height has as many; or
+        squares that cover the image, where only one number of tokens before them, 0 to 8, makes such.
+
+        Raises:
+            IncompatibleError: it does not follow.
+        """
+        return derived_grid(self, image_size)
+
     def token_mask(self, sizes: Tensor, padded_size: tuple[int, int]) -> Tensor | None:
         """Which tokens of padded images show image.
 
@@ -236,6 +257,14 @@ class Projector(Component):
     @abc.abstractmethod
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(N, S, D_encoder) to (N, S', D_decoder)."""
+
+    def token_grid(self, grid: TokenGrid) -> TokenGrid:
+        """How the tokens lie on an image, of the encoder's S on it; the same where there are as many.
+
+        Raises:
+            IncompatibleError: there are not as many, and the projector does not say.
+        """
+        return kept_grid(self, grid)
 
     def num_tokens(self, tokens: int) -> int:
         """S' for S; the same unless a projector says otherwise."""

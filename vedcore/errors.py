@@ -27,6 +27,7 @@ The tree (public names; each is importable from ``vedcore``)::
           CheckError (AssertionError)       a part that fails a check of `vedcore.testing`
       HubError
       TokenizerError
+      ResumeError                         a folder that holds another run
       DataError (ValueError)              labelled images that cannot be used as a whole
       MissingExtraError (ImportError)     a package of an extra is not installed
       ImageError (ValueError)
@@ -78,6 +79,7 @@ __all__ = [
     "PluginError",
     "PluginLoadError",
     "PluginMissingError",
+    "ResumeError",
     "TokenizerError",
     "UnknownComponentError",
     "UsageError",
@@ -245,6 +247,10 @@ class CheckpointLimitError(CheckpointError):
 
 class CheckpointWriteError(CheckpointError, OSError):
     """A folder that could not be written; what was there before is unchanged."""
+
+
+class ResumeError(VedcoreError):
+    """A folder that holds a run which is not the one to go on with."""
 
 
 class PluginError(VedcoreError):

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from vedcore.notebook import coloured_tokens, confidence_bar, framed, shown_text
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -179,3 +181,8 @@ class TextResult:
     """Number of the page, from 1, in a file of several pages; else None."""
     error: VedcoreError | None = None
     """Why there is no text, with ``on_error="return"``."""
+
+    def _repr_html_(self) -> str:
+        if self.error is not None:
+            return framed(shown_text(f"{type(self.error).__name__}: {self.error}"))
+        return framed(shown_text(self.text), confidence_bar(self.confidence), coloured_tokens(self.tokens))

@@ -31,6 +31,7 @@ from vedcore.layers.checkpointing import Checkpointing
 from vedcore.layers.embeddings import sinusoid_2d
 from vedcore.layers.tracing import is_traced
 from vedcore.outputs import EncoderOutput
+from vedcore.token_grids import TokenGrid
 from vedcore_encoders.timm_building import build, check_patches, check_tokens
 from vedcore_encoders.timm_encoder import Run, TimmConfig, TimmEncoder, as_sequence
 
@@ -55,6 +56,8 @@ class FeatureShape(NamedTuple):
     layout: Literal["NLC", "NCHW", "NHWC"]
     tokens: int
     width: int
+    grid: TokenGrid | None
+    """How the tokens lie on an image; None where the model does not say."""
     unused: tuple[str, ...]
     """Direct children of the model that ``forward_features`` does not call: modules of the classifier."""
 
@@ -146,6 +149,10 @@ class AnyTimm(TimmEncoder):
         else:
             self.check_own_size(size)
         return feature_shape(self.config.variant, size, *_shape_arguments(self.config)[1:]).tokens
+
+    def token_grid(self, image_size: tuple[int, int]) -> TokenGrid:
+        found = feature_shape(self.config.variant, image_size, *_shape_arguments(self.config)[1:])
+        return found.grid or super().token_grid(image_size)
 
     def check_size(self, image_size: tuple[int, int], interpolate: bool = False) -> None:
         if not self.interpolates_positions:
@@ -275,7 +282,8 @@ def feature_shape(
     layout, width, tokens = _layout(model, features)
     check_tokens(tokens, "encoder.")
     weighted = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
-    return FeatureShape(layout, tokens, width, tuple(name for name in weighted if name not in called))
+    grid = _grid(model, features, layout)
+    return FeatureShape(layout, tokens, width, grid, tuple(name for name in weighted if name not in called))
 
 
 def _layout(model: Any, features: Tensor) -> tuple[Literal["NLC", "NCHW", "NHWC"], int, int]:
@@ -284,6 +292,15 @@ def _layout(model: Any, features: Tensor) -> tuple[Literal["NLC", "NCHW", "NHWC"
     last = getattr(model, "output_fmt", None) == "NHWC" or features.shape[1] != model.num_features == features.shape[3]
     width = features.shape[3 if last else 1]
     return "NHWC" if last else "NCHW", width, features[0].numel() // width
+
+
+def _grid(model: Any, features: Tensor, layout: str) -> TokenGrid | None:
+    if layout != "NLC":
+        rows, columns = features.shape[2:] if layout == "NCHW" else features.shape[1:3]
+        return TokenGrid(rows, columns)
+    rows, columns = getattr(getattr(model, "patch_embed", None), "grid_size", None) or (0, 0)
+    grid = TokenGrid(rows, columns, int(getattr(model, "num_prefix_tokens", 0)))
+    return grid if grid.tokens == features.shape[1] else None
 
 
 def _check_size(variant: str, model: Any, image_size: tuple[int, int], resized: bool) -> None:

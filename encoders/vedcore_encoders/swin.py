@@ -23,6 +23,7 @@ from vedcore.config import Activation, Epsilon, Layers, Rate, check_limit
 from vedcore.errors import IncompatibleError
 from vedcore.layers.lazy_init import LazyInit
 from vedcore.layers.tracing import holds
+from vedcore.token_grids import TokenGrid
 from vedcore.transformers_class import ConfigField, TransformersClass, restricted_field, unused_fields
 from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.positions import Grid, crop_offsets, is_same, resample_absolute, sides, stored_grid, window_rows
@@ -327,6 +328,9 @@ class SwinEncoder(BlockEncoder):
         """Rows and columns of patches in an image, which is padded to whole patches."""
         height, width = self.model.patch_embed.patch_size
         return (image_size[0] + height - 1) // height, (image_size[1] + width - 1) // width
+
+    def token_grid(self, image_size: tuple[int, int]) -> TokenGrid:
+        return TokenGrid(*self.maps(image_size)[-1])
 
     def maps(self, image_size: tuple[int, int]) -> list[Grid]:
         """Rows and columns of the map of each stage."""

@@ -21,6 +21,7 @@ from vedcore.config import Activation, Epsilon, Layers, Rate, Size
 from vedcore.errors import IncompatibleError
 from vedcore.layers.lazy_init import LazyInit
 from vedcore.layers.tracing import holds
+from vedcore.token_grids import TokenGrid
 from vedcore.transformers_class import ConfigField, TransformersClass, unused_fields
 from vedcore.weights.keymap import Row, ignored
 from vedcore_encoders.positions import Grid, is_same, resample_absolute, sides, stored_grid
@@ -289,6 +290,9 @@ class ViTEncoder(BlockEncoder):
         """Rows and columns of patches in an image; a rest that they do not cover does not count."""
         height, width = self.model.patch_embed.feat_ratio(as_scalar=False)
         return image_size[0] // height, image_size[1] // width
+
+    def token_grid(self, image_size: tuple[int, int]) -> TokenGrid:
+        return TokenGrid(*self.grid(image_size), int(self.model.num_prefix_tokens))
 
     @property
     def extra_positions(self) -> int:

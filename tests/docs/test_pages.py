@@ -2,7 +2,8 @@
 
 On each page, in order and in an empty folder, with every plugin of this repository: a block below a line with nothing
 but a file name is that file; python runs, all in one namespace; vedcore's commands in sh run and must succeed. Text is
-text. A block that includes a file of a plugin has the file's text, and runs where the page imports it.
+text. A block that includes a file of a plugin has the file's text, and runs where the page imports it. A recipe has the
+scripts and configs of its folder beside it, and runs them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
 TUTORIALS = ROOT / "docs/from-transformers"
 """Pages that test_tutorials.py runs."""
+RECIPES = ROOT / "docs/recipes"
 RUN = """
+def _script(name, *words):
+    import runpy, sys
+    sys.argv[:] = [name, *words]
+    runpy.run_path(name, run_name="__main__")
+
 def _run(*words):
     import contextlib, os
     from vedcore import plugins
@@ -36,7 +43,8 @@ def _run(*words):
         finally:
             plugins.configure()  # the next command finds plugins anew
 """
-"""Runs a command of vedcore in the process of its page, as torch takes seconds to import."""
+"""Runs scripts, and commands of vedcore, in the process of their page, as torch takes seconds to import."""
+RUNS = {"vedcore": "_run", "python": "_script"}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +60,11 @@ def test_page(
         r"^(?:import|from) (transformers|accelerate|peft|lightning)\b", page.read_text(), re.MULTILINE
     ):
         pytest.importorskip(name)  # the oldest versions are tested without them
+    if "vedcore[train]" in page.read_text():
+        pytest.importorskip("jiwer")
     shutil.copy(ROOT / "plugins/vedcore-printed/demo/line.png", tmp_path / "line.png")
+    for file in (*RECIPES.glob("*.py"), *RECIPES.glob("*.yaml")) if page.parent == RECIPES else ():
+        shutil.copy(file, tmp_path)
     script = [RUN]
     for block in lay_out(page, tmp_path):
         where = f"{page}:{block.line}"
@@ -64,9 +76,9 @@ def test_page(
         elif block.language == "sh":
             commands = [shlex.split(line, comments=True) for line in block.text.splitlines()]
             script += [
-                f"_run(*{words[1:]})"
+                f"{RUNS[words[0]]}(*{words[1:]})"
                 for words in commands
-                if words[:1] == ["vedcore"]  # pip and the like change the machine
+                if words and words[0] in RUNS  # pip and the like change the machine
             ]
         else:
             assert block.language == "text" or block.file, f"{where}: a block of {block.language} that nothing tests"

@@ -244,11 +244,11 @@ def test_roles_given_as_in_transformers() -> None:
 
 def test_a_character_without_a_token() -> None:
     model = captioner()
-    template = "leave it out, or add it with model.add_tokens([{…}])"
+    template = "leave it out, or add it with model.extend_alphabet({…})"
     for call in (lambda: model.processor(text="é"), lambda: model.generate_text(PHOTO, prompt="é")):
         told(template, call)
     assert labels(model.processor, "") == [[1]]
-    model.add_tokens(["é"])
+    assert model.extend_alphabet("é") == "é"
     assert labels(model.processor, "aé") == [[68, 98, 1]]
     assert "é" in model.generate_text(PHOTO, prompt="é", max_new_tokens=2)[0].text
 
@@ -323,6 +323,22 @@ def test_names_of_tokenizers(tmp_path: Path) -> None:
     for name in ("char", "byte", file, str(file), make_tokenizer("char")):
         processor.tokenizer = name
         assert len(processor.tokenizer) in (98, 259)
+
+
+def test_tokenizers_from_texts(tmp_path: Path) -> None:
+    template = "give vedcore.make_tokenizer('bpe', texts=[…]), or take 'byte', which learns nothing"
+    told(template, vedcore.make_tokenizer, "bpe")
+    told("leave vocab_size out, or make a 'bpe'", vedcore.make_tokenizer, "char", vocab_size=300)
+    told("leave texts out, or give 'char' or 'bpe'", vedcore.make_tokenizer, "byte", texts=["a"])
+    told("give a list of texts", vedcore.make_tokenizer, "bpe", texts="a")
+    told("give a list of texts", vedcore.make_tokenizer, "char", texts=[1])
+    told("give a number of {…} or more", vedcore.make_tokenizer, "bpe", texts=["a"], vocab_size=3)
+    file = tmp_path / "tokenizer.json"
+    vedcore.make_tokenizer("bpe", texts=["a"], vocab_size=300).save(str(file))
+    told("give 'char' or 'bpe'", vedcore.make_tokenizer, file, texts=["a"])
+    assert len(vedcore.make_tokenizer(file).get_vocab()) == 259
+    assert len(vedcore.make_tokenizer("char", texts=["a"]).get_vocab()) == 4
+    assert len(vedcore.make_tokenizer("byte").get_vocab()) == 259
 
 
 def test_a_tokenizer_with_parts_of_a_program(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_an_alphabet_of_ones_own(alphabet: str) -> None:
 
 
 def test_a_character_without_a_token() -> None:
-    refused(TokenizerError, lambda: encode_text(CHAR, "cafés"), "'é'", "U+00E9", "model.add_tokens(['é'])")
+    refused(TokenizerError, lambda: encode_text(CHAR, "cafés"), "'é'", "U+00E9", "model.extend_alphabet('é')")
     refused(TokenizerError, lambda: encode_text(CHAR, "a\nb"), "\\n")
     refused(TokenizerError, lambda: encode_text(CHAR, "a\0b"), "U+0000")
     refused(TokenizerError, lambda: encode_text(make_tokenizer("char:01"), "012"), "'2'")

@@ -12,40 +12,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from vedcore.cli.generation_options import generation_options, generation_settings
 from vedcore.cli.images import ImageWalk
-from vedcore.errors import GenerationError, UsageError, did_you_mean, printable
-from vedcore.files import open_regular
+from vedcore.errors import GenerationError, printable
 
 if TYPE_CHECKING:
     from vedcore.outputs import TextResult
 
 __all__ = ["generate"]
-
-
-def _check_device(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    if value is not None:
-        import torch
-
-        try:
-            torch.empty(1, device=value).cpu()
-        except (RuntimeError, AssertionError, NotImplementedError) as error:  # unknown, or this torch lacks it
-            reason = str(error).splitlines()[0][:100]
-            raise click.BadParameter(f"{value!r} is not a device of this machine: {reason}", ctx, param) from None
-    return value
-
-
-def _read_lexicon(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """The lines of a file that are not empty; a file without any is an error."""
-    if value is None:
-        return None
-    with open_regular(value, UsageError, "give a text file, one word a line") as file:
-        try:
-            lines = file.read().decode("utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise click.BadParameter(f"{printable(value)} is not UTF-8 at byte {error.start}", ctx, param) from None
-    if not (words := tuple(line for line in lines if line)):
-        raise click.BadParameter(f"{printable(value)} holds no words", ctx, param)
-    return words
 
 
 def _check_pages(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -56,17 +30,6 @@ def _check_pages(ctx: click.Context, param: click.Parameter, value: str | None) 
     return value
 
 
-def _check_names(settings: dict[str, Any]) -> None:
-    """Raise for unknown options before a model is loaded; arguments of the command, such as images, are not options."""
-    from vedcore.generation.options.config import GenerationConfig
-
-    valid = ["prompt", *GenerationConfig.model_fields]
-    for name in settings:
-        if name not in valid:
-            known = f"options: {', '.join(valid)}"
-            raise UsageError("unknown option", field=name, hint=did_you_mean(name, valid) or known, details=known)
-
-
 @click.command()
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True)
@@ -74,21 +37,10 @@ def _check_names(settings: dict[str, Any]) -> None:
     "--pages", metavar="PAGES", callback=_check_pages, help="Pages of TIFFs and PDFs to read, such as 1-3,7-."
 )
 @click.option("--dpi", type=click.FloatRange(0, min_open=True), help="Pixels an inch of a PDF's pages.  [default: 200]")
-@click.option("--max-new-tokens", type=click.IntRange(1), help="Most tokens of a text.")
-@click.option("--num-beams", type=click.IntRange(1), help="Beams of the search; 1 is greedy.")
-@click.option("--do-sample", is_flag=True, default=None, help="Draw the tokens; see temperature, top_k, top_p, seed.")
-@click.option("--prompt", help="Start of every text; may contain special tokens by name.")
-@click.option("--pattern", metavar="REGEX", help="Regular expression that the whole text must match.")
-@click.option("--allowed-chars", metavar="CHARS", help="The only characters that a text may have.")
-@click.option("--lexicon", metavar="FILE", callback=_read_lexicon, help="Texts to choose from, one a line.")
-@click.option("--stop", "stop_strings", multiple=True, metavar="TEXT", help="String at which a text ends. Repeatable.")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any option, such as temperature=0.7. Repeatable."
-)
+@generation_options
 @click.option("--keep-special-tokens", is_flag=True, help="Leave special tokens in the texts.")
 @click.option("--stream", is_flag=True, help="Write the text of one image while it is generated.")
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images read together.")
-@click.option("--device", callback=_check_device, help="cpu, cuda, cuda:1, ...")
 @click.option("--json", "layout", flag_value="json", help="One JSON array.")
 @click.option("--jsonl", "layout", flag_value="jsonl", help="One JSON object a line.")
 @click.option("--verbose", "-v", is_flag=True, help="Write each image's confidence and time to stderr.")
@@ -117,10 +69,8 @@ def generate(
     from tqdm import tqdm
 
     import vedcore
-    from vedcore.config_files import apply_overrides
 
-    settings = apply_overrides({key: value for key, value in options.items() if value not in (None, ())}, overrides)
-    _check_names(settings)
+    settings = generation_settings(options, overrides)
     settings |= {"pages": pages, "dpi": dpi, "skip_special_tokens": not keep_special_tokens}
     bare = len(images) == 1 and not os.path.isdir(images[0])
     if stream and (layout or verbose or not bare):

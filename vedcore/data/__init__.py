@@ -1,6 +1,6 @@
-"""Labelled images: rows from any source, their split, and batches of them.
+"""Labelled images: rows from any source, their split, and batches of them; an examination of them.
 
-Importing this package imports no torch; `Loader`, `Loaded` and `keep_states` do.
+Importing this package imports no torch; `Loader`, `Loaded`, `keep_states` and `examine` do.
 """
 
 from __future__ import annotations
@@ -16,12 +16,35 @@ from vedcore.deprecated_names import getattr_for
 
 if TYPE_CHECKING:
     from vedcore.data.decoding import Loaded as Loaded
+    from vedcore.data.doctor import Examination as Examination
+    from vedcore.data.doctor import Finding as Finding
+    from vedcore.data.doctor import examine as examine
     from vedcore.data.keeping import keep_states as keep_states
     from vedcore.data.loader import Loader as Loader
 
-__all__ = ["Data", "DataConfig", "Loaded", "Loader", "Problem", "Row", "keep_states", "open_data", "split"]
+__all__ = [
+    "Data",
+    "DataConfig",
+    "Examination",
+    "Finding",
+    "Loaded",
+    "Loader",
+    "Problem",
+    "Row",
+    "examine",
+    "keep_states",
+    "open_data",
+    "split",
+]
 
-_WITH_TORCH = {"Loaded": "decoding", "Loader": "loader", "keep_states": "keeping"}
+_WITH_TORCH = {
+    "Examination": "doctor",
+    "Finding": "doctor",
+    "Loaded": "decoding",
+    "Loader": "loader",
+    "examine": "doctor",
+    "keep_states": "keeping",
+}
 
 
 def __getattr__(name: str) -> Any:

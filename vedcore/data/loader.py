@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from vedcore.config_files.plain import short
@@ -102,6 +103,7 @@ class Loader:
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # torch's own generator would move with each iteration, and dropout with it
         )
 
     def __len__(self) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vedcore.components import check_interpolation, parameters_of, torch_dtype
 from vedcore.errors import UsageError
+from vedcore.explaining import explain
 from vedcore.generation.arguments import as_cache, as_encoder_output, check_pixels, check_tensors
 from vedcore.generation.generate import generate, generate_text, stream
 from vedcore.generation.results import transition_scores
@@ -232,6 +233,7 @@ class VisionEncoderDecoder(SavedModel):
     generate = shares(generate)
     generate_text = shares(warns_untrained(generate_text))
     stream = shares(warns_untrained(stream))
+    explain = shares(warns_untrained(explain))
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **inputs: Any) -> dict[str, Any]:
         """The arguments of `forward` for a step, as transformers' ``generate`` asks for them; PEFT wraps it.

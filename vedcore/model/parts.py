@@ -18,6 +18,7 @@ from vedcore.layers.linear import use_seam
 from vedcore.layers.norm_statistics import keep_statistics
 from vedcore.layers.sharing import SharedModule, alone
 from vedcore.model.origins import OriginRecord
+from vedcore.notebook import part_diagram
 from vedcore.processing.processor import Processor
 from vedcore.text_decoder import TextDecoder
 from vedcore.transformers_names import MODEL, missing_attribute
@@ -177,6 +178,25 @@ class ComposedParts(SharedModule):
             )
         return read_generation_config(given, self.generation_config if base is None else base)
 
+    def _repr_html_(self) -> str:
+        height, width = self.processor.preprocessing.image_size
+        tokenizer = self.processor.tokenizer
+        parts: dict[str, dict[str, object]] = {
+            name: {
+                "": getattr(self._config, name).name,
+                "class": type(getattr(self, name)).__name__,
+                "parameters": f"{_count(getattr(self, name)):,}",
+            }
+            for name in ("encoder", "projector", "decoder")
+        }
+        parts["encoder"] |= {"images": f"{height} x {width}", "width": self.encoder.hidden_size}
+        parts["decoder"] |= {"vocabulary": f"{self.decoder.vocab_size:,}", "width": self.decoder.hidden_size}
+        notes = {
+            "parameters": f"{self.num_parameters():,} of {self.dtype} on {self.device}".replace("torch.", ""),
+            "tokenizer": "none" if tokenizer is None else f"{len(tokenizer):,} tokens",
+        }
+        return part_diagram(parts, notes)
+
     @property
     def takes_task_prompts(self) -> bool:
         """Whether prompts name a task in place of the start id, as Donut's do, so that it is not put before them."""
@@ -233,3 +253,8 @@ class ComposedParts(SharedModule):
         """
         tensors = [*self.parameters(), *(self.buffers() if return_buffers else ())]
         return sum(each.nbytes for each in tensors)
+
+
+def _count(module: nn.Module) -> int:
+    """Parameters of a module; shared ones count once."""
+    return sum(parameter.numel() for parameter in module.parameters())

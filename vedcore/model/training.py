@@ -49,6 +49,11 @@ class TrainableModel(GrowingVocabulary):
         self._frozen -= {part}
         return self
 
+    @property
+    def frozen_parts(self) -> frozenset[PartName]:
+        """The parts that `freeze` keeps out of training."""
+        return self._frozen
+
     def _part(self, part: str) -> nn.Module:
         if part not in ("encoder", "projector", "decoder"):
             raise UsageError(f"no part {part!r}", hint="name encoder, projector or decoder")

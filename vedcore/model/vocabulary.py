@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from tokenizers import AddedToken
@@ -11,7 +11,9 @@ from vedcore.config import MAX_VOCAB_SIZE, TOKEN_ID_FIELDS, check_limit, token_i
 from vedcore.errors import IncompatibleError, TokenizerError, UsageError
 from vedcore.layers.sharing import alone
 from vedcore.model.parts import ComposedParts
+from vedcore.processing.letters import new_letters, with_letters
 from vedcore.processing.processor import vocab_size_of
+from vedcore.processing.text_tokenizer import TextTokenizer
 
 __all__ = ["GrowingVocabulary"]
 
@@ -61,13 +63,7 @@ class GrowingVocabulary(ComposedParts):
             TokenizerError: the model has no tokenizer.
             ConfigLimitError: more tokens than a vocabulary may have.
         """
-        tokenizer = self.processor.tokenizer
-        if tokenizer is None:
-            raise TokenizerError(
-                "the model has no tokenizer to add them to",
-                field="tokenizer",
-                hint="give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
-            )
+        tokenizer = self._growing_tokenizer()
         known = {} if special_tokens else tokenizer.get_added_vocab()  # a special token stays one
         given = [tokens] if isinstance(tokens, (str, AddedToken)) else list(tokens)
         new = [token for token in given if str(token) not in known]
@@ -77,6 +73,45 @@ class GrowingVocabulary(ComposedParts):
         if (size := vocab_size_of(tokenizer)) > self.decoder.vocab_size:
             self.resize_vocabulary(size)
         return len(tokenizer) - before
+
+    @alone
+    def extend_alphabet(self, characters: str | Iterable[str]) -> str:
+        """Give the tokenizer the characters that it cannot spell, and the decoder rows for them.
+
+        Unlike `add_tokens`, it leaves the words around them whole. Ids and weights that were there stay.
+
+        Args:
+            characters: a text or several, such as the labels; each character counts once.
+
+        Returns:
+            The characters that are new, in their order; none of a tokenizer that spells any text by its bytes.
+
+        Raises:
+            TokenizerError: the model has no tokenizer, or a lone surrogate.
+            ConfigLimitError: more tokens than a vocabulary may have.
+        """
+        tokenizer = self._growing_tokenizer()
+        given = dict.fromkeys("".join(characters))
+        missing = new_letters(tokenizer.backend_tokenizer, ["".join(given)])
+        new = "".join(character for character in given if character in missing)
+        if new:
+            backend = with_letters(tokenizer.backend_tokenizer, new)
+            size = vocab_size_of(backend)
+            check_limit(size, MAX_VOCAB_SIZE, "vocab_size", "the vocabulary of")
+            tokenizer.backend_tokenizer = backend
+            if size > self.decoder.vocab_size:
+                self.resize_vocabulary(size)
+        return new
+
+    def _growing_tokenizer(self) -> TextTokenizer:
+        tokenizer = self.processor.tokenizer
+        if tokenizer is None:
+            raise TokenizerError(
+                "the model has no tokenizer to add them to",
+                field="tokenizer",
+                hint="give tokenizer=, such as a tokenizer.json, to vedcore.load or compose",
+            )
+        return tokenizer
 
     def tie_weights(self) -> None:
         """Nothing: layers that share weights share them always."""

@@ -130,7 +130,7 @@ def _encode(tokenizer: Tokenizer, text: str, untrusted: bool) -> Encoding:
                 raise
             raise TokenizerError(
                 f"the tokenizer has no token for {unknown!r} (U+{ord(unknown):04X})",
-                hint=f"leave it out, or add it with model.add_tokens([{unknown!r}])",
+                hint=f"leave it out, or add it with model.extend_alphabet({unknown!r})",
             ) from None
 
 

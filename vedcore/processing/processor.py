@@ -25,7 +25,8 @@ from vedcore.processing.batch import Batch, check_return_tensors
 from vedcore.processing.encoding import OnUnknown, encode_labels
 from vedcore.processing.images import MAX_PIXELS, ImageSource
 from vedcore.processing.pages import Pages
-from vedcore.processing.preparation import prepare_image
+from vedcore.processing.placement import Placement
+from vedcore.processing.preparation import place_image, prepare_image
 from vedcore.processing.reader import ImageOrigin, ImageReader
 from vedcore.processing.text_tokenizer import TextTokenizer, length_limit, padded_length, shall_cut
 from vedcore.processing.tokenizers import (
@@ -223,7 +224,14 @@ class Processor:
         Raises:
             ImageError: as `ImageReader.read`, or an image that cannot be resized.
         """
-        image = reader.read(origin)
+        return self.pixels_of(reader.read(origin))
+
+    def pixels_of(self, image: Image.Image) -> Tensor:
+        """An RGB image as the encoder takes it, (C, H, W).
+
+        Raises:
+            ImageError: an image that cannot be resized.
+        """
         pixels = None if self.encoder is None else self.encoder.preprocess(image)
         if pixels is None:
             return prepare_image(image, self.preprocessing)
@@ -235,6 +243,25 @@ class Processor:
                 hint=f"it must give ({channels}, H, W) float",
             )
         return pixels
+
+    def placement_of(self, image: Image.Image) -> Placement:
+        """Where the pixels of `pixels_of` lie in an RGB image.
+
+        Raises:
+            IncompatibleError: the encoder prepares images its own way, and does not say.
+        """
+        if self.encoder is not None:
+            found = self.encoder.placement(image) if hasattr(self.encoder, "placement") else None
+            if found is not None:
+                return Placement(*found)
+            if self.encoder.preprocess(image) is not None:
+                name = type(self.encoder).__name__
+                raise IncompatibleError(
+                    f"{name} prepares images its own way, and does not say where their pixels lie",
+                    field="encoder",
+                    hint=f"give {name} a method placement, as vedcore.VisionEncoder has it",
+                )
+        return place_image(image, self.preprocessing)[1]
 
     def collate(self, examples: Sequence[Any]) -> Batch:
         """A batch of examples: ``collate_fn=`` of a DataLoader, ``data_collator=`` of transformers' Trainer.

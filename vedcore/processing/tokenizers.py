@@ -1,8 +1,9 @@
 """Text to token ids and back, on the ``tokenizers`` library.
 
-Two tokenizers need no file: ``char`` has a token for each printable ASCII character (or for each character of a given
-alphabet, ``char:0123456789``); ``byte`` has a token for each byte of UTF-8, and takes any text. Both decode to exactly
-the text that was encoded. Their first three ids are ``<s>`` 0, ``</s>`` 1 and ``<pad>`` 2.
+Three tokenizers need no file: ``char`` has a token for each printable ASCII character (or for each character of a given
+alphabet, ``char:0123456789``, or of given texts); ``byte`` has a token for each byte of UTF-8, and ``bpe`` for pieces
+of words that it learns from texts: both take any text. All decode to exactly the text that was encoded. Their first
+three ids are ``<s>`` 0, ``</s>`` 1 and ``<pad>`` 2.
 
 A character without a token is an error if the tokenizer has no unknown token, as ``char`` has none. Padding and
 truncation are left to the caller: those of a tokenizer file are checked and switched off. Importing this module does
@@ -15,11 +16,11 @@ import contextlib
 import json
 import operator
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from types import NoneType
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, models
 
 from vedcore.config import TokenIds
 from vedcore.config_files.plain import short, unique_keys
@@ -28,10 +29,12 @@ from vedcore.errors import (
     ConfigLimitError,
     IncompatibleError,
     TokenizerError,
-    VedcoreError,
+    UsageError,
     did_you_mean,
 )
 from vedcore.files import open_regular, other_content_error
+from vedcore.processing.library_errors import foreign_errors, require_unicode
+from vedcore.processing.own_tokenizers import OWN, own_tokenizer
 
 __all__ = [
     "decode_ids",
@@ -49,8 +52,6 @@ IGNORE_INDEX = -100
 """Label that the loss ignores."""
 MAX_FILE_BYTES = 256_000_000
 """Limit of a tokenizer's file."""
-MAX_ALPHABET_CHARACTERS = 100_000
-"""Limit of the alphabet of ``char``."""
 MAX_PADDED_TOKENS = 100_000
 """Limit of the length that a tokenizer file pads or truncates to."""
 MAX_TOKEN_ID = (1 << 24) - 1
@@ -60,32 +61,35 @@ START_TOKENS = ("[CLS]", "<s>", "<bos>", "[BOS]", "<|startoftext|>", "<|begin_of
 EOS_TOKENS = ("[SEP]", "</s>", "<eos>", "[EOS]", "<|end_of_text|>", "<|endoftext|>")
 PAD_TOKENS = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>")
 
-_SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
-_PRINTABLE_ASCII = "".join(map(chr, range(0x20, 0x7F)))
 
-
-def make_tokenizer(spec: str | os.PathLike[str] | Tokenizer) -> Tokenizer:
+def make_tokenizer(
+    spec: str | os.PathLike[str] | Tokenizer, *, texts: Iterable[str] | None = None, vocab_size: int | None = None
+) -> Tokenizer:
     """The tokenizer that ``spec`` means.
 
     Args:
-        spec: ``"char"``, ``"char:"`` and an alphabet, ``"byte"``, the path of a tokenizer.json or of its folder, or a
-            tokenizer of the tokenizers library or a fast one of transformers, which is copied.
+        spec: ``"char"``, ``"char:"`` and an alphabet, ``"byte"``, ``"bpe"``, the path of a tokenizer.json or of its
+            folder, or a tokenizer of the tokenizers library or a fast one of transformers, which is copied.
+        texts: gives ``"char"`` its alphabet, in the order of Unicode, and ``"bpe"`` what it learns from.
+        vocab_size: limit of the tokens of ``"bpe"``, special ones included, 259 or more; 8,000 by default.
 
     Raises:
-        TokenizerError: no such file, not a tokenizer, or a damaged one; names the file.
+        TokenizerError: no such file, not a tokenizer, or a damaged one; names the file. ``"bpe"`` without texts.
+        UsageError: arguments that another kind of tokenizer takes.
         IncompatibleError: ids that contradict each other.
         ConfigLimitError: padding or truncation beyond 100,000 tokens.
         CheckpointLimitError: a file of more than 256 MB.
     """
-    if isinstance(spec, str) and spec == "byte":
-        return _byte_tokenizer()
-    if isinstance(spec, str) and (spec == "char" or spec.startswith("char:")):
-        return _char_tokenizer(_PRINTABLE_ASCII if spec == "char" else spec.removeprefix("char:"))
+    if isinstance(spec, str) and (spec in OWN or spec.startswith("char:")):
+        return own_tokenizer(spec, texts, vocab_size)
+    if texts is not None or vocab_size is not None:
+        field = "vocab_size" if texts is None else "texts"
+        raise UsageError("a tokenizer that is there learns nothing", field=field, hint="give 'char' or 'bpe'")
     if isinstance(spec, (str, os.PathLike)):
         path = os.fsdecode(spec)
         with contextlib.suppress(ValueError):
             path = os.path.join(path, "tokenizer.json") if os.path.isdir(path) else path
-        hint = did_you_mean(path, ("char", "byte")) or "give 'char', 'byte' or the path of a tokenizer.json"
+        hint = did_you_mean(path, OWN) or "give 'char', 'byte' or the path of a tokenizer.json"
         with open_regular(path, TokenizerError, hint) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_FILE_BYTES:
@@ -214,34 +218,6 @@ def _check_ids(plain: Mapping[str, Any], tokenizer: Tokenizer, path: object) -> 
             )
 
 
-def _char_tokenizer(alphabet: str) -> Tokenizer:
-    if not alphabet or len(set(alphabet)) < len(alphabet) or len(alphabet) > MAX_ALPHABET_CHARACTERS:
-        raise TokenizerError(
-            f"an alphabet of {len(alphabet)} characters, {len(set(alphabet))} of them different",
-            field="tokenizer",
-            hint="write each character once, as in 'char:0123456789'",
-        )
-    require_unicode(alphabet)
-    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate([*_SPECIAL_TOKENS, *alphabet])}))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in _SPECIAL_TOKENS])
-    return tokenizer
-
-
-def _byte_tokenizer() -> Tokenizer:
-    # the library writes each byte as a visible character: bytes that are visible in Latin-1 as that character, the
-    # others as the characters from 256 on, in order
-    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(256, 512))
-    characters = [chr(byte if byte in visible else next(others)) for byte in range(256)]
-    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate([*_SPECIAL_TOKENS, *characters])}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in _SPECIAL_TOKENS])
-    return tokenizer
-
-
 def vocab_size_of(tokenizer: Tokenizer) -> int:
     """Rows that an embedding needs: the highest id plus one, which is above the number of tokens if ids have gaps."""
     return 1 + max(tokenizer.get_vocab().values(), default=-1)
@@ -283,25 +259,3 @@ def decode_ids(tokenizer: Tokenizer, ids: Any, skip_special_tokens: bool = True,
         for spaced in SPACED:
             text = text.replace(spaced, spaced.strip())
     return text
-
-
-def require_unicode(text: str) -> None:
-    """Refuse a text with a lone surrogate, which the library cannot take."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise TokenizerError(
-            f"a lone surrogate {text[error.start]!r} at character {error.start}",
-            hint="decode the text with errors='replace'",
-        ) from None
-
-
-@contextlib.contextmanager
-def foreign_errors(message: str, path: object, hint: str) -> Iterator[None]:
-    """Turn errors of the library into TokenizerError; its panics are not instances of Exception."""
-    try:
-        yield
-    except (VedcoreError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except BaseException as error:
-        raise TokenizerError(f"{message}: {error}", path=path, hint=hint) from None

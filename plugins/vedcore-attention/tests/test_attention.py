@@ -14,7 +14,6 @@ from PIL import Image
 import vedcore
 from vedcore.cli import main
 from vedcore.testing import check_registration
-from vedcore_attention.maps import attention_maps, token_grid
 
 TINY: dict[str, Any] = {
     "encoder": {"name": "vit", "image_size": (32, 64), "patch_size": 8, "hidden_size": 12, "num_hidden_layers": 1}
@@ -52,49 +51,6 @@ def test_registration() -> None:
     check_registration("vedcore_attention")
 
 
-def test_the_maps_are_the_attention_of_each_step(model: vedcore.VisionEncoderDecoder, folder: Path) -> None:
-    pixels = model.processor(images=[folder / "image.png"])["pixel_values"]
-    steps = model.generate(
-        pixels, max_new_tokens=5, output_attentions=True, return_dict_in_generate=True, num_beams=1
-    ).cross_attentions
-    found = attention_maps(model, folder / "image.png", max_new_tokens=5)
-    assert found.grid == (4, 8)
-    assert 0 < len(found.tokens) <= 5
-    for got, step in zip(found.maps, steps, strict=False):
-        expected = torch.stack(step)[:, 0, :, -1].mean((0, 1))[1:].view(4, 8)  # without the class token
-        torch.testing.assert_close(got, expected)
-    first = attention_maps(model, folder / "image.png", layer=0, max_new_tokens=5)
-    torch.testing.assert_close(first.maps[0], steps[0][0][0, :, -1].mean(0)[1:].view(4, 8))
-
-
-def test_beams_are_read_too(model: vedcore.VisionEncoderDecoder, folder: Path) -> None:
-    beams = model.generation_config.model_copy(update={"num_beams": 3, "max_new_tokens": 5})
-    default, model.generation_config = model.generation_config, beams
-    try:
-        found = attention_maps(model, folder / "image.png")
-        text = model.generate_text(folder / "image.png")[0]
-    finally:
-        model.generation_config = default
-    assert (found.text, found.tokens) == (text.text, tuple(token for token, _ in text.tokens))
-
-
-@pytest.mark.parametrize(
-    ("size", "tokens", "grid"),
-    [
-        ((224, 224), 197, (14, 14)),
-        ((224, 224), 198, (14, 14)),
-        ((224, 224), 49, (7, 7)),
-        ((384, 384), 577, (24, 24)),
-        ((256, 256), 201, (14, 14)),
-        ((960, 720), 30 * 23, (30, 23)),
-        ((32, 320), 10, (1, 10)),
-        ((32, 32), 1, (1, 1)),
-    ],
-)
-def test_grids(model: vedcore.VisionEncoderDecoder, size: tuple[int, int], tokens: int, grid: tuple[int, int]) -> None:
-    assert token_grid(model, size, tokens) == grid
-
-
 def test_the_picture_and_the_text(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = (folder / "tiny", folder / "image.png", "--max-new-tokens", 7)
     code, out, err = run(capsys, *arguments, "-o", tmp_path / "maps.png")
@@ -113,6 +69,7 @@ def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(out)
     assert found["grid"] == [4, 8]
     assert "".join(each["token"] for each in found["tokens"]) == found["text"]
+    assert [each["word"] for each in found["words"]] == found["text"].split()
     for each in found["tokens"]:
         assert 0 < sum(map(sum, each["attention"])) <= 1.0001
 
@@ -121,10 +78,10 @@ def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "code", "message"),
     [
         ([], 2, "give --output maps.png, or --json"),
-        (["-o", "maps.txt"], 2, "'maps.txt' is not the name of a picture; end it in .png"),
-        (["--json", "--layer", "2"], 2, "the decoder has 2 layers; give 0 to 1"),
-        (["--json", "--grid", "4"], 2, "'4' is not a grid; write rows and columns, such as 7x14"),
-        (["--json", "--grid", "5x7"], 2, "a grid of 5 x 7, and the image has 33 tokens"),
+        (["-o", "maps.txt"], 2, "'maps.txt' is not the name of a picture: end it in .png"),
+        (["--json", "--layer", "2"], 2, "the decoder has 2 layers; give one from 0 to 1"),
+        (["--json", "--grid", "4"], 2, "'4' is not a grid: write rows and columns, such as 7x14"),
+        (["--json", "--grid", "5x7"], 2, "5 x 7, and the image has 33 tokens"),
     ],
 )
 def test_wrong_usage(
@@ -145,13 +102,3 @@ def test_inputs_that_cannot_be_read(folder: Path, tmp_path: Path, capsys: pytest
     code, _, err = run(capsys, tmp_path / "no-model", folder / "image.png", "--json")
     assert code == 1
     assert "no-model" in err
-
-
-def test_a_reader_of_lines_looks_from_left_to_right() -> None:
-    pytest.importorskip("vedcore_printed")
-    line = Path(__file__).parents[2] / "vedcore-printed" / "demo" / "line.png"
-    found = attention_maps(vedcore.load("printed-line"), line)
-    assert found.text == "Region-based segmentation"
-    assert found.grid[0] == 1
-    strongest = found.maps[:, 0].argmax(1)
-    assert (strongest.diff() >= 0).float().mean() > 0.9

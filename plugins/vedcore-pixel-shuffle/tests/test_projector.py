@@ -117,3 +117,8 @@ def test_the_plan_refuses_what_does_not_fit() -> None:
     with pytest.raises(vedcore.IncompatibleError) as raised:
         vedcore.plan({**TINY, "projector": "pixel-shuffle"})
     assert "17 tokens are not a square grid; set projector.num_prefix_tokens to 1" in str(raised.value)
+
+
+def test_squares_lie_as_their_tokens_do() -> None:
+    projector = make(grid=(2, 4), num_prefix_tokens=1)
+    assert projector.token_grid(vedcore.TokenGrid(2, 4, prefix=1)) == (1, 2, 0)

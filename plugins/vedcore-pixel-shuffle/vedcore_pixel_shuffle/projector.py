@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from vedcore import IncompatibleError, Projector, ProjectorConfig
+from vedcore import IncompatibleError, Projector, ProjectorConfig, TokenGrid
 from vedcore.nn import Linear
 
 __all__ = ["PixelShuffleConfig", "PixelShuffleProjector"]
@@ -78,6 +78,11 @@ class PixelShuffleProjector(Projector):
     def project_mask(self, attention_mask: Tensor) -> Tensor:
         """(N, S) to (N, S'): True where any token of the square is."""
         return self._squares(attention_mask[..., None]).any(2).squeeze(2)
+
+    def token_grid(self, grid: TokenGrid) -> TokenGrid:
+        """The squares lie as their tokens did."""
+        rows, columns = self._grid(grid.tokens)
+        return TokenGrid(rows // self.config.scale_factor, columns // self.config.scale_factor)
 
     def _squares(self, x: Tensor) -> Tensor:
         """(N, S, D) to (N, S', f*f, D), row by row both outside and inside of the squares."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vedcore import EncoderConfig, EncoderOutput, Preprocessing, UsageError, VisionEncoder
 from vedcore.nn import sinusoid
-from vedcore_printed.normalise import HEIGHT, normalise_line
+from vedcore_printed.normalise import HEIGHT, Affine, normalise_line, place_line
 
 __all__ = ["PrintedColumnsConfig", "PrintedColumnsEncoder"]
 
@@ -98,6 +98,9 @@ class PrintedColumnsEncoder(VisionEncoder):
         line = torch.from_numpy(normalise_line(image, max_width=self.config.max_width))  # (32, W)
         line = nn.functional.pad(line, (0, -line.shape[1] % COLUMN_WIDTH))
         return line.expand(3, -1, -1)
+
+    def placement(self, image: Image.Image) -> Affine:
+        return place_line(image, max_width=self.config.max_width)[1]
 
     def token_mask(self, sizes: Tensor, padded_size: tuple[int, int]) -> Tensor:
         """(N, S), True for the columns within each line's unpadded width."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-__all__ = ["HEIGHT", "normalise_line"]
+__all__ = ["HEIGHT", "Affine", "normalise_line", "place_line"]
 
 HEIGHT = 32
 """Height of every map in pixels."""
@@ -29,6 +29,8 @@ MIN_CONTRAST = 4.0  # grey levels of 255; less counts as blank paper
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Affine = tuple[float, float, float, float, float, float]
+"""(a, b, c, d, e, f): what is at (u, v) of the map lies at (a u + b v + c, d u + e v + f) of the image."""
 
 
 def normalise_line(image: Image.Image, *, max_width: int = 1600, rng: np.random.Generator | None = None) -> Floats:
@@ -42,15 +44,24 @@ def normalise_line(image: Image.Image, *, max_width: int = 1600, rng: np.random.
     Returns:
         ``(32, width)`` float32 in 0 to 1, background 0. Blank paper gives a map of zeros, 32 px wide.
     """
+    return place_line(image, max_width=max_width, rng=rng)[0]
+
+
+def place_line(
+    image: Image.Image, *, max_width: int = 1600, rng: np.random.Generator | None = None
+) -> tuple[Floats, Affine]:
+    """`normalise_line`, and where the pixels of the map lie in the image."""
+    blank = np.zeros((HEIGHT, HEIGHT), np.float32)
+    whole = (image.width / HEIGHT, 0.0, 0.0, 0.0, image.height / HEIGHT, 0.0)
     grey = _grey(image)
     if min(grey.shape) < 2:
-        return np.zeros((HEIGHT, HEIGHT), np.float32)
+        return blank, whole
     ink = _ink(grey)
     floor, grain = _paper_level(ink)
     ink -= floor
     peak = float(ink.max())
     if peak < MIN_CONTRAST:
-        return np.zeros((HEIGHT, HEIGHT), np.float32)
+        return blank, whole
     # In 8 bits, with room below the paper's level, so that clipping does not shift the mean of the noise.
     drawn = Image.fromarray(np.clip(ink * ((255.0 - PAPER_LEVEL) / peak) + PAPER_LEVEL, 0, 255).astype(np.uint8))
     soft = _smoothed(drawn) * (peak / (255.0 - PAPER_LEVEL))
@@ -60,19 +71,24 @@ def normalise_line(image: Image.Image, *, max_width: int = 1600, rng: np.random.
     threshold = max(0.22 * strongest, min(4.5 * noise, 0.45 * strongest))
     few = float((soft > 4.5 * noise).mean()) < 0.005  # grain alone exceeds the noise level rarely and by little
     if strongest < max(MIN_CONTRAST / 2, (9.0 if few else 5.5) * noise):
-        return np.zeros((HEIGHT, HEIGHT), np.float32)
+        return blank, whole
 
     slope = _slope(np.clip(soft, 0.0, 0.7 * strongest), threshold)
     if rng is not None:
         slope += math.tan(math.radians(rng.normal(0.0, 0.2)))
     drawn = _levelled(drawn, slope)
     mask = _smoothed(drawn) > threshold / peak * (255.0 - PAPER_LEVEL)
+    along, down = image.width / ink.shape[1], image.height / ink.shape[0]
     if (box := _distant_line(mask, ink.shape, slope)) is not None:
-        along, down = image.width / ink.shape[1], image.height / ink.shape[0]
         left, top, right, bottom = box
         cropped = (math.floor(left * along), math.floor(top * down), math.ceil(right * along), math.ceil(bottom * down))
-        return normalise_line(image.crop(cropped), max_width=max_width, rng=rng)
-    return _fitted(drawn, _ink_box(mask, ink.shape[0]), max_width, rng)
+        line, (a, b, c, d, e, f) = place_line(image.crop(cropped), max_width=max_width, rng=rng)
+        return line, (a, b, c + cropped[0], d, e, f + cropped[1])
+    line, (left, top, right, bottom) = _fitted(drawn, _ink_box(mask, ink.shape[0]), max_width, rng)
+    a, e = (right - left) / line.shape[1], (bottom - top) / HEIGHT  # of the levelled canvas
+    pad_x, pad_y = (drawn.width - ink.shape[1]) / 2, (drawn.height - ink.shape[0]) / 2
+    risen = top + slope * (left - drawn.width / 2) - pad_y
+    return line, (along * a, 0.0, along * (left - pad_x), down * slope * a, down * e, down * risen)
 
 
 def _grey(image: Image.Image) -> Floats:
@@ -265,8 +281,8 @@ def _fitted(
     box: tuple[float, float, float, float],
     max_width: int,
     rng: np.random.Generator | None,
-) -> Floats:
-    """The box and its margins, scaled to the map's height, with contrast stretched to 0 to 1."""
+) -> tuple[Floats, tuple[float, float, float, float]]:
+    """The box and its margins, scaled to the map's height, with contrast stretched to 0 to 1; and what was scaled."""
     left, top, right, bottom = box
     above = below = (HEIGHT - INK_HEIGHT) / 2
     before = after = SIDE_MARGIN
@@ -289,4 +305,4 @@ def _fitted(
     strong = result[result > 0.35 * float(result.max())]
     full = float(np.partition(strong, len(strong) * 3 // 4)[len(strong) * 3 // 4]) if len(strong) else 1.0
     line: Floats = np.clip(result * (strength / max(full, 1.0)), 0.0, 1.0)
-    return line
+    return line, wanted
