@@ -70,7 +70,7 @@ def double(folder: Path) -> Path:
 
 CASES: dict[str, tuple[Callable[[Path], Path], int, str, str]] = {
     "rows_open": (broken, 3, "metadata.jsonl:4", "leave the row out"),
-    "characters_have_tokens": (lambda f: rows(f, "aü", "b", "üß"), 2, "metadata.jsonl:1", "extend_alphabet('ßü')"),
+    "characters_have_tokens": (lambda f: rows(f, "aü", "b", "üße\u0301"), 2, ":1", r"extend_alphabet('ßü\u0301')"),
     "labels_end": (lambda f: rows(f, "a</s>", "b", "c"), 1, "metadata.jsonl:1", "take </s> out"),
     "start_comes_once": (lambda f: rows(f, "a", "<s>b", "c"), 1, "metadata.jsonl:2", "take <s> out"),
     "labels_fit": (lambda f: rows(f, "a" * 29, "b" * 30, "c"), 1, "metadata.jsonl:2", "positions"),

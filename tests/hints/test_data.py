@@ -20,7 +20,7 @@ from PIL import Image
 from tests.data.sources import add_members, labelled, lines, png, shards, write
 from tests.hints.templates import HOLE, told
 from tests.model.tiny import tiny
-from vedcore.data import DataConfig, Loader, archives, folders, keep_states, open_data, split
+from vedcore.data import DataConfig, Loader, archives, examine, folders, keep_states, open_data, split
 from vedcore.data.encoder_states import EncoderStates
 
 PAIR = {"a.png": png(), "a.gt.txt": "a"}
@@ -307,3 +307,15 @@ def test_kept_states(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with io.BytesIO(png()) as file:
         [closed] = open_data([(Image.open(file), "a")])
     told("load it before its file is closed", states.path, closed)
+
+
+# -- examinations ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_examined(model: Any, tmp_path: Path) -> None:
+    folder = labelled(tmp_path)
+    told("give what vedcore.compose or vedcore.load gave", examine, model.encoder, folder)
+    told("name a folder of labelled images", examine, model)
+    told("give 1 or more", examine, model, folder, max_rows=0)
+    told("give 1 or more", examine, model, folder, overfit=-1)
+    assert not examine(model, folder, max_rows=1).findings

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vedcore.errors import ConfigError, UnknownComponentError, did_you_mean, printable
+from vedcore.errors import UnknownComponentError, did_you_mean, printable
 
 if TYPE_CHECKING:
     from vedcore.model.wiring import Result
@@ -59,9 +59,11 @@ def check(name: str, data: str | None, output: str | None, overfit: int | None, 
 def _examine(name: str, data: str, output: str | None, overfit: int, as_json: bool) -> int:
     from vedcore.data import examine
     from vedcore.data.doctor import draw
+    from vedcore.training.run import Run
 
-    model, settings = _model_and_settings(name)
-    found = examine(model, data, settings=settings, overfit=overfit, progress=True)
+    run = Run.of(name, data)
+    model = run.make_model()
+    found = examine(model, data, settings=run.data, overfit=overfit, progress=True)
     sheet = None
     if output is not None and found.samples:
         os.makedirs(output, exist_ok=True)
@@ -76,24 +78,6 @@ def _examine(name: str, data: str, output: str | None, overfit: int, as_json: bo
     if sheet is not None:
         click.echo(printable(sheet))
     return int(bool(found.findings))
-
-
-def _model_and_settings(name: str) -> tuple[Any, Any]:
-    """The model of a name, a folder or a config file, and the settings of the data that the config has."""
-    import vedcore
-    from vedcore.config_files import read_config_text
-    from vedcore.config_files.documents import FORMATS
-    from vedcore.data import DataConfig
-
-    if os.path.splitext(name)[1].lower() not in FORMATS or os.path.isdir(name):
-        return vedcore.load(name), None
-    document = dict(read_config_text(name).data)
-    settings = DataConfig.parse(document.pop("data", {}), path=name, prefix="data.")
-    document.pop("train", None)
-    try:
-        return vedcore.load(document["model"]) if "model" in document else vedcore.compose(document), settings
-    except ConfigError as error:
-        raise error.at(error.path or name) from None
 
 
 def _groups(name: str) -> Iterator[dict[str, Any]]:

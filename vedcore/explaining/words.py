@@ -23,7 +23,7 @@ EDGE = 0.1
 def split_words(
     decode: Callable[[Sequence[int]], str], row: Sequence[int], positions: Sequence[int], hidden: Collection[int]
 ) -> list[tuple[str, list[int]]]:
-    """What stands between white space in the text of a row of ids, with the numbers of its tokens.
+    """The pieces between white space in the text of a row of ids, with the numbers of their tokens.
 
     Args:
         decode: makes text of ids.

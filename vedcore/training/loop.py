@@ -148,15 +148,15 @@ class TrainingLoop:
             self.display.say(f"resumed at step {self.position.step} of {self.total_steps}")
         with Stop() as stop, self.display.bar(self.total_steps, self.position.step) as bar:
             started, first = time.perf_counter(), self.position.step
-            for batches, last_of_epoch in self._groups():
-                if self._is_over():
-                    break
+            groups = self._groups()
+            while not self._is_over():
+                batches, last_of_epoch = next(groups)
                 values = self._step(batches)
                 bar.step(values)
                 if self.position.step - first == MEASURED_STEPS:
                     seconds = (time.perf_counter() - started) / MEASURED_STEPS
                     self.display.cost_of_step(seconds, self.total_steps - self.position.step)
-                if self.is_due(self.config.eval_steps, last_of_epoch):
+                if self._is_due(self.config.eval_steps, last_of_epoch):
                     self._evaluate()
                 if stop.is_asked(self.accelerator) or self._is_due_to_save(last_of_epoch):
                     self._save()
@@ -171,7 +171,7 @@ class TrainingLoop:
         tired = patience is not None and self.position.without_better >= patience
         return tired or self.position.step >= self.total_steps
 
-    def is_due(self, every: int | None, last_of_epoch: bool) -> bool:
+    def _is_due(self, every: int | None, last_of_epoch: bool) -> bool:
         """Whether something is done after this step: every so many, or after each epoch."""
         return last_of_epoch if every is None else self.position.step % every == 0
 

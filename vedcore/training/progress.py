@@ -59,7 +59,7 @@ class Display:
             yield _Bar(shown)
 
     def cost(self, model: nn.Module, *, rows: int | None, steps: int, average: bool) -> None:
-        """What a run takes: parameters, memory, rows and steps."""
+        """The cost of a run: parameters, memory, rows and steps."""
         every = sum(p.numel() for p in model.parameters())
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         size = bytes_of_training(model, average=average) / 2**20

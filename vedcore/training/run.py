@@ -23,7 +23,7 @@ __all__ = ["Run"]
 
 @dataclass(frozen=True)
 class Run:
-    """What is trained, how, and on which data."""
+    """A model, the way to train it, and the data."""
 
     model: Any
     """A folder or name that `vedcore.load` opens, a mapping that `vedcore.compose` takes, or the model itself."""

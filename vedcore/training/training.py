@@ -44,7 +44,7 @@ FREE_TO_CHANGE = {"train.report_to", "train.logging_steps", "data.workers"}
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run has left."""
+    """The folders and scores that a run has left."""
 
     best: Path
     """Folder of the best model; `vedcore.load` opens it."""
@@ -115,9 +115,9 @@ def train(
     position = loop.run()
     display.problems([problem for each in (training, held_back) for problem in each.problems])
     accelerator.end_training()
-    return TrainingResult(
-        folder / "best", folder / "last", position.step, position.best_step, position.best, loop.judge.scores
-    )
+    model.eval()
+    scores = {line.pop("evaluation"): line for line in loop.log.lines() if "evaluation" in line}
+    return TrainingResult(folder / "best", folder / "last", position.step, position.best_step, position.best, scores)
 
 
 def _accelerator(config: TrainingConfig, output: Path) -> Accelerator:

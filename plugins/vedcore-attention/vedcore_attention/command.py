@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import click
 
@@ -42,7 +43,7 @@ def attention(
         raise click.UsageError("nothing to write: give --output maps.png, or --json")
     if output is not None and not re.search(r"\.(png|jpe?g|webp|tiff?)$", output, re.IGNORECASE):
         raise click.UsageError(f"{output!r} is not the name of a picture: end it in .png")
-    limit = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+    limit: dict[str, Any] = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
     cells = None if grid is None else _parsed(grid)
     found = vedcore.load(model, device=device).explain(image, layer=layer, head=head, grid=cells, **limit)
     if output is not None:

@@ -20,6 +20,8 @@ __all__ = ["Labels"]
 
 MAX_SPARE_IDS = 1_024
 """Ids of a decoder that its tokenizer may lack: vocabularies are filled up to multiples of 64 and the like."""
+MAX_LETTERS = 40
+"""Letters that a remedy spells out."""
 
 
 class Labels:
@@ -106,11 +108,11 @@ class Labels:
 
     def _letters(self) -> Finding | None:
         often = sorted(self.letters, key=lambda letter: (-self.letters[letter], letter))
-        named = ", ".join(f"{letter!r} ({self.letters[letter]:,})" for letter in often[:MAX_SHOWN])
+        named = ", ".join(f"{_quoted(letter)} ({self.letters[letter]:,})" for letter in often[:MAX_SHOWN])
         more = f" and {len(often) - MAX_SHOWN:,} more" if len(often) > MAX_SHOWN else ""
         message = f"{len(often):,} characters without a token: {named}{more}"
-        first = "".join(sorted(self.letters)[:20])
-        remedy = f"call model.extend_alphabet({first!r}); training does so itself"
+        given = _quoted("".join(self.letters)) if len(self.letters) <= MAX_LETTERS else "texts"
+        remedy = f"call model.extend_alphabet({given}); training does so itself, but for a stream"
         found = [each for each, _ in self.seen if not self.letters.keys().isdisjoint(each.text)]
         return _of_rows("characters_have_tokens", message, remedy, found)
 
@@ -151,6 +153,15 @@ class Labels:
 
 def _of_rows(check: str, message: str, remedy: str, found: Sequence[Seen]) -> Finding | None:
     return Finding(check, message, remedy, shown([each.source for each in found]), len(found)) if found else None
+
+
+def _quoted(letters: str) -> str:
+    """Letters as Python writes them, with numbers in place of marks that would stand on the letter before."""
+    shown = (
+        c.encode("unicode_escape").decode() if unicodedata.combining(c) else f"\\{c}" if c in "'\\" else repr(c)[1:-1]
+        for c in letters
+    )
+    return f"'{''.join(shown)}'"
 
 
 def _bare(text: str) -> str:

@@ -14,13 +14,15 @@ from vedcore.data.doctor.findings import Finding, Overfit, Sample
 
 __all__ = ["overfit", "overfit_finding"]
 
-LEARNING_RATE = 0.05
+LEARNING_RATE = 0.1
 """Divided by the decoder's width: a larger model takes smaller steps."""
 MAX_LEARNING_RATE = 2e-3
+ENCODER = 10.0
+"""Divides the encoder's rate: its batch norms keep their statistics, which faster changes make wrong."""
 WARMUP = 10
 """Steps over which the rate grows."""
 PATIENCE = 25
-"""Steps between two looks at what the copy writes."""
+"""Steps from a look at what the copy writes to the next."""
 
 
 def overfit(model: Any, samples: Sequence[Sample], letters: str, steps: int, seconds: float) -> Overfit:
@@ -42,44 +44,31 @@ def overfit(model: Any, samples: Sequence[Sample], letters: str, steps: int, sec
         learner.eval()  # no dropout
         rows = [{"pixel_values": each.pixels, "labels": list(each.ids)} for each in samples]
         batch = learner.processor.collate(rows).to(learner.device)
-        _settle_statistics(learner, batch)
         rate = min(MAX_LEARNING_RATE, LEARNING_RATE / learner.decoder.hidden_size)
-        optimizer = torch.optim.AdamW(learner.parameters(), lr=rate, weight_decay=0.0)
-        loss, reason, read, step = float("nan"), "steps", 0, 0
+        parts = {"encoder": rate / ENCODER, "projector": rate, "decoder": rate}
+        groups = [{"params": list(getattr(learner, part).parameters()), "rate": each} for part, each in parts.items()]
+        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.0)
+        loss, reason, read, step, look = float("nan"), "steps", 0, 0, 0
         for step in range(1, steps + 1):
             for group in optimizer.param_groups:
-                group["lr"] = rate * min(1.0, step / WARMUP)
+                group["lr"] = group["rate"] * min(1.0, step / WARMUP)
             out = learner(**batch)
             loss = float(out.loss.detach())
             if loss != loss or loss == float("inf"):
                 reason = "loss"
                 break
             right = (out.logits.argmax(-1) == batch["labels"]) | (batch["labels"] == -100)
-            if (bool(right.all()) and step % PATIENCE == 0) or step == steps:
-                read = _read_back(learner, batch, samples)
-                if read == len(samples):
-                    reason = "read back"
+            is_late = time.monotonic() - started > seconds
+            if is_late or step == steps or (bool(right.all()) and step >= look):
+                read, look = _read_back(learner, batch, samples), step + PATIENCE
+                reason = "read back" if read == len(samples) else "time" if is_late else "steps"
+                if reason != "steps":
                     break
-            if time.monotonic() - started > seconds:
-                reason, read = "time", _read_back(learner, batch, samples)
-                break
             optimizer.zero_grad()
             out.loss.backward()
             nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
             optimizer.step()
     return Overfit(len(samples), read, step, time.monotonic() - started, loss, reason)
-
-
-def _settle_statistics(learner: Any, batch: dict[str, Any]) -> None:
-    """Give batch norms, which stay in eval mode, the statistics of these images."""
-    norms = [module for module in learner.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.train().momentum = 1.0
-    if norms:
-        with torch.no_grad():
-            learner.encode(batch["pixel_values"], batch.get("encoder_attention_mask"))
-    for norm in norms:
-        norm.eval()
 
 
 def _read_back(learner: Any, batch: dict[str, Any], samples: Sequence[Sample]) -> int:
