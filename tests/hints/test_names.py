@@ -30,7 +30,7 @@ def arguments() -> set[str]:
     """Names that a user may give to a public function, as an option of generation, or as a setting of a part."""
     model = vedcore.VisionEncoderDecoder
     functions: list[Any] = [vedcore.compose, vedcore.plan, vedcore.load, vedcore.Processor, vedcore.Processor.__call__]
-    functions += [data.open_data, data.split, data.keep_states, data.Loader]
+    functions += [vedcore.make_tokenizer, data.open_data, data.split, data.keep_states, data.Loader]
     owners = [vars(each) for each in model.__mro__ if each.__module__.startswith("vedcore")]
     functions += [each for own in owners for name, each in own.items() if callable(each) and name[0] != "_"]
     named = {name for function in functions for name in inspect.signature(function).parameters}
