@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,9 @@ from vedcore.model.wiring import WiringReport
 from vedcore.testing import Case, run_checks
 
 NAME = "image_padding_is_told"
+
+PLAIN: dict[str, Any] = {"data": None, "output": None, "overfit": None, "as_json": True}
+"""The options of `vedcore check` without data."""
 
 
 def test_what_is_not_a_part() -> None:
@@ -52,9 +56,9 @@ def test_what_is_not_a_model(tmp_path: Path) -> None:
     told("delete it, and run `vedcore check`", WiringReport.parse, {}, path=path)
     path.unlink()
     assert check.callback is not None
-    assert check.callback(str(tmp_path / "a"), as_json=True) == 0
+    assert check.callback(str(tmp_path / "a"), **PLAIN) == 0
     assert vedcore.load(tmp_path / "a").wiring is not None
 
 
 def test_a_name_that_is_nothing() -> None:
-    told("`vedcore list` and `vedcore plugins` show the names", check.callback, "zzzzzz", as_json=True)  # type: ignore[arg-type]
+    told("`vedcore list` and `vedcore plugins` show the names", check.callback, "zzzzzz", **PLAIN)  # type: ignore[arg-type]
