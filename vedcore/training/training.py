@@ -105,14 +105,18 @@ def train(
     for part in run.train.freeze:
         model.freeze(part)
     loader = _loader(run, training, model, accelerator, _encoder_states(run, model, training, folder, display))
-    if run.train.optimize:
-        torch.set_float32_matmul_precision("medium")
     loop = TrainingLoop(
         model, run.train, loader, Judge(sets, run.train, accelerator, display), folder, accelerator, display, loss
     )
     rows, average = None if training.is_stream else len(training), run.train.ema_decay is not None
     display.cost(model, rows=rows, steps=loop.total_steps, average=average)
-    position = loop.run()
+    precision = torch.get_float32_matmul_precision()
+    try:
+        if run.train.optimize:
+            torch.set_float32_matmul_precision("medium")
+        position = loop.run()
+    finally:
+        torch.set_float32_matmul_precision(precision)
     display.problems([problem for each in (training, held_back) for problem in each.problems])
     accelerator.end_training()
     model.eval()
