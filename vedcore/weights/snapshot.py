@@ -42,6 +42,9 @@ __all__ = [
     "read_folder",
 ]
 
+MAX_LISTING = 120
+"""Characters of the names of files in a message, which leave room for the path."""
+
 T = TypeVar("T")
 
 TEMPORARY_PREFIX = ".vedcore-tmp-"
@@ -168,7 +171,10 @@ class Snapshot:
     def listing(self) -> str:
         """The names in the folder, for a message."""
         names = self.names()
-        return f"there are: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}" if names else "it is empty"
+        shown = names[:8]
+        while len(shown) > 1 and len(", ".join(shown)) > MAX_LISTING:
+            shown.pop()
+        return f"there are: {', '.join(shown)}{', …' if len(names) > len(shown) else ''}" if names else "it is empty"
 
     def has(self, name: str) -> bool:
         """Whether the folder has a file, or anything else, of that name."""
