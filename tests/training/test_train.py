@@ -262,3 +262,11 @@ def test_new_letters_of_the_labels_get_tokens_behind_the_old_ones(
     assert {name: new[name] for name in old} == old
     assert new.keys() - old.keys() == {"ö", "õ"}
     assert after.decoder.vocab_size == len(old) + 2
+
+
+def test_runs_of_one_process_may_differ_in_precision(lines: Path, tmp_path: Path) -> None:
+    options = {**QUICK, "max_steps": 1}
+    exact = losses(Path(train(CONFIG, lines, tmp_path / "float32", **options).last).parent)
+    rough = losses(Path(train(CONFIG, lines, tmp_path / "bfloat16", **options, bf16=True).last).parent)
+    assert rough != exact
+    assert rough == pytest.approx(exact, rel=0.05)

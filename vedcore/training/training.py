@@ -127,7 +127,9 @@ def train(
 def _accelerator(config: TrainingConfig, output: Path) -> Accelerator:
     """accelerate's object for this process, with the trackers that the config names."""
     from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state()  # as Trainer does: an earlier run of this process may have another precision
     precision = "bf16" if config.bf16 else "fp16" if config.fp16 else "no"
     found = Accelerator(
         mixed_precision=precision,
