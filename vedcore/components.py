@@ -259,7 +259,7 @@ class Projector(Component):
         """(N, S, D_encoder) to (N, S', D_decoder)."""
 
     def token_grid(self, grid: TokenGrid) -> TokenGrid:
-        """How the tokens lie on an image, of the encoder's S on it; the same where there are as many.
+        """The grid of the tokens on an image, of the encoder's S on it; the same where there are as many.
 
         Raises:
             IncompatibleError: there are not as many, and the projector does not say.

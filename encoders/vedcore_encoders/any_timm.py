@@ -57,7 +57,7 @@ class FeatureShape(NamedTuple):
     tokens: int
     width: int
     grid: TokenGrid | None
-    """How the tokens lie on an image; None where the model does not say."""
+    """The grid of the tokens on an image; None where the model does not say."""
     unused: tuple[str, ...]
     """Direct children of the model that ``forward_features`` does not call: modules of the classifier."""
 

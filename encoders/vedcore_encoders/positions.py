@@ -39,7 +39,7 @@ def sides(images: Tensor, axis: int) -> Grid:
 
 
 def is_same(one: Grid, other: Grid) -> bool:
-    """Whether two grids are equal; in a recorded program, whether they are for every size that it takes."""
+    """Whether two grids are equal: in a recorded program, for every size that it takes."""
     return holds(one[0] == other[0]) and holds(one[1] == other[1])
 
 

@@ -114,8 +114,16 @@ def loop_over_bare(rounds: int) -> tuple[list[float], list[float]]:
             return []
 
     def model_and_loader() -> tuple[Any, Any]:
-        model = vedcore.compose("vit_tiny_patch16_224", "gpt2", decoder_n_layer=4, decoder_n_embd=192, decoder_n_head=3,
-                                image_size=64, tokenizer="char", seed=0)  # fmt: skip
+        model = vedcore.compose(
+            "vit_tiny_patch16_224",
+            "gpt2",
+            decoder_n_layer=4,
+            decoder_n_embd=192,
+            decoder_n_head=3,
+            image_size=64,
+            tokenizer="char",
+            seed=0,
+        )
         return model, Loader(open_data(rows), model.processor, 8, seed=1)
 
     looped, bare = [], []

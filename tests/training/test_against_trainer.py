@@ -37,12 +37,16 @@ def test_losses_are_those_of_trainer(schedule: str, tmp_path: Path) -> None:
     trainer = transformers.Trainer(
         model,
         transformers.TrainingArguments(
-            str(tmp_path / "theirs"), **shared, logging_steps=1, save_strategy="no", report_to=[],
+            str(tmp_path / "theirs"),
+            **shared,
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
             remove_unused_columns=False,
         ),
         train_dataset=[{"image": row.image, "text": row.text} for row in open_data(rows)],
         data_collator=model.processor.collate,
-    )  # fmt: skip
+    )
     trainer.train()
     theirs = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     assert [line["loss"] for line in ours if "loss" in line] == pytest.approx(theirs, rel=2e-4)

@@ -80,9 +80,14 @@ def test_a_stopped_run_goes_on_to_the_bit(
     lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
     options: dict[str, Any] = {
-        **QUICK, "max_steps": 8, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 3, "ema_decay": 0.9,
-        "data_workers": 2, "data_augment": "line",
-    }  # fmt: skip
+        **QUICK,
+        "max_steps": 8,
+        "gradient_accumulation_steps": 2,
+        "per_device_train_batch_size": 3,
+        "ema_decay": 0.9,
+        "data_workers": 2,
+        "data_augment": "line",
+    }
     straight = train(CONFIG, lines, tmp_path / "straight", **options)
 
     from vedcore.training import loop
@@ -270,3 +275,25 @@ def test_runs_of_one_process_may_differ_in_precision(lines: Path, tmp_path: Path
     rough = losses(Path(train(CONFIG, lines, tmp_path / "bfloat16", **options, bf16=True).last).parent)
     assert rough != exact
     assert rough == pytest.approx(exact, rel=0.05)
+
+
+def test_a_run_ends_early_without_a_better_model(lines: Path, tmp_path: Path) -> None:
+    slow = {"max_steps": 20, "learning_rate": 1e-12, "eval_steps": 1, "early_stopping_patience": 2}
+    assert train(CONFIG, lines, tmp_path, **{**QUICK, **slow}).steps == 3
+
+
+def test_rates_fall_from_layer_to_layer_and_vectors_do_not_decay() -> None:
+    from vedcore.training.parameters import parameter_groups
+
+    model = vedcore.compose({**CONFIG, "encoder": "timm/swin_tiny_patch4_window7_224"}, decoder_n_layer=3)
+    config = TrainingConfig(learning_rate=1.0, layer_decay=0.5, weight_decay=0.1)
+    groups = parameter_groups(model, config)
+    found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    of = {name: found[id(parameter)] for name, parameter in model.named_parameters()}
+    assert [of[f"decoder.layers.{i}.mlp.input.weight"] for i in range(3)] == [(0.25, 0.1), (0.5, 0.1), (1.0, 0.1)]
+    assert of["decoder.layers.2.mlp.input.bias"] == (1.0, 0.0)
+    assert of["decoder.embedding.weight"] == (0.125, 0.1)
+    blocks = [of[name][0] for name in of if name.endswith("attn.qkv.weight")]
+    assert len(blocks) == 12
+    assert blocks == sorted(set(blocks))  # what joins two stages is a layer too
+    assert blocks[-1] == 1.0

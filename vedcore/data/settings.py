@@ -40,4 +40,4 @@ class DataConfig(Config):
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     """Processes that decode images; 0 decodes in the training's own. Batches are the same for any number."""
     seed: int = 0
-    """Of the split, the order of the rows, and augmentation."""
+    """Of the split; ``train.seed`` is that of the order and of augmentation."""

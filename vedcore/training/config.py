@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -152,8 +152,3 @@ class TrainingConfig(Config):
         if best is None:
             return True
         return new > best if self.metric_for_best_model == "exact_match" else new < best
-
-    def differences(self, other: dict[str, Any]) -> list[str]:
-        """Names of settings that ``other`` has otherwise, but those that change nothing in the weights."""
-        mine = self.to_dict()
-        return [name for name in mine if name not in ("report_to", "logging_steps") and mine[name] != other.get(name)]

@@ -158,7 +158,7 @@ class TrainingLoop:
                     self.display.cost_of_step(seconds, self.total_steps - self.position.step)
                 if self._is_due(self.config.eval_steps, last_of_epoch):
                     self._evaluate()
-                if stop.is_asked(self.accelerator) or self._is_due_to_save(last_of_epoch):
+                if stop.is_asked(self.accelerator) or self._is_due_to_save():
                     self._save()
                 stop.check()
             if self.position.evaluated != self.position.step:
@@ -175,7 +175,7 @@ class TrainingLoop:
         """Whether something is done after this step: every so many, or after each epoch."""
         return last_of_epoch if every is None else self.position.step % every == 0
 
-    def _is_due_to_save(self, last_of_epoch: bool) -> bool:
+    def _is_due_to_save(self) -> bool:
         if self.config.save_steps is None:
             return self.position.evaluated == self.position.step
         return self.position.step % self.config.save_steps == 0

@@ -27,6 +27,7 @@ from vedcore.training.judging import Judge
 from vedcore.training.loop import Loss, TrainingLoop, loss_of_text
 from vedcore.training.progress import Display
 from vedcore.training.run import Run
+from vedcore.weights.manifest import tensor_sha256
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -267,8 +268,9 @@ def hash_of(model: VisionEncoderDecoder) -> str:
     """A hash of the names, shapes and values of all weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(
+            f"{name} {tuple(tensor.shape)} {tensor.dtype} {tensor_sha256(tensor.cpu().contiguous())}".encode()
+        )
     return digest.hexdigest()
 
 
