@@ -42,6 +42,8 @@ class Loader:
         augment: as `vedcore.data.augmentation.augment` takes it.
         bucket: shuffled, put images of similar sizes, where the encoder takes several, and labels of similar lengths
             into one batch: those of 50 batches at a time.
+        bucket_labels: let the lengths of labels count there. Not for batch norms that train: a batch of short texts has
+            statistics of its own, and the model would learn the length from them.
         workers: processes that decode; 0 decodes in this one.
         rank: number of this process among those that train together, which each get other batches.
         world_size: number of these processes; shuffled, they get equally many batches, of which some may come twice.
@@ -69,6 +71,7 @@ class Loader:
         max_label_length: int | None = None,
         augment: Augment = "none",
         bucket: bool = True,
+        bucket_labels: bool = True,
         workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -88,7 +91,8 @@ class Loader:
         self.cut = 0
         self._size, self._shuffle, self._rank, self._world = batch_size, shuffle, rank, world_size
         varies = takes_sizes(processor.encoder)
-        self._plan = Plan(data, batch_size, seed if shuffle else None, bucket, varies, rank, world_size)
+        order = seed if shuffle else None
+        self._plan = Plan(data, batch_size, order, bucket, bucket_labels, varies, rank, world_size)
         longest = processor.model_max_length
         if max_label_length is not None and longest is not None and max_label_length > longest:
             message = f"{max_label_length} tokens, of which the model takes {longest}"

@@ -22,7 +22,8 @@ class Plan:
         data: the rows.
         batch_size: rows of a batch.
         seed: of the order; None keeps it.
-        bucket: put rows of similar sizes together.
+        bucket: put images of similar sizes together, and labels of similar lengths.
+        by_label: labels count.
         varies: images have sizes that matter.
         rank: of this process.
         world_size: number of processes.
@@ -32,10 +33,10 @@ class Plan:
     """
 
     def __init__(
-        self, data: Data, batch_size: int, seed: int | None, bucket: bool, varies: bool, rank: int, world_size: int
+        self, data: Data, batch_size: int, seed: int | None, bucket: bool, by_label: bool, varies: bool, rank: int, world_size: int
     ) -> None:
         self._data, self._size, self._seed, self._bucket = data, batch_size, seed, bucket
-        self._varies, self._rank, self._world = varies, rank, world_size
+        self._by_label, self._varies, self._rank, self._world = by_label, varies, rank, world_size
         self._sizes: list[tuple[int, ...]] | None = None
         self.start: tuple[int, State | None] = 0, None
 
@@ -58,9 +59,9 @@ class Plan:
         return None if self._seed is None else f"{self._seed}/{epoch}"
 
     def _known_sizes(self) -> list[tuple[int, ...]]:
-        """Shape of each image where the encoder takes several sizes, and the length of each label."""
+        """Shape of each image where the encoder takes several sizes, and the length of each label where it counts."""
         if self._sizes is None:
-            lengths = self._data.rows.lengths if self._data.rows is not None else None
+            lengths = self._data.rows.lengths if self._data.rows is not None and self._by_label else None
             count = len(self._data)
             self._sizes = [
                 (*(image_shape(self._data.row(i)) if self._varies else ()), 0 if lengths is None else lengths[i])
@@ -86,7 +87,7 @@ class Plan:
                         break
             if not block:
                 return
-            sizes = [(*(image_shape(row) if self._varies else ()), len(row.text)) for row in block]
+            sizes = [(*(image_shape(row) if self._varies else ()), len(row.text) if self._by_label else 0) for row in block]
             seed = None if order is None else f"{order}/{json.dumps(place)}"
             batches = batches_of(sizes if self._bucket else None, len(block), self._size, seed, self._world)
             mine = [[block[i] for i in batch] for batch in batches[self._rank :: self._world]]

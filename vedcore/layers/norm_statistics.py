@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["keep_statistics"]
+__all__ = ["has_batch_norm", "keep_statistics"]
 
 
 def keep_statistics(module: nn.Module) -> None:
@@ -23,6 +23,11 @@ def keep_statistics(module: nn.Module) -> None:
             norm._keeps_statistics = False  # during a call
             norm.register_forward_pre_hook(_before)
             norm.register_forward_hook(_after, always_call=True)
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether a batch norm is in ``module``, so that in training the rows of a batch change each other's states."""
+    return any(isinstance(part, _BatchNorm) for part in module.modules())
 
 
 def _before(norm: Any, _: object) -> None:
