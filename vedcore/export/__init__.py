@@ -1,0 +1,1 @@
+"""Models as graphs of tensors alone, for other frameworks."""
