@@ -162,10 +162,11 @@ def _of(model: VisionEncoderDecoder, suffix: str) -> Iterator[Program]:
         "mask": torch.ones(ROWS, 1, TOKENS, PAST + TOKENS, dtype=torch.bool),
     }
     sizes = {
-        **dict.fromkeys(("input_ids", "positions"), {0: "rows", 1: "tokens"}),
+        "input_ids": {0: "rows", 1: "tokens"},
+        "positions": {0: "rows", 1: "tokens"},
         "mask": {0: "rows", 2: "tokens", 3: "length"},
-        **dict.fromkeys(past, {0: "rows", 2: "past"}),
-        **dict.fromkeys(cross, {0: "images", 2: "source"}),
+        **{name: {0: "rows", 2: "past"} for name in past},
+        **{name: {0: "images", 2: "source"} for name in cross},
     }
     inputs = {name: each.contiguous() for name, each in {**text, **past, **cross}.items()}
     yield Program(f"step{suffix}", _Step(model), inputs, sizes)
