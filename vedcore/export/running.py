@@ -22,7 +22,7 @@ class GraphExporter(Exporter):
     """The graphs alone, which every export has."""
 
     runtime = "vedcore.export.running:TorchRuntime"
-    blocked = ("timm", "vedcore_encoders", "vedcore_decoders")
+    blocked = ("timm", "pluggy")
 
     def write(self, folder: Path, graphs: Graphs, **options: Any) -> None:
         """Nothing is left to write."""
