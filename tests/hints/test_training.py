@@ -9,11 +9,13 @@ from typing import Any
 import accelerate
 import pytest
 import torch
+from accelerate.utils import FullyShardedDataParallelPlugin
 
 import vedcore
 from tests.hints.templates import HOLE, told
 from tests.training.data import CONFIG, image, write_folder
 from vedcore.training import TrainingConfig, train
+from vedcore.training.processes import check_sharding
 
 ONE: dict[str, Any] = {"max_steps": 1, "generation_max_length": 3, "per_device_train_batch_size": 4}
 
@@ -62,6 +64,15 @@ def test_rows(lines: Path, tmp_path: Path) -> None:
     for png in empty.glob("*.png"):
         png.write_bytes(b"")
     told(HOLE, train, CONFIG, empty, tmp_path / "f", **ONE, **held_back)
+
+
+def test_settings_of_fsdp() -> None:
+    told("set fsdp_version: 2 in accelerate's config", check_sharding, FullyShardedDataParallelPlugin())
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2)
+    plugin.cpu_ram_efficient_loading = True
+    told("set it to false in accelerate's config", check_sharding, plugin)
+    plugin.cpu_ram_efficient_loading = False
+    check_sharding(plugin)
 
 
 def test_a_loss_that_is_not_a_number(lines: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class DataConfig(Config):
     augment: Augment = "none"
     """``line`` changes text lines at random, ``photo`` photographs, ``none`` nothing."""
     bucket: bool = True
-    """Put images of similar sizes into one batch, and labels of similar lengths where no batch norm trains."""
+    """Put images of similar sizes into one batch, and labels of similar lengths for a model without batch norms."""
     cache_encoder: bool = False
     """Keep the states of a frozen encoder on disk; not with augmentation."""
     workers: Annotated[int, Field(ge=0, le=256)] = 0

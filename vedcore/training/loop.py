@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from vedcore.data import Data
 from vedcore.data.loader import Loader
@@ -114,7 +115,7 @@ class TrainingLoop:
         )
         for group in optimizer.param_groups:
             group["full_rate"] = group["lr"]
-        self.skeleton = copy.deepcopy(model) if accelerator.distributed_type.value == "FSDP" else None
+        self.skeleton = copy.deepcopy(trained) if accelerator.distributed_type.value == "FSDP" else None
         self.prepared, self.optimizer = accelerator.prepare(trained.train(), optimizer)
         self.average = None if config.ema_decay is None else AverageWeights(self._bare(), config.ema_decay)
         accelerator.register_for_checkpointing(self.position)
@@ -260,16 +261,21 @@ class TrainingLoop:
     @contextlib.contextmanager
     def _model_to_judge(self) -> Iterator[VisionEncoderDecoder]:
         """The model as it is evaluated and saved: with averaged weights and merged adapters, where there are some."""
-        with contextlib.ExitStack() as stack:
-            if self.average is not None:
-                stack.enter_context(self.average.applied())
-            if self.skeleton is not None:
-                self.skeleton.load_state_dict(self.accelerator.get_state_dict(self.prepared))
-                yield self.skeleton
-            elif self.config.lora is not None:
-                yield without_adapters(self._bare())
-            else:
-                yield self.model
+        with contextlib.nullcontext() if self.average is None else self.average.applied(), self._whole() as whole:
+            yield whole if self.config.lora is None else without_adapters(whole)
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[Any]:
+        """The model with all its weights on the device of this process; under FSDP a copy, as long as it is used."""
+        if self.skeleton is None:
+            yield self._bare()
+            return
+        options = StateDictOptions(full_state_dict=True)  # on each process: accelerate gives them to the first alone
+        self.skeleton.to(self.accelerator.device).load_state_dict(get_model_state_dict(self.prepared, options=options))
+        try:
+            yield self.skeleton.eval()
+        finally:
+            self.skeleton.to("cpu")
 
     def _evaluate(self) -> None:
         """Generate texts of the held-back rows, log the errors, and keep the best model."""

@@ -23,9 +23,9 @@ from vedcore.extras import need
 from vedcore.layers.norm_statistics import has_batch_norm
 from vedcore.model import VisionEncoderDecoder
 from vedcore.processing.letters import new_letters
-from vedcore.training.config import TrainingConfig
 from vedcore.training.judging import Judge
 from vedcore.training.loop import Loss, TrainingLoop, loss_of_text
+from vedcore.training.processes import accelerator_for
 from vedcore.training.progress import Display
 from vedcore.training.run import Run
 from vedcore.weights.manifest import tensor_sha256
@@ -96,7 +96,7 @@ def train(
         raise UsageError("no folder is named", field="output", hint="name a folder for the trained model")
     folder = Path(output)
     run = Run.of(model_or_config, data, overrides, **settings)
-    accelerator = _accelerator(run.train, folder)
+    accelerator = accelerator_for(run.train, folder)
     display = Display(folder, shown=accelerator.is_main_process)
     torch.manual_seed(run.train.seed)
     training, held_back = run.open_rows()
@@ -124,29 +124,6 @@ def train(
     model.eval()
     scores = {line.pop("evaluation"): line for line in loop.log.lines() if "evaluation" in line}
     return TrainingResult(folder / "best", folder / "last", position.step, position.best_step, position.best, scores)
-
-
-def _accelerator(config: TrainingConfig, output: Path) -> Accelerator:
-    """accelerate's object for this process, with the trackers that the config names."""
-    from accelerate import Accelerator, DistributedDataParallelKwargs
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state()  # as Trainer does: an earlier run of this process may have another precision
-    precision = "bf16" if config.bf16 else "fp16" if config.fp16 else "no"
-    found = Accelerator(
-        mixed_precision=precision,
-        cpu=not torch.accelerator.is_available(),  # else processes without a device do not find each other
-        log_with=list(config.report_to) or None,
-        project_dir=str(output),
-        # a layer that LayerDrop leaves out has no gradient
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
-    if config.unfreeze_at and found.num_processes > 1:
-        message, hint = "several processes agree on what is trained when they begin", "leave it out, or run one process"
-        raise UsageError(message, field="train.unfreeze_at", hint=hint)
-    if config.report_to:
-        found.init_trackers("vedcore", {k: v for k, v in config.to_dict().items() if isinstance(v, (int, float, str))})
-    return found
 
 
 def _add_letters(model: VisionEncoderDecoder, training: Data, display: Display) -> None:
