@@ -105,7 +105,7 @@ def test_labels_of_like_lengths_and_images_of_like_shapes_come_together() -> Non
         jobs = list(plan.Plan(open_data(rows), 8, 0, **options))
         assert sorted(row for job in jobs for row in job.rows) == list(range(1000))
         spread = [max(lengths[job.rows]) - min(lengths[job.rows]) for job in jobs]
-        assert (sum(spread) / len(spread) < 12) is (by_label or varies)
+        assert bool(sum(spread) / len(spread) < 12) is (by_label or varies)
         first = [lengths[job.rows[0]] for job in jobs]
         assert first != sorted(first)
 

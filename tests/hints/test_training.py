@@ -14,6 +14,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 import vedcore
 from tests.hints.templates import HOLE, told
 from tests.training.data import CONFIG, image, write_folder
+from vedcore.data import DataConfig
 from vedcore.training import TrainingConfig, train
 from vedcore.training.processes import check_sharding
 
@@ -64,6 +65,14 @@ def test_rows(lines: Path, tmp_path: Path) -> None:
     for png in empty.glob("*.png"):
         png.write_bytes(b"")
     told(HOLE, train, CONFIG, empty, tmp_path / "f", **ONE, **held_back)
+
+
+def test_names_of_other_data() -> None:
+    two = ["a/lines", "b/lines"]
+    told("give names: data.also={one: …, other: …}", DataConfig.parse, {"also": two})
+    assert DataConfig.parse({"also": {"one": two[0], "other": two[1]}}).also == {"one": two[0], "other": two[1]}
+    told("give another name: data.also={other: …}", DataConfig.parse, {"also": "validation/"})
+    assert DataConfig.parse({"also": {"other": "validation/"}}).also == {"other": "validation/"}
 
 
 def test_settings_of_fsdp() -> None:

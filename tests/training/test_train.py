@@ -252,6 +252,17 @@ def test_a_loss_of_ones_own(lines: Path, tmp_path: Path) -> None:
     train(CONFIG, lines, tmp_path / "own", **options)
     train(CONFIG, lines, tmp_path / "doubled", **options, loss=doubled)
     assert losses(tmp_path / "doubled") == pytest.approx([2 * loss for loss in losses(tmp_path / "own")], rel=1e-5)
+    assert train(CONFIG, lines, tmp_path / "doubled", **options, loss=doubled).steps == 1
+    with pytest.raises(vedcore.ResumeError, match=r"the loss of the run there: .*doubled, not the model's own"):
+        train(CONFIG, lines, tmp_path / "doubled", **options)
+
+    def other(model: Any, batch: Any, num_items_in_batch: int) -> torch.Tensor:
+        return doubled(model, batch, num_items_in_batch)
+
+    other.__qualname__ = doubled.__qualname__
+    with pytest.raises(vedcore.ResumeError, match=r"the code of .*doubled is another") as caught:
+        train(CONFIG, lines, tmp_path / "doubled", **options, loss=other)
+    assert caught.value.field == "loss"
 
 
 def test_frozen_parts_stay_until_their_step(lines: Path, tmp_path: Path) -> None:

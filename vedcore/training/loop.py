@@ -10,7 +10,6 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -29,13 +28,13 @@ from vedcore.training.log import RunLog, draw_curves
 from vedcore.training.parameters import AverageWeights, parameter_groups
 from vedcore.training.progress import Display
 from vedcore.training.schedule import rate_factor
-from vedcore.training.states import load_newest_state, save_state
+from vedcore.training.states import Position, load_newest_state, save_state
 from vedcore.training.stopping import Stop
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Loss", "Position", "TrainingLoop", "loss_of_text"]
+__all__ = ["Loss", "TrainingLoop", "loss_of_text"]
 
 Loss: TypeAlias = Callable[..., Tensor]
 """The loss of a batch: called with the model, the mapping of its arguments, and the further arguments of the loss."""
@@ -48,34 +47,6 @@ def loss_of_text(model: nn.Module, batch: Mapping[str, Any], **options: Any) -> 
     """The model's own loss."""
     loss: Tensor = model(**batch, **options).loss
     return loss
-
-
-@dataclass
-class Position:
-    """How far a run is; saved with its state."""
-
-    step: int = 0
-    """Optimizer steps done."""
-    epoch: int = 0
-    """Epochs done."""
-    data: dict[str, Any] | None = None
-    """Place in the data of the last batch that was used; None at the head of an epoch."""
-    best: float | None = None
-    """Metric of the best evaluation so far."""
-    best_step: int | None = None
-    without_better: int = 0
-    """Evaluations since the best one."""
-    evaluated: int = 0
-    """Step of the last evaluation."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The fields."""
-        return asdict(self)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        for name, value in state.items():
-            setattr(self, name, value)
 
 
 class TrainingLoop:

@@ -104,5 +104,6 @@ class AverageWeights:
         self.updates = state["updates"]
         for name, value in self.shadow.items():
             whole = state[f"shadow.{name}"].to(value.device)
-            shared = isinstance(value, DTensor)
-            self.shadow[name] = distribute_tensor(whole, value.device_mesh, value.placements) if shared else whole
+            if isinstance(value, DTensor):
+                whole = distribute_tensor(whole, value.device_mesh, value.placements)
+            self.shadow[name] = whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -22,8 +23,8 @@ from vedcore.errors import CheckpointWriteError, ResumeError, UsageError
 from vedcore.extras import need
 from vedcore.layers.norm_statistics import has_batch_norm
 from vedcore.model import VisionEncoderDecoder
-from vedcore.processing.letters import new_letters
 from vedcore.training.judging import Judge
+from vedcore.training.letters import add_letters
 from vedcore.training.loop import Loss, TrainingLoop, loss_of_text
 from vedcore.training.processes import accelerator_for
 from vedcore.training.progress import Display
@@ -38,8 +39,6 @@ __all__ = ["TrainingResult", "train"]
 RUN = "run.json"
 """File of a run's folder by which a later call knows that it is the same run."""
 CONFIG = "config.yaml"
-MAX_LETTERS = 20
-"""New letters that are named."""
 FREE_TO_CHANGE = {"train.report_to", "train.logging_steps", "data.workers"}
 """Settings that change nothing in the weights."""
 
@@ -102,8 +101,8 @@ def train(
     training, held_back = run.open_rows()
     sets = {"validation": held_back, **run.open_more()}
     model = run.make_model()
-    _begin(run, model, training, held_back, folder, accelerator)
-    _add_letters(model, training, display)
+    _begin(run, model, training, held_back, folder, accelerator, loss)
+    add_letters(model, training, sets, run.data.letters, display)
     for part in run.train.freeze:
         model.freeze(part)
     loader = _loader(run, training, model, accelerator, _encoder_states(run, model, training, folder, display))
@@ -124,19 +123,6 @@ def train(
     model.eval()
     scores = {line.pop("evaluation"): line for line in loop.log.lines() if "evaluation" in line}
     return TrainingResult(folder / "best", folder / "last", position.step, position.best_step, position.best, scores)
-
-
-def _add_letters(model: VisionEncoderDecoder, training: Data, display: Display) -> None:
-    """Give tokenizer and decoder the letters of the labels that the tokenizer cannot spell; those of a stream stay."""
-    tokenizer = model.processor.tokenizer
-    if tokenizer is None or training.is_stream:
-        return
-    found = new_letters(tokenizer.backend_tokenizer, (row.text for row in training))
-    if found:
-        model.extend_alphabet("".join(found))
-        said = ", ".join(f"{letter!r} ({count:,})" for letter, count in list(found.items())[:MAX_LETTERS])
-        more = f" and {len(found) - MAX_LETTERS} more" if len(found) > MAX_LETTERS else ""
-        display.say(f"{len(found)} new letters of the labels have tokens now: {said}{more}")
 
 
 def _encoder_states(
@@ -174,6 +160,7 @@ def _loader(
         bucket=run.data.bucket,
         bucket_labels=states is not None or not has_batch_norm(model),
         workers=run.data.workers,
+        on_unknown="error" if training.is_stream else "warn",
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         states=states,
@@ -188,6 +175,7 @@ def _begin(
     held_back: Data,
     output: Path,
     accelerator: Accelerator,
+    loss: Loss,
 ) -> None:
     """Write what run this is into its folder, or see that the folder holds this very run.
 
@@ -201,6 +189,7 @@ def _begin(
         "model": hash_of(model),
         "data": {"train": training.fingerprint(), "validation": held_back.fingerprint()},
         "processes": accelerator.num_processes,
+        "loss": None if loss is loss_of_text else _described(loss),
     }
     path = output / RUN
     if path.exists():
@@ -232,11 +221,27 @@ def _check_same(kept: dict[str, Any], this: dict[str, Any], path: Path) -> None:
     if kept["processes"] != this["processes"]:
         message = f"the run there has {kept['processes']} processes, not {this['processes']}"
         raise ResumeError(message, path=path, field="processes", hint=hint)
+    if kept.get("loss") != this["loss"]:
+        before, now = kept.get("loss") or {"name": "the model's own"}, this["loss"] or {"name": "the model's own"}
+        same_name = before["name"] == now["name"]
+        message = f"the code of {now['name']} is another" if same_name else f"{before['name']}, not {now['name']}"
+        raise ResumeError(f"the loss of the run there: {message}", path=path, field="loss", hint=hint)
     for name in ("train", "validation"):
         if kept["data"][name] != this["data"][name]:
             raise ResumeError("the rows are others than when the run began", path=path, field=f"data.{name}", hint=hint)
     if kept["model"] != this["model"]:
         raise ResumeError("the weights are others than when the run began", path=path, field="model", hint=hint)
+
+
+def _described(loss: Loss) -> dict[str, str]:
+    """The name of a loss, and a hash of its code."""
+    named: Any = loss if hasattr(loss, "__qualname__") else type(loss)
+    try:
+        code = inspect.getsource(named)
+    except (OSError, TypeError):  # of a shell, or of C
+        code = ""
+    name = f"{named.__module__}.{named.__qualname__}"
+    return {"name": name, "sha256": hashlib.sha256(code.encode()).hexdigest()}
 
 
 def _fields(section: Any) -> dict[str, Any]:
