@@ -67,6 +67,12 @@ def test_rows(lines: Path, tmp_path: Path) -> None:
     told(HOLE, train, CONFIG, empty, tmp_path / "f", **ONE, **held_back)
 
 
+def test_a_tracker_that_is_not_installed(lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    error = told("pip install {…}", train, CONFIG, lines, tmp_path, **ONE, report_to="wandb")
+    assert error.hint == "pip install wandb"
+
+
 def test_names_of_other_data() -> None:
     two = ["a/lines", "b/lines"]
     told("give names: data.also={one: …, other: …}", DataConfig.parse, {"also": two})

@@ -15,44 +15,15 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
 
 import vedcore
-from tests.training.data import CONFIG, WORDS, image, write_folder
+from tests.training.data import CONFIG, QUICK, STILL, WORDS, assert_same_weights, image, losses, write_folder
 from vedcore.training import TrainingConfig, train
-
-QUICK = {"max_steps": 6, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "generation_max_length": 6}
-
-STILL = {**CONFIG, "decoder": {**CONFIG["decoder"], "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}}  # type: ignore[dict-item]
-"""The model without dropout."""
 
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("data") / "lines")
-
-
-def losses(output: Path) -> list[float]:
-    logged = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in logged if "loss" in line]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-def assert_same_weights(one: Path, other: Path) -> None:
-    a, b = weights(one), weights(other)
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
-
-
-def assert_close_weights(one: Path, other: Path) -> None:
-    a, b = weights(one), weights(other)
-    assert a.keys() == b.keys()
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-5)
 
 
 def test_a_run_leaves_the_best_model_a_log_curves_samples_and_its_config(lines: Path, tmp_path: Path) -> None:
@@ -167,50 +138,6 @@ def test_losses_over_accumulated_batches_are_those_of_one_batch(lines: Path, tmp
     parts = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 3}
     train(STILL, eight, tmp_path / "parts", **{**options, **parts})
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
-
-
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-
-
-def test_two_processes_train_as_one_does(lines: Path, tmp_path: Path) -> None:
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump({**STILL, "train": {**QUICK, "max_steps": 2, "per_device_train_batch_size": 4}}))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    eight, held_back = write_folder(tmp_path / "eight", 8), f"data.validation={lines}"
-    command = [*TORCHRUN, "-m", "vedcore", "train", config, eight, "-o", tmp_path / "two", held_back]
-    subprocess.run(command, check=True, env=environment)
-    one = {**QUICK, "max_steps": 2, "per_device_train_batch_size": 8}
-    train(STILL, eight, tmp_path / "one", **one, data_validation=str(lines))
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
-    assert vedcore.load(tmp_path / "two" / "best")
-
-
-def test_a_model_in_shards_trains_as_a_whole_one_and_resumes(tmp_path: Path) -> None:
-    eight, held_back = write_folder(tmp_path / "eight", 8), write_folder(tmp_path / "held-back", 4)
-    options: dict[str, Any] = {**QUICK, "max_steps": 4, "ema_decay": 0.9, "eval_steps": 2, "layer_decay": 0.9}
-    parts = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump({**STILL, "train": {**options, **parts}, "data": {"validation": str(held_back)}}))
-    wrapped = {"FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "FSDP_TRANSFORMER_CLS_TO_WRAP": "Block,DecoderLayer"}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", **wrapped}
-    script = Path(__file__).with_name("sharded.py")
-    command = [*TORCHRUN, script, config, eight, tmp_path / "shards"]
-    told = subprocess.run(command, check=True, env=environment, stderr=subprocess.PIPE, text=True).stderr
-    assert "resumed at step 2 of 4" in told
-    options["per_device_train_batch_size"] = 8
-    train(STILL, eight, tmp_path / "one", **options, data_validation=str(held_back))
-    assert losses(tmp_path / "shards") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
-    for name in ("best", "last"):
-        assert vedcore.load(tmp_path / "shards" / name)
-        assert_close_weights(tmp_path / "shards" / name, tmp_path / "one" / name)
-
-
-def test_a_model_that_is_not_put_into_shards_is_told(
-    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.warns(UserWarning, match="each process has the whole model"):
-        train(CONFIG, lines, tmp_path, **{**QUICK, "max_steps": 1, "eval_rows": 1})
 
 
 def test_kept_states_of_a_frozen_encoder_train_as_images_do(lines: Path, tmp_path: Path) -> None:

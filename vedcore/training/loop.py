@@ -265,7 +265,7 @@ class TrainingLoop:
             for line in self.judge.lines(position.step):
                 self.log.write(line)
             if config.report_to:
-                self.accelerator.log({f"eval_{k}": v for k, v in scores.items()}, step=position.step)
+                self.accelerator.log(self.judge.named(), step=position.step)
             draw_curves(self.log, self.output / "curves.png")
         self.prepared.train()
 

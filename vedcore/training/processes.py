@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vedcore.errors import UsageError, warn_caller
+from vedcore.errors import MissingExtraError, UsageError, warn_caller
 from vedcore.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ def accelerator_for(config: TrainingConfig, output: Path) -> Accelerator:
 
     Raises:
         UsageError: what several processes or FSDP cannot do.
+        MissingExtraError: a tracker that is not installed.
     """
+    for tracker in config.report_to:
+        if importlib.util.find_spec(tracker) is None:  # accelerate would go on without it
+            message, hint = f"{tracker} is not installed", f"pip install {tracker}"
+            raise MissingExtraError(message, field="train.report_to", hint=hint)
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
