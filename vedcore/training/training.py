@@ -21,7 +21,7 @@ from vedcore.data.keeping import keep_states
 from vedcore.data.loader import Loader
 from vedcore.errors import CheckpointWriteError, ResumeError, UsageError
 from vedcore.extras import need
-from vedcore.layers.norm_statistics import has_batch_norm
+from vedcore.layers.norm_statistics import batch_norms
 from vedcore.model import VisionEncoderDecoder
 from vedcore.training.judging import Judge
 from vedcore.training.letters import add_letters
@@ -158,7 +158,7 @@ def _loader(
         max_label_length=run.data.max_label_length,
         augment=run.data.augment,
         bucket=run.data.bucket,
-        bucket_labels=states is not None or not has_batch_norm(model),
+        bucket_labels=states is not None or not batch_norms(model),
         workers=run.data.workers,
         on_unknown="error" if training.is_stream else "warn",
         rank=accelerator.process_index,
