@@ -116,7 +116,8 @@ class TrainingLoop:
             KeyboardInterrupt: Ctrl-C, once the state is saved.
         """
         if load_newest_state(self.accelerator, self.output):
-            self.log.cut_after(self.position.step)
+            if self.accelerator.is_main_process:
+                self.log.cut_after(self.position.step)
             self.display.say(f"resumed at step {self.position.step} of {self.total_steps}")
         with Stop() as stop, self.display.bar(self.total_steps, self.position.step) as bar:
             started, first = time.perf_counter(), self.position.step

@@ -192,7 +192,9 @@ def _begin(
         "loss": None if loss is loss_of_text else _described(loss),
     }
     path = output / RUN
-    if path.exists():
+    exists = path.exists()
+    accelerator.wait_for_everyone()  # else one might read what another is writing
+    if exists:
         _check_same(json.loads(path.read_bytes()), this, path)
     elif accelerator.is_main_process:
         try:
