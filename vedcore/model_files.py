@@ -30,7 +30,12 @@ PROCESSOR_CONFIG = "processor_config.json"
 TOKENIZER = "tokenizer.json"
 WEIGHTS = "model.safetensors"
 SHARD_INDEX = "model.safetensors.index.json"
-WEIGHT_LAYOUTS = ((WEIGHTS, SHARD_INDEX), ("pytorch_model.bin", "pytorch_model.bin.index.json"))
+WEIGHT_LAYOUTS = (
+    (WEIGHTS, SHARD_INDEX),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+    ("flax_model.msgpack", "flax_model.msgpack.index.json"),
+    ("tf_model.h5", "tf_model.h5.index.json"),
+)
 """Pairs of a single file of weights and an index of shards, in order of precedence."""
 MANIFEST = "manifest.json"
 """Sizes and sha256 of the files that a save wrote; written last."""

@@ -21,7 +21,7 @@ from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
 from vedcore.checkpoints.model_loading import check_loadable, load_model
 from vedcore.components import torch_dtype
-from vedcore.composer.checkpoint_sources import PROJECTOR
+from vedcore.composer.checkpoint_sources import PROJECTOR, without_base
 from vedcore.composer.snapshot_files import (
     assumed_preprocessing,
     likely_place,
@@ -247,7 +247,8 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
         *under(decoder.transformers_class.key_map, "decoder.", "decoder."),
         PROJECTOR_ROW,
     )
-    weights = Weights(snapshot, rows, pickles=True)
+    select = without_base("encoder.", encoder.transformers_class.base_prefix)
+    weights = Weights(snapshot, rows, select=select, pickles=True)
     config = ModelConfig(
         encoder=_component(encoder),
         decoder=_component(decoder),
