@@ -27,7 +27,7 @@ from vedcore.weights.snapshot import FILE_AGAIN_HINT
 
 __all__ = ["DTYPES", "ArrayFile", "StoredArray", "check_count", "corrupt"]
 
-MAX_ARRAYS = 20_000
+MAX_ARRAYS = 10_000
 """Groups, maps and arrays of a file."""
 MAX_RANK = 8
 DTYPES = {

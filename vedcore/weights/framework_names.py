@@ -61,6 +61,7 @@ _FLAX = {
     "mean":      Name("running_mean"),
     "var":       Name("running_var"),
 }  # fmt: skip
+_FLAX_STATISTICS = {"running_mean": "mean", "running_var": "var"}
 _KERAS = {
     "kernel":          Name("weight", _KERNEL),
     "gamma":           Name("weight"),
@@ -117,9 +118,9 @@ def to_flax(name: str, ndim: int) -> tuple[tuple[str, ...], Change]:
     """
     *module, last = name.split(".")
     if last == "weight":
-        last = "scale" if ndim < 2 else "embedding" if module[-1:] and module[-1] in _EMBEDDINGS else "kernel"
-    else:
-        last = {row.name: theirs for theirs, row in _FLAX.items() if row.name != "weight"}.get(last, last)
+        is_embedding = bool(module) and module[-1] in _EMBEDDINGS
+        last = "scale" if ndim < 2 else "embedding" if is_embedding else "kernel"
+    last = _FLAX_STATISTICS.get(last, last)
     return (*module, last), _FLAX.get(last, Name(last)).change
 
 

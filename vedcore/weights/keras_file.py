@@ -90,6 +90,6 @@ class _Walk:
         start, dtype = node.id.get_offset(), node.dtype
         if created.get_layout() != self._h5py.h5d.CONTIGUOUS or start is None:
             raise corrupt("chunked, compressed or without values, and Keras writes them in one piece", name)
-        if node.shape is None or dtype.str[0] not in "<|":
-            raise corrupt(f"type {short(dtype.str)} or its order of bytes", name)
+        if not dtype.isnative or not node.id.get_type().equal(self._h5py.h5t.py_create(dtype)):
+            raise corrupt(f"its numbers are not plain {short(dtype.name)} of this machine", name)
         return StoredArray(name, dtype.name, node.shape, [(start, start + int(node.id.get_storage_size()))])

@@ -402,6 +402,8 @@ def _check_file(file: WeightFile, record: FileRecord | None) -> None:
         wrong = wrong or f"the manifest has no hash of {abbreviated(without)}"
     if record.header and isinstance(file, TensorFile) and file.header_sha256 != record.header:
         wrong = wrong or "another sha256 of its header"
+    if record.sha256 and not isinstance(file, TensorFile) and not wrong and file.sha256() != record.sha256:
+        wrong = "another sha256"
     if wrong:
         raise CheckpointCorruptError(f"not what was saved: {wrong}", path=file.path, hint=_CHANGED_HINT)
 
@@ -410,7 +412,7 @@ def _tensor_hashes(
     manifest: Mapping[str, FileRecord] | None, files: Mapping[str, WeightFile], folder: object
 ) -> dict[str, str]:
     """The sha256 of each stored tensor that has one in the manifest."""
-    records = [] if manifest is None else [manifest[name] for name in files]
+    records = [] if manifest is None else [manifest[name] for name, f in files.items() if isinstance(f, TensorFile)]
     if not all(record.header for record in records):
         warn_caller(
             f"{folder}: saved by an earlier version, whose hashes are not checked by loading; run "
