@@ -131,7 +131,7 @@ class _Reader:
 
 def _length(head: bytes, format: str, name: str) -> int:
     """The length after the first byte."""
-    if len(head) < 2 + struct.calcsize(format):
+    if len(head) < 1 + struct.calcsize(format):
         raise corrupt("the file ends within it", name)
     return int(struct.unpack_from(format, head, 1)[0])
 

@@ -91,5 +91,5 @@ class _Walk:
         if created.get_layout() != self._h5py.h5d.CONTIGUOUS or start is None:
             raise corrupt("chunked, compressed or without values, and Keras writes them in one piece", name)
         if not dtype.isnative or not node.id.get_type().equal(self._h5py.h5t.py_create(dtype)):
-            raise corrupt(f"its numbers are not plain {short(dtype.name)} of this machine", name)
+            raise corrupt(f"its numbers are not plain {dtype.name} of this machine", name)
         return StoredArray(name, dtype.name, node.shape, [(start, start + int(node.id.get_storage_size()))])
