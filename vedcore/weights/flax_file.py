@@ -95,7 +95,7 @@ class _Reader:
         return self._file.read(_WINDOW) or b""
 
     def _parsed(self, window: bytes, at: int, method: str) -> tuple[Any, int]:
-        """What a method of msgpack's ``Unpacker`` gives at the beginning of the window, and its length."""
+        """The result of a method of msgpack's ``Unpacker`` at the beginning of the window, and its length there."""
         unpacker = self._msgpack.Unpacker(max_buffer_size=_WINDOW)
         unpacker.feed(window)
         try:
