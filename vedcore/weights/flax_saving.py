@@ -32,7 +32,7 @@ def write_flax(tensors: Mapping[str, tuple[Tensor, torch.dtype]], path: Path) ->
         MissingExtraError: msgpack is not installed.
         OSError: it cannot be written.
     """
-    packer: Any = need("msgpack", "legacy", "a file of Flax").Packer(strict_types=True)
+    msgpack: Any = need("msgpack", "legacy", "a file of Flax")
     tree: dict[str, Any] = {}
     for name, (tensor, dtype) in tensors.items():
         (*groups, last), change = to_flax(name, tensor.ndim)
@@ -48,11 +48,11 @@ def write_flax(tensors: Mapping[str, tuple[Tensor, torch.dtype]], path: Path) ->
             digest.update(data)
             size += file.write(data)
 
-        _pack(tree, packer, write)
+        _pack(tree, msgpack, write)
     return FileRecord(size, digest.hexdigest())
 
 
-def _pack(value: Any, packer: Any, write: Callable[[bytes], None]) -> None:
+def _pack(value: Any, msgpack: Any, write: Callable[[bytes], None]) -> None:
     """Write a map, an array with its type, or a plain value."""
     if isinstance(value, tuple):
         array, dtype = value
@@ -62,15 +62,14 @@ def _pack(value: Any, packer: Any, write: Callable[[bytes], None]) -> None:
         else:
             raw = array.reshape(-1).view(torch.uint8).numpy().tobytes()
             named = str(dtype).removeprefix("torch.")
-            write(packer.pack_ext_type(NDARRAY, type(packer)().pack((tuple(array.shape), named, raw))))
-            return
+            value = msgpack.ExtType(NDARRAY, msgpack.packb((tuple(array.shape), named, raw)))
     if isinstance(value, dict):
-        write(packer.pack_map_header(len(value)))
+        write(msgpack.Packer().pack_map_header(len(value)))
         for key, inner in value.items():
-            write(packer.pack(key))
-            _pack(inner, packer, write)
+            write(msgpack.packb(key))
+            _pack(inner, msgpack, write)
     else:
-        write(packer.pack(value))
+        write(msgpack.packb(value))
 
 
 def _in_pieces(array: Tensor) -> dict[str, Any]:
