@@ -20,7 +20,7 @@ from vedcore.data.keeping import keep_states
 from vedcore.data.loader import Loader
 from vedcore.errors import CheckpointWriteError, ResumeError, UsageError
 from vedcore.extras import need
-from vedcore.layers.norm_statistics import has_batch_norm
+from vedcore.layers.norm_statistics import batch_norms
 from vedcore.model import VisionEncoderDecoder
 from vedcore.processing.letters import new_letters
 from vedcore.training.config import TrainingConfig
@@ -195,7 +195,7 @@ def _loader(
         max_label_length=run.data.max_label_length,
         augment=run.data.augment,
         bucket=run.data.bucket,
-        bucket_labels=states is not None or not has_batch_norm(model),
+        bucket_labels=states is not None or not batch_norms(model),
         workers=run.data.workers,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
