@@ -2,8 +2,8 @@
 
     python -m tests.export.sweep [NAME ...] > docs/exports-sweep.txt
 
-A line a model: seconds to record it, nodes, the shape of its images, and the greatest difference relative to the greatest
-number, at two images, where three were recorded.
+A line a model: seconds to record it, nodes, the shape of its images, and the greatest difference relative to the
+greatest number, at two images, where three were recorded.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from vedcore.export.programs import programs
 from vedcore.export.running import run
 from vedcore.export.tracing import trace
 
-NAMES = """
-    beit_base_patch16_224 caformer_s18 coat_tiny convnext_atto convnextv2_atto davit_tiny deit_tiny_patch16_224 densenet121
-    edgenext_xx_small efficientformerv2_s0 efficientnet_b0 eva02_tiny_patch14_224 fastvit_t8 ghostnet_100 hiera_tiny_224
-    levit_128s maxvit_tiny_tf_224 mobilenetv3_small_100 mobilevit_xxs nfnet_l0 poolformer_s12 pvt_v2_b0 regnetx_002
-    repvit_m0_9 resnet18 swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 tiny_vit_5m_224 vgg11
-    vit_base_patch16_siglip_224 vit_small_patch14_dinov2 vit_tiny_patch16_224 xcit_nano_12_p16_224
-""".split()
+NAMES = [
+    "beit_base_patch16_224", "caformer_s18", "coat_tiny", "convnext_atto", "convnextv2_atto", "davit_tiny",
+    "deit_tiny_patch16_224", "densenet121", "edgenext_xx_small", "efficientformerv2_s0", "efficientnet_b0",
+    "eva02_tiny_patch14_224", "fastvit_t8", "ghostnet_100", "hiera_tiny_224", "levit_128s",
+    "maxvit_tiny_tf_224", "mobilenetv3_small_100", "mobilevit_xxs", "nfnet_l0", "poolformer_s12", "pvt_v2_b0",
+    "regnetx_002", "repvit_m0_9", "resnet18", "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256",
+    "tiny_vit_5m_224", "vgg11", "vit_base_patch16_siglip_224", "vit_small_patch14_dinov2",
+    "vit_tiny_patch16_224", "xcit_nano_12_p16_224",
+]  # fmt: skip
 DECODER = {"name": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 20}
 IDS = {"start": 2, "eos": (3,), "pad": 1}
 BOUND = 2e-5
