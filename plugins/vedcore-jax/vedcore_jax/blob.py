@@ -1,0 +1,61 @@
+"""The whole of greedy search as one StableHLO blob, which runs wherever JAX does, without our code.
+
+It is a function ``(tensors, pixel_values (N, C, H, W) float32) -> ids (N, L)``, for any N: ``tensors`` is a dict of all
+of model.safetensors and constants.safetensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+from jax import Array
+
+from vedcore import UsageError
+from vedcore_jax.generation.options import search_of
+from vedcore_jax.model import JaxModel
+
+__all__ = ["BLOB", "PLATFORMS", "write_blob"]
+
+BLOB = "generate.stablehlo"
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def write_blob(
+    model: JaxModel, path: Path, options: Mapping[str, Any] | None = None, platforms: tuple[str, ...] = PLATFORMS
+) -> None:
+    """Write the blob of a model.
+
+    Args:
+        model: of the functions; its parameters are inputs of the blob.
+        path: of the new file.
+        options: of `JaxModel.generate`, greedy search or sampling with one seed.
+        platforms: where it may run.
+
+    Raises:
+        UsageError: beams, or an image size that varies.
+    """
+    search, seed = search_of(model.writer.stored, {"num_beams": 1, "do_sample": False, **(options or {})}, model.graphs, 1)
+    if search.num_beams > 1:
+        raise UsageError("beams are not in a blob", field="num_beams", hint="leave it out, or call vedcore_jax.load")
+    if None in model.graphs.image:
+        raise UsageError(
+            "the images of this model have no one size", field="image_size", hint="call vedcore_jax.load, and generate"
+        )
+
+    def generate(tensors: Mapping[str, Array], pixel_values: Array) -> Array:
+        prompt = jnp.full((pixel_values.shape[0], 1), search.start)
+        mask = jnp.ones(prompt.shape, bool)
+        return model.writer.search(search, tensors, pixel_values, prompt, mask, jax.random.key(seed)).sequences
+
+    tensors = {
+        name: jax.ShapeDtypeStruct(each.shape, each.dtype) for name, each in (model.params | model.others).items()
+    }
+    (images,) = jax.export.symbolic_shape("images")
+    pixels = jax.ShapeDtypeStruct((images, *model.graphs.image), model.programs.recorded)
+    exported = jax.export.export(jax.jit(generate), platforms=platforms)(tensors, pixels)
+    path.write_bytes(exported.serialize())

@@ -1,0 +1,69 @@
+"""The tensors of an export, from its safetensors files to arrays of JAX, and the types of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from safetensors import SafetensorError
+from safetensors.flax import load_file, save_file
+
+from vedcore import CheckpointCorruptError, CheckpointMismatchError, CheckpointNotFoundError
+from vedcore.export import CONSTANTS, Graphs
+from vedcore.model_files import WEIGHTS
+
+__all__ = ["cast", "read_tensors", "save_params"]
+
+AGAIN = "export the model anew: vedcore export MODEL FOLDER"
+
+
+def read_tensors(folder: Path, graphs: Graphs) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The parameters of an export, and its other tensors.
+
+    Raises:
+        CheckpointNotFoundError: a file is missing.
+        CheckpointCorruptError: a file is damaged.
+        CheckpointMismatchError: a tensor that the graphs read is missing, or of another shape.
+    """
+    found = _read(folder / WEIGHTS) | _read(folder / CONSTANTS)
+    for graph in graphs.graphs.values():
+        for port in graph.tensors:
+            shape = found[port.name].shape if port.name in found else None
+            if shape is None or shape != port.shape:
+                problem = "is missing" if shape is None else f"has shape {shape}, and {port.shape} is expected"
+                raise CheckpointMismatchError(f"{port.name} {problem}", path=folder / WEIGHTS, hint=AGAIN)
+    trained = {graphs.ties.get(name, name) for name in graphs.trained}
+    params = {name: found.pop(name) for name in list(found) if name in trained}
+    return params, found
+
+
+def _read(path: Path) -> dict[str, Array]:
+    try:
+        return dict(load_file(path))
+    except (FileNotFoundError, IsADirectoryError):
+        raise CheckpointNotFoundError("no such file", path=path, hint=AGAIN) from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointCorruptError(str(error), path=path, hint=AGAIN) from None
+
+
+def save_params(params: Mapping[str, Array], graphs: Graphs, folder: Path) -> None:
+    """Write parameters in place of those of an export; the rest of its weights stays.
+
+    `vedcore.load` opens the folder with them too.
+    """
+    stored = _read(folder / WEIGHTS)
+    changed = {name: params[name].astype(each.dtype) if name in params else each for name, each in stored.items()}
+    save_file(changed, folder / WEIGHTS, metadata={alias: name for alias, name in graphs.ties.items()})
+
+
+def cast(params: Any, dtype: Any, mask: Any = None) -> Any:
+    """A pytree of parameters with floats of another type; where ``mask``, a pytree of bools, is False as they are."""
+
+    def one(each: Any, chosen: bool = True) -> Any:
+        return each.astype(dtype) if chosen and jnp.issubdtype(each.dtype, jnp.floating) else each
+
+    return jax.tree.map(one, params) if mask is None else jax.tree.map(one, params, mask)
