@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from vedcore import Entry, hookimpl
 from vedcore_jax.packages import need
 
 if TYPE_CHECKING:
     from vedcore_jax.model import JaxModel
 
-__all__ = ["linen_module", "load", "nnx_module"]
+__all__ = ["linen_module", "load", "nnx_module", "register_exporters"]
 
 vedcore_api = 1
 
@@ -46,3 +47,9 @@ def nnx_module(folder: str | os.PathLike[str], dtype: Any = None) -> Any:
     from vedcore_jax.modules import nnx_module
 
     return nnx_module(load(folder, dtype))
+
+
+@hookimpl
+def register_exporters() -> list[Entry]:
+    """The target."""
+    return [Entry("jax", "vedcore_jax.exporter:JaxExporter", "JAX and Flax, and greedy search as a StableHLO blob")]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.export
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vedcore import UsageError
+from vedcore.generation.options.config import GenerationConfig
 from vedcore_jax.generation.options import search_of
 from vedcore_jax.model import JaxModel
 
@@ -26,22 +26,24 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def write_blob(
-    model: JaxModel, path: Path, options: Mapping[str, Any] | None = None, platforms: tuple[str, ...] = PLATFORMS
+    model: JaxModel, path: Path, max_new_tokens: int | None = None, platforms: tuple[str, ...] = PLATFORMS
 ) -> None:
     """Write the blob of a model.
 
     Args:
         model: of the functions; its parameters are inputs of the blob.
         path: of the new file.
-        options: of `JaxModel.generate`, greedy search or sampling with one seed.
+        max_new_tokens: of its texts; as the folder's generation_config.json says by default, or else as many as the
+            decoder has positions.
         platforms: where it may run.
 
     Raises:
-        UsageError: beams, or an image size that varies.
+        UsageError: an image size that varies, or a length that the decoder does not have.
     """
-    search, seed = search_of(model.writer.stored, {"num_beams": 1, "do_sample": False, **(options or {})}, model.graphs, 1)
-    if search.num_beams > 1:
-        raise UsageError("beams are not in a blob", field="num_beams", hint="leave it out, or call vedcore_jax.load")
+    stored = model.writer.stored
+    kept = {name: getattr(stored, name) for name in ("max_new_tokens", "max_length") if getattr(stored, name)}
+    given = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+    search, _ = search_of(GenerationConfig(**kept), given, model.graphs, 1)
     if None in model.graphs.image:
         raise UsageError(
             "the images of this model have no one size", field="image_size", hint="call vedcore_jax.load, and generate"
@@ -50,12 +52,12 @@ def write_blob(
     def generate(tensors: Mapping[str, Array], pixel_values: Array) -> Array:
         prompt = jnp.full((pixel_values.shape[0], 1), search.start)
         mask = jnp.ones(prompt.shape, bool)
-        return model.writer.search(search, tensors, pixel_values, prompt, mask, jax.random.key(seed)).sequences
+        return model.writer.search(search, tensors, pixel_values, prompt, mask, jax.random.key(0)).sequences
 
     tensors = {
         name: jax.ShapeDtypeStruct(each.shape, each.dtype) for name, each in (model.params | model.others).items()
     }
     (images,) = jax.export.symbolic_shape("images")
-    pixels = jax.ShapeDtypeStruct((images, *model.graphs.image), model.programs.recorded)
+    pixels = jax.ShapeDtypeStruct((images, *model.graphs.image), jnp.float32)
     exported = jax.export.export(jax.jit(generate), platforms=platforms)(tensors, pixels)
     path.write_bytes(exported.serialize())

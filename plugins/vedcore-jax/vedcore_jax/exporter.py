@@ -14,7 +14,7 @@ __all__ = ["JaxExporter"]
 class JaxExporter(Exporter):
     """Writes ``generate.stablehlo``; what else JAX needs is in the graphs."""
 
-    needs: ClassVar[tuple[str, ...]] = ("jax", "flax")
+    needs: ClassVar[tuple[str, ...]] = ("jax", "flax", "flatbuffers")
     install: ClassVar[str] = "pip install vedcore-jax"
     operations: ClassVar[frozenset[str] | None] = frozenset(OPERATIONS)
     runtime: ClassVar[str] = "vedcore_jax.runtime:JaxRuntime"
@@ -25,7 +25,7 @@ class JaxExporter(Exporter):
         Args:
             folder: with the graphs and the weights.
             graphs: those.
-            options: ``max_new_tokens`` of the blob's texts; by default as the model's own.
+            options: ``max_new_tokens`` of the blob's texts; see `vedcore_jax.blob.write_blob`.
 
         Raises:
             UsageError: an unknown option.
@@ -37,4 +37,4 @@ class JaxExporter(Exporter):
         from vedcore_jax.model import load
 
         if None not in graphs.image:
-            write_blob(load(folder), folder / BLOB, options)
+            write_blob(load(folder), folder / BLOB, **options)

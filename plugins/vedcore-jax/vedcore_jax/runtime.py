@@ -12,6 +12,7 @@ import numpy as np
 
 from vedcore.export import Runtime
 from vedcore.export.exporter import Array
+from vedcore.generation.options.config import GenerationConfig
 from vedcore_jax.blob import BLOB
 from vedcore_jax.model import JaxModel
 
@@ -22,10 +23,10 @@ class JaxRuntime(Runtime):
     """The model, and the blob of greedy search beside it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.model = folder, JaxModel(folder)
+        self.folder, self.model = folder, _plain(JaxModel(folder))
 
     def encode(self, pixel_values: Array) -> Array:
-        return np.asarray(jax.jit(self.model.programs.encode)(self._tensors(self.model), pixel_values))
+        return _as_array(jax.jit(self.model.programs.encode)(self._tensors(self.model), pixel_values))
 
     def logits(self, pixel_values: Array, input_ids: Array, attention_mask: Array | None = None) -> Array:
         def whole(tensors: Any, pixels: Any, ids: Any, mask: Any) -> Any:
@@ -33,7 +34,7 @@ class JaxRuntime(Runtime):
             return programs.whole(tensors, programs.encode(tensors, pixels), ids, mask)["logits"]
 
         arguments = (jnp.asarray(pixel_values), jnp.asarray(input_ids), attention_mask)
-        return np.asarray(jax.jit(whole)(self._tensors(self.model), *arguments))
+        return _as_array(jax.jit(whole)(self._tensors(self.model), *arguments))
 
     def steps(self, pixel_values: Array, input_ids: Array) -> Array:
         programs, tensors = self.model.programs, self._tensors(self.model)
@@ -45,7 +46,7 @@ class JaxRuntime(Runtime):
         for i in range(tokens):
             out, cache = step(tensors, jnp.asarray(input_ids[:, i : i + 1]), cache)
             found.append(out["logits"])
-        return np.asarray(jnp.concatenate(found, 1))
+        return _as_array(jnp.concatenate(found, 1))
 
     def generate(self, pixel_values: Array, max_new_tokens: int) -> Array:
         """Ids of `JaxModel.generate`, which the blob has to give too, as far as its texts go.
@@ -54,7 +55,7 @@ class JaxRuntime(Runtime):
             ValueError: it gives others.
         """
         pixels = jnp.asarray(pixel_values)
-        ids = np.asarray(self.model.generate(pixels, num_beams=1, do_sample=False, max_new_tokens=max_new_tokens).sequences)
+        ids = np.asarray(self.model.generate(pixels, max_new_tokens=max_new_tokens).sequences)
         if (path := self.folder / BLOB).exists():
             call = jax.export.deserialize(bytearray(path.read_bytes())).call
             others = np.asarray(call(self._tensors(self.model), pixels))
@@ -72,7 +73,8 @@ class JaxRuntime(Runtime):
         with jax.enable_x64(True):
             model = self._double()
             slope = jax.jit(jax.grad(self._loss(model, pixel_values, labels)))(model.params)
-            return {name: np.asarray(each) for name, each in slope.items()}
+            read = {port.name for name in ("encode", "cross", "step") for port in model.graphs[name].tensors}
+            return {name: np.asarray(each) for name, each in slope.items() if name in read}
 
     def train(self, pixel_values: Array, labels: Array, learning_rate: float, steps: int) -> list[float]:
         with jax.enable_x64(True):
@@ -106,3 +108,14 @@ class JaxRuntime(Runtime):
     @staticmethod
     def _tensors(model: JaxModel) -> dict[str, Any]:
         return model.params | model.others
+
+
+def _plain(model: JaxModel) -> JaxModel:
+    """The model without the options of its folder: a proof is of greedy search alone."""
+    model.writer.stored = GenerationConfig()
+    return model
+
+
+def _as_array(found: Any) -> Array:
+    """In float32 at least: NumPy's files have no bfloat16."""
+    return np.asarray(found.astype(jnp.promote_types(found.dtype, jnp.float32)))
