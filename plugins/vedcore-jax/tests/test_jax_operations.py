@@ -40,7 +40,12 @@ TWO: list[Any] = [(X, OTHER), (X, x(3, 1))]
 COMPARED: list[Any] = [(IDS, n(2, 3, 4, high=3))]
 NUMBER: list[Any] = [(IDS, 2), (X, 0.5)]
 BOTH: list[Any] = [(BOOL, OTHER > 0)]
-WHERE = {"where.self": (X, OTHER), "where.ScalarOther": (X, -1), "where.ScalarSelf": (2.0, X), "where.Scalar": (1.0, 2.0)}
+WHERE = {
+    "where.self": (X, OTHER),
+    "where.ScalarOther": (X, -1),
+    "where.ScalarSelf": (2.0, X),
+    "where.Scalar": (1.0, 2.0),
+}
 SIZES_OF_IMAGES: list[Any] = [
     ((5, 9), False, None),
     ((14, 3), True, None),
@@ -65,8 +70,10 @@ CASES: dict[str, list[Any]] = {
     "layer_norm": [(X, [4], x(4), x(4, seed=1), 1e-6, False), (X, [3, 4])],
     "rms_norm": [(X, [4], x(4), 1e-6), (X, [4])],
     "group_norm": [(IMAGE, 2, x(4), x(4, seed=1), 1e-6), (IMAGE, 4)],
-    "batch_norm": [(IMAGE, x(4), x(4, seed=1), x(4, seed=2), x(4).abs() + 1, False, 0.1, 1e-5, False)]
-    + [(IMAGE, None, None, x(4, seed=2), x(4).abs() + 1, False, 0.1, 1e-5, False)],
+    "batch_norm": [
+        (IMAGE, x(4), x(4, seed=1), x(4, seed=2), x(4).abs() + 1, False, 0.1, 1e-5, False),
+        (IMAGE, None, None, x(4, seed=2), x(4).abs() + 1, False, 0.1, 1e-5, False),
+    ],
     "scaled_dot_product_attention": [
         (Q, K, V),
         (Q, K, V, x(2, 1, 3, 5)),

@@ -26,7 +26,9 @@ def _each(value: Size, axes: int) -> tuple[int, ...]:
     return values * axes if len(values) == 1 else values  # type: ignore[return-value]
 
 
-def _convolution(x: Array, w: Array, b: Array | None, stride: Size, padding: Size, dilation: Size, groups: int) -> Array:
+def _convolution(
+    x: Array, w: Array, b: Array | None, stride: Size, padding: Size, dilation: Size, groups: int
+) -> Array:
     axes = w.ndim - 2
     y = lax.conv_general_dilated(
         x,
@@ -173,9 +175,7 @@ def _sizes(x: Array, size: Sequence[int] | None, scales: Sequence[float] | None)
     if size is not None:
         return [(given, wanted, None) for given, wanted in zip(x.shape[-2:], size, strict=True)]
     assert scales is not None
-    return [
-        (given, math.floor(given * scale), 1 / scale) for given, scale in zip(x.shape[-2:], scales, strict=True)
-    ]
+    return [(given, math.floor(given * scale), 1 / scale) for given, scale in zip(x.shape[-2:], scales, strict=True)]
 
 
 def _step(given: int, wanted: int, step: float | None, align: bool) -> float:
@@ -201,7 +201,9 @@ def _upsample(weigh: Weigh, taps: int, filtered: bool) -> Callable[..., Array]:
     return upsample
 
 
-def upsample_nearest2d(x: Array, output_size: Sequence[int] | None, scale_factors: Sequence[float] | None = None) -> Array:
+def upsample_nearest2d(
+    x: Array, output_size: Sequence[int] | None, scale_factors: Sequence[float] | None = None
+) -> Array:
     """Images of another size, the nearest pixel."""
     for axis, (given, wanted, step) in enumerate(_sizes(x, output_size, scale_factors), x.ndim - 2):
         places = np.floor(np.arange(wanted, dtype=np.float32) * np.float32(_step(given, wanted, step, False)))

@@ -215,5 +215,3 @@ def by_chance(key: Array | None) -> dict[str, Callable[..., Any]]:
         "rand": rand,
         "scaled_dot_product_attention": scaled_dot_product_attention,
     }
-
-

@@ -257,8 +257,16 @@ class JaxModel:
         return self.writer.write(tensors, pixel_values, decoder_input_ids, decoder_attention_mask, prng_key, options)
 
     def save_pretrained(self, folder: str | os.PathLike[str], params: Mapping[str, Array] | None = None) -> None:
-        """Write the parameters into ``folder``, an export of this model, for `load` and for `vedcore.load`."""
-        save_params(self._params(params), self.graphs, Path(folder))
+        """Write the export with the model's parameters, or with ``params``, for `load` and for `vedcore.load`.
+
+        Args:
+            folder: created, or that of the export itself.
+            params: in place of the model's.
+
+        Raises:
+            CheckpointWriteError: it cannot be written, or has files already.
+        """
+        save_params(self._params(params), self.graphs, self.folder, Path(folder))
 
     def to_bf16(self, params: Any, mask: Any = None) -> Any:
         """Parameters as bfloat16; where ``mask``, a pytree of bools, is False as they are."""

@@ -60,6 +60,11 @@ class Programs:
         steps = {name: in_place(graphs[name]) for name in ("step", "step.train")}
         self._in_place = {name: graph for name, graph in steps.items() if graph is not None}
 
+    @property
+    def writes_in_place(self) -> bool:
+        """Whether a step writes new keys into the cache without a copy of it."""
+        return "step" in self._in_place
+
     def run(
         self,
         graph: Graph,

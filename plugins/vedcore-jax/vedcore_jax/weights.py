@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from jax import Array
 from safetensors import SafetensorError
 from safetensors.flax import load_file, save_file
 
-from vedcore import CheckpointCorruptError, CheckpointMismatchError, CheckpointNotFoundError
+from vedcore import CheckpointCorruptError, CheckpointMismatchError, CheckpointNotFoundError, CheckpointWriteError
 from vedcore.export import CONSTANTS, Graphs
-from vedcore.model_files import WEIGHTS
+from vedcore.model_files import MANIFEST, WEIGHTS
 
 __all__ = ["cast", "read_tensors", "save_params"]
 
@@ -50,14 +51,34 @@ def _read(path: Path) -> dict[str, Array]:
         raise CheckpointCorruptError(str(error), path=path, hint=AGAIN) from None
 
 
-def save_params(params: Mapping[str, Array], graphs: Graphs, folder: Path) -> None:
-    """Write parameters in place of those of an export; the rest of its weights stays.
+def save_params(params: Mapping[str, Array], graphs: Graphs, source: Path, folder: Path) -> None:
+    """Write an export with other parameters, in the types of those stored.
 
-    `vedcore.load` opens the folder with them too.
+    Args:
+        params: by name.
+        graphs: of the export.
+        source: the export.
+        folder: created, or ``source`` itself; ``vedcore.load`` opens it too.
+
+    Raises:
+        CheckpointWriteError: it cannot be written, or has files already.
     """
-    stored = _read(folder / WEIGHTS)
-    changed = {name: params[name].astype(each.dtype) if name in params else each for name, each in stored.items()}
-    save_file(changed, folder / WEIGHTS, metadata={alias: name for alias, name in graphs.ties.items()})
+    try:
+        if folder.resolve() != source.resolve():
+            if folder.exists() and any(folder.iterdir()):
+                hint = "name a new folder, or that of the export"
+                raise CheckpointWriteError("has files already", path=folder, hint=hint)
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+        stored = _read(folder / WEIGHTS)
+        changed = {name: params[name].astype(each.dtype) if name in params else each for name, each in stored.items()}
+        save_file(changed, folder / f"{WEIGHTS}.new", metadata=dict(graphs.ties))
+        (folder / MANIFEST).unlink(missing_ok=True)  # it has the hash of the weights
+        (folder / f"{WEIGHTS}.new").replace(folder / WEIGHTS)
+    except OSError as error:
+        if isinstance(error, CheckpointWriteError):
+            raise
+        hint = "check the path, its permissions and the disk"
+        raise CheckpointWriteError(str(error.strerror or error), path=folder, hint=hint) from error
 
 
 def cast(params: Any, dtype: Any, mask: Any = None) -> Any:

@@ -94,7 +94,9 @@ def write_beams(
         """The ended texts, among which complete candidates (N, K) compete."""
         new = state.length + 1 - search.prompt_length
         scaled = score / new.astype(jnp.float32) ** search.length_penalty
-        scaled = jnp.nan_to_num(jnp.where(complete, scaled, _losing(scaled)), nan=-jnp.inf, posinf=jnp.inf, neginf=-jnp.inf)
+        scaled = jnp.nan_to_num(
+            jnp.where(complete, scaled, _losing(scaled)), nan=-jnp.inf, posinf=jnp.inf, neginf=-jnp.inf
+        )
         best, place = lax.top_k(jnp.concatenate([state.ended.score, scaled], 1), beams)
         length = jnp.concatenate([state.ended.length, jnp.where(complete, state.length + 1, 0)], 1)
         source = jnp.concatenate([jnp.broadcast_to(jnp.arange(beams), (images, beams)), beams + beam], 1)

@@ -83,5 +83,7 @@ class Writer:
         if isinstance(texts.length, jax.core.Tracer):
             return Generated(texts.sequences, texts.scores)
         if texts.spoilt:
-            raise NonFiniteError("NaN in the logits", field="logits", hint="check the weights, the images, and the dtype")
+            raise NonFiniteError(
+                "NaN in the logits", field="logits", hint="check the weights, the images, and the dtype"
+            )
         return Generated(texts.sequences[:, : int(texts.length)], texts.scores)

@@ -97,7 +97,9 @@ def read_options(folder: Path) -> GenerationConfig:
     except FileNotFoundError:
         return GenerationConfig()
     except (OSError, ValueError) as error:
-        raise CheckpointError(str(error), path=path, hint="export the model anew: vedcore export MODEL FOLDER") from None
+        raise CheckpointError(
+            str(error), path=path, hint="export the model anew: vedcore export MODEL FOLDER"
+        ) from None
     return GenerationConfig.parse(data, path=path)
 
 
@@ -113,7 +115,9 @@ def search_of(
     for name in GenerationConfig.model_fields:
         if name not in SUPPORTED and name not in _NO_SEARCH and asked.asks_for(name):
             message = f"{name} is not an option of vedcore-jax"
-            raise UsageError(message, field=name, hint=f"leave it out, or generate with torch; here: {', '.join(SUPPORTED)}")
+            raise UsageError(
+                message, field=name, hint=f"leave it out, or generate with torch; here: {', '.join(SUPPORTED)}"
+            )
     ids = asked.token_ids(TokenIds.parse(dict(graphs.token_ids)), graphs.vocab_size)
     limits = asked.limits(prompt_length, graphs.max_positions)
     ends = ids.eos if asked.num_beams > 1 else ()
