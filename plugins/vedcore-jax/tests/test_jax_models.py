@@ -22,6 +22,7 @@ import vedcore
 import vedcore_jax
 from tests.export.conftest import DECODERS, ENCODERS
 from vedcore.testing import check_registration
+from vedcore_jax.flax_files import read_flax, write_flax
 from vedcore_jax.model import JaxModel
 
 from .conftest import Pair, text
@@ -300,3 +301,17 @@ def test_an_export_is_proved(vit: Pair, tmp_path: Path) -> None:
     assert isinstance(vedcore_jax.load(tmp_path / "out"), JaxModel)
     with pytest.raises(vedcore.UsageError, match="options: max_new_tokens"):
         vit.model.export(tmp_path / "other", to="jax", beams=3)
+
+
+def test_parameters_in_transformers_names(vit: Pair, tmp_path: Path) -> None:
+    model = vit.load()
+    params = {name: each * 0.9 for name, each in model.params.items()}
+    write_flax(model, tmp_path / "flax", params)
+    assert (tmp_path / "flax" / "flax_model.msgpack").exists()
+    found = read_flax(model, tmp_path / "flax")
+    assert found.keys() == params.keys()
+    assert all((found[name] == each).all() for name, each in params.items())
+    vedcore.compose("vit", "gpt2", encoder_num_hidden_layers=1, encoder_hidden_size=12, encoder_num_attention_heads=2,
+                    decoder_n_layer=1, decoder_n_embd=8, decoder_n_head=2, tokenizer="char").save_pretrained(tmp_path / "other")  # fmt: skip
+    with pytest.raises(vedcore.CheckpointMismatchError, match="export the model of this folder"):
+        read_flax(model, tmp_path / "other")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.export
@@ -54,10 +55,9 @@ def write_blob(
         mask = jnp.ones(prompt.shape, bool)
         return model.writer.search(search, tensors, pixel_values, prompt, mask, jax.random.key(0)).sequences
 
-    tensors = {
-        name: jax.ShapeDtypeStruct(each.shape, each.dtype) for name, each in (model.params | model.others).items()
-    }
+    shaped: Any = jax.ShapeDtypeStruct
+    tensors = {name: shaped(each.shape, each.dtype) for name, each in (model.params | model.others).items()}
     (images,) = jax.export.symbolic_shape("images")
-    pixels = jax.ShapeDtypeStruct((images, *model.graphs.image), jnp.float32)
+    pixels = shaped((images, *model.graphs.image), jnp.float32)
     exported = jax.export.export(jax.jit(generate), platforms=platforms)(tensors, pixels)
     path.write_bytes(exported.serialize())

@@ -23,7 +23,7 @@ Weigh = Callable[[Any], Any]
 def _each(value: Size, axes: int) -> tuple[int, ...]:
     """A value for each axis; torch lets one stand for all."""
     values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    return values * axes if len(values) == 1 else values  # type: ignore[return-value]
+    return values * axes if len(values) == 1 else values
 
 
 def _convolution(
@@ -81,7 +81,8 @@ def max_pool2d(
 ) -> Array:
     """Maxima of windows."""
     arguments, window, _ = _windows(x, kernel, stride, padding, dilation, ceil_mode)
-    return lax.reduce_window(x, -jnp.inf, lax.max, window, **arguments)
+    found: Array = lax.reduce_window(x, -jnp.inf, lax.max, window, **arguments)
+    return found
 
 
 def avg_pool2d(
@@ -95,7 +96,7 @@ def avg_pool2d(
 ) -> Array:
     """Means of windows."""
     arguments, window, ends = _windows(x, kernel, stride, padding, 1, ceil_mode)
-    total = lax.reduce_window(x, 0.0, lax.add, window, **arguments)
+    total: Array = lax.reduce_window(x, 0.0, lax.add, window, **arguments)
     if divisor_override:
         return total / divisor_override
     counted = np.ones(x.shape[-2:], np.float32)
@@ -107,7 +108,7 @@ def avg_pool2d(
     else:
         arguments["padding"] = [(0, 0)] * 2 + ends
     lead = {name: (1, 1, *value[-2:]) for name, value in arguments.items() if name != "padding"}
-    counts = lax.reduce_window(
+    counts: Array = lax.reduce_window(
         jnp.asarray(counted)[None, None], 0.0, lax.add, (1, 1, *window[-2:]), **lead, padding=arguments["padding"]
     )
     return total / counts.reshape(counts.shape[-2:]).astype(x.dtype)

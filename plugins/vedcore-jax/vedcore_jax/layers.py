@@ -56,13 +56,13 @@ def layer_norm(
 def rms_norm(x: Array, shape: Sequence[int], w: Array | None = None, eps: float | None = None) -> Array:
     """Divided by the root mean square over the last axes."""
     wide = _wide(x)
-    eps = float(jnp.finfo(x.dtype).eps) if eps is None else eps
+    eps = float(jnp.finfo(x.dtype).eps) if eps is None else eps  # type: ignore[no-untyped-call]
     return _scaled(wide * lax.rsqrt(jnp.square(wide).mean(range(-len(shape), 0), keepdims=True) + eps), w, None, x)
 
 
-def _channels(x: Array, numbers: Array | None) -> Array | None:
+def _channels(x: Array, numbers: Array) -> Array:
     """Numbers (C,) against images (N, C, ...)."""
-    return None if numbers is None else numbers.reshape(1, -1, *(1,) * (x.ndim - 2))
+    return numbers.reshape(1, -1, *(1,) * (x.ndim - 2))
 
 
 def group_norm(
@@ -70,7 +70,8 @@ def group_norm(
 ) -> Array:
     """Normalised over groups of channels."""
     parts = x.reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
-    return _scaled(_normal(parts, range(2, parts.ndim), eps).reshape(x.shape), _channels(x, w), _channels(x, b), x)
+    w, b = (None if each is None else _channels(x, each) for each in (w, b))
+    return _scaled(_normal(parts, range(2, parts.ndim), eps).reshape(x.shape), w, b, x)
 
 
 def batch_norm(

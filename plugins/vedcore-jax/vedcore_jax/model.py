@@ -7,7 +7,7 @@ encoder states, T text tokens, D width of the decoder, V vocabulary size.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ class JaxModel:
         self.programs = Programs(self.graphs, dtype)
         self.params, self.others = read_tensors(self.folder, self.graphs)
         self.writer = Writer(self.programs, self.folder)
-        self._forward = jax.jit(self.apply, static_argnames="train")
+        self._forward: Callable[..., Output] = jax.jit(self.apply, static_argnames="train")
 
     @property
     def dtype(self) -> Any:

@@ -53,7 +53,7 @@ def over(reduce: Operation) -> Operation:
 
 def var(x: Array, axes: Axes = None, *, correction: float | None = None, keepdim: bool = False) -> Array:
     """Variance over axes."""
-    return x.var(_axes(axes), ddof=1 if correction is None else correction, keepdims=keepdim)
+    return jnp.var(x, _axes(axes), correction=1 if correction is None else correction, keepdims=keepdim)
 
 
 def var_mean(x: Array, axes: Axes = None, *, correction: float | None = None, keepdim: bool = False) -> Any:

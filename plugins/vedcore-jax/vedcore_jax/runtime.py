@@ -57,8 +57,8 @@ class JaxRuntime(Runtime):
         pixels = jnp.asarray(pixel_values)
         ids = np.asarray(self.model.generate(pixels, max_new_tokens=max_new_tokens).sequences)
         if (path := self.folder / BLOB).exists():
-            call = jax.export.deserialize(bytearray(path.read_bytes())).call
-            others = np.asarray(call(self._tensors(self.model), pixels))
+            blob: Any = jax.export.deserialize(bytearray(path.read_bytes()))
+            others = np.asarray(blob.call(self._tensors(self.model), pixels))
             both = min(ids.shape[1], others.shape[1])
             if not (ids[:, :both] == others[:, :both]).all():
                 raise ValueError(f"{BLOB} gives other ids")

@@ -73,6 +73,9 @@ class Writer:
         images, graphs = pixel_values.shape[0], self.programs.graphs
         length = 1 if prompt is None else prompt.shape[1]
         search, seed = search_of(self.stored, options, graphs, length)
+        if prompt is None and search.start < 0:
+            hint = "give decoder_start_token_id, or decoder_input_ids"
+            raise UsageError("the model has no start id", field="decoder_start_token_id", hint=hint)
         prompt = jnp.full((images, 1), search.start) if prompt is None else jnp.asarray(prompt, int)
         if prompt.shape[0] != images:
             message = f"{prompt.shape[0]} texts for {images} images"

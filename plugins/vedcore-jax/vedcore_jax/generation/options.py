@@ -53,6 +53,7 @@ class Search(NamedTuple):
     """Tokens at which a text is cut, prompt included."""
     min_length: int
     start: int
+    """-1 where the model has none."""
     eos: tuple[int, ...]
     pad: int
     """Follows behind an end."""
@@ -125,7 +126,7 @@ def search_of(
         prompt_length,
         limits.max_length,
         limits.min_length,
-        ids.start,
+        -1 if ids.start is None else ids.start,
         ids.eos,
         ids.pad or (ends[0] if ends else 0),
         asked.do_sample,
