@@ -1,6 +1,6 @@
 """Seconds of a greedy text of 24 tokens: vedcore in torch and in JAX, and transformers 4.57's Flax class, in turns.
 
-    python plugins/vedcore-jax/benchmarks/greedy.py [--flax PYTHON] [--rounds 5] [--json FILE]
+    python plugins/vedcore-jax/benchmarks/greedy.py [--flax PYTHON] [--rounds 5] [--model NAME] [--json FILE]
 
 PYTHON is that of an environment with transformers 4.57.6, flax and torch; without it that column is left out. All have
 random weights and no end id, so that all texts are of 24 tokens. The least of the rounds counts.
@@ -42,7 +42,7 @@ def in_flax(size: str) -> Callable[[Any], Any]:
     generate = jax.jit(
         lambda params, pixels: (
             model.generate(
-                pixels, params=params, max_length=TOKENS + 1, eos_token_id=-1, pad_token_id=50256, num_beams=1
+                pixels, params=params, max_length=TOKENS + 1, eos_token_id=50257, min_length=-1, pad_token_id=50256
             ).sequences
         )
     )
@@ -109,12 +109,13 @@ def main() -> None:
     parser.add_argument("--flax")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json")
-    parser.add_argument("--serve")
+    parser.add_argument("--model", choices=SIZES, action="append", help="one of them alone")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
         return serve(given.serve)
     results = []
-    for size in SIZES:
+    for size in given.model or SIZES:
         torch_model, jax_model = in_vedcore(size)
         flax = Flax(given.flax, size) if given.flax else None
         for rows in BATCHES:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import torch
 
 import vedcore_jax
 from tests.export.conftest import images, tiny
-from vedcore.export.recording import record
+from vedcore.export import recording
+from vedcore.export.programs import Program, programs
 from vedcore_jax.model import JaxModel
 
 jax.config.update("jax_disable_most_optimizations", True)  # what is compiled here runs once
@@ -47,11 +48,17 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pair]:
     """Makes a pair of an encoder and a decoder by their names in tests/export/conftest.py."""
     made: dict[tuple[str, str], Pair] = {}
 
+    def evaluated(model: Any) -> Iterator[Program]:
+        return (each for each in programs(model) if not each.name.endswith(".train"))
+
     def make(encoder: str = "vit", decoder: str = "gpt2") -> Pair:
         if (encoder, decoder) not in made:
             model = tiny(encoder, decoder)
             folder = tmp_path_factory.mktemp("exports") / "model"
-            record(model, folder)
+            with pytest.MonkeyPatch.context() as patch:
+                if (encoder, decoder) != ("vit", "gpt2"):  # the others are not trained here, and recording takes long
+                    patch.setattr(recording, "programs", evaluated)
+                recording.record(model, folder)
             made[encoder, decoder] = Pair(model, folder)
         return made[encoder, decoder]
 

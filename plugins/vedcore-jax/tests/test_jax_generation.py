@@ -115,7 +115,7 @@ def test_within_another_jit_texts_have_the_greatest_length(vit: Pair, model: Jax
 
 def test_options_that_are_not_here(vit: Pair, model: JaxModel) -> None:
     pixels = vit.images(1)
-    with pytest.raises(vedcore.UsageError, match="num_beam_groups is not an option of vedcore-jax"):
+    with pytest.raises(vedcore.UsageError, match="num_beam_groups: not an option of vedcore-jax"):
         model.generate(pixels, num_beams=4, num_beam_groups=2, diversity_penalty=1.0)
     with pytest.raises(vedcore.UsageError, match="num_beams"):
         model.generate(pixels, num_beam=4)

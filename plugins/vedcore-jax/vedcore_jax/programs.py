@@ -57,13 +57,12 @@ class Programs:
         self.recorded = jnp.dtype(graphs["encode"].inputs[0].dtype)
         self.dtype = self.recorded if dtype is None else jnp.dtype(dtype)
         self._exact = {graph.name: _exact(graph) for graph in graphs.graphs.values()}
-        steps = {name: in_place(graphs[name]) for name in ("step", "step.train")}
-        self._in_place = {name: graph for name, graph in steps.items() if graph is not None}
+        self._in_place = in_place(graphs["step"])
 
     @property
     def writes_in_place(self) -> bool:
         """Whether a step writes new keys into the cache without a copy of it."""
-        return "step" in self._in_place
+        return self._in_place is not None
 
     def run(
         self,
@@ -212,8 +211,8 @@ class Programs:
         def update(buffer: Array, new: Array) -> Array:
             return lax.dynamic_update_slice(buffer, new.astype(buffer.dtype), (0, 0, at, 0))
 
-        if (graph := self._in_place.get("step")) is not None:
-            return self.run(graph, tensors, inputs, extra={UPDATE: update})
+        if self._in_place is not None:
+            return self.run(self._in_place, tensors, inputs, extra={UPDATE: update})
         mask = inputs["mask"]  # the new tokens come last, behind all of the buffer
         new = lax.dynamic_slice_in_dim(mask, at, tokens, 3)
         inputs = inputs | {"mask": jnp.concatenate([mask & (jnp.arange(mask.shape[3]) < at), new], 3)}

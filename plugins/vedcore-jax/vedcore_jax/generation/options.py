@@ -115,10 +115,8 @@ def search_of(
     asked = stored.with_options(**options)
     for name in GenerationConfig.model_fields:
         if name not in SUPPORTED and name not in _NO_SEARCH and asked.asks_for(name):
-            message = f"{name} is not an option of vedcore-jax"
-            raise UsageError(
-                message, field=name, hint=f"leave it out, or generate with torch; here: {', '.join(SUPPORTED)}"
-            )
+            hint = "leave it out, or generate with torch; vedcore_jax.generation.options.SUPPORTED has those of JAX"
+            raise UsageError("not an option of vedcore-jax", field=name, hint=hint)
     ids = asked.token_ids(TokenIds.parse(dict(graphs.token_ids)), graphs.vocab_size)
     limits = asked.limits(prompt_length, graphs.max_positions)
     ends = ids.eos if asked.num_beams > 1 else ()
