@@ -212,6 +212,9 @@ CASES: dict[str, list[Any]] = {
     "empty_like": [(IDS,)],
     "new_empty": [(X, [2, 3])],
     "scalar_tensor": [(2.5,), (3, {"dtype": torch.int64})],
+    "type_as": [(IDS, X), (X, IDS)],
+    "einsum": [("ijk,ijl->ikl", [X, x(2, 3, 5)]), ("bik,kj->bij", [X, x(4, 2)])],
+    "addcmul": [(X, OTHER, x(3, 1)), (X, OTHER, OTHER, {"value": 0.5})],
     "_to_copy": [(X, {"dtype": torch.int64}), (BOOL, {"dtype": torch.float32})],
 }
 

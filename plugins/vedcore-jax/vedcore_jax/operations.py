@@ -338,6 +338,9 @@ OPERATIONS: dict[str, Operation] = {
     "new_full": lambda x, size, value, *, dtype=None: jnp.full(tuple(size), value, dtype or x.dtype),
     "scalar_tensor": lambda value, *, dtype=None: jnp.asarray(value, dtype),
     "_to_copy": to_copy,
+    "type_as": lambda x, other: x.astype(other.dtype),
+    "einsum": lambda equation, parts, **_: jnp.einsum(equation, *parts),
+    "addcmul": lambda x, y, z, *, value=1: x + value * y * z,
 }
 
 

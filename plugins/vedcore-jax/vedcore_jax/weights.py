@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,13 +74,29 @@ def save_params(params: Mapping[str, Array], graphs: Graphs, source: Path, folde
         stored = _read(folder / WEIGHTS)
         changed = {name: params[name].astype(each.dtype) if name in params else each for name, each in stored.items()}
         save_file(changed, folder / f"{WEIGHTS}.new", metadata=dict(graphs.ties))
-        (folder / MANIFEST).unlink(missing_ok=True)  # it has the hash of the weights
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest["files"][WEIGHTS] = _record(folder / f"{WEIGHTS}.new")
         (folder / f"{WEIGHTS}.new").replace(folder / WEIGHTS)
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         if isinstance(error, CheckpointWriteError):
             raise
         hint = "check the path, its permissions and the disk"
         raise CheckpointWriteError(str(error.strerror or error), path=folder, hint=hint) from error
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """The entry of a tensor file in a manifest, as `vedcore.weights.manifest` has it."""
+    with open(path, "rb") as file:
+        length = file.read(8)
+        header = file.read(int.from_bytes(length, "little"))
+        spans = {name: each["data_offsets"] for name, each in json.loads(header).items() if name != "__metadata__"}
+        hashes = {}
+        for name, (start, stop) in sorted(spans.items(), key=lambda each: each[1]):
+            file.seek(8 + len(header) + start)
+            hashes[name] = hashlib.sha256(file.read(stop - start)).hexdigest()
+    header_hash = hashlib.sha256(length + header).hexdigest()
+    return {"size": path.stat().st_size, "header": header_hash, "tensors": hashes}
 
 
 def cast(params: Any, dtype: Any, mask: Any = None) -> Any:
