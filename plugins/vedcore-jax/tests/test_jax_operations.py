@@ -74,6 +74,9 @@ CASES: dict[str, list[Any]] = {
         (IMAGE, x(4), x(4, seed=1), x(4, seed=2), x(4).abs() + 1, False, 0.1, 1e-5, False),
         (IMAGE, None, None, x(4, seed=2), x(4).abs() + 1, False, 0.1, 1e-5, False),
     ],
+    "_native_batch_norm_legit_no_training": [
+        (IMAGE, x(4), x(4, seed=1), x(4, seed=2), x(4).abs() + 1, 0.1, 1e-5),
+    ],
     "scaled_dot_product_attention": [
         (Q, K, V),
         (Q, K, V, x(2, 1, 3, 5)),
