@@ -68,14 +68,6 @@ test-exports: $(VENV)/tested
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q tests/export plugins/vedcore-jax/tests \
 		"tests/docs/test_pages.py::test_page[docs/exports-jax.md]"
 
-# JAX, and the exports and pages that need it; in the environment of the other tests.
-test-jax: $(VENV)/tested
-	$(BIN)/python $(PIP) -e "./plugins/vedcore-jax[test]"
-	$(BIN)/mypy plugins/vedcore-jax/vedcore_jax
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q plugins/vedcore-jax/tests \
-		"tests/docs/test_pages.py::test_page[docs/exports-jax.md]" \
-		"tests/docs/test_pages.py::test_page[plugins/vedcore-jax/README.md]"
-
 check: $(VENV)/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
