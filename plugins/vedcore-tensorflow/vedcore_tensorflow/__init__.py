@@ -1,0 +1,1 @@
+"""Models of vedcore in TensorFlow."""
