@@ -61,11 +61,16 @@ def _growing(tensors: Any, axis: int) -> Any:
     return tf.nest.map_structure(one, tensors)
 
 
+def _lifted(counts: Any) -> Any:
+    """(B, L) to (B, 1, 1, L); a slice with new axes is not of TensorFlow Lite."""
+    return tf.expand_dims(tf.expand_dims(counts, 1), 1)
+
+
 def _next(programs: Programs, cache: Cache, counts: Any, positions: Any, tokens: Any) -> tuple[Any, Any, Any]:
     """Logits (B, V) after one more token a row, the longer past, and which tokens count."""
     counts = tf.concat([counts, tf.ones_like(tokens, tf.bool)], 1)
     positions = programs.written_positions(tokens, positions)
-    logits, cache = programs.step(tokens, positions, counts[:, None, None], cache)
+    logits, cache = programs.step(tokens, positions, _lifted(counts), cache)
     return tf.cast(logits[:, -1], tf.float32), cache.past, counts
 
 

@@ -133,9 +133,10 @@ class Programs:
 
 def attended(mask: Any) -> Any:
     """(B, T), True where a token counts, to (B, 1, T, T), True where one attends: to itself, and those before."""
-    place = tf.range(tf.shape(mask)[1])
-    before, itself = place[None] <= place[:, None], place[None] == place[:, None]
-    return (before[None, None] & mask[:, None, None]) | itself[None, None]
+    key = tf.range(tf.shape(mask)[1])
+    query = tf.expand_dims(key, 1)
+    mask = tf.expand_dims(tf.expand_dims(mask, 1), 1)  # a slice with new axes is not of TensorFlow Lite
+    return ((key <= query) & mask) | (key == query)
 
 
 def _with_shape(node: Node, value: Any) -> Any:
