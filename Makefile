@@ -90,7 +90,7 @@ recipe-captioner recipe-receipts: recipe-%: $(VENV)/tested
 	cp docs/recipes/$(DATA).py docs/recipes/$*.yaml build/recipe-$*
 	cd build/recipe-$* && PATH=$(CURDIR)/$(BIN):$$PATH && python $(DATA).py $(DATA) && { date; uptime; } >> log.txt \
 		&& vedcore train $*.yaml --output run && { date; uptime; } >> log.txt \
-		&& vedcore evaluate run/best $(DATA)/test --output report | tee -a log.txt
+		&& vedcore evaluate run/best $(DATA)/test --output report > scores.txt && tee -a log.txt < scores.txt
 	cp build/recipe-$*/log.txt docs/recipes/logs/$*.txt
 	cp build/recipe-$*/run/log.jsonl docs/recipes/logs/$*.jsonl
 

@@ -57,7 +57,14 @@ class Runtime(abc.ABC):
 
     abilities: ClassVar[frozenset[str]] = frozenset(ABILITIES)
     """The methods that it has, of `ABILITIES`; a proof leaves the others out, and says so."""
-    tolerances: ClassVar[Mapping[str, float]] = {"encode": 2e-5, "logits": 1e-5, "gradients": 1e-6}
+    tolerances: ClassVar[Mapping[str, float]] = {
+        "encode": 2e-5,
+        "logits": 1e-5,
+        "steps": 1e-5,
+        "loss": 1e-5,
+        "gradients": 1e-6,
+        "train": 1e-4,
+    }
     """Greatest difference, relative to the greatest number."""
 
     @abc.abstractmethod

@@ -123,7 +123,7 @@ def read_graphs(folder: str | os.PathLike[str]) -> Graphs:
     except OSError as error:
         hint = "give the folder of an export: vedcore export MODEL FOLDER"
         raise CheckpointError(str(error.strerror or error), path=path, hint=hint) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise CheckpointError("not JSON", path=path, hint="export the model anew") from None
     if not isinstance(data, dict) or data.pop("format", None) != "vedcore graph":
         raise CheckpointError("not the graphs of a model", path=path, hint="export the model anew")

@@ -31,7 +31,7 @@ OPERATIONS: Mapping[str, str] = {
     "layer_norm": "normalised over the last axes",
     "rms_norm": "divided by the root mean square over the last axes",
     "group_norm": "normalised over groups of channels",
-    "batch_norm": "normalised by running statistics; in training mode graphs keep them too",
+    "_native_batch_norm_legit_no_training": "normalised by running statistics; the first of three results",
     "scaled_dot_product_attention": "softmax(q k^T scale + mask) v, after dropout of the weights",
     "avg_pool2d": "means of windows",
     "adaptive_avg_pool2d": "means of windows, for an output of a given size",

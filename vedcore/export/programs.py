@@ -23,7 +23,7 @@ from vedcore.model import VisionEncoderDecoder
 from vedcore.text_decoder import TextDecoder
 from vedcore.text_inputs import count_positions
 
-__all__ = ["Program", "programs"]
+__all__ = ["Program", "programs", "shared_copy"]
 
 Tensors = dict[str, Tensor]
 
@@ -122,7 +122,7 @@ def _named(kind: str, pairs: Iterable[tuple[Tensor, Tensor] | None]) -> Tensors:
 
 def programs(model: VisionEncoderDecoder) -> Iterator[Program]:
     """All programs of a model: those of eval mode, and those of training that differ."""
-    evaluated, training = _shared_copy(model).eval(), _shared_copy(model).train()
+    evaluated, training = shared_copy(model).eval(), shared_copy(model).train()
     for norm in batch_norms(training):  # a graph changes no statistics
         norm.eval()
     yield from _of(evaluated, "")
@@ -177,7 +177,7 @@ def _ids(decoder: TextDecoder) -> Tensor:
     return torch.arange(ROWS * TOKENS).view(ROWS, TOKENS) % decoder.vocab_size
 
 
-def _shared_copy(model: VisionEncoderDecoder) -> VisionEncoderDecoder:
+def shared_copy(model: VisionEncoderDecoder) -> VisionEncoderDecoder:
     """A copy with the very tensors of the model, which can be put into another mode, and has no packed weights."""
     tensors: list[Any] = [*parameters_of(model), *model.buffers()]
     return copy.deepcopy(model, {id(each): each for each in tensors})

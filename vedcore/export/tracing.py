@@ -86,7 +86,7 @@ def _exported(program: Program) -> ExportedProgram:
     nodes = {node.name: node for node in found.graph.nodes}
     for name, node in zip(program.inputs, (nodes[each] for each in found.graph_signature.user_inputs), strict=True):
         for axis, size in program.sizes[name].items():
-            if isinstance(node.meta["val"].shape[axis], int) and not size.endswith("?"):
+            if str(node.meta["val"].shape[axis]).isdigit() and not size.endswith("?"):
                 message = f"{program.name} cannot be recorded for any number of {size}"
                 raise IncompatibleError(message, field="export", hint="compute with shapes, and ask none in Python")
     return found
