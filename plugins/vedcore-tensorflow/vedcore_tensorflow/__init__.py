@@ -8,7 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["VisionEncoderDecoder", "load", "write_saved_model", "write_tflite"]
+from vedcore import Entry, hookimpl
+
+__all__ = ["VisionEncoderDecoder", "load", "register_exporters", "write_saved_model", "write_tflite"]
 
 vedcore_api = 1
 
@@ -18,6 +20,16 @@ _HOMES = {
     "write_saved_model": "saving",
     "write_tflite": "saving",
 }
+
+
+@hookimpl
+def register_exporters() -> list[Entry]:
+    """The targets ``savedmodel`` and ``tflite``."""
+    home = "vedcore_tensorflow.exporter"
+    return [
+        Entry("savedmodel", f"{home}:SavedModelExporter", "a SavedModel, and a folder that Keras trains"),
+        Entry("tflite", f"{home}:TFLiteExporter", "one file for TensorFlow Lite, with the whole greedy loop"),
+    ]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 
 from vedcore.errors import CheckpointError, IncompatibleError, printable
 from vedcore.export import GRAPH, read_graphs
-from vedcore.model_files import GENERATION_CONFIG
+from vedcore.model_files import GENERATION_CONFIG, PREPROCESSOR_CONFIG
 from vedcore_tensorflow.model import VisionEncoderDecoder
 from vedcore_tensorflow.programs import read_arrays
 
@@ -21,6 +22,7 @@ __all__ = ["load"]
 RECORD = """
 import sys
 from pathlib import Path
+from typing import Any
 import vedcore
 from vedcore.export.recording import record
 try:
@@ -55,13 +57,18 @@ def load(folder: str | os.PathLike[str]) -> VisionEncoderDecoder:
             return load(recorded)
     folder = Path(folder)
     read_graphs(folder)  # for its errors, with the path
-    path = folder / GENERATION_CONFIG
-    try:
-        options = json.loads(path.read_bytes()) if path.exists() else {}
-    except ValueError:
-        raise CheckpointError("not JSON", path=path, hint="export the model anew") from None
-    model = VisionEncoderDecoder((folder / GRAPH).read_text(encoding="utf-8"), options)
+    options, size = _settings(folder / GENERATION_CONFIG), _settings(folder / PREPROCESSOR_CONFIG).get("image_size")
+    model = VisionEncoderDecoder((folder / GRAPH).read_text(encoding="utf-8"), options, size)
     model.set_arrays(read_arrays(folder))
     return model
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """A file of JSON; nothing where it is not there."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+    except ValueError:
+        raise CheckpointError("not JSON", path=path, hint="export the model anew") from None
+    return found
 
 

@@ -7,7 +7,7 @@ vocabulary size, L tokens of a written text.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,11 +59,19 @@ class VisionEncoderDecoder(keras.Model):  # type: ignore[misc]
     Args:
         graphs: the text of ``graph.json``.
         generation_config: the options that ``generate`` has by default.
+        image_size: H and W of the images that the model's processor makes.
     """
 
-    def __init__(self, graphs: str, generation_config: Mapping[str, Any] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        graphs: str,
+        generation_config: Mapping[str, Any] | None = None,
+        image_size: Sequence[int] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self._text = graphs
+        self.image_size = None if image_size is None else tuple(image_size)
         self.generation_config = GenerationConfig.parse(dict(generation_config or {}))
         found = _parsed(graphs)
         ports = {port.name: port for graph in found.graphs.values() for port in graph.tensors}
@@ -230,7 +238,8 @@ class VisionEncoderDecoder(keras.Model):  # type: ignore[misc]
     def get_config(self) -> dict[str, Any]:
         """All that a ``.keras`` file needs beside the weights."""
         options = self.generation_config.model_dump(mode="json", exclude_unset=True)
-        return {**super().get_config(), "graphs": self._text, "generation_config": options}
+        own = {"graphs": self._text, "generation_config": options, "image_size": self.image_size}
+        return {**super().get_config(), **own}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> VisionEncoderDecoder:

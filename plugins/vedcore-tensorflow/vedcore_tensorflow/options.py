@@ -113,7 +113,7 @@ def processed(options: Options, ids: Any, counts: Any, scores: Any, max_length: 
         scores = tf.where(_repeated(ids, config.no_repeat_ngram_size, vocab_size), LOWEST, scores)
     for word in config.bad_words_ids:
         if len(word) > 1 or word[0] not in options.ids.eos:
-            before = _last(ids, len(word) - 1) == tf.constant(word[:-1], ids.dtype)
+            before = tf.equal(_last(ids, len(word) - 1), tf.constant(word[:-1], ids.dtype))
             forbidden = tf.reduce_all(before, 1)[:, None] & _one_of(word[-1:], vocab_size)
             scores = tf.where(forbidden, LOWEST, scores)
     if options.min_length and options.ids.eos:
@@ -177,5 +177,5 @@ def _repeated(ids: Any, size: int, vocab_size: int) -> Any:
     padded, length = tf.pad(ids, [[0, 0], [size - 1, 0]], constant_values=-1), tf.shape(ids)[1]
     windows = tf.stack([padded[:, i : i + length] for i in range(size)], 2)  # (B, L, size), each run that ends at a token
     ending = _last(ids, size - 1)[:, None]
-    same = tf.reduce_all((windows[:, :, :-1] == ending) & (ending >= 0), 2)
+    same = tf.reduce_all(tf.equal(windows[:, :, :-1], ending) & (ending >= 0), 2)
     return _marked(tf.where(same, windows[:, :, -1], tf.cast(vocab_size, ids.dtype)), vocab_size)

@@ -136,7 +136,7 @@ def attended(mask: Any) -> Any:
     key = tf.range(tf.shape(mask)[1])
     query = tf.expand_dims(key, 1)
     mask = tf.expand_dims(tf.expand_dims(mask, 1), 1)  # a slice with new axes is not of TensorFlow Lite
-    return ((key <= query) & mask) | (key == query)
+    return ((key <= query) & mask) | tf.equal(key, query)
 
 
 def _with_shape(node: Node, value: Any) -> Any:

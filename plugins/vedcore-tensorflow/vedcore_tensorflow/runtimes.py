@@ -1,5 +1,7 @@
 """Exports as a proof runs them, with NumPy's arrays. Nothing here imports torch.
 
+TensorFlow is imported by the methods: what exports a model reads the classes, and imports torch after that.
+
 Shape letters: N images, B rows of text, T text tokens.
 """
 
@@ -9,14 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from vedcore.export import Runtime
 from vedcore_tensorflow.exporter import SAVED_MODEL, TFLITE
-from vedcore_tensorflow.loading import load
-from vedcore_tensorflow.programs import Programs
 
 __all__ = ["SavedModelRuntime", "TFLiteRuntime"]
 
@@ -25,6 +23,8 @@ class SavedModelRuntime(Runtime):
     """The signatures of the SavedModel; what trains, and steps, by the `keras.Model` of the folder."""
 
     def __init__(self, folder: Path) -> None:
+        import tensorflow as tf
+
         self.folder = folder
         self.saved = tf.saved_model.load(folder / SAVED_MODEL)
         self.signatures: Mapping[str, Any] = self.saved.signatures
@@ -35,12 +35,18 @@ class SavedModelRuntime(Runtime):
 
     def logits(self, pixel_values: Any, input_ids: Any, attention_mask: Any = None) -> Any:
         """By the signature ``forward``."""
+        import tensorflow as tf
+
         mask = np.ones_like(input_ids) if attention_mask is None else attention_mask
         given = {"decoder_input_ids": tf.constant(input_ids, tf.int64), "decoder_attention_mask": tf.constant(mask, tf.bool)}
         return self.signatures["forward"](pixel_values=_real(pixel_values), **given)["logits"].numpy()
 
     def steps(self, pixel_values: Any, input_ids: Any) -> Any:
         """By the step that the loop of ``generate`` runs."""
+        import tensorflow as tf
+
+        from vedcore_tensorflow.loading import load
+
         programs = load(self.folder).programs
         ids = tf.constant(input_ids, tf.int64)
 
@@ -58,15 +64,24 @@ class SavedModelRuntime(Runtime):
 
     def generate(self, pixel_values: Any, max_new_tokens: int) -> Any:
         """By the signature ``generate``."""
+        import tensorflow as tf
+
         most = tf.constant(max_new_tokens, tf.int32)
         return self.signatures["generate"](pixel_values=_real(pixel_values), max_new_tokens=most)["sequences"].numpy()
 
     def loss(self, pixel_values: Any, labels: Any) -> float:
         """By a call of the `keras.Model`."""
+        from vedcore_tensorflow.loading import load
+
         return float(load(self.folder)(_real(pixel_values), labels=labels).loss)
 
     def gradients(self, pixel_values: Any, labels: Any) -> dict[str, Any]:
         """By a tape over the graphs in float64."""
+        import tensorflow as tf
+
+        from vedcore_tensorflow.loading import load
+        from vedcore_tensorflow.programs import Programs
+
         model = load(self.folder)
         tensors = {
             name: tf.Variable(each.astype("float64") if each.dtype == np.float32 else each)
@@ -83,6 +98,11 @@ class SavedModelRuntime(Runtime):
 
     def train(self, pixel_values: Any, labels: Any, learning_rate: float, steps: int) -> list[float]:
         """By Keras' AdamW over the graphs of eval mode."""
+        import keras
+        import tensorflow as tf
+
+        from vedcore_tensorflow.loading import load
+
         model = load(self.folder)
         optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=0.0, epsilon=1e-8)
         pixel_values, labels, losses = _real(pixel_values), tf.constant(labels, tf.int64), list[float]()
@@ -122,9 +142,13 @@ def _interpreter() -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
+        import tensorflow as tf
+
         return tf.lite.Interpreter
     return Interpreter
 
 
 def _real(pixel_values: Any) -> Any:
+    import tensorflow as tf
+
     return tf.constant(pixel_values, tf.float32)

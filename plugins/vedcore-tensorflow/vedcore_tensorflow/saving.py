@@ -105,7 +105,7 @@ def write_tflite(
     Args:
         model: the model.
         path: of the file.
-        image_size: H and W, where those of the model may vary.
+        image_size: H and W, where those of the model may vary; those of its processor by default.
         quantize: store the weights as 8 bits each; texts may differ then.
         options: of ``generate``, in place of the model's own; searches other than greedy are refused.
 
@@ -113,7 +113,8 @@ def write_tflite(
         UsageError: beams or sampling, an option that ``generate`` does not have, or a size of images that is not known.
     """
     channels, *sides = model.graphs.image
-    sides = list(image_size) if image_size is not None else sides
+    if None in sides or image_size is not None:
+        sides = list(image_size or model.image_size or sides)
     if None in sides:
         raise UsageError("the model takes images of any size", field="image_size", hint="give (H, W) for the file")
     chosen, max_length = options_for(model.generation_config, model.graphs, 1, **options)
