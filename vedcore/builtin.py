@@ -54,4 +54,9 @@ def register_formats() -> list[Entry]:
             "vedcore.checkpoints.transformers:TransformersFormat",
             "the folder of transformers' VisionEncoderDecoderModel",
         ),
+        Entry(
+            "flax",
+            "vedcore.checkpoints.transformers:FlaxFormat",
+            "that folder with flax_model.msgpack, which transformers 4 loads in Flax",
+        ),
     ]

@@ -16,6 +16,7 @@ SIZES: Mapping[str, Callable[..., Any]] = {
     "sub": operator.sub,
     "mul": operator.mul,
     "floordiv": operator.floordiv,
+    "truediv": operator.truediv,
     "mod": operator.mod,
     "getitem": operator.getitem,
 }

@@ -190,7 +190,7 @@ def _compared(
 
 
 def replayed(cases: list[_Case], folder: Path, exporter: Exporter) -> list[Array | dict[str, Array]]:
-    """What the export gives for each case, in a process of its own.
+    """The results of an export for each case, in a process of its own.
 
     Raises:
         IncompatibleError: the process fails; its last line is told.

@@ -123,7 +123,7 @@ class TorchRuntime(Runtime):
         return run(self.graphs["encode"], tensors, {"pixel_values": pixel_values})["encoder_hidden_states"]
 
     def _cross(self, pixel_values: Tensor, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What a step takes besides the text: the keys and values of the images, and an empty cache."""
+        """The rest of what a step takes: the keys and values of the images, and an empty cache."""
         states = self._encode(pixel_values, tensors)
         past = (port for port in self.graphs["step"].inputs if port.name.startswith("past_"))
         shapes = {port.name: port.shape or () for port in past}

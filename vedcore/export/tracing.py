@@ -23,7 +23,7 @@ from vedcore.export.programs import Program
 __all__ = ["trace"]
 
 _SIZES: dict[Any, str] = {operator.add: "add", operator.sub: "sub", operator.mul: "mul", operator.floordiv: "floordiv"}
-_SIZES |= {operator.mod: "mod", operator.neg: "neg", operator.getitem: "getitem"}
+_SIZES |= {operator.truediv: "truediv", operator.mod: "mod", operator.neg: "neg", operator.getitem: "getitem"}
 _DROPPED = {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size", "sym_constrain_range"}
 """Checks, which give nothing."""
 _PLACE_ALONE = {"device", "layout", "pin_memory", "memory_format", "non_blocking"}

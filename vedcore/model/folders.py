@@ -62,7 +62,7 @@ class SavedModel(TrainableModel):
         Args:
             save_directory: created, or swapped as a whole for the new one; other files in it stay.
             format: a registered checkpoint format; ``"native"`` is vedcore's own, ``"transformers"`` that of its
-                VisionEncoderDecoderModel.
+                VisionEncoderDecoderModel, ``"flax"`` the same with the weights of its Flax class.
             options: of the format, such as ``max_shard_size="5GB"``, or ``part="decoder"`` of transformers'.
 
         Raises:
