@@ -50,8 +50,8 @@ def theirs_worker(name: str, folder: str) -> None:
     from transformers import (
         GPT2Config,
         TFVisionEncoderDecoderModel,
-        ViTConfig,
         VisionEncoderDecoderConfig,
+        ViTConfig,
     )
 
     width, heads, layers = MODELS[name]

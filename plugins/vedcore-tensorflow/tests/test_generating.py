@@ -86,10 +86,14 @@ def test_sampling_keeps_its_law(recorded: Recorded) -> None:
         due = torch.zeros_like(shares).index_copy(0, kept, shares[kept] / shares[kept].sum())
         drawn = ours.generate(pixels.repeat(4, 1, 1, 1).numpy(), **options, **more).numpy()[:, 1]
         np.testing.assert_allclose(np.bincount(drawn, minlength=50) / 4000, due, atol=0.035)
-    seeded = [ours.generate(pixels.numpy(), do_sample=True, max_new_tokens=9, seed=seed).numpy() for seed in (1, 1, 2)]
+    drawing = {"do_sample": True, "max_new_tokens": 9, "eos_token_id": ()}
+    seeded = [ours.generate(pixels.numpy(), seed=seed, **drawing).numpy() for seed in (1, 1, 2)]
     np.testing.assert_array_equal(seeded[0], seeded[1])
     assert (seeded[0] != seeded[2]).any()
-    equal(ours.generate(pixels.numpy(), do_sample=True, top_k=1, max_new_tokens=9), theirs.generate(pixels, max_new_tokens=9))
+    equal(
+        ours.generate(pixels.numpy(), do_sample=True, top_k=1, max_new_tokens=9),
+        theirs.generate(pixels, max_new_tokens=9),
+    )
 
 
 def test_a_search_is_compiled_once_for_all_batches_and_lengths(recorded: Recorded) -> None:
@@ -98,7 +102,9 @@ def test_a_search_is_compiled_once_for_all_batches_and_lengths(recorded: Recorde
     for count, length in ((1, 3), (2, 5), (4, 7)):
         pixels = images(theirs, count)
         assert ours.generate(pixels.numpy(), max_new_tokens=length, eos_token_id=()).shape == (count, length + 1)
-    traced = [each for each in ours._functions.made.values() if isinstance(each, tf.types.experimental.PolymorphicFunction)]
+    traced = [
+        each for each in ours._functions.made.values() if isinstance(each, tf.types.experimental.PolymorphicFunction)
+    ]
     assert [each.experimental_get_tracing_count() for each in traced] == [1]
 
 

@@ -86,7 +86,9 @@ def test_fit_lowers_the_loss_and_files_keep_the_weights(recorded: Recorded, tmp_
     assert other.evaluate(batch, verbose=0) == pytest.approx(due, rel=1e-5)
     theirs = tiny()
     theirs.load_state_dict({name: torch.from_numpy(each) for name, each in ours.arrays().items()}, strict=False)
-    assert float(theirs(**{name: torch.from_numpy(each) for name, each in batch.items()}).loss) == pytest.approx(due, rel=1e-4)
+    assert float(theirs(**{name: torch.from_numpy(each) for name, each in batch.items()}).loss) == pytest.approx(
+        due, rel=1e-4
+    )
 
     np.savez(tmp_path / "batch.npz", **batch)
     code = """
@@ -94,7 +96,8 @@ import sys
 sys.modules["torch"] = None
 import keras, numpy, vedcore_tensorflow.model
 model = keras.saving.load_model("model.keras")
-print(float(model(dict(numpy.load("batch.npz"))).loss), model.generate(numpy.load("batch.npz")["pixel_values"], max_new_tokens=5).numpy().tolist())
+batch = dict(numpy.load("batch.npz"))
+print(float(model(batch).loss), model.generate(batch["pixel_values"], max_new_tokens=5).numpy().tolist())
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -120,7 +123,7 @@ def test_sample_weights_are_refused(recorded: Recorded) -> None:
         ours.fit(images(theirs, 4).numpy(), texts(4, 5).numpy(), sample_weight=np.ones(4), verbose=0)
 
 
-@pytest.mark.parametrize("form", ["vedcore", "transformers"])
+@pytest.mark.parametrize("form", ["native", "transformers"])
 def test_a_checkpoint_of_pytorch_in_one_call(form: str, tmp_path: Path) -> None:
     theirs = tiny(decoder="bert") if form == "transformers" else tiny()
     theirs.save_pretrained(tmp_path / "model", format=form)

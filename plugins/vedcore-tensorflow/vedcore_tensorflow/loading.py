@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-
 from vedcore.errors import CheckpointError, IncompatibleError, printable
 from vedcore.export import GRAPH, read_graphs
 from vedcore.model_files import GENERATION_CONFIG, PREPROCESSOR_CONFIG
@@ -70,5 +69,3 @@ def _settings(path: Path) -> dict[str, Any]:
     except ValueError:
         raise CheckpointError("not JSON", path=path, hint="export the model anew") from None
     return found
-
-

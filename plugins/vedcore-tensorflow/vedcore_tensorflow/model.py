@@ -196,8 +196,15 @@ class VisionEncoderDecoder(keras.Model):  # type: ignore[misc]
             starts = chosen.config.start_ids(chosen.ids.start, pixel_values.shape[0])
             decoder_input_ids = tf.constant(starts, tf.int64)[:, None]
         ids = tf.cast(decoder_input_ids, tf.int64)
-        counts = tf.ones_like(ids, tf.bool) if decoder_attention_mask is None else tf.cast(decoder_attention_mask, tf.bool)
-        key = (chosen.config.model_dump_json(), chosen.min_length, prompt_length, *pixel_values.shape[1:])
+        counts = (
+            tf.ones_like(ids, tf.bool) if decoder_attention_mask is None else tf.cast(decoder_attention_mask, tf.bool)
+        )
+        key = (
+            chosen.config.model_dump_json(exclude={"max_length", "max_new_tokens"}),
+            chosen.min_length,
+            prompt_length,
+            *pixel_values.shape[1:],
+        )
         if key not in self._functions.made:
 
             def written(pixel_values: Any, ids: Any, counts: Any, max_length: Any) -> tuple[Any, Any]:

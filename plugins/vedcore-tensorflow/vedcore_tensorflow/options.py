@@ -66,9 +66,7 @@ class Options:
         return self.ids.pad or (ends[0] if ends else 0)
 
 
-def options_for(
-    config: GenerationConfig, graphs: Graphs, prompt_length: int, **given: Any
-) -> tuple[Options, int]:
+def options_for(config: GenerationConfig, graphs: Graphs, prompt_length: int, **given: Any) -> tuple[Options, int]:
     """The options of a call, and the greatest length of a row.
 
     Args:
@@ -175,7 +173,9 @@ def _last(ids: Any, count: int) -> Any:
 def _repeated(ids: Any, size: int, vocab_size: int) -> Any:
     """(B, V), True for tokens that would complete a run of ``size`` which the row (B, L) holds."""
     padded, length = tf.pad(ids, [[0, 0], [size - 1, 0]], constant_values=-1), tf.shape(ids)[1]
-    windows = tf.stack([padded[:, i : i + length] for i in range(size)], 2)  # (B, L, size), each run that ends at a token
+    windows = tf.stack(
+        [padded[:, i : i + length] for i in range(size)], 2
+    )  # (B, L, size), each run that ends at a token
     ending = _last(ids, size - 1)[:, None]
     same = tf.reduce_all(tf.equal(windows[:, :, :-1], ending) & (ending >= 0), 2)
     return _marked(tf.where(same, windows[:, :, -1], tf.cast(vocab_size, ids.dtype)), vocab_size)

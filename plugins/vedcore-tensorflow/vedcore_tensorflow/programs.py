@@ -85,15 +85,11 @@ class Programs:
                 past[port.name] = tf.zeros([rows, port.shape[1], 0, port.shape[3]], self._dtype(port.dtype))
         return Cache(past, cross)
 
-    def step(
-        self, ids: Any, positions: Any, mask: Any, cache: Cache, training: bool = False
-    ) -> tuple[Any, Cache]:
+    def step(self, ids: Any, positions: Any, mask: Any, cache: Cache, training: bool = False) -> tuple[Any, Cache]:
         """Ids (B, T), their positions (B, T) and mask (B, 1, T, P + T) to logits (B, T, V) and the longer cache."""
         inputs = {"input_ids": ids, "positions": positions, "mask": mask, **cache.past, **cache.cross}
         out = self.run("step", training, **inputs)
-        past = {
-            name: tf.concat([each, out["new" + name.removeprefix("past")]], 2) for name, each in cache.past.items()
-        }
+        past = {name: tf.concat([each, out["new" + name.removeprefix("past")]], 2) for name, each in cache.past.items()}
         return out["logits"], Cache(past, cache.cross)
 
     def positions(self, ids: Any, mask: Any) -> Any:

@@ -38,7 +38,10 @@ class SavedModelRuntime(Runtime):
         import tensorflow as tf
 
         mask = np.ones_like(input_ids) if attention_mask is None else attention_mask
-        given = {"decoder_input_ids": tf.constant(input_ids, tf.int64), "decoder_attention_mask": tf.constant(mask, tf.bool)}
+        given = {
+            "decoder_input_ids": tf.constant(input_ids, tf.int64),
+            "decoder_attention_mask": tf.constant(mask, tf.bool),
+        }
         return self.signatures["forward"](pixel_values=_real(pixel_values), **given)["logits"].numpy()
 
     def steps(self, pixel_values: Any, input_ids: Any) -> Any:

@@ -69,7 +69,7 @@ def write_saved_model(model: VisionEncoderDecoder, folder: str | os.PathLike[str
     """Write a SavedModel, which ``tf.saved_model.load`` opens without vedcore.
 
     Its signatures are ``encode`` (pixel_values), ``forward`` (pixel_values, decoder_input_ids, decoder_attention_mask),
-    ``generate`` (pixel_values, max_new_tokens) and ``serving_default`` (pixel_values), which writes texts of the greatest
+    ``generate`` (pixel_values, max_new_tokens) and ``serving_default`` (pixel_values), whose texts have the greatest
     length that the options say; all take any number of images.
 
     Args:

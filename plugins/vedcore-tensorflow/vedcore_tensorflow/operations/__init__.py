@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vedcore_tensorflow.operations import arithmetic, images, layers, shapes
+from vedcore_tensorflow.operations import arithmetic, filled, images, layers, shapes
 
 __all__ = ["OPERATIONS"]
 
 OPERATIONS: Mapping[str, Callable[..., Any]] = {
     **arithmetic.TABLE,
     **shapes.TABLE,
+    **filled.TABLE,
     **layers.TABLE,
     **images.TABLE,
 }

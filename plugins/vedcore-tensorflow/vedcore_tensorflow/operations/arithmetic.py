@@ -31,6 +31,10 @@ def mul(x: Any, y: Any) -> Any:
     return tf.logical_and(x, y) if x.dtype.is_bool else x * y
 
 
+def addcmul(x: Any, y: Any, z: Any, value: float = 1) -> Any:
+    return add(x, mul(y, z), value)
+
+
 def div(x: Any, y: Any) -> Any:
     x, y = (_real(each) for each in pair(x, y))
     return x / y
@@ -242,6 +246,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     "rsub.Scalar": rsub,
     "mul.Tensor": mul,
     "div.Tensor": div,
+    "addcmul": addcmul,
     "pow.Tensor_Scalar": power,
     "pow.Tensor_Tensor": power,
     "neg": neg,

@@ -50,9 +50,7 @@ def conv1d(
     x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Any:
     (stride, padding, dilation) = (each if isinstance(each, int) else each[0] for each in (stride, padding, dilation))
-    found = conv2d(
-        x[:, :, None], weight[:, :, None], bias, [1, stride], [0, padding], [1, dilation], groups
-    )
+    found = conv2d(x[:, :, None], weight[:, :, None], bias, [1, stride], [0, padding], [1, dilation], groups)
     return tf.squeeze(found, 2)
 
 
@@ -67,9 +65,14 @@ def _pooled_size(length: Any, kernel: int, stride: int, padding: int, dilation: 
     return count, max((count - 1) * stride + reach - length - 2 * padding, 0)
 
 
-def _beyond(x: Any, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], ceil: bool) -> list[Any]:
+def _beyond(
+    x: Any, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int], ceil: bool
+) -> list[Any]:
     """How far windows reach beyond the border, below and at the right."""
-    return [_pooled_size(x.shape[2 + i], kernel[i], stride[i], padding[i], dilation[i], True)[1] if ceil else 0 for i in (0, 1)]
+    return [
+        _pooled_size(x.shape[2 + i], kernel[i], stride[i], padding[i], dilation[i], True)[1] if ceil else 0
+        for i in (0, 1)
+    ]
 
 
 def avg_pool2d(
@@ -194,7 +197,9 @@ def _resized(x: Any, sizes: Any, factors: Any, aligned: bool, weights: Callable[
     if sizes is None:
         lengths = [size(x, 2), size(x, 3)]
         sizes = [
-            int(each * factor) if isinstance(each, int) else tf.cast(tf.floor(tf.cast(each, tf.float64) * factor), tf.int32)
+            int(each * factor)
+            if isinstance(each, int)
+            else tf.cast(tf.floor(tf.cast(each, tf.float64) * factor), tf.int32)
             for each, factor in zip(lengths, factors, strict=True)
         ]
     made = [weights(size(x, 2 + i), sizes[i], factors[i], aligned, cubic) for i in (0, 1)]

@@ -7,7 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from vedcore_tensorflow.operations.shapes import full, moved
+from vedcore_tensorflow.operations.filled import full
+from vedcore_tensorflow.operations.shapes import moved
 from vedcore_tensorflow.operations.sizes import cast, shape, shape_of, size
 
 __all__ = ["TABLE"]
@@ -34,6 +35,11 @@ def matmul(x: Any, y: Any) -> Any:
 
 def addmm(bias: Any, x: Any, y: Any, beta: float = 1, alpha: float = 1) -> Any:
     return beta * bias + alpha * tf.matmul(x, y)
+
+
+def einsum(equation: str, tensors: Sequence[Any], path: Any = None) -> Any:
+    del path
+    return tf.einsum(equation, *tensors)
 
 
 def embedding(weight: Any, ids: Any, padding: int = -1, scale: bool = False, sparse: bool = False) -> Any:
@@ -85,7 +91,15 @@ def group_norm(
 
 
 def batch_norm(
-    x: Any, weight: Any, bias: Any, mean: Any, variance: Any, training: bool, momentum: float, epsilon: float, cudnn: bool
+    x: Any,
+    weight: Any,
+    bias: Any,
+    mean: Any,
+    variance: Any,
+    training: bool,
+    momentum: float,
+    epsilon: float,
+    cudnn: bool,
 ) -> Any:
     """By the running statistics; a graph that was recorded with those of the batch has them, and changes none."""
     del momentum, cudnn
@@ -97,6 +111,14 @@ def batch_norm(
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale
     return x * _by_channel(scale, rank) + _by_channel(shift, rank)
+
+
+def batch_norm_inference(
+    x: Any, weight: Any, bias: Any, mean: Any, variance: Any, momentum: float, epsilon: float
+) -> tuple[Any, Any, Any]:
+    """By the running statistics; two results that are empty then come with it."""
+    found = batch_norm(x, weight, bias, mean, variance, False, momentum, epsilon, False)
+    return found, tf.zeros([0], x.dtype), tf.zeros([0], x.dtype)
 
 
 def attention(
@@ -170,11 +192,13 @@ TABLE: dict[str, Callable[..., Any]] = {
     "bmm": tf.matmul,
     "addmm": addmm,
     "mm": tf.matmul,
+    "einsum": einsum,
     "embedding": embedding,
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
     "group_norm": group_norm,
     "batch_norm": batch_norm,
+    "_native_batch_norm_legit_no_training": batch_norm_inference,
     "scaled_dot_product_attention": attention,
     "cross_entropy_loss": cross_entropy,
     "native_dropout": native_dropout,
