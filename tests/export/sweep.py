@@ -20,7 +20,7 @@ from vedcore.export.running import run
 from vedcore.export.tracing import trace
 
 NAMES = [
-    "beit_base_patch16_224", "caformer_s18", "coat_tiny", "convnext_atto", "convnextv2_atto", "davit_tiny",
+    "beit_base_patch16_224", "caformer_s18", "convnext_atto", "convnextv2_atto", "davit_tiny",
     "deit_tiny_patch16_224", "densenet121", "edgenext_xx_small", "efficientformerv2_s0", "efficientnet_b0",
     "eva02_tiny_patch14_224", "fastvit_t8", "ghostnet_100", "hiera_tiny_224", "levit_128s",
     "maxvit_tiny_tf_224", "mobilenetv3_small_100", "mobilevit_xxs", "nfnet_l0", "poolformer_s12", "pvt_v2_b0",

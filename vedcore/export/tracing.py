@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
+from torch.overrides import TorchFunctionMode
 
 from vedcore.errors import IncompatibleError, VedcoreError, printable
 from vedcore.export.graphs import Graph, Node, Port
@@ -28,6 +29,8 @@ _DROPPED = {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_fo
 """Checks, which give nothing."""
 _PLACE_ALONE = {"device", "layout", "pin_memory", "memory_format", "non_blocking"}
 """Arguments that say where and how a tensor lies, and not what is in it."""
+MAX_SIZE_TERMS = 16
+"""Arithmetic in a size that depends on height and width; torch takes minutes with windows that are padded to fit."""
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
 
 
@@ -72,7 +75,7 @@ def _exported(program: Program) -> ExportedProgram:
             for name, axes in program.sizes.items()
         }
         try:
-            with warnings.catch_warnings(), torch.no_grad():
+            with warnings.catch_warnings(), torch.no_grad(), _SimpleSizes(varies):
                 warnings.simplefilter("ignore")  # torch's, of its own modules
                 found = torch.export.export(program.module, (program.inputs,), dynamic_shapes=(shapes,), strict=False)
                 found = found.run_decompositions({})
@@ -90,6 +93,22 @@ def _exported(program: Program) -> ExportedProgram:
                 message = f"{program.name} cannot be recorded for any number of {size}"
                 raise IncompatibleError(message, field="export", hint="compute with shapes, and ask none in Python")
     return found
+
+
+class _SimpleSizes(TorchFunctionMode):
+    """Ends a try to record where sizes become too long a formula."""
+
+    def __init__(self, ends: bool) -> None:
+        super().__init__()
+        self._ends = ends
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if self._ends and isinstance(out, Tensor):
+            sizes = (size.node.expr for size in out.shape if isinstance(size, torch.SymInt))
+            if any(size.count_ops() > MAX_SIZE_TERMS for size in sizes):
+                raise ValueError("sizes are too long a formula")
+        return out
 
 
 def _refusal(program: Program, error: Exception) -> IncompatibleError:
