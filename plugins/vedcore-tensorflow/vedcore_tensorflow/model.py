@@ -193,7 +193,7 @@ class VisionEncoderDecoder(keras.Model):  # type: ignore[misc]
         prompt_length = 1 if decoder_input_ids is None else decoder_input_ids.shape[1]
         chosen, max_length = options_for(self.generation_config, self.graphs, prompt_length, **options)
         if decoder_input_ids is None:
-            starts = chosen.config.start_ids(chosen.ids.start, pixel_values.shape[0])
+            starts = chosen.config.start_ids(chosen.ids.required("start"), pixel_values.shape[0])
             decoder_input_ids = tf.constant(starts, tf.int64)[:, None]
         ids = tf.cast(decoder_input_ids, tf.int64)
         counts = (

@@ -59,7 +59,7 @@ class _Served(tf.Module):  # type: ignore[misc]
         return self._written(pixel_values, self.max_length)
 
     def _written(self, pixel_values: Any, max_length: Any) -> dict[str, Any]:
-        ids = tf.fill([tf.shape(pixel_values)[0], 1], tf.constant(self.options.ids.start, tf.int64))
+        ids = tf.fill([tf.shape(pixel_values)[0], 1], tf.constant(self.options.ids.required("start"), tf.int64))
         states = self.programs.encode(pixel_values)
         counts = tf.ones_like(ids, tf.bool)
         return {"sequences": generate(self.programs, self.options, states, ids, counts, max_length)[0]}

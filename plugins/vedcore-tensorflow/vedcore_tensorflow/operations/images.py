@@ -17,8 +17,8 @@ __all__ = ["TABLE"]
 
 
 def _two(given: Any) -> list[Any]:
-    given = [given] if isinstance(given, int) else list(given)
-    return given * 2 if len(given) == 1 else given
+    sizes: list[Any] = [given] if isinstance(given, int) else list(given)
+    return sizes * 2 if len(sizes) == 1 else sizes
 
 
 def _last(x: Any) -> Any:
@@ -40,8 +40,8 @@ def conv2d(
         kernel = tf.reshape(kernel, [*kernel.shape[:2], groups, out // groups])
         x = tf.nn.depthwise_conv2d(x, kernel, [1, *stride, 1], "VALID", dilations=dilation)
     else:
-        parts = zip(tf.split(x, groups, 3), tf.split(kernel, groups, 3), strict=True)
-        parts = [tf.nn.conv2d(each, part, stride, "VALID", dilations=dilation) for each, part in parts]
+        pairs = zip(tf.split(x, groups, 3), tf.split(kernel, groups, 3), strict=True)
+        parts = [tf.nn.conv2d(each, part, stride, "VALID", dilations=dilation) for each, part in pairs]
         x = tf.concat(parts, 3) if groups > 1 else parts[0]
     return _first(x if bias is None else tf.nn.bias_add(x, bias))
 

@@ -64,7 +64,7 @@ def pair(x: Any, y: Any) -> tuple[Any, Any]:
         dtype = max((each.dtype for each in wide), key=lambda each: each.size)
     else:
         dtype = (tf.bool, tf.int64, tf.float32)[kind]
-    return tuple(  # type: ignore[return-value]
+    return tuple(
         tf.constant(each, dtype) if tensor is None else cast(tensor, dtype)
         for each, tensor in zip((x, y), given, strict=True)
     )
