@@ -122,15 +122,17 @@ class VisionEncoderDecoder(keras.Model):  # type: ignore[misc]
             return self.call(**pixel_values, training=training)
         states = getattr(encoder_outputs, "encoder_last_hidden_state", encoder_outputs)
         if states is None:
-            if pixel_values is None:
-                raise UsageError("no images", field="pixel_values", hint="give them, or encoder_outputs")
-            states = self.programs.encode(tf.convert_to_tensor(pixel_values), training)
+            states = self.programs.encode(self._images(pixel_values), training)
         labels = None if labels is None else tf.cast(labels, tf.int64)
         if decoder_input_ids is None:
             if labels is None:
                 raise UsageError("no text", field="decoder_input_ids", hint="give them, or labels")
             decoder_input_ids = self.programs.shifted(labels)
         ids = tf.cast(decoder_input_ids, tf.int64)
+        most = self.graphs.max_positions
+        if most is not None and ids.shape[1] is not None and ids.shape[1] > most:
+            message = f"a text of {ids.shape[1]} tokens, but the decoder has {most} positions"
+            raise UsageError(message, field="decoder_input_ids", hint=f"cut the text to {most} tokens")
         logits = self.programs.logits(states, ids, decoder_attention_mask, training)
         loss = None if labels is None else self.programs.loss(logits, labels)
         return Output(loss, logits, states)
@@ -187,9 +189,7 @@ class VisionEncoderDecoder(keras.Model):  # type: ignore[misc]
         Raises:
             UsageError: no images, or an option that is not here.
         """
-        if pixel_values is None:
-            raise UsageError("no images", field="pixel_values", hint="give what the model's processor makes")
-        pixel_values = tf.convert_to_tensor(pixel_values)
+        pixel_values = self._images(pixel_values)
         prompt_length = 1 if decoder_input_ids is None else decoder_input_ids.shape[1]
         chosen, max_length = options_for(self.generation_config, self.graphs, prompt_length, **options)
         if decoder_input_ids is None:
@@ -223,6 +223,23 @@ class VisionEncoderDecoder(keras.Model):  # type: ignore[misc]
             )
         sequences, scores = self._functions.made[key](pixel_values, ids, counts, max_length)
         return GenerateOutput(sequences, scores) if chosen.config.return_dict_in_generate else sequences
+
+    def _images(self, pixel_values: Any) -> Any:
+        """Images (N, C, H, W) as the graphs take them.
+
+        Raises:
+            UsageError: none, or of another shape.
+        """
+        hint = "give what the model's processor makes"
+        if pixel_values is None:
+            raise UsageError("no images", field="pixel_values", hint=hint)
+        pixel_values = tf.convert_to_tensor(pixel_values)
+        pairs = zip(pixel_values.shape[1:], self.graphs.image, strict=False)
+        if len(pixel_values.shape) != 4 or any(given not in (None, due) and due is not None for given, due in pairs):
+            due = ", ".join("any" if each is None else str(each) for each in self.graphs.image)
+            message = f"images of shape {tuple(pixel_values.shape)}, (N, {due}) expected"
+            raise UsageError(message, field="pixel_values", hint=hint)
+        return pixel_values
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """The weights by their names in torch: ``model.load_state_dict`` takes them, made tensors."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from safetensors.numpy import load_file
+from safetensors import deserialize
 
 from vedcore.errors import CheckpointError
 from vedcore.export import CONSTANTS, Graphs, Node, interpret, refuse_missing
@@ -22,6 +22,10 @@ from vedcore_tensorflow.operations import OPERATIONS
 __all__ = ["Cache", "Programs", "attended", "read_arrays"]
 
 Tensors = Mapping[str, Any]
+TYPES = {f"I{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)}
+TYPES |= {f"F{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)}
+TYPES |= {"U8": np.dtype("uint8"), "BOOL": np.dtype("bool"), "BF16": np.dtype(tf.bfloat16.as_numpy_dtype)}
+"""Of safetensors, by name; NumPy itself has no bfloat16."""
 
 
 def read_arrays(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -33,7 +37,8 @@ def read_arrays(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
     arrays = dict[str, np.ndarray[Any, Any]]()
     for name in (WEIGHTS, CONSTANTS):
         try:
-            arrays |= load_file(folder / name)
+            for key, found in deserialize((folder / name).read_bytes()):  # type: ignore[no-untyped-call]
+                arrays[key] = np.frombuffer(found["data"], TYPES[found["dtype"]]).reshape(found["shape"])
         except Exception as error:  # of safetensors' own kinds
             hint = "export the model anew: vedcore export MODEL FOLDER --to graph"
             raise CheckpointError(str(error), path=folder / name, hint=hint) from None
@@ -53,7 +58,7 @@ class Programs:
     Args:
         graphs: of the export.
         tensors: weights and constants by name, as tensors or variables.
-        real: a type to compute in instead of float32, for tests of gradients.
+        real: a type to compute in instead of the model's, for tests of gradients.
 
     Raises:
         IncompatibleError: an operation that is not here.
@@ -73,6 +78,8 @@ class Programs:
 
     def encode(self, pixel_values: Any, training: bool = False) -> Any:
         """Images (N, C, H, W) to encoder states (N, S, E)."""
+        dtype = self._dtype(self.graphs["encode"].inputs[0].dtype)
+        pixel_values = tf.cast(pixel_values, dtype)
         return self.run("encode", training, pixel_values=pixel_values)["encoder_hidden_states"]
 
     def start(self, states: Any, rows: Any, training: bool = False) -> Cache:
@@ -124,7 +131,8 @@ class Programs:
         return self.run("loss", logits=logits, labels=labels)["loss"]
 
     def _dtype(self, name: str) -> Any:
-        return self.real if self.real is not None and name == "float32" else getattr(tf, name)
+        dtype = getattr(tf, name)
+        return self.real if self.real is not None and dtype.is_floating else dtype
 
 
 def attended(mask: Any) -> Any:

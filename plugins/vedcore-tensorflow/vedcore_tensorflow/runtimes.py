@@ -31,7 +31,11 @@ class SavedModelRuntime(Runtime):
 
     def encode(self, pixel_values: Any) -> Any:
         """By the signature ``encode``."""
-        return self.signatures["encode"](pixel_values=_real(pixel_values))["encoder_hidden_states"].numpy()
+        return (
+            self.signatures["encode"](pixel_values=_real(pixel_values))["encoder_hidden_states"]
+            .numpy()
+            .astype(np.float32)
+        )
 
     def logits(self, pixel_values: Any, input_ids: Any, attention_mask: Any = None) -> Any:
         """By the signature ``forward``."""
@@ -42,7 +46,9 @@ class SavedModelRuntime(Runtime):
             "decoder_input_ids": tf.constant(input_ids, tf.int64),
             "decoder_attention_mask": tf.constant(mask, tf.bool),
         }
-        return self.signatures["forward"](pixel_values=_real(pixel_values), **given)["logits"].numpy()
+        return (
+            self.signatures["forward"](pixel_values=_real(pixel_values), **given)["logits"].numpy().astype(np.float32)
+        )
 
     def steps(self, pixel_values: Any, input_ids: Any) -> Any:
         """By the step that the loop of ``generate`` runs."""
@@ -63,7 +69,7 @@ class SavedModelRuntime(Runtime):
                 found.append(logits)
             return tf.concat(found, 1)
 
-        return tf.function(all_steps, autograph=False)(_real(pixel_values), ids).numpy()
+        return tf.function(all_steps, autograph=False)(_real(pixel_values), ids).numpy().astype(np.float32)
 
     def generate(self, pixel_values: Any, max_new_tokens: int) -> Any:
         """By the signature ``generate``."""
@@ -87,7 +93,9 @@ class SavedModelRuntime(Runtime):
 
         model = load(self.folder)
         tensors = {
-            name: tf.Variable(each.astype("float64") if each.dtype == np.float32 else each)
+            name: tf.Variable(
+                each.astype("float64") if each.dtype in (np.float32, tf.bfloat16.as_numpy_dtype, np.float16) else each
+            )
             for name, each in model.arrays().items()
         }
         programs = Programs(model.graphs, tensors, tf.float64)

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from vedcore.errors import UsageError
+from vedcore.errors import IncompatibleError, UsageError
 from vedcore_tensorflow.decoding import generate
 from vedcore_tensorflow.model import VisionEncoderDecoder
 from vedcore_tensorflow.options import Options, options_for
@@ -111,7 +111,12 @@ def write_tflite(
 
     Raises:
         UsageError: beams or sampling, an option that ``generate`` does not have, or a size of images that is not known.
+        IncompatibleError: a model in bfloat16 or float16.
     """
+    dtype = model.graphs["encode"].inputs[0].dtype
+    if dtype != "float32":
+        message = f"a model in {dtype}, and TensorFlow Lite computes in float32"
+        raise IncompatibleError(message, field="dtype", hint="export model.float()")
     channels, *sides = model.graphs.image
     if None in sides or image_size is not None:
         sides = list(image_size or model.image_size or sides)

@@ -13,7 +13,12 @@ from vedcore_tensorflow.operations.sizes import cast, shape, shape_of, size
 
 __all__ = ["TABLE"]
 
-EPSILON = {tf.float64: 2.220446049250313e-16, tf.float32: 1.1920928955078125e-07, tf.float16: 0.0009765625}
+EPSILON = {
+    tf.float64: 2.220446049250313e-16,
+    tf.float32: 1.1920928955078125e-07,
+    tf.float16: 0.0009765625,
+    tf.bfloat16: 0.0078125,
+}
 """Of each type: torch's default for ``rms_norm``."""
 
 
@@ -56,23 +61,30 @@ def _normalised(x: Any, axes: Sequence[int], epsilon: float) -> Any:
     return centered * tf.math.rsqrt(variance + tf.cast(epsilon, x.dtype))
 
 
+def _wide(x: Any) -> Any:
+    """Numbers of 16 bits as float32, in which torch sums too."""
+    return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
+
+
 def _scaled(x: Any, weight: Any, bias: Any) -> Any:
-    x = x if weight is None else x * weight
-    return x if bias is None else x + bias
+    x = x if weight is None else x * cast(weight, x.dtype)
+    return x if bias is None else x + cast(bias, x.dtype)
 
 
 def layer_norm(
     x: Any, sizes: Sequence[int], weight: Any = None, bias: Any = None, epsilon: float = 1e-5, cudnn: bool = True
 ) -> Any:
     del cudnn
-    return _scaled(_normalised(x, [-1 - i for i in range(len(sizes))], epsilon), weight, bias)
+    found = _normalised(_wide(x), [-1 - i for i in range(len(sizes))], epsilon)
+    return cast(_scaled(found, weight, bias), x.dtype)
 
 
 def rms_norm(x: Any, sizes: Sequence[int], weight: Any = None, epsilon: float | None = None) -> Any:
     axes = [-1 - i for i in range(len(sizes))]
-    square = tf.reduce_mean(tf.square(x), axes, keepdims=True)
     epsilon = EPSILON[x.dtype] if epsilon is None else epsilon
-    return _scaled(x * tf.math.rsqrt(square + tf.cast(epsilon, x.dtype)), weight, None)
+    wide = _wide(x)
+    square = tf.reduce_mean(tf.square(wide), axes, keepdims=True)
+    return cast(_scaled(wide * tf.math.rsqrt(square + tf.cast(epsilon, wide.dtype)), weight, None), x.dtype)
 
 
 def _by_channel(tensor: Any, rank: int) -> Any:
@@ -85,9 +97,9 @@ def group_norm(
 ) -> Any:
     del cudnn
     sizes = shape_of(x)
-    found = _normalised(tf.reshape(x, shape([sizes[0], groups, -1])), [2], epsilon)
+    found = _normalised(tf.reshape(_wide(x), shape([sizes[0], groups, -1])), [2], epsilon)
     found = tf.reshape(found, shape(sizes))
-    return _scaled(found, _by_channel(weight, len(sizes)), _by_channel(bias, len(sizes)))
+    return cast(_scaled(found, _by_channel(weight, len(sizes)), _by_channel(bias, len(sizes))), x.dtype)
 
 
 def batch_norm(
@@ -143,7 +155,7 @@ def attention(
         scores = tf.where(mask, scores, tf.cast(dtype.min, dtype))
     elif mask is not None:
         scores = scores + cast(mask, dtype)
-    weights = tf.nn.softmax(scores)
+    weights = cast(tf.nn.softmax(_wide(scores)), dtype)
     return tf.matmul(dropout(weights, dropout_p, True), values)
 
 
