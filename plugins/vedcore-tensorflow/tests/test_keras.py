@@ -115,7 +115,7 @@ def test_a_loss_and_metrics_of_keras(recorded: Recorded) -> None:
     ours, pixels, labels = vedcore_tensorflow.load(folder), images(theirs, 4).numpy(), texts(4, 5).numpy()
     ours.compile(keras.optimizers.SGD(0.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     due = float(ours(pixels, labels=labels).loss)
-    found = ours.evaluate({"pixel_values": pixels, "labels": labels}, labels, verbose=0)
+    found = ours.evaluate(pixels, labels, verbose=0)
     assert found == pytest.approx(due, rel=1e-5)
 
 

@@ -160,14 +160,16 @@ class VisionEncoderDecoder(keras.Model):  # type: ignore[misc]
         return super().test_step(self._joined(data))
 
     def _joined(self, data: Any) -> Any:
-        """A batch with the targets among the inputs, where the loss is the model's own."""
+        """A batch with the targets among the inputs, from which the decoder's input is made."""
         x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
-        if self._compile_loss is not None or y is None:
-            return data
+        if y is not None:
+            x = {"labels": y, **(x if isinstance(x, Mapping) else {"pixel_values": x})}
+        if self._compile_loss is not None:
+            return x, y, weight
         if weight is not None:
             hint = "leave it out, and put -100 for labels that do not count"
             raise UsageError("the model's own loss takes no weights", field="sample_weight", hint=hint)
-        return ({**(x if isinstance(x, Mapping) else {"pixel_values": x}), "labels": y},)
+        return (x,)
 
     def generate(
         self,
