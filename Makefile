@@ -28,8 +28,8 @@ PARTS_TESTS := tests/checkpoints/test_recognition.py tests/cli/test_checking.py 
 	tests/hints/test_plugins.py tests/hints/test_plugin_formats.py tests/plugins tests/test_projectors.py \
 	tests/test_registry.py
 
-.PHONY: demo test test-without-plugins test-with-plugins test-exports check fix bench docs-tables recipe-captioner \
-	recipe-receipts minima clean
+.PHONY: demo test test-without-plugins test-with-plugins test-exports test-tensorflow sweep-tensorflow check fix bench \
+	docs-tables recipe-captioner recipe-receipts minima clean
 
 # One stamp a step, so that a second call does nothing over.
 $(VENV)/installed: pyproject.toml
@@ -67,6 +67,20 @@ test-exports: $(VENV)/tested
 	$(BIN)/python $(PIP) -e "./plugins/vedcore-jax[test]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q tests/export plugins/vedcore-jax/tests \
 		"tests/docs/test_pages.py::test_page[docs/exports-jax.md]"
+
+# TensorFlow is large, and has an environment of its own.
+$(VENV)-tensorflow/installed: pyproject.toml plugins/vedcore-tensorflow/pyproject.toml
+	@test -x $(VENV)-tensorflow/bin/python || { $(NEW_ENOUGH) && $(PYTHON) -m venv $(VENV)-tensorflow; }
+	$(VENV)-tensorflow/bin/python $(PIP) -e ".[test]" -e "./plugins/vedcore-tensorflow[test]"
+	touch $@
+
+test-tensorflow: $(VENV)-tensorflow/installed
+	OMP_NUM_THREADS=1 $(VENV)-tensorflow/bin/python -m pytest -q plugins/vedcore-tensorflow/tests \
+		"tests/docs/test_pages.py::test_page[docs/exports-tensorflow.md]"
+
+# Encoders of timm in TensorFlow, beside torch.
+sweep-tensorflow: $(VENV)-tensorflow/installed
+	PYTHONPATH=. $(VENV)-tensorflow/bin/python plugins/vedcore-tensorflow/tests/sweep.py > docs/exports-tensorflow-sweep.txt
 
 check: $(VENV)/tested
 	$(BIN)/ruff check .
@@ -109,4 +123,4 @@ minima:
 		--deselect tests/weights/test_weights.py::test_huggingface_hub_reads_our_shards
 
 clean:
-	rm -rf $(VENV) $(VENV)-minima build dist
+	rm -rf $(VENV) $(VENV)-minima $(VENV)-tensorflow build dist
