@@ -1,7 +1,7 @@
 """A copy of a module whose linear layers compute with int8 weights, a quarter of the bytes: for drafts, not for texts.
 
-Weights are rounded per output, inputs per call (``torch.ops.quantized``). That may move to another place in torch, so
-the product is tried, checked and timed once before it is used.
+Weights are rounded per output, inputs per call (``torch.ops.quantized``). torch means to drop that one day, and not every
+CPU is faster with it, so the product is tried, checked and timed once before it is used.
 
 Shape letters: M rows, I input width, O output width.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+import warnings
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from vedcore.layers.attention import CrossAttention
 from vedcore.layers.linear import SeamLinear, Stamp, is_plain
 from vedcore.layers.tracing import is_traced
 
-__all__ = ["Int8Copy", "int8_copy", "int8_product"]
+__all__ = ["Int8Copy", "int8_bytes", "int8_copy", "int8_product"]
 
 MAX_SHARE_OF_TIME = 0.8
 """Share of the time of a product in float32 above which one in int8 is of no use."""
@@ -112,11 +113,23 @@ def int8_copy(module: nn.Module) -> nn.Module | None:
     return found.module if found.stamps else None
 
 
+def int8_bytes(module: nn.Module) -> int:
+    """Bytes of the weights in int8 that `int8_copy` makes, whatever type the weights have now."""
+    kept = _kept(module)
+    layers = {part for part in module.modules() if isinstance(part, nn.Linear) and part not in kept}
+    return sum(layer.weight.numel() for layer in layers)
+
+
+def _kept(module: nn.Module) -> set[nn.Module]:
+    """The layers that make keys and values of images."""
+    crossing = (part for part in module.modules() if isinstance(part, CrossAttention))
+    return {getattr(part, name) for part in crossing for name in part.on_the_same_input}
+
+
 def _made(module: nn.Module, product: Product) -> Int8Copy:
     stamps: list[Stamp] = []
     copies: dict[nn.Module, nn.Module] = {}
-    kept = {getattr(part, name) for part in module.modules() if isinstance(part, CrossAttention)
-            for name in part.on_the_same_input}  # fmt: skip
+    kept = _kept(module)
 
     def copied(part: nn.Module) -> nn.Module:
         if part in copies:
@@ -164,7 +177,8 @@ def int8_product() -> Product | None:
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(1, 1024, generator=generator), torch.randn(2048, 1024, generator=generator)
     engines = [name for name in torch.backends.quantized.supported_engines if name != "none"]
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says, once, that weights of this kind are to go
         plain = F.linear(x, weight)
         able: dict[Product, Any] = {}
         for engine in engines:

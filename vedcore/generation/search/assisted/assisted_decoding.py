@@ -82,7 +82,9 @@ def guessed_steps(cache: RaggedRows, request: Request, drafter: Drafter, race: R
             return out
         if request.pads_ended:
             cache.keep([any(growing[i : i + copies]) for i in range(0, len(texts), copies)])
-        chooser.race.forget(min(len(text) for text, on in zip(texts, growing, strict=True) if on) - request.prompt_length)
+        chooser.race.forget(
+            min(len(text) for text, on in zip(texts, growing, strict=True) if on) - request.prompt_length
+        )
         cache.rewind([len(text) - 1 if on else 0 for text, on in zip(texts, growing, strict=True)])
         so_far = [text if on else [] for text, on in zip(texts, growing, strict=True)]
         room = limit - max(map(len, so_far)) - 1
