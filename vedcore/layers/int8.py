@@ -1,7 +1,7 @@
 """A copy of a module whose linear layers compute with int8 weights, a quarter of the bytes: for drafts, not for texts.
 
-Weights are rounded per output, inputs per call (``torch.ops.quantized``). torch means to drop that one day, and not every
-CPU is faster with it, so the product is tried, checked and timed once before it is used.
+Weights are rounded per output, inputs per call (``torch.ops.quantized``). torch means to drop that one day, and not
+every CPU is faster with it, so the product is tried, checked and timed once before it is used.
 
 Shape letters: M rows, I input width, O output width.
 """
@@ -13,6 +13,7 @@ import math
 import time
 import warnings
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +35,8 @@ MAX_WEIGHT = 127
 """A weight is a whole number from -127 to 127 times the scale of its output."""
 
 
-class Product(NamedTuple):
+@dataclass(frozen=True)
+class Product:
     """One of torch's int8 products, which have the same arguments."""
 
     engine: str
@@ -143,7 +145,7 @@ def _made(module: nn.Module, product: Product) -> Int8Copy:
         if _is_able(part) and part not in kept:
             new.__class__ = Int8Linear
             stamps.extend(Stamp.of(part, name) for name in ("weight", "bias") if getattr(part, name) is not None)
-            new.int8, new.blocks = product, None
+            new.__dict__.update(int8=product, blocks=None)
         return new
 
     whole = copied(module)

@@ -57,8 +57,8 @@ class Race:
     def winner(self, probabilities: Tensor, step: int, row: int) -> Tensor:
         """(1,) the token that a row draws at a step by its probabilities (1, V), the same whenever it is asked."""
         while len(self.times) <= step:
-            times = probabilities.new_empty(self.rows, probabilities.shape[1])
-            self.times.append(times.exponential_(generator=self.generator))
+            new = probabilities.new_empty(self.rows, probabilities.shape[1])
+            self.times.append(new.exponential_(generator=self.generator))
         times = self.times[step]
         assert times is not None
         return (probabilities / times[row : row + 1]).argmax(1)
