@@ -36,8 +36,8 @@ __all__ = ["Account", "SelfDrafter", "draft_steps"]
 
 MAX_ROWS = 8
 """Rows for which drafts are tried: more share the reading of the weights, so that a check costs too much."""
-MAX_RUN = 12
-"""Most tokens that are guessed at once."""
+MAX_RUN = 15
+"""Most tokens that are guessed at once: a check then has 16 rows, of which oneDNN keeps what it compiles."""
 MIN_SAMPLES = 3
 """Steps without guesses whose time is taken before the first guess."""
 MAX_DEBT = 2.0
