@@ -1,11 +1,12 @@
-# make demo: read a bundled image with a bundled model.   make test: everything that CI runs.
+# make demo: read a bundled image with a bundled model.   make test, make test-exports: what CI runs.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PLUGIN := plugins/vedcore-printed
 # Every folder in plugins/ is installed and tested, but for those that need a framework of their own.
-LARGE  :=
-PLUGINS := $(filter-out $(LARGE),$(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
+LARGE  := plugins/vedcore-jax plugins/vedcore-tensorflow
+ALL    := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+PLUGINS := $(filter-out $(LARGE),$(ALL))
 # plugins/vedcore-x has the package vedcore_x.
 PACKAGES := $(foreach plugin,$(PLUGINS),$(plugin)/$(subst -,_,$(notdir $(plugin))))
 BENCHMARKS := tests/benchmarks
@@ -27,8 +28,8 @@ PARTS_TESTS := tests/checkpoints/test_recognition.py tests/cli/test_checking.py 
 	tests/hints/test_plugins.py tests/hints/test_plugin_formats.py tests/plugins tests/test_projectors.py \
 	tests/test_registry.py
 
-.PHONY: demo test test-without-plugins test-with-plugins check fix bench docs-tables recipe-captioner recipe-receipts \
-	minima clean
+.PHONY: demo test test-without-plugins test-with-plugins test-exports check fix bench docs-tables recipe-captioner \
+	recipe-receipts minima clean
 
 # One stamp a step, so that a second call does nothing over.
 $(VENV)/installed: pyproject.toml
@@ -54,12 +55,18 @@ test: check
 # The stamp goes first, so that the next call installs the plugins again, even after an interrupt.
 test-without-plugins: $(VENV)/tested
 	rm -f $(VENV)/with-plugins
-	$(BIN)/python -m pip uninstall --quiet --disable-pip-version-check --yes $(notdir $(PLUGINS))
+	$(BIN)/python -m pip uninstall --quiet --disable-pip-version-check --yes $(notdir $(ALL))
 	$(BIN)/python -c 'from vedcore.plugins import list_plugins; assert all(p.distribution == "vedcore" for p in list_plugins())'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q $(PARTS_TESTS)
 
 test-with-plugins: $(VENV)/tested $(VENV)/with-plugins
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q tests $(PLUGINS:=/tests)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q tests $(PLUGINS:=/tests) --ignore=tests/export
+
+# Recording graphs takes minutes, and JAX is a framework of its own.
+test-exports: $(VENV)/tested
+	$(BIN)/python $(PIP) -e "./plugins/vedcore-jax[test]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q tests/export plugins/vedcore-jax/tests \
+		"tests/docs/test_pages.py::test_page[docs/exports-jax.md]"
 
 check: $(VENV)/tested
 	$(BIN)/ruff check .
@@ -90,7 +97,7 @@ recipe-captioner recipe-receipts: recipe-%: $(VENV)/tested
 	cp docs/recipes/$(DATA).py docs/recipes/$*.yaml build/recipe-$*
 	cd build/recipe-$* && PATH=$(CURDIR)/$(BIN):$$PATH && python $(DATA).py $(DATA) && { date; uptime; } >> log.txt \
 		&& vedcore train $*.yaml --output run && { date; uptime; } >> log.txt \
-		&& vedcore evaluate run/best $(DATA)/test --output report | tee -a log.txt
+		&& vedcore evaluate run/best $(DATA)/test --output report > scores.txt && tee -a log.txt < scores.txt
 	cp build/recipe-$*/log.txt docs/recipes/logs/$*.txt
 	cp build/recipe-$*/run/log.jsonl docs/recipes/logs/$*.jsonl
 

@@ -27,7 +27,7 @@ ROWS = [
     ["loss", "explaining", "model"],
     ["composer"],
     ["checkpoints", "adapters", "testing"],
-    ["data", "evaluation", "training"],
+    ["data", "evaluation", "training", "export"],
     ["nn", "formats", "transformers_checkpoints", "__init__", "distributions", "cli", "__main__"],
 ]
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}

@@ -34,6 +34,7 @@ def test_the_page_has_the_public_modules() -> None:
         "vedcore",
         "vedcore.data",
         "vedcore.evaluation",
+        "vedcore.export",
         "vedcore.fields",
         "vedcore.formats",
         "vedcore.nn",

@@ -18,6 +18,7 @@ from vedcore.transformers_names import TOP
 if TYPE_CHECKING:
     from vedcore import data as data
     from vedcore import evaluation as evaluation
+    from vedcore import export as export
     from vedcore import fields as fields
     from vedcore import formats as formats
     from vedcore import nn as nn
@@ -120,7 +121,7 @@ _EXPORTS = {
     "weights.loading": ["LoadReport"],
 }
 """Submodules to the names that are exported from them."""
-_SUBMODULES = ["data", "evaluation", "fields", "formats", "nn", "testing", "transformers_checkpoints"]
+_SUBMODULES = ["data", "evaluation", "export", "fields", "formats", "nn", "testing", "transformers_checkpoints"]
 """Submodules that are public themselves."""
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 

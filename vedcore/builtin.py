@@ -1,4 +1,4 @@
-"""The parts that the core registers itself: projectors, commands and folder formats."""
+"""The parts that the core registers itself: projectors, commands, folder formats and the export of graphs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def register_commands() -> list[Entry]:
         Entry("compose", "vedcore.cli.composing:compose", "Build a model and write it to a folder."),
         Entry("convert", "vedcore.cli.checkpoints:convert", "Write a model in another format."),
         Entry("evaluate", "vedcore.cli.evaluating:evaluate", "Compare a model's texts with labels."),
+        Entry("export", "vedcore.cli.exporting:export", "Write a model for another framework, with a proof."),
         Entry("generate", "vedcore.cli.generating:generate", "Read or describe images with a model."),
         Entry("inspect", "vedcore.cli.checkpoints:inspect", "Describe the contents of a folder; nothing is built."),
         Entry("list", "vedcore.cli.listing:list_command", "List encoders, decoders, projectors, models, ..."),
@@ -38,6 +39,12 @@ def register_commands() -> list[Entry]:
 
 
 @hookimpl
+def register_exporters() -> list[Entry]:
+    """The graphs that every export has."""
+    return [Entry("graph", "vedcore.export.running:GraphExporter", "graphs of tensors alone, and the weights")]
+
+
+@hookimpl
 def register_formats() -> list[Entry]:
     """The folders that ``save_pretrained`` writes."""
     return [
@@ -46,5 +53,10 @@ def register_formats() -> list[Entry]:
             "transformers",
             "vedcore.checkpoints.transformers:TransformersFormat",
             "the folder of transformers' VisionEncoderDecoderModel",
+        ),
+        Entry(
+            "flax",
+            "vedcore.checkpoints.transformers:FlaxFormat",
+            "that folder with flax_model.msgpack, which transformers 4 loads in Flax",
         ),
     ]

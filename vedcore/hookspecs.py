@@ -41,5 +41,10 @@ def register_models() -> Iterable[Entry]:  # type: ignore[empty-body]
 
 
 @hookspec
+def register_exporters() -> Iterable[Entry]:  # type: ignore[empty-body]
+    """Targets of ``vedcore export``: entries whose target is a `vedcore.export.Exporter` class."""
+
+
+@hookspec
 def register_commands() -> Iterable[Entry]:  # type: ignore[empty-body]
     """CLI commands: entries whose target is a ``click.Command``, run as ``vedcore <name>``."""

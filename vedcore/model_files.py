@@ -7,6 +7,8 @@ import re
 __all__ = [
     "CARD",
     "CONFIG",
+    "FLAX_INDEX",
+    "FLAX_WEIGHTS",
     "GENERATION_CONFIG",
     "MANIFEST",
     "MODEL_FILES",
@@ -30,7 +32,14 @@ PROCESSOR_CONFIG = "processor_config.json"
 TOKENIZER = "tokenizer.json"
 WEIGHTS = "model.safetensors"
 SHARD_INDEX = "model.safetensors.index.json"
-WEIGHT_LAYOUTS = ((WEIGHTS, SHARD_INDEX), ("pytorch_model.bin", "pytorch_model.bin.index.json"))
+FLAX_WEIGHTS = "flax_model.msgpack"
+FLAX_INDEX = "flax_model.msgpack.index.json"
+WEIGHT_LAYOUTS = (
+    (WEIGHTS, SHARD_INDEX),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+    (FLAX_WEIGHTS, FLAX_INDEX),
+    ("tf_model.h5", "tf_model.h5.index.json"),
+)
 """Pairs of a single file of weights and an index of shards, in order of precedence."""
 MANIFEST = "manifest.json"
 """Sizes and sha256 of the files that a save wrote; written last."""
@@ -46,6 +55,8 @@ SETTINGS_FILES = re.compile(
 )
 """Files that a model needs beside its weights: settings, tokenizer, manifest, origins."""
 MODEL_FILES = re.compile(
-    SETTINGS_FILES.pattern + r"|model\.safetensors\.index\.json|model(-\d{5}-of-\d{5})?\.safetensors"
+    SETTINGS_FILES.pattern
+    + r"|(model\.safetensors|flax_model\.msgpack)\.index\.json"
+    + r"|(model(-\d{5}-of-\d{5})?\.safetensors|flax_model(-\d{5}-of-\d{5})?\.msgpack)"
 )
 """All files that loading reads: a save removes those of an earlier model."""

@@ -27,7 +27,7 @@ from vedcore.errors import (
 
 __all__ = ["KINDS", "Entry", "Kind", "Owner", "Registry", "ResolvedEntry"]
 
-Kind = Literal["encoder", "decoder", "projector", "format", "model", "command"]
+Kind = Literal["encoder", "decoder", "projector", "format", "model", "exporter", "command"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 BUILT_IN = "vedcore"
 """The distribution whose names are reserved."""
@@ -48,7 +48,7 @@ class Owner:
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered part: a family of encoders or decoders, a projector, a format, a model or a command.
+    """A registered part: a family of encoders or decoders, a projector, a format, a model, an exporter or a command.
 
     Args:
         name: the family's name, of letters, digits, ``-``, ``_`` and ``.``.

@@ -9,11 +9,14 @@ from typing import Any
 import accelerate
 import pytest
 import torch
+from accelerate.utils import FullyShardedDataParallelPlugin
 
 import vedcore
 from tests.hints.templates import HOLE, told
 from tests.training.data import CONFIG, image, write_folder
+from vedcore.data import DataConfig
 from vedcore.training import TrainingConfig, train
+from vedcore.training.processes import check_sharding
 
 ONE: dict[str, Any] = {"max_steps": 1, "generation_max_length": 3, "per_device_train_batch_size": 4}
 
@@ -62,6 +65,29 @@ def test_rows(lines: Path, tmp_path: Path) -> None:
     for png in empty.glob("*.png"):
         png.write_bytes(b"")
     told(HOLE, train, CONFIG, empty, tmp_path / "f", **ONE, **held_back)
+
+
+def test_a_tracker_that_is_not_installed(lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    error = told("pip install {…}", train, CONFIG, lines, tmp_path, **ONE, report_to="wandb")
+    assert error.hint == "pip install wandb"
+
+
+def test_names_of_other_data() -> None:
+    two = ["a/lines", "b/lines"]
+    told("give names: data.also={one: …, other: …}", DataConfig.parse, {"also": two})
+    assert DataConfig.parse({"also": {"one": two[0], "other": two[1]}}).also == {"one": two[0], "other": two[1]}
+    told("give another name: data.also={other: …}", DataConfig.parse, {"also": "validation/"})
+    assert DataConfig.parse({"also": {"other": "validation/"}}).also == {"other": "validation/"}
+
+
+def test_settings_of_fsdp() -> None:
+    told("set fsdp_version: 2 in accelerate's config", check_sharding, FullyShardedDataParallelPlugin())
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2)
+    plugin.cpu_ram_efficient_loading = True
+    told("set it to false in accelerate's config", check_sharding, plugin)
+    plugin.cpu_ram_efficient_loading = False
+    check_sharding(plugin)
 
 
 def test_a_loss_that_is_not_a_number(lines: Path, tmp_path: Path) -> None:

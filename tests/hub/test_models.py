@@ -37,7 +37,7 @@ def assert_same(a: vedcore.VisionEncoderDecoder, b: vedcore.VisionEncoderDecoder
 
 
 @pytest.mark.usefixtures("no_xet")
-@pytest.mark.parametrize("format", ["native", "transformers"])
+@pytest.mark.parametrize("format", ["native", "transformers", "flax"])
 def test_pushed_loaded_and_taken_apart(hub: Hub, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = small()
     model.generation_config = vedcore.GenerationConfig(num_beams=2, max_length=9)

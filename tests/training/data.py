@@ -1,4 +1,4 @@
-"""Labelled images that the tests of training learn from: their colour is the text."""
+"""Labelled images that the tests of training learn from: their colour is the text; and the files of a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 WORDS = ("one", "two", "six", "ten")
 CONFIG = {
@@ -22,6 +24,10 @@ CONFIG = {
     "tokenizer": "char",
 }
 """A small model, with dropout."""
+STILL = {**CONFIG, "decoder": {**CONFIG["decoder"], "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}}  # type: ignore[dict-item]
+"""The model without dropout."""
+QUICK = {"max_steps": 6, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "generation_max_length": 6}
+"""A few steps."""
 
 
 def image(number: int, seed: int) -> Image.Image:
@@ -41,3 +47,26 @@ def write_folder(folder: Path, rows: int = 24, words: tuple[str, ...] = WORDS) -
         lines.append(json.dumps({"file_name": f"{i:03}.png", "text": words[i % 4]}))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def losses(output: Path) -> list[float]:
+    logged = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in logged if "loss" in line]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def assert_close_weights(one: Path, other: Path) -> None:
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-5)

@@ -15,34 +15,15 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
 
 import vedcore
-from tests.training.data import CONFIG, WORDS, image, write_folder
+from tests.training.data import CONFIG, QUICK, STILL, WORDS, assert_same_weights, image, losses, write_folder
 from vedcore.training import TrainingConfig, train
-
-QUICK = {"max_steps": 6, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "generation_max_length": 6}
 
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("data") / "lines")
-
-
-def losses(output: Path) -> list[float]:
-    logged = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in logged if "loss" in line]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
-
-
-def assert_same_weights(one: Path, other: Path) -> None:
-    a, b = weights(one), weights(other)
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
 
 
 def test_a_run_leaves_the_best_model_a_log_curves_samples_and_its_config(lines: Path, tmp_path: Path) -> None:
@@ -151,27 +132,12 @@ def test_an_unknown_setting_is_refused_with_the_nearest(
 
 
 def test_losses_over_accumulated_batches_are_those_of_one_batch(lines: Path, tmp_path: Path) -> None:
-    plain = {**CONFIG, "decoder": {**CONFIG["decoder"], "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}}  # type: ignore[dict-item]
     eight = write_folder(tmp_path / "eight", 8)
     options: dict[str, Any] = {**QUICK, "max_steps": 3, "data_validation": str(lines)}
-    train(plain, eight, tmp_path / "whole", **{**options, "per_device_train_batch_size": 8})
+    train(STILL, eight, tmp_path / "whole", **{**options, "per_device_train_batch_size": 8})
     parts = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 3}
-    train(plain, eight, tmp_path / "parts", **{**options, **parts})
+    train(STILL, eight, tmp_path / "parts", **{**options, **parts})
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
-
-
-def test_two_processes_train_as_one_does(lines: Path, tmp_path: Path) -> None:
-    plain = {**CONFIG, "decoder": {**CONFIG["decoder"], "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}}  # type: ignore[dict-item]
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump({**plain, "train": {**QUICK, "max_steps": 2, "per_device_train_batch_size": 4}}))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vedcore"]
-    eight, held_back = write_folder(tmp_path / "eight", 8), f"data.validation={lines}"
-    subprocess.run([*command, "train", config, eight, "-o", tmp_path / "two", held_back], check=True, env=environment)
-    one = {**QUICK, "max_steps": 2, "per_device_train_batch_size": 8}
-    train(plain, eight, tmp_path / "one", **one, data_validation=str(lines))
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
-    assert vedcore.load(tmp_path / "two" / "best")
 
 
 def test_kept_states_of_a_frozen_encoder_train_as_images_do(lines: Path, tmp_path: Path) -> None:
@@ -213,6 +179,17 @@ def test_a_loss_of_ones_own(lines: Path, tmp_path: Path) -> None:
     train(CONFIG, lines, tmp_path / "own", **options)
     train(CONFIG, lines, tmp_path / "doubled", **options, loss=doubled)
     assert losses(tmp_path / "doubled") == pytest.approx([2 * loss for loss in losses(tmp_path / "own")], rel=1e-5)
+    assert train(CONFIG, lines, tmp_path / "doubled", **options, loss=doubled).steps == 1
+    with pytest.raises(vedcore.ResumeError, match=r"the loss of the run there: .*doubled, not the model's own"):
+        train(CONFIG, lines, tmp_path / "doubled", **options)
+
+    def other(model: Any, batch: Any, num_items_in_batch: int) -> torch.Tensor:
+        return doubled(model, batch, num_items_in_batch)
+
+    other.__qualname__ = doubled.__qualname__
+    with pytest.raises(vedcore.ResumeError, match=r"the code of .*doubled is another") as caught:
+        train(CONFIG, lines, tmp_path / "doubled", **options, loss=other)
+    assert caught.value.field == "loss"
 
 
 def test_frozen_parts_stay_until_their_step(lines: Path, tmp_path: Path) -> None:

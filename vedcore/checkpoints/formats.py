@@ -151,7 +151,7 @@ def load(
         PluginContractError: the format of a plugin fails, or gives anything but a model as the arguments ask.
         HubError: the repository cannot be fetched.
         TokenizerError: a tokenizer that cannot be read.
-        UsageError: an unknown argument; ``mmap`` with weights in a ``pytorch_model.bin``; several devices; a device or
+        UsageError: an unknown argument; ``mmap`` with weights that are not safetensors; several devices; a device or
             a type given twice.
     """
     for name in unknown:

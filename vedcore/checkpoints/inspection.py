@@ -50,7 +50,7 @@ from vedcore.weights.snapshot import Snapshot, read_folder
 
 __all__ = ["inspect_folder"]
 
-_WEIGHT_FILE = re.compile(r".*\.(safetensors|bin)(\.index\.json)?")
+_WEIGHT_FILE = re.compile(r".*\.(safetensors|bin|msgpack|h5)(\.index\.json)?")
 
 
 def inspect_folder(folder: Path, *, verify: bool = False) -> Inspection:

@@ -21,7 +21,7 @@ from vedcore.checkpoints.card import model_card
 from vedcore.checkpoints.formats import Format, LoadOptions, json_bytes
 from vedcore.checkpoints.model_loading import check_loadable, load_model
 from vedcore.components import torch_dtype
-from vedcore.composer.checkpoint_sources import PROJECTOR
+from vedcore.composer.checkpoint_sources import PROJECTOR, without_base
 from vedcore.composer.snapshot_files import (
     assumed_preprocessing,
     likely_place,
@@ -63,7 +63,7 @@ from vedcore.weights.snapshot import Snapshot, read_folder
 if TYPE_CHECKING:
     pass
 
-__all__ = ["TransformersFormat"]
+__all__ = ["FlaxFormat", "TransformersFormat"]
 
 _DTYPES = ("float32", "float16", "bfloat16", "float64", "auto")
 """Names in transformers' config.json."""
@@ -72,6 +72,9 @@ PROJECTOR_ROW = Row(PROJECTOR, "projector.proj", optional=True)
 
 class TransformersFormat(Format):
     """The format of ``save_pretrained(format="transformers")``."""
+
+    flax = False
+    """Whether the weights are written in Flax's file and names."""
 
     def recognises(self, folder: Path) -> bool:
         """True for a config.json with the ``model_type`` ``vision-encoder-decoder``."""
@@ -143,7 +146,7 @@ class TransformersFormat(Format):
         config["dtype"] = str(dtype or next(t.dtype for t in tensors.values())).removeprefix("torch.")
         files: dict[str, bytes | FileWriter] = {
             CONFIG: json_bytes(config),
-            **weight_files(tensors, max_shard_size, dtype, hashes=hashes),
+            **weight_files(tensors, max_shard_size, dtype, hashes=hashes, flax=self.flax),
         }
         if part != "decoder":
             files[PREPROCESSOR_CONFIG] = json_bytes(write_image_processor(model.processor.preprocessing))
@@ -158,6 +161,20 @@ class TransformersFormat(Format):
         if part is None:
             files[CARD] = model_card(model, model.config).encode()
         save_folder(folder, files, replaces=MODEL_FILES)
+
+
+class FlaxFormat(TransformersFormat):
+    """The format of ``save_pretrained(format="flax")``: transformers' folder with ``flax_model.msgpack``.
+
+    ``transformers.FlaxVisionEncoderDecoderModel`` of transformers 4 loads it where there are Flax classes of both
+    parts: of ViT and BEiT; of BERT, RoBERTa, GPT2 and BART. `TransformersFormat` reads it.
+    """
+
+    flax = True
+
+    def recognises(self, folder: Path) -> bool:
+        """False: its folders are those of `TransformersFormat`, with another file of weights."""
+        return False
 
 
 class _WrittenPart:
@@ -247,7 +264,8 @@ def _load(snapshot: Snapshot, options: LoadOptions) -> VisionEncoderDecoder:
         *under(decoder.transformers_class.key_map, "decoder.", "decoder."),
         PROJECTOR_ROW,
     )
-    weights = Weights(snapshot, rows, pickles=True)
+    select = without_base("encoder.", encoder.transformers_class.base_prefix)
+    weights = Weights(snapshot, rows, select=select, pickles=True)
     config = ModelConfig(
         encoder=_component(encoder),
         decoder=_component(decoder),

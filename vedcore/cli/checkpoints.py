@@ -35,7 +35,7 @@ def inspect(folder: str, revision: str | None, verify: bool, as_json: bool) -> i
 @click.command()
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT", type=click.Path())
-@click.option("--format", required=True, help="native, transformers, or a plugin's.")
+@click.option("--format", required=True, help="native, transformers, flax, or a plugin's.")
 @click.option("--dtype", help="Store numbers as float32, float16, bfloat16 or float64; the model's own if not given.")
 @click.option("--max-shard-size", metavar="SIZE", help="Largest file of weights, such as 500MB. [default: 5GB]")
 @click.option("--revision", help="Branch, tag or commit of a repository of the hub.")

@@ -6,8 +6,9 @@ import json
 
 import click
 
+from vedcore.distributions.plugin import KINDS
 from vedcore.errors import printable
-from vedcore.registry import KINDS, Kind
+from vedcore.registry import Kind
 
 __all__ = ["new_plugin", "package"]
 

@@ -26,7 +26,7 @@ _KINDS_BY_PLURAL: dict[str, Kind] = {f"{kind}s": kind for kind in KINDS}
 @click.argument("pattern", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON array.")
 def list_command(what: str, pattern: str | None, as_json: bool) -> None:
-    """List encoders, decoders, projectors, models, formats or commands.
+    """List encoders, decoders, projectors, models, formats, exporters or commands.
 
     PATTERN is a glob over names and variants, such as 'vit*'.
     """

@@ -36,6 +36,7 @@ __all__ = [
     "is_native_whole",
     "open_projector",
     "open_source",
+    "without_base",
 ]
 
 PROJECTOR = "enc_to_dec_proj"
@@ -151,7 +152,9 @@ def open_source(kind: Kind, snapshot: Snapshot) -> CheckpointSource:
     whole = data["model_type"] == WHOLE
     section = read_section(kind, data.get(kind) if whole else data, path=path, whole=whole)
     source, base = section.transformers_class, section.transformers_class.base_prefix
-    select = _below(f"{kind}.") if whole else _below(f"{base}.", or_all=True) if base else None
+    select = _below(f"{base}.", or_all=True) if base else None
+    if whole:
+        select = _below(f"{kind}.", first=without_base(f"{kind}.", base))
     return CheckpointSource(kind, snapshot, section.name, section.fields, source.model_type, source.key_map, select)
 
 
@@ -198,17 +201,38 @@ def is_native_whole(data: Mapping[str, Any]) -> bool:
     return "model_type" not in data and all(isinstance(part, Mapping) for part in parts)
 
 
-def _below(prefix: str, *, or_all: bool = False, cut: bool = True) -> Select:
+def without_base(prefix: str, base: str) -> Select:
+    """All names; ``encoder.vit.x``, as TensorFlow's files have it, as ``encoder.x``.
+
+    Args:
+        prefix: of the part, ends with a dot.
+        base: the ``base_prefix`` of its `TransformersClass`.
+    """
+    long = f"{prefix}{base}."
+
+    def select(names: Sequence[str]) -> dict[str, str]:
+        known = set(names)
+        short = {name: prefix + name.removeprefix(long) for name in names if base and name.startswith(long)}
+        return {name: name if short.get(name, name) in known else short[name] for name in names}
+
+    return select
+
+
+def _below(prefix: str, *, or_all: bool = False, cut: bool = True, first: Select | None = None) -> Select:
     """A selection of the names that start with ``prefix``, which it cuts off.
 
     Args:
         prefix: ends with a dot.
         or_all: select all names, as they are, where none starts with the prefix.
         cut: False leaves the prefix.
+        first: a selection that comes before it.
     """
 
     def select(names: Sequence[str]) -> dict[str, str]:
-        found = {name: name.removeprefix(prefix) if cut else name for name in names if name.startswith(prefix)}
-        return found if found or not or_all else {name: name for name in names}
+        every = {name: name for name in names} if first is None else first(names)
+        found = {
+            name: new.removeprefix(prefix) if cut else new for name, new in every.items() if new.startswith(prefix)
+        }
+        return found if found or not or_all else dict(every)
 
     return select

@@ -42,8 +42,8 @@ class Loader:
         augment: as `vedcore.data.augmentation.augment` takes it.
         bucket: shuffled, put images of similar sizes, where the encoder takes several, and labels of similar lengths
             into one batch: those of 50 batches at a time.
-        bucket_labels: let the lengths of labels count there. Not for batch norms that train: a batch of short texts has
-            statistics of its own, and the model would learn the length from them.
+        bucket_labels: let the lengths of labels count there. Not for a model with batch norms: a batch of short texts
+            has statistics of its own, and the model would learn the length from them.
         workers: processes that decode; 0 decodes in this one.
         rank: number of this process among those that train together, which each get other batches.
         world_size: number of these processes; shuffled, they get equally many batches, of which some may come twice.
@@ -90,9 +90,16 @@ class Loader:
         self.data = data
         self.cut = 0
         self._size, self._shuffle, self._rank, self._world = batch_size, shuffle, rank, world_size
-        varies = takes_sizes(processor.encoder)
-        order = seed if shuffle else None
-        self._plan = Plan(data, batch_size, order, bucket, bucket_labels, varies, rank, world_size)
+        self._plan = Plan(
+            data,
+            batch_size,
+            seed if shuffle else None,
+            bucket=bucket,
+            by_label=bucket_labels,
+            varies=takes_sizes(processor.encoder),
+            rank=rank,
+            world_size=world_size,
+        )
         longest = processor.model_max_length
         if max_label_length is not None and longest is not None and max_label_length > longest:
             message = f"{max_label_length} tokens, of which the model takes {longest}"

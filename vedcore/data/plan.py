@@ -33,7 +33,15 @@ class Plan:
     """
 
     def __init__(
-        self, data: Data, batch_size: int, seed: int | None, bucket: bool, by_label: bool, varies: bool, rank: int, world_size: int
+        self,
+        data: Data,
+        batch_size: int,
+        seed: int | None,
+        bucket: bool,
+        by_label: bool,
+        varies: bool,
+        rank: int,
+        world_size: int,
     ) -> None:
         self._data, self._size, self._seed, self._bucket = data, batch_size, seed, bucket
         self._by_label, self._varies, self._rank, self._world = by_label, varies, rank, world_size
@@ -87,7 +95,9 @@ class Plan:
                         break
             if not block:
                 return
-            sizes = [(*(image_shape(row) if self._varies else ()), len(row.text) if self._by_label else 0) for row in block]
+            sizes = [
+                (*(image_shape(row) if self._varies else ()), len(row.text) if self._by_label else 0) for row in block
+            ]
             seed = None if order is None else f"{order}/{json.dumps(place)}"
             batches = batches_of(sizes if self._bucket else None, len(block), self._size, seed, self._world)
             mine = [[block[i] for i in batch] for batch in batches[self._rank :: self._world]]

@@ -15,7 +15,7 @@ from vedcore.distributions.names import DistributionName, check_free, is_install
 from vedcore.errors import UsageError
 from vedcore.registry import Kind
 
-__all__ = ["filled", "new_plugin"]
+__all__ = ["KINDS", "filled", "new_plugin"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _A_KIND: Mapping[Kind, str] = {
@@ -26,6 +26,8 @@ _A_KIND: Mapping[Kind, str] = {
     "format": "a checkpoint format",
     "command": "a command",
 }
+KINDS = tuple(_A_KIND)
+"""Those that have a template."""
 _SUMMARY: Mapping[Kind, str] = {
     "encoder": "one convolution over patches",
     "decoder": "a small causal transformer",

@@ -12,22 +12,21 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["has_batch_norm", "keep_statistics"]
+__all__ = ["batch_norms", "keep_statistics"]
 
 
 def keep_statistics(module: nn.Module) -> None:
     """Let each batch norm in ``module`` run in eval mode while its weight is frozen; a second call changes nothing."""
-    norms: list[Any] = [part for part in module.modules() if isinstance(part, _BatchNorm)]
-    for norm in norms:
+    for norm in batch_norms(module):
         if _before not in norm._forward_pre_hooks.values():
             norm._keeps_statistics = False  # during a call
             norm.register_forward_pre_hook(_before)
             norm.register_forward_hook(_after, always_call=True)
 
 
-def has_batch_norm(module: nn.Module) -> bool:
-    """Whether a batch norm is in ``module``, so that in training the rows of a batch change each other's states."""
-    return any(isinstance(part, _BatchNorm) for part in module.modules())
+def batch_norms(module: nn.Module) -> list[Any]:
+    """The batch norms in ``module``, by which the rows of a batch change each other's states in training."""
+    return [part for part in module.modules() if isinstance(part, _BatchNorm)]
 
 
 def _before(norm: Any, _: object) -> None:

@@ -62,7 +62,7 @@ class SavedModel(TrainableModel):
         Args:
             save_directory: created, or swapped as a whole for the new one; other files in it stay.
             format: a registered checkpoint format; ``"native"`` is vedcore's own, ``"transformers"`` that of its
-                VisionEncoderDecoderModel.
+                VisionEncoderDecoderModel, ``"flax"`` the same with the weights of its Flax class.
             options: of the format, such as ``max_shard_size="5GB"``, or ``part="decoder"`` of transformers'.
 
         Raises:
@@ -74,6 +74,28 @@ class SavedModel(TrainableModel):
         for name in options.keys() & SAVING.keys():
             raise UsageError("unknown argument", field=name, hint=SAVING[name])
         make_format(format).save(self, save_directory, **options)
+
+    @shares
+    def export(self, output: str | os.PathLike[str], to: str = "graph", **options: Any) -> dict[str, Any]:
+        """Write the model for another framework, with the proof that it gives the same; nothing of the model changes.
+
+        Args:
+            output: created, or replaced as a whole where it is an earlier export.
+            to: a target of ``vedcore export --list``: ``"graph"``, or that of a plugin, such as ``"jax"``.
+            options: of the target.
+
+        Returns:
+            The report, which is ``export_report.json`` in the folder: checks, sizes in bytes, seconds.
+
+        Raises:
+            IncompatibleError: a part that cannot be exported, with its place in the source; a proof that does not hold.
+            MissingExtraError: a package that the target needs is not installed.
+            UsageError: a folder that is not an export, an unknown option.
+            CheckpointWriteError: the folder cannot be written.
+        """
+        write = importlib.import_module("vedcore.export.exporting").export  # it stands above this module
+        report: dict[str, Any] = write(self, output, to, **options)
+        return report
 
     def load_adapter(
         self,

@@ -30,6 +30,7 @@ __all__ = [
     "ListedPart",
     "PluginInfo",
     "check_command",
+    "check_exporter",
     "check_targets",
     "configure",
     "list_decoders",
@@ -186,11 +187,27 @@ def _checked(plugin: PluginInfo) -> PluginInfo:
                     GuardedFormat(found.entry, target)
                 elif kind == "command":
                     check_command(found.entry, target)
+                elif kind == "exporter":
+                    check_exporter(found.entry, target)
             except VedcoreError as error:
                 broken.append(str(error))
     if not broken:
         return plugin
     return replace(plugin, status="failed", reason=broken[0], problems=(*plugin.problems, *broken[1:]))
+
+
+def check_exporter(entry: Entry, target: Any) -> None:
+    """Refuse the target of an exporter that `vedcore.export` cannot use.
+
+    Raises:
+        PluginContractError: it is not a class with ``write`` and ``runtime``.
+    """
+    if not isinstance(target, type) or not callable(getattr(target, "write", None)) or not hasattr(target, "runtime"):
+        raise PluginContractError(
+            f"exporter {entry.name!r} of {entry.owner}: {entry.target} is not an Exporter class",
+            plugin=entry.owner.distribution,
+            hint="derive it from vedcore.export.Exporter, with write and runtime",
+        )
 
 
 def check_command(entry: Entry, target: Any) -> None:

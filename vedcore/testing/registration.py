@@ -9,7 +9,7 @@ import sys
 
 from vedcore.errors import CheckError, VedcoreError
 from vedcore.model.wiring import Result
-from vedcore.plugins import check_command
+from vedcore.plugins import check_command, check_exporter
 from vedcore.plugins.contracts import check_part
 from vedcore.plugins.guarded import GuardedFormat
 from vedcore.registry import KINDS, Entry, Kind, Owner, check_entry
@@ -79,6 +79,8 @@ def _check_entry(module: str, kind: Kind, entry: Entry) -> None:
             GuardedFormat(entry, target)
         elif kind == "command":
             check_command(entry, target)
+        elif kind == "exporter":
+            check_exporter(entry, target)
         elif not callable(target):
             raise _failed(module, f"a function, the target of {kind} {entry.name!r}", type(target).__name__)
     except CheckError:

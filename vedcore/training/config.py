@@ -117,8 +117,8 @@ class TrainingConfig(Config):
     """Beams in an evaluation; None is the model's own."""
     logging_steps: Count = 1
     """Optimizer steps from one line of the log to the next."""
-    report_to: tuple[str, ...] = ()
-    """Trackers of accelerate's beside the log: tensorboard, trackio, wandb."""
+    report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Trackers of accelerate's beside the log; each a package of that name."""
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 42
     """Of dropout, augmentation and the order of rows."""
 

@@ -55,6 +55,11 @@ class Judge:
         for name, scores in self.scores.items():
             yield {"step": step, "evaluation": name, **scores}
 
+    def named(self) -> dict[str, Any]:
+        """The scores of the last evaluation for trackers: ``eval_cer``, and ``eval_NAME_cer`` of other data."""
+        names = {name: f"eval_{name}_" if i else "eval_" for i, name in enumerate(self.scores)}
+        return {names[name] + key: value for name, scores in self.scores.items() for key, value in scores.items()}
+
     def _read(self, model: VisionEncoderDecoder, data: Data) -> list[Reading]:
         """The readings of all processes, in the order of the rows."""
         config, accelerator = self.config, self.accelerator

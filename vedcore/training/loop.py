@@ -10,12 +10,12 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from vedcore.data import Data
 from vedcore.data.loader import Loader
@@ -28,13 +28,13 @@ from vedcore.training.log import RunLog, draw_curves
 from vedcore.training.parameters import AverageWeights, parameter_groups
 from vedcore.training.progress import Display
 from vedcore.training.schedule import rate_factor
-from vedcore.training.states import load_newest_state, save_state
+from vedcore.training.states import Position, load_newest_state, save_state
 from vedcore.training.stopping import Stop
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Loss", "Position", "TrainingLoop", "loss_of_text"]
+__all__ = ["Loss", "TrainingLoop", "loss_of_text"]
 
 Loss: TypeAlias = Callable[..., Tensor]
 """The loss of a batch: called with the model, the mapping of its arguments, and the further arguments of the loss."""
@@ -47,34 +47,6 @@ def loss_of_text(model: nn.Module, batch: Mapping[str, Any], **options: Any) -> 
     """The model's own loss."""
     loss: Tensor = model(**batch, **options).loss
     return loss
-
-
-@dataclass
-class Position:
-    """How far a run is; saved with its state."""
-
-    step: int = 0
-    """Optimizer steps done."""
-    epoch: int = 0
-    """Epochs done."""
-    data: dict[str, Any] | None = None
-    """Place in the data of the last batch that was used; None at the head of an epoch."""
-    best: float | None = None
-    """Metric of the best evaluation so far."""
-    best_step: int | None = None
-    without_better: int = 0
-    """Evaluations since the best one."""
-    evaluated: int = 0
-    """Step of the last evaluation."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The fields."""
-        return asdict(self)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        for name, value in state.items():
-            setattr(self, name, value)
 
 
 class TrainingLoop:
@@ -114,7 +86,7 @@ class TrainingLoop:
         )
         for group in optimizer.param_groups:
             group["full_rate"] = group["lr"]
-        self.skeleton = copy.deepcopy(model) if accelerator.distributed_type.value == "FSDP" else None
+        self.skeleton = copy.deepcopy(trained) if accelerator.distributed_type.value == "FSDP" else None
         self.prepared, self.optimizer = accelerator.prepare(trained.train(), optimizer)
         self.average = None if config.ema_decay is None else AverageWeights(self._bare(), config.ema_decay)
         accelerator.register_for_checkpointing(self.position)
@@ -144,7 +116,8 @@ class TrainingLoop:
             KeyboardInterrupt: Ctrl-C, once the state is saved.
         """
         if load_newest_state(self.accelerator, self.output):
-            self.log.cut_after(self.position.step)
+            if self.accelerator.is_main_process:
+                self.log.cut_after(self.position.step)
             self.display.say(f"resumed at step {self.position.step} of {self.total_steps}")
         with Stop() as stop, self.display.bar(self.total_steps, self.position.step) as bar:
             started, first = time.perf_counter(), self.position.step
@@ -260,16 +233,21 @@ class TrainingLoop:
     @contextlib.contextmanager
     def _model_to_judge(self) -> Iterator[VisionEncoderDecoder]:
         """The model as it is evaluated and saved: with averaged weights and merged adapters, where there are some."""
-        with contextlib.ExitStack() as stack:
-            if self.average is not None:
-                stack.enter_context(self.average.applied())
-            if self.skeleton is not None:
-                self.skeleton.load_state_dict(self.accelerator.get_state_dict(self.prepared))
-                yield self.skeleton
-            elif self.config.lora is not None:
-                yield without_adapters(self._bare())
-            else:
-                yield self.model
+        with contextlib.nullcontext() if self.average is None else self.average.applied(), self._whole() as whole:
+            yield whole if self.config.lora is None else without_adapters(whole)
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[Any]:
+        """The model with all its weights on the device of this process; under FSDP a copy, as long as it is used."""
+        if self.skeleton is None:
+            yield self._bare()
+            return
+        options = StateDictOptions(full_state_dict=True)  # on each process: accelerate gives them to the first alone
+        self.skeleton.to(self.accelerator.device).load_state_dict(get_model_state_dict(self.prepared, options=options))
+        try:
+            yield self.skeleton.eval()
+        finally:
+            self.skeleton.to("cpu")
 
     def _evaluate(self) -> None:
         """Generate texts of the held-back rows, log the errors, and keep the best model."""
@@ -288,7 +266,7 @@ class TrainingLoop:
             for line in self.judge.lines(position.step):
                 self.log.write(line)
             if config.report_to:
-                self.accelerator.log({f"eval_{k}": v for k, v in scores.items()}, step=position.step)
+                self.accelerator.log(self.judge.named(), step=position.step)
             draw_curves(self.log, self.output / "curves.png")
         self.prepared.train()
 

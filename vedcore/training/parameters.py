@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vedcore.training.config import TrainingConfig
 
@@ -94,10 +95,15 @@ class AverageWeights:
             parameter.copy_(values[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """The average and the number of updates."""
-        return {"updates": self.updates, **{f"shadow.{name}": value for name, value in self.shadow.items()}}
+        """The average, whole also where FSDP shares it among processes, and the number of updates."""
+        whole = {name: v.full_tensor() if isinstance(v, DTensor) else v for name, v in self.shadow.items()}
+        return {"updates": self.updates, **{f"shadow.{name}": value for name, value in whole.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
         self.updates = state["updates"]
-        self.shadow = {name: state[f"shadow.{name}"].to(value.device) for name, value in self.shadow.items()}
+        for name, value in self.shadow.items():
+            whole = state[f"shadow.{name}"].to(value.device)
+            if isinstance(value, DTensor):
+                whole = distribute_tensor(whole, value.device_mesh, value.placements)
+            self.shadow[name] = whole

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,7 +39,8 @@ class Run:
 
         Args:
             model_or_config: a config file with ``train``, ``data``, and either ``model`` or what `vedcore.compose`
-                takes; a mapping of that; a name or folder of a model; or a model.
+                takes, whose relative paths count from its folder; a mapping of that; a name or folder of a model; or a
+                model.
             data: source of the labelled rows, in place of ``data.train``.
             overrides: texts such as ``train.max_steps=200``.
             settings: those of training, and ``data_…`` for those of the data.
@@ -52,7 +54,7 @@ class Run:
             document = dict(model_or_config)
         elif isinstance(model_or_config, str | os.PathLike) and Path(model_or_config).suffix in FORMATS:
             path = Path(model_or_config)
-            document = read_config_text(path).data
+            document = _with_paths(read_config_text(path).data, lambda name: os.path.join(path.parent, name))
         else:
             document = {"model": model_or_config}
         plain = {
@@ -94,7 +96,7 @@ class Run:
         """
         rows = self._open(self.data.train if self.rows is None else self.rows)
         if self.data.validation is not None:
-            return rows, self._open(self.data.validation)
+            return rows, self._held_back(self.data.validation)
         if rows.is_stream:
             hint = "name held-back rows with data.validation"
             raise DataError("a stream is not split", path=rows.source, field="data.validation", hint=hint)
@@ -102,7 +104,15 @@ class Run:
 
     def open_more(self) -> dict[str, Data]:
         """Other data to evaluate beside the rows that are held back."""
-        return {} if self.data.also is None else {"also": self._open(self.data.also)}
+        return {name: self._held_back(source) for name, source in self.data.also.items()}
+
+    def _held_back(self, source: Any) -> Data:
+        """Rows to evaluate; those of a stream are kept in memory, ``train.eval_rows`` at most."""
+        data = self._open(source)
+        if not data.is_stream:
+            return data
+        rows = list(islice(data, self.train.eval_rows))
+        return Data(data.source, rows, problems=data.problems)
 
     def _open(self, source: Any) -> Data:
         return open_data(source, text_column=self.data.text_column, image_column=self.data.image_column)
@@ -125,7 +135,28 @@ class Run:
             }
         else:
             whole = {"model": None if self.model is model else os.fsdecode(self.model)}
-        return {**whole, "train": self.train.to_dict(), "data": self.data.to_dict()}
+        return _with_paths({**whole, "train": self.train.to_dict(), "data": self.data.to_dict()}, os.path.abspath)
+
+
+def _with_paths(document: Mapping[str, Any], place: Callable[[str], str]) -> dict[str, Any]:
+    """A config whose paths are placed: the sources of its data, a tokenizer.json, and a model that is a folder."""
+    placed = dict(document)
+    if isinstance(name := placed.get("tokenizer"), str) and name.endswith(".json"):
+        placed["tokenizer"] = place(name)
+    if isinstance(name := placed.get("model"), str) and os.path.isdir(place(name)):
+        placed["model"] = place(name)
+    if isinstance(data := placed.get("data"), Mapping):
+        sources = {name: _placed(data[name], place) for name in ("train", "validation", "also") if name in data}
+        placed["data"] = {**data, **sources}
+    return placed
+
+
+def _placed(source: Any, place: Callable[[str], str]) -> Any:
+    if isinstance(source, Mapping):
+        return {name: _placed(each, place) for name, each in source.items()}
+    if isinstance(source, list | tuple):
+        return [_placed(each, place) for each in source]
+    return place(source) if isinstance(source, str) else source
 
 
 def _section(document: dict[str, Any], name: str, path: Path | None) -> Mapping[str, Any]:

@@ -5,17 +5,46 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vedcore.errors import CheckpointWriteError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["load_newest_state", "save_state"]
+__all__ = ["Position", "load_newest_state", "save_state"]
 
 _STATE = re.compile(r"state-(\d+)")
+
+
+@dataclass
+class Position:
+    """How far a run is; saved with its state."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    epoch: int = 0
+    """Epochs done."""
+    data: dict[str, Any] | None = None
+    """Place in the data of the last batch that was used; None at the head of an epoch."""
+    best: float | None = None
+    """Metric of the best evaluation so far."""
+    best_step: int | None = None
+    without_better: int = 0
+    """Evaluations since the best one."""
+    evaluated: int = 0
+    """Step of the last evaluation."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The fields."""
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 def save_state(accelerator: Accelerator, output: Path, step: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -20,12 +21,12 @@ from vedcore.data.keeping import keep_states
 from vedcore.data.loader import Loader
 from vedcore.errors import CheckpointWriteError, ResumeError, UsageError
 from vedcore.extras import need
-from vedcore.layers.norm_statistics import has_batch_norm
+from vedcore.layers.norm_statistics import batch_norms
 from vedcore.model import VisionEncoderDecoder
-from vedcore.processing.letters import new_letters
-from vedcore.training.config import TrainingConfig
 from vedcore.training.judging import Judge
+from vedcore.training.letters import add_letters
 from vedcore.training.loop import Loss, TrainingLoop, loss_of_text
+from vedcore.training.processes import accelerator_for
 from vedcore.training.progress import Display
 from vedcore.training.run import Run
 from vedcore.weights.manifest import tensor_sha256
@@ -38,8 +39,6 @@ __all__ = ["TrainingResult", "train"]
 RUN = "run.json"
 """File of a run's folder by which a later call knows that it is the same run."""
 CONFIG = "config.yaml"
-MAX_LETTERS = 20
-"""New letters that are named."""
 FREE_TO_CHANGE = {"train.report_to", "train.logging_steps", "data.workers"}
 """Settings that change nothing in the weights."""
 
@@ -96,14 +95,14 @@ def train(
         raise UsageError("no folder is named", field="output", hint="name a folder for the trained model")
     folder = Path(output)
     run = Run.of(model_or_config, data, overrides, **settings)
-    accelerator = _accelerator(run.train, folder)
+    accelerator = accelerator_for(run.train, folder)
     display = Display(folder, shown=accelerator.is_main_process)
     torch.manual_seed(run.train.seed)
     training, held_back = run.open_rows()
     sets = {"validation": held_back, **run.open_more()}
     model = run.make_model()
-    _begin(run, model, training, held_back, folder, accelerator)
-    _add_letters(model, training, display)
+    _begin(run, model, training, held_back, folder, accelerator, loss)
+    add_letters(model, training, sets, run.data.letters, display)
     for part in run.train.freeze:
         model.freeze(part)
     loader = _loader(run, training, model, accelerator, _encoder_states(run, model, training, folder, display))
@@ -124,42 +123,6 @@ def train(
     model.eval()
     scores = {line.pop("evaluation"): line for line in loop.log.lines() if "evaluation" in line}
     return TrainingResult(folder / "best", folder / "last", position.step, position.best_step, position.best, scores)
-
-
-def _accelerator(config: TrainingConfig, output: Path) -> Accelerator:
-    """accelerate's object for this process, with the trackers that the config names."""
-    from accelerate import Accelerator, DistributedDataParallelKwargs
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state()  # as Trainer does: an earlier run of this process may have another precision
-    precision = "bf16" if config.bf16 else "fp16" if config.fp16 else "no"
-    found = Accelerator(
-        mixed_precision=precision,
-        cpu=not torch.accelerator.is_available(),  # else processes without a device do not find each other
-        log_with=list(config.report_to) or None,
-        project_dir=str(output),
-        # a layer that LayerDrop leaves out has no gradient
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
-    if config.unfreeze_at and found.num_processes > 1:
-        message, hint = "several processes agree on what is trained when they begin", "leave it out, or run one process"
-        raise UsageError(message, field="train.unfreeze_at", hint=hint)
-    if config.report_to:
-        found.init_trackers("vedcore", {k: v for k, v in config.to_dict().items() if isinstance(v, (int, float, str))})
-    return found
-
-
-def _add_letters(model: VisionEncoderDecoder, training: Data, display: Display) -> None:
-    """Give tokenizer and decoder the letters of the labels that the tokenizer cannot spell; those of a stream stay."""
-    tokenizer = model.processor.tokenizer
-    if tokenizer is None or training.is_stream:
-        return
-    found = new_letters(tokenizer.backend_tokenizer, (row.text for row in training))
-    if found:
-        model.extend_alphabet("".join(found))
-        said = ", ".join(f"{letter!r} ({count:,})" for letter, count in list(found.items())[:MAX_LETTERS])
-        more = f" and {len(found) - MAX_LETTERS} more" if len(found) > MAX_LETTERS else ""
-        display.say(f"{len(found)} new letters of the labels have tokens now: {said}{more}")
 
 
 def _encoder_states(
@@ -195,8 +158,9 @@ def _loader(
         max_label_length=run.data.max_label_length,
         augment=run.data.augment,
         bucket=run.data.bucket,
-        bucket_labels=states is not None or not has_batch_norm(model),
+        bucket_labels=states is not None or not batch_norms(model),
         workers=run.data.workers,
+        on_unknown="error" if training.is_stream else "warn",
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         states=states,
@@ -211,6 +175,7 @@ def _begin(
     held_back: Data,
     output: Path,
     accelerator: Accelerator,
+    loss: Loss,
 ) -> None:
     """Write what run this is into its folder, or see that the folder holds this very run.
 
@@ -224,9 +189,12 @@ def _begin(
         "model": hash_of(model),
         "data": {"train": training.fingerprint(), "validation": held_back.fingerprint()},
         "processes": accelerator.num_processes,
+        "loss": None if loss is loss_of_text else _described(loss),
     }
     path = output / RUN
-    if path.exists():
+    exists = path.exists()
+    accelerator.wait_for_everyone()  # else one might read what another is writing
+    if exists:
         _check_same(json.loads(path.read_bytes()), this, path)
     elif accelerator.is_main_process:
         try:
@@ -255,11 +223,27 @@ def _check_same(kept: dict[str, Any], this: dict[str, Any], path: Path) -> None:
     if kept["processes"] != this["processes"]:
         message = f"the run there has {kept['processes']} processes, not {this['processes']}"
         raise ResumeError(message, path=path, field="processes", hint=hint)
+    if kept.get("loss") != this["loss"]:
+        before, now = kept.get("loss") or {"name": "the model's own"}, this["loss"] or {"name": "the model's own"}
+        same_name = before["name"] == now["name"]
+        message = f"the code of {now['name']} is another" if same_name else f"{before['name']}, not {now['name']}"
+        raise ResumeError(f"the loss of the run there: {message}", path=path, field="loss", hint=hint)
     for name in ("train", "validation"):
         if kept["data"][name] != this["data"][name]:
             raise ResumeError("the rows are others than when the run began", path=path, field=f"data.{name}", hint=hint)
     if kept["model"] != this["model"]:
         raise ResumeError("the weights are others than when the run began", path=path, field="model", hint=hint)
+
+
+def _described(loss: Loss) -> dict[str, str]:
+    """The name of a loss, and a hash of its code."""
+    named: Any = loss if hasattr(loss, "__qualname__") else type(loss)
+    try:
+        code = inspect.getsource(named)
+    except (OSError, TypeError):  # of a shell, or of C
+        code = ""
+    name = f"{named.__module__}.{named.__qualname__}"
+    return {"name": name, "sha256": hashlib.sha256(code.encode()).hexdigest()}
 
 
 def _fields(section: Any) -> dict[str, Any]:

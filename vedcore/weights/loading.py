@@ -62,8 +62,9 @@ class _Matched(NamedTuple):
 class Weights:
     """The tensors of an opened folder: names, types and shapes are read at once, values by `load_into`.
 
-    Where a folder has weights in several layouts, the first of these is used: ``model.safetensors``, its index of
-    shards, ``pytorch_model.bin``, its index. The others are never opened.
+    Where a folder has weights in several layouts, the first of these is used: ``model.safetensors``,
+    ``pytorch_model.bin``, ``flax_model.msgpack``, ``tf_model.h5``, each before its index of shards. The others are
+    never opened.
 
     Names and dicts that training wrapped (``module.``, ``_orig_mod.``) are unwrapped by `check`, with one warning.
 
@@ -71,7 +72,7 @@ class Weights:
         source: the opened folder, or one opened file; it must stay open until the weights are loaded.
         rows: the key map, where the names are another library's.
         select: function from the names of all stored tensors to those to use, each with its name in the key map.
-        pickles: whether ``pytorch_model.bin`` may be read.
+        pickles: whether other layouts than safetensors may be read.
 
     Raises:
         CheckpointNotFoundError: no weights, or a shard that the index names is missing.
@@ -401,6 +402,8 @@ def _check_file(file: WeightFile, record: FileRecord | None) -> None:
         wrong = wrong or f"the manifest has no hash of {abbreviated(without)}"
     if record.header and isinstance(file, TensorFile) and file.header_sha256 != record.header:
         wrong = wrong or "another sha256 of its header"
+    if record.sha256 and not isinstance(file, TensorFile) and not wrong and file.sha256() != record.sha256:
+        wrong = "another sha256"
     if wrong:
         raise CheckpointCorruptError(f"not what was saved: {wrong}", path=file.path, hint=_CHANGED_HINT)
 
@@ -409,7 +412,7 @@ def _tensor_hashes(
     manifest: Mapping[str, FileRecord] | None, files: Mapping[str, WeightFile], folder: object
 ) -> dict[str, str]:
     """The sha256 of each stored tensor that has one in the manifest."""
-    records = [] if manifest is None else [manifest[name] for name in files]
+    records = [] if manifest is None else [manifest[name] for name, f in files.items() if isinstance(f, TensorFile)]
     if not all(record.header for record in records):
         warn_caller(
             f"{folder}: saved by an earlier version, whose hashes are not checked by loading; run "

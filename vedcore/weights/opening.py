@@ -1,4 +1,4 @@
-"""The files of a folder that hold its weights: a single file or shards with an index, safetensors or pickles."""
+"""The files of a folder that hold its weights: a single file or shards with an index, of any framework."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from vedcore.errors import (
     CheckpointUnsafeError,
 )
 from vedcore.model_files import WEIGHT_LAYOUTS
+from vedcore.weights.framework_names import flax_name, index_name, keras_name
 from vedcore.weights.in_memory import TensorsInMemory
 from vedcore.weights.safetensors_file import TensorFile
 from vedcore.weights.snapshot import FOLDER_AGAIN_HINT, Snapshot, check_name, json_object
 from vedcore.weights.unwrapping import ADAPTER_ALONE, ADAPTER_CONFIG, ADAPTER_HINT
 
 if TYPE_CHECKING:
+    from vedcore.weights.array_file import ArrayFile
     from vedcore.weights.torch_file import TorchFile
 
 __all__ = ["WeightFile", "open_tensors", "open_weights"]
 
-WeightFile: TypeAlias = "TensorFile | TorchFile | TensorsInMemory"
+WeightFile: TypeAlias = "TensorFile | TorchFile | ArrayFile | TensorsInMemory"
 
 
 def open_weights(snapshot: Snapshot, *, pickles: bool) -> dict[str, WeightFile]:
@@ -32,7 +34,7 @@ def open_weights(snapshot: Snapshot, *, pickles: bool) -> dict[str, WeightFile]:
 
     Args:
         snapshot: the folder.
-        pickles: whether ``pytorch_model.bin`` may be read.
+        pickles: whether other layouts than safetensors may be read: ``pytorch_model.bin``, Flax's and TensorFlow's.
 
     Raises:
         CheckpointNotFoundError: no weights, or a shard of the index is missing.
@@ -64,15 +66,16 @@ def open_weights(snapshot: Snapshot, *, pickles: bool) -> dict[str, WeightFile]:
 
 def _layout(snapshot: Snapshot, pickles: bool) -> tuple[str, str | None]:
     """The name of the single file of weights and None, or an empty name and that of the index."""
-    for single, index in WEIGHT_LAYOUTS[: 2 if pickles else 1]:
+    for single, index in WEIGHT_LAYOUTS[: None if pickles else 1]:
         if snapshot.has(single):
             return single, None
         if snapshot.has(index):
             return "", index
     if snapshot.has(ADAPTER_CONFIG):
         raise CheckpointNotFoundError(ADAPTER_ALONE, path=snapshot.path, hint=ADAPTER_HINT)
-    what = " and no ".join(name for layout in WEIGHT_LAYOUTS[: 2 if pickles else 1] for name in layout)
-    raise CheckpointNotFoundError(f"no {what}", path=snapshot.path, hint=snapshot.listing())
+    first, *others = (single for single, _ in WEIGHT_LAYOUTS[: None if pickles else 1])
+    what = ", ".join([first, *others[:-1]]) + "".join(f" or {name}" for name in others[-1:])
+    raise CheckpointNotFoundError(f"no {what}, nor an index of shards", path=snapshot.path, hint=snapshot.listing())
 
 
 def _read_index(snapshot: Snapshot, index: str) -> dict[str, str]:
@@ -89,7 +92,7 @@ def _read_index(snapshot: Snapshot, index: str) -> dict[str, str]:
     for name in weight_map.values():
         if not isinstance(name, str) or name not in checked:
             checked.add(_shard_name(name, path, ending))
-    return weight_map
+    return {index_name(name, index): shard for name, shard in weight_map.items()}
 
 
 def _shard_name(name: object, path: Path, ending: str) -> str:
@@ -103,7 +106,7 @@ def open_tensors(snapshot: Snapshot, name: str, index: str | None = None) -> Wei
 
     Args:
         snapshot: the folder.
-        name: safetensors, or a pickle where it ends in ``.bin``.
+        name: a pickle where it ends in ``.bin``, Flax's with ``.msgpack``, TensorFlow's with ``.h5``, else safetensors.
         index: the index that names it, for messages.
     """
     try:
@@ -114,8 +117,15 @@ def open_tensors(snapshot: Snapshot, name: str, index: str | None = None) -> Wei
         raise CheckpointNotFoundError(
             f"no such file, and {index} names it", path=snapshot.path / name, hint=FOLDER_AGAIN_HINT
         ) from None
-    if not name.endswith(".bin"):
-        return TensorFile(file, snapshot.path / name)
-    from vedcore.weights.torch_file import TorchFile  # rarely needed
+    path = snapshot.path / name
+    if name.endswith(".bin"):  # these are rarely needed
+        from vedcore.weights.torch_file import TorchFile
 
-    return TorchFile(file, snapshot.path / name)
+        return TorchFile(file, path)
+    if name.endswith((".msgpack", ".h5")):
+        from vedcore.weights.array_file import ArrayFile
+        from vedcore.weights.flax_file import read_flax
+        from vedcore.weights.keras_file import read_keras
+
+        return ArrayFile(file, path, *((read_flax, flax_name) if name[-1] == "k" else (read_keras, keras_name)))
+    return TensorFile(file, path)

@@ -1,4 +1,4 @@
-"""A model's tensors as safetensors files: a single file or shards with an index, written by ``safetensors``.
+"""A model's tensors as safetensors files, or Flax's: a single file or shards with an index.
 
 Tied tensors (an output layer tied to the embedding) are stored once. The metadata of the file maps the other names,
 ``{"decoder.head.weight": "decoder.embed.weight"}``, as huggingface_hub does.
@@ -22,8 +22,10 @@ from torch import Tensor
 
 from vedcore.config_files.plain import short
 from vedcore.errors import CheckpointWriteError, UsageError
-from vedcore.model_files import SHARD_INDEX, WEIGHTS
+from vedcore.model_files import FLAX_INDEX, FLAX_WEIGHTS, SHARD_INDEX, WEIGHTS
+from vedcore.weights.flax_saving import write_flax
 from vedcore.weights.folder import FileWriter
+from vedcore.weights.framework_names import to_flax
 from vedcore.weights.manifest import FileRecord, tensor_sha256
 from vedcore.weights.safetensors_file import DTYPES, MAX_IO_THREADS
 
@@ -38,6 +40,7 @@ def weight_files(
     dtype: torch.dtype | None = None,
     *,
     hashes: bool = True,
+    flax: bool = False,
 ) -> dict[str, bytes | FileWriter]:
     """The files that hold the tensors of ``state``; tensors are converted only when a file is written.
 
@@ -46,6 +49,7 @@ def weight_files(
         max_shard_size: bytes, or text such as ``"500MB"``; larger states are split into shards with an index.
         dtype: type in which floating-point tensors are stored; None keeps their types.
         hashes: whether the manifest has the sha256 of each tensor; else loading checks that of the header only.
+        flax: write ``flax_model.msgpack``, whose whole file has a sha256, for names of transformers' PyTorch classes.
 
     Raises:
         CheckpointWriteError: a tensor that is not dense, has no values, or has a type that safetensors lacks.
@@ -63,7 +67,7 @@ def weight_files(
         split = split_state_dict_into_shards_factory(
             sizes,
             get_storage_size=int,
-            filename_pattern=WEIGHTS.replace(".", "{suffix}."),
+            filename_pattern=(FLAX_WEIGHTS if flax else WEIGHTS).replace(".", "{suffix}."),
             max_shard_size=max_shard_size,
         )
     except ValueError:
@@ -74,10 +78,14 @@ def weight_files(
     for file_name, names in split.filename_to_tensors.items():
         metadata = {"format": "pt", **{alias: name for alias, name in ties.items() if name in names}}
         tensors = {name: (kept[name], types[name]) for name in names}
-        files[file_name] = FileWriter(sum(sizes[name] for name in names), partial(_write, tensors, metadata, hashes))
+        write = partial(write_flax, tensors) if flax else partial(_write, tensors, metadata, hashes)
+        files[file_name] = FileWriter(sum(sizes[name] for name in names), write)
     if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        files[SHARD_INDEX] = (json.dumps(index, indent=2) + "\n").encode()
+        shards = split.tensor_to_filename
+        if flax:
+            shards = {"/".join(to_flax(name, kept[name].ndim)[0]): file_name for name, file_name in shards.items()}
+        index = {"metadata": split.metadata, "weight_map": shards}
+        files[FLAX_INDEX if flax else SHARD_INDEX] = (json.dumps(index, indent=2) + "\n").encode()
     return files
 
 

@@ -150,8 +150,9 @@ class PrintedColumnsEncoder(VisionEncoder):
             before = nn.functional.pad(probabilities, (0, 0, 1, 0))[:, :-1]
             begun = (probabilities * (1 - before)).sum(-1)  # (N, S): a character that the column before does not have
             counts = (begun if mask is None else begun * mask).cumsum(1)
-        by_index = sinusoid(indices, size // 2).expand(len(columns), -1, -1)
-        return torch.cat([by_index, sinusoid(counts, size - size // 2)], -1).to(columns.dtype)
+        by_index = sinusoid(indices, size // 2).expand(columns.shape[0], -1, -1)
+        by_count = sinusoid(counts.detach(), size - size // 2)  # an exported program has no `torch.no_grad`
+        return torch.cat([by_index, by_count], -1).to(columns.dtype)
 
 
 def _hide_padding(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -112,7 +112,7 @@ class Labels:
         more = f" and {len(often) - MAX_SHOWN:,} more" if len(often) > MAX_SHOWN else ""
         message = f"{len(often):,} characters without a token: {named}{more}"
         given = _quoted("".join(self.letters)) if len(self.letters) <= MAX_LETTERS else "texts"
-        remedy = f"call model.extend_alphabet({given}); training does so itself, but for a stream"
+        remedy = f"call model.extend_alphabet({given}); training does so itself, of a stream with data.letters"
         found = [each for each, _ in self.seen if not self.letters.keys().isdisjoint(each.text)]
         return _of_rows("characters_have_tokens", message, remedy, found)
 
