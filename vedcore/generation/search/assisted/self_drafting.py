@@ -56,7 +56,7 @@ _ACCOUNTS: WeakKeyDictionary[nn.Module, dict[tuple[int, bool], Account]] = WeakK
 
 @dataclass
 class Account:
-    """What drafts have cost and given: seconds of calls, tokens that were guessed, and those that were accepted."""
+    """The costs and gains of drafts: seconds of calls, tokens that were guessed, and those that were accepted."""
 
     steps: int = 0
     """Steps without guesses."""
