@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -138,7 +138,14 @@ class TextDecoder(Component):
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in super().__getstate__().items() if k != "_compiled"}  # type: ignore[no-untyped-call]
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        return {name: value for name, value in state.items() if name not in ("_compiled", "_int8_copy")}
+
+    def train(self, mode: bool = True) -> Self:
+        """As ``nn.Module.train``; the int8 copy, whose weights are about to change, is given up."""
+        if mode:
+            self.__dict__.pop("_int8_copy", None)
+        return super().train(mode)
 
     def make_cache(self, capacity: int | None = None) -> DecoderCache:
         """An empty cache, with room for ``capacity`` tokens when given."""

@@ -88,8 +88,8 @@ def export(folder: Path, beams: int, size: int) -> None:
         )
 
 
-def search(folder: Path, images: Tensor, beams: int, tokens: int, threads: int) -> Callable[[], Tensor]:
-    """A function that decodes the one image to (1, 1 + tokens) ids; the text must not end early."""
+def search(folder: Path, images: Tensor, beams: int, tokens: int, threads: int) -> Callable[..., Tensor]:
+    """A function that decodes the one image, or another, to (1, 1 + tokens) ids; the text must not end early."""
     import onnxruntime as ort  # optional
 
     config = hf.VisionEncoderDecoderConfig.from_pretrained(folder)
@@ -99,10 +99,9 @@ def search(folder: Path, images: Tensor, beams: int, tokens: int, threads: int) 
     look, step = (ort.InferenceSession(folder / f"{name}.onnx", options) for name in ("look", "step"))
     names = [entry.name for entry in step.get_inputs()]
     value = ort.OrtValue.ortvalue_from_numpy
-    pixels = {look.get_inputs()[0].name: value(images.numpy())}
 
-    def run() -> Tensor:
-        seen = look.run_with_ort_values(None, pixels)
+    def run(image: Tensor = images) -> Tensor:
+        seen = look.run_with_ort_values(None, {look.get_inputs()[0].name: value(image.numpy())})
         _, heads, _, width = seen[0].shape()
         past = [value(np.zeros((1, heads, 0, width), np.float32))] * len(seen)
         ids = np.full((1, 1), config.decoder_start_token_id)  # (rows, T)

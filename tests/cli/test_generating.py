@@ -61,7 +61,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 OPTIONS: list[tuple[list[str], dict[str, Any]]] = [
     (["--num-beams", "3", "--pattern", r"[ab]+\d"], {"num_beams": 3, "pattern": r"[ab]+\d"}),
     (["--allowed-chars", "0123"], {"allowed_chars": "0123"}),
-    (["--prompt", "No. "], {"prompt": "No. "}),
+    (["--prompt", "No. ", "--draft", "int8"], {"prompt": "No. "}),
     (
         ["--stop", "a", "--stop", "b", "--do-sample", "--set", "seed=4"],
         {"stop_strings": ["a", "b"], "do_sample": True, "seed": 4},

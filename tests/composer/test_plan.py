@@ -115,10 +115,19 @@ def test_the_figures_of_a_plan() -> None:
         "cache_bytes_per_image": 2 * 12 * 768 * 197 * 4,
     }
     assert plan.cache_bytes_per_token == 2 * 12 * 768 * 4
+    assert plan.draft_bytes == 768 * (50257 + 12 * (3 + 1 + 2 + 8) * 768)
     assert json.loads(json.dumps(plan.model_dump())) == plan.model_dump(mode="json")
     assert plan.encoder.owner == plan.decoder.owner == f"vedcore=={vedcore.__version__}"
     lines = str(plan).splitlines()
-    assert [line.split()[0] for line in lines] == ["encoder", "projector", "decoder", "token", "parameters", "caches"]
+    assert [line.split()[0] for line in lines] == [
+        "encoder",
+        "projector",
+        "decoder",
+        "token",
+        "parameters",
+        "caches",
+        "drafts",
+    ]
     for figure in (
         "vit_base_patch16_224",
         "85,798,656",
@@ -133,6 +142,7 @@ def test_the_figures_of_a_plan() -> None:
         "954.4 MB",
         "14.5 MB",
         "73.7 kB",
+        "137.7 MB",
         "float32",
     ):
         assert figure in str(plan)
@@ -143,6 +153,7 @@ def test_half_the_bytes_half_the_plan() -> None:
     assert half.dtype == "bfloat16"
     for field in ("weight_bytes", "cache_bytes_per_image", "cache_bytes_per_token"):
         assert getattr(single, field) == 2 * getattr(half, field)
+    assert not half.draft_bytes
 
 
 def test_a_plan_is_what_compose_builds() -> None:

@@ -250,6 +250,9 @@ def test_an_assistant(model: Any, pixels: Tensor, tmp_path: Path) -> None:
         told(hint, model.generate, pixels, assistant_model=wrong)
     for right in (vedcore.load(tmp_path / "model"), tiny("gpt2")):
         assert torch.equal(written(model, pixels, assistant_model=right), plain)
+    error = told("pass draft=None, or leave it out", model.generate, pixels, assistant_model=model, draft="int8")
+    assert error.field == "assistant_model"
+    assert torch.equal(written(model, pixels, assistant_model=model, draft=None), plain)
     told(
         "give a model with the same tokenizer",
         model.generate,

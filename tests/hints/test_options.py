@@ -145,6 +145,12 @@ def test_settings_are_not_changed_in_place(model: Any, pixels: Tensor) -> None:
             [{"penalty_alpha": 0.0}, {"prompt_lookup_num_tokens": None}],
         ),
         (
+            {"draft": "int8", "use_cache": False},
+            "pass use_cache=True, or leave it out",
+            [{"use_cache": True}, {"draft": None}],
+        ),
+        ({"draft": "int8", "num_beams": 2}, "pass {…}, or leave it out", [{"num_beams": 1}, {"draft": None}]),
+        (
             {"num_beam_groups": 3},
             "pass num_beams=4, num_beam_groups=2 and diversity_penalty=1.0 or so, or leave them out",
             [{"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0}, {"num_beam_groups": 1}],

@@ -46,6 +46,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--do-sample", is_flag=True, default=None, help="Draw the tokens; see temperature, top_k, top_p, seed."
     ),
+    click.option("--draft", type=click.Choice(["int8"]), help="Guess tokens with int8 weights: faster, the same text."),
     click.option("--prompt", help="Start of every text; may contain special tokens by name."),
     click.option("--pattern", metavar="REGEX", help="Regular expression that the whole text must match."),
     click.option("--allowed-chars", metavar="CHARS", help="The only characters that a text may have."),

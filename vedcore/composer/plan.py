@@ -18,6 +18,7 @@ from vedcore.composer.resolve import ResolvedPart, ResolvedRequest, projector_fo
 from vedcore.composer.snapshot_files import assumed_preprocessing
 from vedcore.config import Config, Preprocessing, TokenIds
 from vedcore.errors import ConfigLimitError, IncompatibleError, PluginContractError, VedcoreError
+from vedcore.layers.int8 import int8_bytes
 from vedcore.layers.lazy_init import LazyInit
 from vedcore.plugins.contracts import call_on_meta, check_built
 from vedcore.text_decoder import TextDecoder
@@ -75,6 +76,8 @@ class Plan(Config):
     """Bytes of one image's cross-attention keys and values, which all of its beams share."""
     cache_bytes_per_token: int
     """Bytes of self-attention keys and values of one token of one hypothesis."""
+    draft_bytes: int
+    """Bytes of the int8 weights that ``generate(draft="int8")`` makes; 0 where the type of the weights rules it out."""
     notes: tuple[str, ...] = ()
     """Remarks to read before training."""
 
@@ -96,6 +99,7 @@ class Plan(Config):
             f"token ids   start {ids.start}, eos {', '.join(map(str, ids.eos)) or None}, pad {ids.pad}",
             f"parameters  {self.parameters:,} ({self.fresh_parameters:,} fresh), {format_bytes(self.weight_bytes)}",
             f"caches      {image} an image, {token} a token of a text, as {self.dtype}",
+            *([f'drafts      {format_bytes(self.draft_bytes)} with draft="int8"'] if self.draft_bytes else []),
             *(f"note        {note}" for note in self.notes),
         ]
         return "\n".join(lines)
@@ -266,6 +270,7 @@ def lay_out(
             weight_bytes=total * dtype.itemsize,
             cache_bytes_per_image=per_image_token * tokens,
             cache_bytes_per_token=per_token,
+            draft_bytes=int8_bytes(decoder) if dtype == torch.float32 else 0,
             notes=(
                 *resolved.notes,
                 *builder.notes,

@@ -85,6 +85,8 @@ class Call:
         base = model.generation_config
         if generation_config is not None:
             base = model.as_generation_config(generation_config)
+        if assistant_model is not None:
+            options = {"draft": None, **options}  # the model's own default gives way
         config = base.with_options(**options)
         _check_assistant(model, assistant_model, config)
         vocab_size = model.decoder.vocab_size
@@ -279,6 +281,9 @@ def _check_assistant(model: ImageToTextModel, assistant: object, config: Generat
             field="assistant_model",
             hint="pass prompt_lookup_num_tokens=None, or leave it out",
         )
+    if config.draft is not None:
+        message = f"contradicts draft={config.draft!r}"
+        raise UsageError(message, field="assistant_model", hint="pass draft=None, or leave it out")
     if decoder.vocab_size != model.decoder.vocab_size:
         raise IncompatibleError(
             f"its vocabulary has {decoder.vocab_size} tokens, this model's {model.decoder.vocab_size}",

@@ -35,6 +35,7 @@ VEDCORE_OPTIONS = ("seed", "allowed_chars", "pattern", "lexicon", "repetition_st
 CALL_OPTIONS = {
     "use_cache",
     "compile",
+    "draft",
     "return_dict_in_generate",
     "output_scores",
     "output_logits",

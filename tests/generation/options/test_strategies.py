@@ -17,6 +17,7 @@ from vedcore.generation.search import search
 
 ON: dict[str, dict[str, Any]] = {
     "assisted decoding": {"prompt_lookup_num_tokens": 3},
+    "drafting": {"draft": "int8"},
     "contrastive search": {"penalty_alpha": 0.5, "top_k": 3},
     "diverse beam search": {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
     "constrained beam search": {"num_beams": 2, "force_words_ids": [[1]]},

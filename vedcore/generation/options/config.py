@@ -183,6 +183,9 @@ class GenerationConfig(Config):
     (``"heuristic"``) or not (``"heuristic_transient"``) for the next call."""
     assistant_confidence_threshold: Share = 0.4
     """A draft model stops guessing at a token less probable than this; 0 is off."""
+    draft: Literal["int8"] | None = None
+    """Guess tokens with an int8 copy of the decoder's linear layers, made once, where that pays; the text stays the
+    same."""
     use_cache: bool = True
     """Keep keys and values between the steps; off computes all tokens anew: the same text, slower."""
     compile: bool = False

@@ -98,6 +98,12 @@ RULES = (
         holds=lambda o: not is_on(o, "num_beam_groups"),
     ),
     Rule(
+        ("draft",),
+        "contradicts use_cache=False",
+        hint="pass use_cache=True, or leave it out",
+        holds=lambda o: o.get("use_cache") is False,
+    ),
+    Rule(
         ("max_matching_ngram_size",),
         "would do nothing without prompt_lookup_num_tokens",
         hint="pass prompt_lookup_num_tokens=10 or so",

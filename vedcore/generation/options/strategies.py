@@ -50,6 +50,13 @@ STRATEGIES = (
         takes_cache=False,
     ),
     Strategy(
+        "drafting",
+        "assisted.self_drafting:draft_steps",
+        options=("draft",),
+        refuses=("num_beams", "penalty_alpha", "prompt_lookup_num_tokens"),
+        needs=frozenset({"uneven_rows"}),
+    ),
+    Strategy(
         "contrastive search",
         "contrastive:contrastive_steps",
         options=("penalty_alpha",),

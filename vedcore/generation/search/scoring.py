@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vedcore.generation.options.config import GenerationConfig
 
-__all__ = ["draw", "log_sum_exp", "nothing_left", "usable_logits"]
+__all__ = ["Race", "draw", "log_sum_exp", "nothing_left", "usable_logits"]
 
 ROWS_AT_ONCE = 32
 """Rows of logits of which torch makes a copy at a time."""
@@ -39,6 +39,36 @@ def draw(probabilities: Tensor, count: int, generator: torch.Generator | None) -
     """
     times = torch.empty_like(probabilities).exponential_(generator=generator)
     return (probabilities / times).topk(count).indices if count > 1 else (probabilities / times).argmax(1, keepdim=True)
+
+
+class Race:
+    """The draws of rows that grow by different numbers of tokens: those of `draw` when all grow in step.
+
+    Args:
+        rows: B.
+        generator: as `draw` takes it.
+    """
+
+    def __init__(self, rows: int, generator: torch.Generator | None) -> None:
+        self.rows, self.generator = rows, generator
+        self.times: list[Tensor | None] = []
+        """For each step (B, V), or None where no row is there any more."""
+
+    def winner(self, probabilities: Tensor, step: int, row: int) -> Tensor:
+        """(1,) the token that a row draws at a step by its probabilities (1, V), the same whenever it is asked."""
+        while len(self.times) <= step:
+            new = probabilities.new_empty(self.rows, probabilities.shape[1])
+            self.times.append(new.exponential_(generator=self.generator))
+        times = self.times[step]
+        assert times is not None
+        return (probabilities / times[row : row + 1]).argmax(1)
+
+    def forget(self, step: int) -> None:
+        """No row is at an earlier step any more."""
+        for i in range(min(step, len(self.times)) - 1, -1, -1):
+            if self.times[i] is None:
+                return
+            self.times[i] = None
 
 
 def nothing_left(chosen: Tensor, options: GenerationConfig) -> Tensor:

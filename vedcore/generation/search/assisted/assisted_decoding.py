@@ -19,13 +19,13 @@ from vedcore.generation.processors.chain import apply_processors
 from vedcore.generation.request import Drafter, Request
 from vedcore.generation.search.assisted.drafters import PromptLookup
 from vedcore.generation.search.assisted.inner_states import InnerStates
-from vedcore.generation.search.assisted.ragged_cache import ragged_rows
+from vedcore.generation.search.assisted.ragged_cache import RaggedRows, ragged_rows
 from vedcore.generation.search.ledger import UnevenLedger
-from vedcore.generation.search.scoring import draw, nothing_left, usable_logits
+from vedcore.generation.search.scoring import Race, nothing_left, usable_logits
 from vedcore.generation.state import DecodingState
 from vedcore.generation.streaming import Steps
 
-__all__ = ["assisted_steps"]
+__all__ = ["assisted_steps", "guessed_steps"]
 
 
 @torch.no_grad()
@@ -38,11 +38,24 @@ def assisted_steps(state: DecodingState, request: Request) -> Steps:
         state: fresh.
         request: the prompts, the options, and the drafter; without one, `PromptLookup` by the options.
     """
+    cache, drafter = ragged_rows(state, request.options.num_return_sequences), request.drafter
+    return (yield from guessed_steps(cache, request, drafter or _prompt_lookup(request)))
+
+
+@torch.no_grad()
+def guessed_steps(cache: RaggedRows, request: Request, drafter: Drafter, race: Race | None = None) -> Steps:
+    """`assisted_steps` for rows that are fresh.
+
+    Args:
+        cache: the rows.
+        request: the prompts and the options.
+        drafter: guesses.
+        race: draws the tokens where the options ask for sampling; by default a new one.
+    """
     limit, copies = request.limits.max_length, request.options.num_return_sequences
-    drafter, cache = request.drafter or _prompt_lookup(request), ragged_rows(state, copies)
     logits = cache.prefill(request.input_ids)[:, None]  # (B, 1, V)
     texts: list[list[int]] = request.input_ids.repeat_interleave(copies, 0).tolist()
-    chooser = _TokenChooser(request)
+    chooser = _TokenChooser(request, race or Race(len(texts), request.generator()))
     ledger, inner_states = chooser.ledger, InnerStates(cache)
     guesses: list[list[int]] = [[] for _ in texts]
     first, growing = [0] * len(texts), [True] * len(texts)  # index of the logits after a row's last token
@@ -69,6 +82,9 @@ def assisted_steps(state: DecodingState, request: Request) -> Steps:
             return out
         if request.pads_ended:
             cache.keep([any(growing[i : i + copies]) for i in range(0, len(texts), copies)])
+        chooser.race.forget(
+            min(len(text) for text, on in zip(texts, growing, strict=True) if on) - request.prompt_length
+        )
         cache.rewind([len(text) - 1 if on else 0 for text, on in zip(texts, growing, strict=True)])
         so_far = [text if on else [] for text, on in zip(texts, growing, strict=True)]
         room = limit - max(map(len, so_far)) - 1
@@ -98,9 +114,9 @@ def _prompt_lookup(request: Request) -> Drafter:
 class _TokenChooser:
     """Chooses the tokens of each row by the logits that were read, and writes them into the ledger."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, race: Race) -> None:
         copies = request.options.num_return_sequences
-        self.options, self.ledger, self.generator = request.options, UnevenLedger(request, copies), request.generator()
+        self.options, self.ledger, self.race = request.options, UnevenLedger(request, copies), race
         own = [request.part(i, i + 1) for i in range(request.prompts)]
         self.processors = [part.processors(1) for part in own for _ in range(copies)]
         self.plain = not (self.options.do_sample or self.options.output_scores or self.processors[0])
@@ -129,7 +145,8 @@ class _TokenChooser:
             self.ledger.raise_non_finite(logits[None].expand(len(self.processors), -1), *self._where(row))
         if not self.plain:
             scores = apply_processors(self.processors[row], self.ledger.row(row), logits[None])  # (1, V)
-            token = int(draw(scores.softmax(1), 1, self.generator) if self.options.do_sample else scores.argmax(1))
+            step = self.ledger.lengths[row] - self.ledger.request.prompt_length
+            token = int(self.race.winner(scores.softmax(1), step, row) if self.options.do_sample else scores.argmax(1))
             if nothing_left(scores[0, token], self.options):
                 self.ledger.raise_barred(scores[:, token].expand(len(self.processors)), *self._where(row))
             log_prob = float(self.usable[row, position, token]) - total

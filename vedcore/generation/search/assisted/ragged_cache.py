@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vedcore.generation.state import DecodingState
 
-__all__ = ["RaggedRows", "ragged_rows"]
+__all__ = ["CachedRows", "RaggedRows", "ragged_rows"]
 
 MAX_COLUMNS_PER_TOKEN = 2
 """Compact the cache when it has more columns than this for each token of the longest row."""
@@ -128,15 +128,21 @@ class CachedRows(RaggedRows):
         kept = self.kept[row, : self.start + position + 1]
         return slice(position, position + 1), kept.nonzero()[:, 0]
 
-    def _read(self, tokens: list[Sequence[int]]) -> Tensor:
-        cache = self.state.cache
+    def make_room(self, new: int) -> None:
+        """Compact the cache if it has no room for so many more columns, or too many without a token."""
+        cache, longest = self.state.cache, max(self.lengths[row] for row in self.live)
         assert cache is not None
-        new, longest = max(map(len, tokens)), max(self.lengths[row] for row in self.live)
         if cache.length > longest:
             decoder = self.state.decoder
             room = min(self.state.capacity, decoder.max_positions or self.state.capacity)
             if cache.length + new > room or cache.length > MAX_COLUMNS_PER_TOKEN * longest + SPARE_COLUMNS:
                 self._compact(longest)
+
+    def _read(self, tokens: list[Sequence[int]]) -> Tensor:
+        cache = self.state.cache
+        assert cache is not None
+        new = max(map(len, tokens))
+        self.make_room(new)
         mask = None
         if any(len(row) < new for row in tokens) and not self.in_step:
             mask = self._tensor([[i < len(row) for i in range(new)] for row in tokens])
