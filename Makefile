@@ -28,8 +28,8 @@ PARTS_TESTS := tests/checkpoints/test_recognition.py tests/cli/test_checking.py 
 	tests/hints/test_plugins.py tests/hints/test_plugin_formats.py tests/plugins tests/test_projectors.py \
 	tests/test_registry.py
 
-.PHONY: demo test test-without-plugins test-with-plugins test-exports test-tensorflow sweep-tensorflow check fix bench \
-	docs-tables recipe-captioner recipe-receipts minima clean
+.PHONY: demo test test-without-plugins test-with-plugins test-exports sweep-exports test-tensorflow sweep-tensorflow check fix \
+	bench docs-tables recipe-captioner recipe-receipts minima clean
 
 # One stamp a step, so that a second call does nothing over.
 $(VENV)/installed: pyproject.toml
@@ -91,6 +91,10 @@ check: $(VENV)/tested
 fix: $(VENV)/tested
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Encoders of timm as graphs; minutes.
+sweep-exports: $(VENV)/tested
+	$(BIN)/python -m tests.export.sweep > docs/exports-sweep.txt
 
 # Rewrites the plot and the table of docs/speed.md; BENCH_OPTIONS=--quick tries the scripts.
 bench: $(VENV)/tested
