@@ -12,6 +12,7 @@ Shape letters: N prompts, B rows of text, B' rows that are computed, L tokens so
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -80,7 +81,7 @@ class Account:
     def cost(self, guesses: int) -> float:
         """Of guessing and checking so many tokens, in steps."""
         known = [max(0.0, seconds / self.step - 1) / count for count, seconds in self.check.items()]
-        each = sum(known) / len(known) if known else 0.1
+        each = statistics.median(known) if known else 0.1  # the first check of a length takes longer
         return 1 + guesses * (each + (self.guess / self.step if self.guess < float("inf") else 0.4))
 
     def gain(self, guesses: int) -> float:
@@ -106,8 +107,8 @@ class Account:
             self.step = min(self.step, seconds)
 
     def add_round(self, guesses: int, seconds: float, check: float, tried: float, right: float) -> None:
-        """Take in a run of guesses: its seconds, those of its check, and the means of the rows."""
-        self.guess = min(self.guess, seconds / guesses)
+        """Take in a run of guesses: seconds of its fastest, those of its check, and the means of the rows."""
+        self.guess = min(self.guess, seconds)
         self.check[guesses] = min(self.check.get(guesses, check), check)
         self.tried, self.right = KEPT_SHARE * self.tried + tried, KEPT_SHARE * self.right + right
         self.credit = min(MAX_DEBT, self.credit + right + 1 - self.cost(guesses))
@@ -131,8 +132,8 @@ class SelfDrafter:
         self.processors = [part.processors(1) for part in parts for _ in range(rows.copies)]
         self.plain = race is None and not self.processors[0]
         self.account: Account | None = None
-        self.seconds = 0.0
-        """Of the last guesses."""
+        self.fastest = float("inf")
+        """Seconds of the fastest guess so far."""
         self.checking = 0.0
         """When the check began."""
 
@@ -145,12 +146,10 @@ class SelfDrafter:
         in_step = all(len(texts[row]) == read[row] + 1 for row, on in zip(live, going, strict=True) if on)
         count = account.run_length(room) if in_step else 0
         guesses: list[list[int]] = [[] for _ in texts]
-        begun = time.perf_counter()
         if count:
             for row, tokens in zip(live, self._run(texts, live, going, count), strict=True):
                 guesses[row] = tokens
         self.checking = time.perf_counter()
-        self.seconds = self.checking - begun
         return guesses
 
     def learn(self, guessed: Sequence[int], accepted: Sequence[int]) -> None:
@@ -163,7 +162,7 @@ class SelfDrafter:
             return
         rows = [(count, right) for count, right in zip(guessed, accepted, strict=True) if count]
         tried = sum(min(count, right + 1) for count, right in rows) / len(rows)
-        self.account.add_round(most, self.seconds, seconds, tried, sum(right for _, right in rows) / len(rows))
+        self.account.add_round(most, self.fastest, seconds, tried, sum(right for _, right in rows) / len(rows))
 
     def _run(self, texts: Sequence[Sequence[int]], live: list[int], going: list[bool], count: int) -> list[list[int]]:
         """The guesses of each of the B' rows that are computed, none where it is not going."""
@@ -178,6 +177,7 @@ class SelfDrafter:
         more: dict[str, Any] = {"prompt_length": state.prompt_length} if state.decoder.positions_by_id else {}
         found, ends = [list[int]() for _ in live], set(request.end_ids)
         for _ in range(count):
+            begun = time.perf_counter()
             logits = self.copy(
                 input_ids=tokens, attention_mask=mask, past_key_values=cache, last_logits_only=True, **more
             ).logits[:, -1].float()  # fmt: skip
@@ -186,6 +186,7 @@ class SelfDrafter:
                 for i in (i for i, on in enumerate(going) if on):
                     tokens[i] = self._next(live[i], longer[i], logits[i : i + 1])
             new = tokens[:, 0].tolist()
+            self.fastest = min(self.fastest, time.perf_counter() - begun)
             for text, guess, token in zip(longer, found, new, strict=True):
                 text.append(token)
                 guess.append(token)
