@@ -157,7 +157,8 @@ def test_when_guesses_pay() -> None:
     good, dear = replace(account, guess=0.2, right=1.98), replace(account, guess=0.9, check={4: 3.0})
     assert good.run_length(99) > good.run_length(3) == 3
     assert dear.run_length(9) == 1  # a trial
-    dear.add_round(1, 0.9, 1.5, 1, 0)
+    for _ in range(3):
+        dear.add_round(1, 0.9, 1.5, 1, 0)
     assert dear.run_length(9) == 0
     dear.add_step(steps=100)
     assert dear.run_length(9) == 1

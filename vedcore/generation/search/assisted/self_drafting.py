@@ -12,7 +12,6 @@ Shape letters: N prompts, B rows of text, B' rows that are computed, L tokens so
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -42,7 +41,7 @@ MAX_RUN = 15
 MIN_SAMPLES = 3
 """Steps without guesses whose time is taken before the first guess."""
 MAX_DEBT = 2.0
-"""Steps' worth of time that drafts may lose before they stop; and the most that they may have saved up."""
+"""Steps' worth of time that drafts may lose before they stop; the most that they save up, and that they pay back."""
 REPAID = 0.02
 """Part of the debt, in steps, that each step without guesses pays back: what drafts may cost where they do not pay."""
 MIN_GAIN = 1.03
@@ -81,7 +80,7 @@ class Account:
     def cost(self, guesses: int) -> float:
         """Of guessing and checking so many tokens, in steps."""
         known = [max(0.0, seconds / self.step - 1) / count for count, seconds in self.check.items()]
-        each = statistics.median(known) if known else 0.1  # the first check of a length takes longer
+        each = min(known, default=0.1)  # the first check of a length takes longer, and other programs disturb
         return 1 + guesses * (each + (self.guess / self.step if self.guess < float("inf") else 0.4))
 
     def gain(self, guesses: int) -> float:
@@ -92,12 +91,10 @@ class Account:
     def run_length(self, room: int) -> int:
         """How many of at most ``room`` tokens to guess now."""
         lengths = range(1, min(room, MAX_RUN) + 1)
-        if self.steps < MIN_SAMPLES or self.credit <= 0 or not lengths:
+        if self.steps < MIN_SAMPLES or self.credit < 0 or not lengths:
             return 0
         best = max(lengths, key=self.gain)
-        if self.gain(best) >= MIN_GAIN:
-            return best
-        return 1 if self.credit >= MAX_DEBT else 0
+        return best if self.gain(best) >= MIN_GAIN else 1  # a trial
 
     def add_step(self, seconds: float | None = None, steps: int = 1) -> None:
         """Take in steps without guesses."""
@@ -111,7 +108,7 @@ class Account:
         self.guess = min(self.guess, seconds)
         self.check[guesses] = min(self.check.get(guesses, check), check)
         self.tried, self.right = KEPT_SHARE * self.tried + tried, KEPT_SHARE * self.right + right
-        self.credit = min(MAX_DEBT, self.credit + right + 1 - self.cost(guesses))
+        self.credit = max(-MAX_DEBT, min(MAX_DEBT, self.credit + right + 1 - self.cost(guesses)))
 
 
 class SelfDrafter:
