@@ -105,7 +105,8 @@ class _SimpleSizes(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if self._ends and isinstance(out, Tensor):
-            sizes = (size.node.expr for size in out.shape if isinstance(size, torch.SymInt))
+            shape: tuple[Any, ...] = out.shape
+            sizes = (size.node.expr for size in shape if isinstance(size, torch.SymInt))
             if any(size.count_ops() > MAX_SIZE_TERMS for size in sizes):
                 raise ValueError("sizes are too long a formula")
         return out
