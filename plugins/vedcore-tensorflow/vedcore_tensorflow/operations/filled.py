@@ -88,7 +88,6 @@ TABLE: dict[str, Callable[..., Any]] = {
     "new_ones": new_ones,
     "new_full": new_full,
     "empty.memory_format": zeros,
-    "empty.memory_format": zeros,
     "empty_like": zeros_like,
     "new_empty": new_zeros,
     "scalar_tensor": scalar_tensor,
