@@ -65,8 +65,10 @@ test-with-plugins: $(VENV)/tested $(VENV)/with-plugins
 # Recording graphs takes minutes, and JAX is a framework of its own.
 test-exports: $(VENV)/tested
 	$(BIN)/python $(PIP) -e "./plugins/vedcore-jax[test]"
+	$(BIN)/mypy plugins/vedcore-jax/vedcore_jax
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q tests/export plugins/vedcore-jax/tests \
-		"tests/docs/test_pages.py::test_page[docs/exports-jax.md]"
+		"tests/docs/test_pages.py::test_page[docs/exports-jax.md]" \
+		"tests/docs/test_pages.py::test_page[plugins/vedcore-jax/README.md]"
 
 # TensorFlow is large, and has an environment of its own.
 $(VENV)-tensorflow/installed: pyproject.toml plugins/vedcore-tensorflow/pyproject.toml

@@ -177,7 +177,7 @@ OPERATIONS: Mapping[str, str] = {
     "new_zeros": "zeros",
     "new_ones": "ones",
     "new_full": "a number everywhere",
-    "empty": "numbers that are not read",
+    "empty.memory_format": "numbers that are not read",
     "empty_like": "numbers that are not read",
     "new_empty": "numbers that are not read",
     "scalar_tensor": "a number as a tensor",

@@ -142,8 +142,10 @@ class TorchRuntime(Runtime):
     def _step(self, ids: Tensor, past: int, cache: dict[str, Tensor]) -> Tensor:
         """Logits (B, 1, V) of a token (B, 1); its keys and values join the cache."""
         rows = len(ids)
+        counts = {"input_ids": ids, "attention_mask": torch.ones_like(ids, dtype=torch.bool)}
+        first = run(self.graphs["positions"], self.tensors, counts)["positions"]  # -1 of an id that takes none
         mask = torch.ones(rows, 1, 1, past + 1, dtype=torch.bool)
-        text = {"input_ids": ids, "positions": torch.full((rows, 1), past), "mask": mask}
+        text = {"input_ids": ids, "positions": torch.where(first < 0, first, past), "mask": mask}
         out = run(self.graphs["step"], self.tensors, {**text, **cache})
         for name, each in out.items():
             if name.startswith("new_"):

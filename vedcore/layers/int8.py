@@ -67,13 +67,16 @@ class Int8Linear(SeamLinear):
 
     int8: Product
     blocks: Any
+    """None where ``group_blocks`` holds its weights."""
     group: tuple[SeamLinear, ...] = ()
     """It and others with the same input, if ``group_blocks`` holds the weights of all."""
     group_blocks: Any
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, I) to (…, O)."""
-        return self.int8(x, self.blocks) if _suits(x) else F.linear(x, self.weight, self.bias)
+        if self.blocks is None or not _suits(x):
+            return F.linear(x, self.weight, self.bias)
+        return self.int8(x, self.blocks)
 
     def fast(self, x: Tensor, activation: tuple[str, str] = ("none", "")) -> Tensor | None:
         """None: there is no other kernel, and none with an activation."""

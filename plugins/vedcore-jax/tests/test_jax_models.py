@@ -22,7 +22,6 @@ import vedcore
 import vedcore_jax
 from tests.export.conftest import DECODERS, ENCODERS, tiny
 from vedcore.testing import check_registration
-from vedcore_jax.flax_files import read_flax, write_flax
 from vedcore_jax.model import JaxModel
 
 from .conftest import Pair, text
@@ -308,11 +307,11 @@ def test_an_export_is_proved(vit: Pair, tmp_path: Path) -> None:
 def test_parameters_in_transformers_names(vit: Pair, tmp_path: Path) -> None:
     model = vit.load()
     params = {name: each * 0.9 for name, each in model.params.items()}
-    write_flax(model, tmp_path / "flax", params)
+    vedcore_jax.write_flax(model, tmp_path / "flax", params)
     assert (tmp_path / "flax" / "flax_model.msgpack").exists()
-    found = read_flax(model, tmp_path / "flax")
+    found = vedcore_jax.read_flax(model, tmp_path / "flax")
     assert found.keys() == params.keys()
     assert all((found[name] == each).all() for name, each in params.items())
     tiny(decoder_n_embd=12).save_pretrained(tmp_path / "other")
     with pytest.raises(vedcore.CheckpointMismatchError, match="export the model of this folder"):
-        read_flax(model, tmp_path / "other")
+        vedcore_jax.read_flax(model, tmp_path / "other")

@@ -70,12 +70,9 @@ CASES: dict[str, list[Any]] = {
     "layer_norm": [(X, [4], x(4), x(4, seed=1), 1e-6, False), (X, [3, 4])],
     "rms_norm": [(X, [4], x(4), 1e-6), (X, [4])],
     "group_norm": [(IMAGE, 2, x(4), x(4, seed=1), 1e-6), (IMAGE, 4)],
-    "batch_norm": [
-        (IMAGE, x(4), x(4, seed=1), x(4, seed=2), x(4).abs() + 1, False, 0.1, 1e-5, False),
-        (IMAGE, None, None, x(4, seed=2), x(4).abs() + 1, False, 0.1, 1e-5, False),
-    ],
     "_native_batch_norm_legit_no_training": [
         (IMAGE, x(4), x(4, seed=1), x(4, seed=2), x(4).abs() + 1, 0.1, 1e-5),
+        (IMAGE, None, None, x(4, seed=2), x(4).abs() + 1, 0.1, 1e-5),
     ],
     "scaled_dot_product_attention": [
         (Q, K, V),

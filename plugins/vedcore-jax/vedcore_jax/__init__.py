@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vedcore import Entry, hookimpl
@@ -11,7 +12,7 @@ from vedcore_jax.packages import need
 if TYPE_CHECKING:
     from vedcore_jax.model import JaxModel
 
-__all__ = ["linen_module", "load", "nnx_module", "register_exporters"]
+__all__ = ["linen_module", "load", "nnx_module", "read_flax", "register_exporters", "write_flax"]
 
 vedcore_api = 1
 
@@ -47,6 +48,34 @@ def nnx_module(folder: str | os.PathLike[str], dtype: Any = None) -> Any:
     from vedcore_jax.modules import nnx_module
 
     return nnx_module(load(folder, dtype))
+
+
+def read_flax(model: JaxModel, folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Parameters for a model from a folder with ``flax_model.msgpack`` in transformers' names; torch reads it.
+
+    Raises:
+        CheckpointError: the folder cannot be read, or its model has other parameters.
+    """
+    from vedcore_jax import flax_files
+
+    return flax_files.read_flax(model, folder)
+
+
+def write_flax(model: JaxModel, folder: str | os.PathLike[str], params: Mapping[str, Any] | None = None) -> None:
+    """Write a folder with ``flax_model.msgpack``, which ``FlaxVisionEncoderDecoderModel`` opens; torch writes it.
+
+    Args:
+        model: of the parameters.
+        folder: created.
+        params: in place of the model's.
+
+    Raises:
+        CheckpointError: the folder cannot be written, or transformers has no such model.
+        MissingExtraError: msgpack is not installed.
+    """
+    from vedcore_jax import flax_files
+
+    flax_files.write_flax(model, folder, params)
 
 
 @hookimpl

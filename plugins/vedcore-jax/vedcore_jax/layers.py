@@ -75,28 +75,13 @@ def group_norm(
 
 
 def batch_norm(
-    x: Array,
-    w: Array | None,
-    b: Array | None,
-    mean: Array,
-    variance: Array,
-    training: bool,
-    momentum: float,
-    eps: float,
-    *_: bool,
-) -> Array:
-    """Normalised by running statistics."""
+    x: Array, w: Array | None, b: Array | None, mean: Array, variance: Array, momentum: float, eps: float
+) -> tuple[Array, Array, Array]:
+    """Normalised by running statistics; and two tensors that are empty where nothing trains."""
     scale = lax.rsqrt(_wide(variance) + eps)
     scale = scale if w is None else scale * w
     shift = -mean * scale if b is None else b - mean * scale
-    return (x * _channels(x, scale) + _channels(x, shift)).astype(x.dtype)
-
-
-def batch_norm_alone(
-    x: Array, w: Array | None, b: Array | None, mean: Array, variance: Array, momentum: float, eps: float
-) -> tuple[Array, Array, Array]:
-    """`batch_norm`, and two tensors that are empty where nothing trains."""
-    return batch_norm(x, w, b, mean, variance, False, momentum, eps), jnp.zeros(0), jnp.zeros(0)
+    return (x * _channels(x, scale) + _channels(x, shift)).astype(x.dtype), jnp.zeros(0), jnp.zeros(0)
 
 
 def softmax(x: Array, axis: int, dtype: Any = None) -> Array:
@@ -174,8 +159,7 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "layer_norm": layer_norm,
     "rms_norm": rms_norm,
     "group_norm": group_norm,
-    "batch_norm": batch_norm,
-    "_native_batch_norm_legit_no_training": batch_norm_alone,
+    "_native_batch_norm_legit_no_training": batch_norm,
     "softmax.int": softmax,
     "log_softmax.int": log_softmax,
     "cross_entropy_loss": cross_entropy_loss,

@@ -87,7 +87,6 @@ TABLE: dict[str, Callable[..., Any]] = {
     "new_zeros": new_zeros,
     "new_ones": new_ones,
     "new_full": new_full,
-    "empty": zeros,
     "empty.memory_format": zeros,
     "empty_like": zeros_like,
     "new_empty": new_zeros,

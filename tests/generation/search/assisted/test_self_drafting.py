@@ -124,7 +124,7 @@ def ready(made: Any, guess: float, rows: int = 1, right: float = 1.9) -> Account
     assert copy is not None
     account = Account(steps=3, step=1.0, guess=guess, check={4: 1.01}, right=right)
     account.add_step = lambda _=None, steps=1: Account.add_step(account, steps=steps)  # type: ignore[method-assign]
-    account.add_round = lambda *a: Account.add_round(account, a[0], guess * a[0], 1.01, *a[3:])  # type: ignore[method-assign]
+    account.add_round = lambda *a: Account.add_round(account, a[0], guess, 1.01, *a[3:])  # type: ignore[method-assign]
     self_drafting._ACCOUNTS.setdefault(copy, {})[rows, False] = account
     return account
 
@@ -157,12 +157,13 @@ def test_when_guesses_pay() -> None:
     good, dear = replace(account, guess=0.2, right=1.98), replace(account, guess=0.9, check={4: 3.0})
     assert good.run_length(99) > good.run_length(3) == 3
     assert dear.run_length(9) == 1  # a trial
-    dear.add_round(1, 0.9, 1.5, 1, 0)
+    for _ in range(3):
+        dear.add_round(1, 0.9, 1.5, 1, 0)
     assert dear.run_length(9) == 0
     dear.add_step(steps=100)
     assert dear.run_length(9) == 1
     for _ in range(9):
-        good.add_round(4, 0.8, 1.2, 1, 0)
+        good.add_round(4, 0.2, 1.2, 1, 0)
     assert good.run_length(9) == 0
 
 

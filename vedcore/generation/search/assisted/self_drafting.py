@@ -41,7 +41,7 @@ MAX_RUN = 15
 MIN_SAMPLES = 3
 """Steps without guesses whose time is taken before the first guess."""
 MAX_DEBT = 2.0
-"""Steps' worth of time that drafts may lose before they stop; and the most that they may have saved up."""
+"""Steps' worth of time that drafts may lose before they stop; the most that they save up, and that they pay back."""
 REPAID = 0.02
 """Part of the debt, in steps, that each step without guesses pays back: what drafts may cost where they do not pay."""
 MIN_GAIN = 1.03
@@ -80,7 +80,7 @@ class Account:
     def cost(self, guesses: int) -> float:
         """Of guessing and checking so many tokens, in steps."""
         known = [max(0.0, seconds / self.step - 1) / count for count, seconds in self.check.items()]
-        each = sum(known) / len(known) if known else 0.1
+        each = min(known, default=0.1)  # the first check of a length takes longer, and other programs disturb
         return 1 + guesses * (each + (self.guess / self.step if self.guess < float("inf") else 0.4))
 
     def gain(self, guesses: int) -> float:
@@ -91,12 +91,10 @@ class Account:
     def run_length(self, room: int) -> int:
         """How many of at most ``room`` tokens to guess now."""
         lengths = range(1, min(room, MAX_RUN) + 1)
-        if self.steps < MIN_SAMPLES or self.credit <= 0 or not lengths:
+        if self.steps < MIN_SAMPLES or self.credit < 0 or not lengths:
             return 0
         best = max(lengths, key=self.gain)
-        if self.gain(best) >= MIN_GAIN:
-            return best
-        return 1 if self.credit >= MAX_DEBT else 0
+        return best if self.gain(best) >= MIN_GAIN else 1  # a trial
 
     def add_step(self, seconds: float | None = None, steps: int = 1) -> None:
         """Take in steps without guesses."""
@@ -106,11 +104,11 @@ class Account:
             self.step = min(self.step, seconds)
 
     def add_round(self, guesses: int, seconds: float, check: float, tried: float, right: float) -> None:
-        """Take in a run of guesses: its seconds, those of its check, and the means of the rows."""
-        self.guess = min(self.guess, seconds / guesses)
+        """Take in a run of guesses: seconds of its fastest, those of its check, and the means of the rows."""
+        self.guess = min(self.guess, seconds)
         self.check[guesses] = min(self.check.get(guesses, check), check)
         self.tried, self.right = KEPT_SHARE * self.tried + tried, KEPT_SHARE * self.right + right
-        self.credit = min(MAX_DEBT, self.credit + right + 1 - self.cost(guesses))
+        self.credit = max(-MAX_DEBT, min(MAX_DEBT, self.credit + right + 1 - self.cost(guesses)))
 
 
 class SelfDrafter:
@@ -131,8 +129,8 @@ class SelfDrafter:
         self.processors = [part.processors(1) for part in parts for _ in range(rows.copies)]
         self.plain = race is None and not self.processors[0]
         self.account: Account | None = None
-        self.seconds = 0.0
-        """Of the last guesses."""
+        self.fastest = float("inf")
+        """Seconds of the fastest guess so far."""
         self.checking = 0.0
         """When the check began."""
 
@@ -145,12 +143,10 @@ class SelfDrafter:
         in_step = all(len(texts[row]) == read[row] + 1 for row, on in zip(live, going, strict=True) if on)
         count = account.run_length(room) if in_step else 0
         guesses: list[list[int]] = [[] for _ in texts]
-        begun = time.perf_counter()
         if count:
             for row, tokens in zip(live, self._run(texts, live, going, count), strict=True):
                 guesses[row] = tokens
         self.checking = time.perf_counter()
-        self.seconds = self.checking - begun
         return guesses
 
     def learn(self, guessed: Sequence[int], accepted: Sequence[int]) -> None:
@@ -163,7 +159,7 @@ class SelfDrafter:
             return
         rows = [(count, right) for count, right in zip(guessed, accepted, strict=True) if count]
         tried = sum(min(count, right + 1) for count, right in rows) / len(rows)
-        self.account.add_round(most, self.seconds, seconds, tried, sum(right for _, right in rows) / len(rows))
+        self.account.add_round(most, self.fastest, seconds, tried, sum(right for _, right in rows) / len(rows))
 
     def _run(self, texts: Sequence[Sequence[int]], live: list[int], going: list[bool], count: int) -> list[list[int]]:
         """The guesses of each of the B' rows that are computed, none where it is not going."""
@@ -178,6 +174,7 @@ class SelfDrafter:
         more: dict[str, Any] = {"prompt_length": state.prompt_length} if state.decoder.positions_by_id else {}
         found, ends = [list[int]() for _ in live], set(request.end_ids)
         for _ in range(count):
+            begun = time.perf_counter()
             logits = self.copy(
                 input_ids=tokens, attention_mask=mask, past_key_values=cache, last_logits_only=True, **more
             ).logits[:, -1].float()  # fmt: skip
@@ -186,6 +183,7 @@ class SelfDrafter:
                 for i in (i for i, on in enumerate(going) if on):
                     tokens[i] = self._next(live[i], longer[i], logits[i : i + 1])
             new = tokens[:, 0].tolist()
+            self.fastest = min(self.fastest, time.perf_counter() - begun)
             for text, guess, token in zip(longer, found, new, strict=True):
                 text.append(token)
                 guess.append(token)
