@@ -16,8 +16,7 @@ import vedcore
 from vedcore import plugins
 from vedcore.cli import main
 from vedcore.distributions.names import parse_name
-from vedcore.distributions.plugin import new_plugin
-from vedcore.registry import KINDS
+from vedcore.distributions.plugin import KINDS, new_plugin
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 RUFF = Path(sys.executable).with_name("ruff")

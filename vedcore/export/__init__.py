@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vedcore.deprecated_names import getattr_for
-from vedcore.export.exporter import ABILITIES, Exporter, Runtime
+from vedcore.export.exporter import ABILITIES, Array, Exporter, Runtime
 from vedcore.export.graphs import CONSTANTS, GRAPH, Graph, Graphs, Node, Port, read_graphs
 from vedcore.export.interpreter import interpret, refuse_missing
 from vedcore.export.operations import OPERATIONS
@@ -18,6 +18,7 @@ __all__ = [
     "CONSTANTS",
     "GRAPH",
     "OPERATIONS",
+    "Array",
     "Exporter",
     "Graph",
     "Graphs",

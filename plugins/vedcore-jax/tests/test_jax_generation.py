@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import vedcore
-from vedcore.generation.options.config import GenerationConfig
+from vedcore import GenerationConfig
 from vedcore_jax.generation.options import search_of
 from vedcore_jax.generation.scores import processed
 from vedcore_jax.model import JaxModel

@@ -15,8 +15,7 @@ import jax.export
 import jax.numpy as jnp
 from jax import Array
 
-from vedcore import UsageError
-from vedcore.generation.options.config import GenerationConfig
+from vedcore import GenerationConfig, UsageError
 from vedcore_jax.generation.options import search_of
 from vedcore_jax.model import JaxModel
 

@@ -10,9 +10,8 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from vedcore.export import Runtime
-from vedcore.export.exporter import Array
-from vedcore.generation.options.config import GenerationConfig
+from vedcore import GenerationConfig
+from vedcore.export import Array, Runtime
 from vedcore_jax.blob import BLOB
 from vedcore_jax.model import JaxModel
 

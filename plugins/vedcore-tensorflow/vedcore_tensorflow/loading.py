@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from vedcore.errors import CheckpointError, IncompatibleError, printable
+from vedcore import CheckpointError, IncompatibleError
+from vedcore.errors import printable
 from vedcore.export import GRAPH, read_graphs
 from vedcore.model_files import GENERATION_CONFIG, PREPROCESSOR_CONFIG
 from vedcore_tensorflow.model import VisionEncoderDecoder

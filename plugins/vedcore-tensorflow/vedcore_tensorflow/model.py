@@ -15,9 +15,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vedcore.errors import IncompatibleError, UsageError
+from vedcore import GenerationConfig, IncompatibleError, UsageError
 from vedcore.export import GRAPH, Graphs, read_graphs
-from vedcore.generation.options.config import GenerationConfig
 from vedcore_tensorflow.decoding import generate
 from vedcore_tensorflow.options import options_for
 from vedcore_tensorflow.programs import Programs
@@ -33,7 +32,7 @@ if keras.backend.backend() != "tensorflow":
 
 
 class Output(NamedTuple):
-    """What a call of a model gives."""
+    """The output of a call of a model."""
 
     loss: Any
     """() mean loss of the labels that count; None without labels."""
@@ -44,7 +43,7 @@ class Output(NamedTuple):
 
 
 class GenerateOutput(NamedTuple):
-    """What ``generate`` gives with ``return_dict_in_generate=True``."""
+    """The result of ``generate`` with ``return_dict_in_generate=True``."""
 
     sequences: Any
     """(B, L) ids, the prompt first, padded behind the end."""

@@ -11,10 +11,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from vedcore.config import TokenIds, token_id_tuple
-from vedcore.errors import UsageError
+from vedcore import GenerationConfig, TokenIds, UsageError
+from vedcore.config import token_id_tuple
 from vedcore.export import Graphs
-from vedcore.generation.options.config import GenerationConfig
 
 __all__ = ["Options", "options_for", "processed", "warped"]
 
@@ -51,7 +50,7 @@ LOWEST = -float("inf")
 
 @dataclass(frozen=True)
 class Options:
-    """What a call of ``generate`` asks for."""
+    """The settings of a call of ``generate``."""
 
     config: GenerationConfig
     ids: TokenIds

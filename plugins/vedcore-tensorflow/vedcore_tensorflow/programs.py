@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from safetensors import deserialize
 
-from vedcore.errors import CheckpointError
+from vedcore import CheckpointError
 from vedcore.export import CONSTANTS, Graphs, Node, interpret, refuse_missing
 from vedcore.model_files import WEIGHTS
 from vedcore_tensorflow.operations import OPERATIONS

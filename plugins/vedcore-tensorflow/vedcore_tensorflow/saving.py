@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from vedcore.errors import IncompatibleError, UsageError
+from vedcore import IncompatibleError, UsageError
 from vedcore_tensorflow.decoding import generate
 from vedcore_tensorflow.model import VisionEncoderDecoder
 from vedcore_tensorflow.options import Options, options_for

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from vedcore import NonFiniteError, UsageError
-from vedcore.generation.options.config import GenerationConfig
+from vedcore import GenerationConfig, NonFiniteError, UsageError
 from vedcore_jax.generation.beams import write_beams
 from vedcore_jax.generation.greedy import Texts, write_rows
 from vedcore_jax.generation.options import Search, read_options, search_of
@@ -27,7 +26,7 @@ __all__ = ["Generated", "Writer"]
 
 @struct.dataclass
 class Generated:
-    """What `generate` gives."""
+    """The result of `generate`."""
 
     sequences: Array
     """(N * num_return_sequences, L) ids."""

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from vedcore import CheckpointError, UsageError
-from vedcore.config import TokenIds, token_id_tuple
+from vedcore import CheckpointError, GenerationConfig, TokenIds, UsageError
+from vedcore.config import token_id_tuple
 from vedcore.export import Graphs
-from vedcore.generation.options.config import GenerationConfig
 from vedcore.model_files import GENERATION_CONFIG
 
 __all__ = ["SUPPORTED", "Search", "read_options", "search_of"]

@@ -1,4 +1,4 @@
-"""What changes the scores of the next tokens, with transformers' arithmetic and in its order.
+"""Changes to the scores of the next tokens, with transformers' arithmetic and in its order.
 
 Shape letters: B rows of text, M most tokens of a row, V vocabulary size, G n-gram size.
 """
