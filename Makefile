@@ -1,4 +1,4 @@
-# make demo: read a bundled image with a bundled model.   make test, make test-exports: what CI runs.
+# make demo: read a bundled image with a bundled model.   make test, test-docs, test-exports: what CI runs.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -28,8 +28,8 @@ PARTS_TESTS := tests/checkpoints/test_recognition.py tests/cli/test_checking.py 
 	tests/hints/test_plugins.py tests/hints/test_plugin_formats.py tests/plugins tests/test_projectors.py \
 	tests/test_registry.py
 
-.PHONY: demo test test-without-plugins test-with-plugins test-exports sweep-exports test-tensorflow sweep-tensorflow check fix \
-	bench docs-tables recipe-captioner recipe-receipts minima clean
+.PHONY: demo test test-without-plugins test-with-plugins test-docs test-exports sweep-exports test-tensorflow \
+	sweep-tensorflow check fix bench docs-tables recipe-captioner recipe-receipts minima clean
 
 # One stamp a step, so that a second call does nothing over.
 $(VENV)/installed: pyproject.toml
@@ -60,7 +60,12 @@ test-without-plugins: $(VENV)/tested
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q $(PARTS_TESTS)
 
 test-with-plugins: $(VENV)/tested $(VENV)/with-plugins
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q tests $(PLUGINS:=/tests) --ignore=tests/export
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q tests $(PLUGINS:=/tests) \
+		--ignore=tests/export --ignore=tests/docs
+
+# Every page of the manual does what it shows.
+test-docs: $(VENV)/tested $(VENV)/with-plugins
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q tests/docs
 
 # Recording graphs takes minutes, and JAX is a framework of its own.
 test-exports: $(VENV)/tested
