@@ -17,7 +17,7 @@ from vedcore.export.interpreter import SIZES
 from vedcore_jax.operations import operations
 
 CHANCE = {"native_dropout", "dropout", "bernoulli.p", "rand"}
-EMPTY = {"empty", "empty_like", "new_empty"}
+EMPTY = {"empty.memory_format", "empty_like", "new_empty"}
 END = (1 << 63) - 1
 
 
@@ -208,7 +208,7 @@ CASES: dict[str, list[Any]] = {
     "new_zeros": [(IDS, [2, 3])],
     "new_ones": [(X, [2, 3])],
     "new_full": [(X, [2, 3], 2.5)],
-    "empty": [([2, 3],)],
+    "empty.memory_format": [([2, 3],)],
     "empty_like": [(IDS,)],
     "new_empty": [(X, [2, 3])],
     "scalar_tensor": [(2.5,), (3, {"dtype": torch.int64})],
@@ -227,7 +227,7 @@ def cases() -> Iterator[Any]:
 
 
 def in_torch(name: str) -> Any:
-    base, _, overload = ("empty.memory_format" if name == "empty" else name).partition(".")
+    base, _, overload = name.partition(".")
     return getattr(getattr(torch.ops.aten, base), overload or "default")
 
 

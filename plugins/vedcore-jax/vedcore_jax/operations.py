@@ -247,7 +247,7 @@ _REPEATED: dict[str, Operation] = {  # under several names
     "view _unsafe_view reshape": _view,
     "squeeze.dim squeeze.dims": squeeze,
     "split.Tensor split_with_sizes": split,
-    "zeros empty empty.memory_format": filled(0),
+    "zeros empty.memory_format": filled(0),
     "ones": filled(1),
     "zeros_like empty_like": filled_like(0),
     "ones_like": filled_like(1),

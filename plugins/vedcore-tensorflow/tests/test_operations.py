@@ -223,7 +223,6 @@ CASES: dict[str, list[tuple[Any, ...]]] = {
     "new_zeros": [(W, [2, 3])],
     "new_ones": [(X, [2, 3]), (X, [2], {"dtype": torch.int64})],
     "new_full": [(W, [2], 4)],
-    "empty": [([2, 3],)],
     "empty.memory_format": [([2, 3],)],
     "empty_like": [(W,)],
     "new_empty": [(W, [2, 3]), (X, [2], {"dtype": torch.bool})],
@@ -232,7 +231,7 @@ CASES: dict[str, list[tuple[Any, ...]]] = {
     **{name: [(X,)] for name in ("lift_fresh_copy", "clone", "contiguous", "detach", "detach_", "alias")},
 }
 CHANCE = {"bernoulli.p", "rand"}
-READ_NOT = {"empty", "empty.memory_format", "empty_like", "new_empty"}
+READ_NOT = {"empty.memory_format", "empty_like", "new_empty"}
 
 
 def to_tf(value: Any) -> Any:
@@ -251,7 +250,7 @@ def test_every_operation_is_there_and_tested() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_an_operation_gives_what_torch_gives(name: str) -> None:
     base, _, overload = name.partition(".")
-    theirs = getattr(getattr(torch.ops.aten, base), overload or ("memory_format" if base == "empty" else "default"))
+    theirs = getattr(getattr(torch.ops.aten, base), overload or "default")
     for case in CASES[name]:
         args, kwargs = (case[:-1], case[-1]) if isinstance(case[-1], dict) else (case, {})
         given = [each.clone() if isinstance(each, torch.Tensor) else each for each in args]
