@@ -53,7 +53,7 @@ def test_a_call_without_images_or_text_says_so(recorded: Recorded) -> None:
         ours.call(labels=texts().numpy())
     with pytest.raises(vedcore.UsageError, match=r"images of shape \(3, 3, 32\), \(N, 3, any, any\) expected"):
         ours.call(images(theirs)[:, :, 0].numpy(), labels=texts().numpy())
-    with pytest.raises(vedcore.UsageError, match="a text of 41 tokens, but the decoder has 40"):
+    with pytest.raises(vedcore.UsageError, match="a text of 41 tokens, but the decoder has 38 positions"):
         ours.call(images(theirs).numpy(), labels=texts(3, 41).numpy())
     with pytest.raises(vedcore.UsageError, match="decoder_input_ids: no text"):
         ours.call(images(theirs).numpy())
