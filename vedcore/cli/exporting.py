@@ -79,7 +79,8 @@ def _list(as_json: bool) -> None:
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:
-        said = f"missing: {', '.join(row['missing'])}; {row['install']}" if row["missing"] else row["summary"]
+        missing = [f"missing: {', '.join(row['missing'])}", *filter(None, [row["install"]])]
+        said = "; ".join(missing) if row["missing"] else row["summary"]
         click.echo(printable(f"{row['name']:<{width}}  {said}"))
     for failure in registry().failures.values():
         click.echo(f"warning: {failure}", err=True)

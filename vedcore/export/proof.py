@@ -81,8 +81,6 @@ def fitted_checks(
     Raises:
         IncompatibleError: the export cannot be run.
     """
-    if "generate" not in runtime.abilities:
-        return []
     config = GenerationConfig(max_new_tokens=MAX_NEW_TOKENS)
     cases = [
         _Case(

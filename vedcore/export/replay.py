@@ -1,4 +1,4 @@
-"""Running the cases of a proof, in a process that can import neither the model's framework nor its code.
+"""Running the cases of a proof, in a process that cannot import the modules named in BLOCKED.
 
     python -m vedcore.export.replay FOLDER RUNTIME CASES RESULTS [BLOCKED ...]
 

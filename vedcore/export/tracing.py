@@ -131,8 +131,7 @@ def _symbols(program: Program, found: Mapping[str, Any]) -> dict[str, str]:
     names, taken = dict[str, str](), dict[str, int]()
     placeholders = [node for node in found.values() if node.op == "placeholder"]
     users = placeholders[len(placeholders) - len(program.inputs) :]  # tensors of the model come first
-    for node, (name, axes) in zip(users, program.sizes.items(), strict=True):
-        del name
+    for node, axes in zip(users, program.sizes.values(), strict=True):
         for axis, size in axes.items():
             symbol = str(node.meta["val"].shape[axis])
             if re.fullmatch(r"s\d+", symbol) and symbol not in names:
