@@ -229,23 +229,24 @@ def use_seam(module: nn.Module) -> None:
             part.__class__ = SeamConv2d
 
 
-def pack(module: nn.Module) -> None:
-    """Pack the linear layers in ``module`` where that makes products faster; a second call only looks for changes.
+def pack(module: nn.Module, rows: int = 8) -> None:
+    """Pack the linear layers in ``module`` where that makes products of so many rows faster: a small batch, or beams.
 
-    Layers that a module names in ``on_the_same_input`` are packed together. Others may compute with the module
-    meanwhile, but not change it.
+    A second call only looks for changes. Layers that a module names in ``on_the_same_input`` are packed together.
+    Others may compute with the module meanwhile, but not change it.
     """
     if not onednn.is_on():
         return
     with PACKING_LOCK, torch.inference_mode(False), torch.no_grad():
+        refresh(module)
         done: set[nn.Module] = set()
         for part in module.modules():
             group = tuple(getattr(part, name) for name in getattr(type(part), "on_the_same_input", ()))
-            able = done.isdisjoint(group) and all(map(_can_be_packed, group))
+            able = done.isdisjoint(group) and all(_can_be_packed(layer, rows) for layer in group)
             if group and able and len({layer.bias is None for layer in group}) == 1:
                 _pack(group)
                 done.update(group)
-            elif part not in done and _can_be_packed(part):
+            elif part not in done and _can_be_packed(part, rows):
                 _pack((part,))
 
 
@@ -259,16 +260,16 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def _can_be_packed(part: nn.Module) -> bool:
+def _can_be_packed(part: nn.Module, rows: int) -> bool:
     weight: Any = part._parameters.get("weight")  # None where weight_norm or the like computes it
     able = isinstance(part, SeamLinear) and is_plain(weight) and weight.device.type == "cpu"
-    return able and weight.numel() > 0 and onednn.is_faster(weight.dtype)
+    return able and weight.numel() > 0 and onednn.is_faster(weight.dtype, rows)
 
 
 def _pack(layers: tuple[Any, ...]) -> None:
     """Pack layers with the same input into one weight, unless they are."""
     found = layers[0]._packed
-    if found is not None and found.layers == layers and found.is_equal:
+    if found is not None and found.layers == layers:
         return
     alone, has_bias = len(layers) == 1, layers[0].bias is not None
     names = ("weight", "bias") if has_bias and not alone else ("weight",)
