@@ -167,6 +167,17 @@ def test_when_guesses_pay() -> None:
     assert good.run_length(9) == 0
 
 
+def test_a_bad_run_after_good_ones_does_not_stop_drafts() -> None:
+    account = Account(steps=3, step=1.0, guess=0.4, check={15: 1.5}, right=1.9)
+    for _ in range(3):
+        account.add_round(15, 0.4, 1.5, 15, 15)
+    account.add_round(15, 0.4, 1.5, 1, 0)
+    assert account.run_length(15) > 1
+    for _ in range(2):
+        account.add_round(15, 0.4, 1.5, 1, 0)
+    assert account.run_length(15) == 0
+
+
 def test_many_rows_and_other_types_are_written_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_drafting, "guessed_steps", lambda *_: pytest.fail("guesses"))
     assert len(write(decoder("gpt2", 1), 9, draft="int8", max_new_tokens=3).sequences) == 9
