@@ -123,7 +123,7 @@ def test_one_model_writes_many_kinds_of_texts() -> None:
 @pytest.mark.skipif(not onednn.is_right(torch.float32), reason="this torch has no oneDNN product")
 def test_first_texts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that comes while another packs waits, and finds the weights packed."""
-    monkeypatch.setattr(onednn, "is_faster", lambda dtype, rows: onednn.is_right(dtype))
+    monkeypatch.setattr(onednn, "is_faster", lambda dtype, *_: onednn.is_right(dtype))
     pixels = torch.randn(1, 3, 32, 32)
     for seed in range(3):
         model = vedcore.compose(SMALL[0], {"name": "gpt2", "n_layer": 3}, tokenizer="char", image_size=32, seed=seed)
@@ -160,7 +160,7 @@ def _tiny() -> vedcore.VisionEncoderDecoder:
 
 def test_fifty_threads_share_a_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """They write, read, look, save, move it and change its mode 10,000 times in all, and see no other model."""
-    monkeypatch.setattr(onednn, "is_faster", lambda dtype, rows: onednn.is_right(dtype))
+    monkeypatch.setattr(onednn, "is_faster", lambda dtype, *_: onednn.is_right(dtype))
     sys.setswitchinterval(1e-4)
     model = _tiny()
     image, ids = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([[1, 5, 9]])

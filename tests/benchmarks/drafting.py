@@ -1,13 +1,13 @@
 """Time of texts with `draft="int8"`, on weights that were fitted: on random ones int8 agrees with nothing.
 
-    python tests/benchmarks/drafting.py [--model vit-gpt2] [--minutes 15] [--folder DIR] [--rounds 9] [--threads 2]
-        [--quick] [--json FILE]
+    python tests/benchmarks/drafting.py [--model vit-gpt2 trocr] [--minutes 15] [--folder DIR] [--rounds 9]
+        [--threads 2] [--quick] [--json FILE]
 
 A decoder of the published size learns to describe drawn scenes (docs/recipes/scenes.py), over an encoder of random
-weights, whose states tell enough. DIR keeps the weights: a second run fits nothing. Then vedcore with and without
-drafts, transformers and, where it is installed, ONNX Runtime write about scenes that were not shown, the encoder
-included, in turns (A B A B …), after a check that all give the same ids. "ratio" is the median of a round's time over
-that of vedcore with drafts.
+weights, whose states tell enough. A folder in DIR for each model keeps the weights: a second run fits nothing. Then
+vedcore with and without drafts, transformers and, where it is installed, ONNX Runtime write about scenes that were not
+shown, the encoder included, in turns (A B A B …), after a check that all give the same ids. "ratio" is the median of a
+round's time over that of vedcore with drafts.
 
 "accepted" is the share of guesses that were right, "run" the guesses of a round, "limit" how many times fewer bytes a
 text reads with drafts as they went: a step reads all weights of the linear layers in float32, a guess those in int8,
@@ -216,7 +216,9 @@ def measure(name: str, folder: Path, rounds: int, threads: int) -> list[dict[str
         median = {who: statistics.median(each) for who, each in seconds.items()}
         rows.append(
             {
-                "case": f"{name} {search}, {tokens} tokens, {batch} image" + "s" * (batch > 1),
+                "model": name,
+                "case": f"{search}, {tokens} tokens, {batch} image" + "s" * (batch > 1),
+                "rounds": rounds,
                 "seconds": median,
                 "ratio": {who: median[who] / median["vedcore, draft='int8'"] for who in runners},
                 "same_ids": {who: f"{count} of {rounds}" for who, count in same.items()},
@@ -233,25 +235,27 @@ def measure(name: str, folder: Path, rounds: int, threads: int) -> list[dict[str
 def show(row: dict[str, Any]) -> None:
     """Print a row."""
     run = "no drafts" if row["run"] is None else f"accepted {row['accepted']:.3f}, run {row['run']:.1f}"
-    print(f"{row['case']}: {run}, limit {row['limit']:.2f}")
+    print(f"{row['model']}, {row['case']}: {run}, limit {row['limit']:.2f}")
     for who, seconds in row["seconds"].items():
         print(f"    {who:<24}{seconds:>8.3f} s{row['ratio'][who]:>8.2f}   same ids {row['same_ids'][who]}", flush=True)
 
 
 def main() -> None:
     parser = report.arguments(__doc__, rounds=9)
-    parser.add_argument("--model", choices=TOKENS, default="vit-gpt2")
+    parser.add_argument("--model", nargs="+", choices=TOKENS, default=["vit-gpt2"], dest="models")
     parser.add_argument("--minutes", type=float, default=15.0, help="of fitting (default: 15)")
     parser.add_argument(
         "--folder", type=Path, help="of the fitted weights (default: one in the system's temporary folder)"
     )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
     options = parser.parse_args()
-    folder = options.folder or Path(tempfile.gettempdir()) / f"vedcore-drafting-{options.model}"
+    place = options.folder or Path(tempfile.gettempdir()) / "vedcore-drafting"
     torch.set_num_threads(options.threads)
-    if not (folder / "model.safetensors").exists():
-        plain_benchmark.in_new_process(fit, options.model, folder, 0.5 if options.quick else options.minutes)
-    rows = measure(options.model, folder, 1 if options.quick else options.rounds, options.threads)
+    rows = []
+    for name in options.models:
+        if not (place / name / "model.safetensors").exists():
+            plain_benchmark.in_new_process(fit, name, place / name, 0.5 if options.quick else options.minutes)
+        rows += measure(name, place / name, 1 if options.quick else options.rounds, options.threads)
     if options.json:
         report.write(options.json, rows, options.threads, preliminary=options.quick)
 

@@ -1,9 +1,9 @@
-"""The plot and the table of docs/speed.md, from the results that the benchmarks wrote.
+"""The plot and the tables of docs/speed.md, from the results that the benchmarks wrote.
 
     python tests/benchmarks/plot.py [--results FOLDER] [--image FILE] [--page FILE]
 
-Reads generate.json, folders.json, start.json and widths.json of the folder, draws the plot, puts the table between the
-two markers of the page, and prints it. So no figure of the page is typed.
+Reads generate.json, folders.json, start.json, widths.json and drafting.json of the folder, draws the plot, puts each
+table between two markers of the page, and prints it. So no figure of the tables is typed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ COLORS = {"vit-gpt2": "#3b82f6", "trocr": "#d97706", "swin-bert": "#0d9488"}
 """Fill of the bars: at least 3:1 against white and against near-black."""
 TEXT_COLOR = "#777f8a"
 """Grey that has about the same contrast, 4:1, against white and against near-black."""
+DRAFTS = "vedcore, draft='int8'"
+"""Contestant of drafting.py."""
 SEARCHES = {"greedy": "greedy", "sampling": "sampling", "beams": "4 beams"}
 MEGABYTE = 1e6
 PAGE_WIDTH = 120
@@ -42,7 +44,8 @@ def read(folder: Path) -> dict[str, Results]:
     for key in ("machine", "preliminary"):
         if any(results[key] != found["generate"][key] for results in found.values()):
             raise ValueError(f"{folder}: the files differ in {key!r}: run all benchmarks again")
-    found["widths"] = json.loads((folder / "widths.json").read_text())  # takes hours, so it is run at other times
+    for name in ("widths", "drafting"):  # which take long, so they are run at other times
+        found[name] = json.loads((folder / f"{name}.json").read_text())
     return found
 
 
@@ -139,9 +142,10 @@ def _line(
     return f"| {' | '.join(cells)} |"
 
 
-def part_of_page(found: dict[str, Results]) -> str:
-    """The text between the two markers of the page."""
-    return f"{heading(found['generate'])}\n\n{table(found)}\n\n{widths(found['widths'])}"
+def parts_of_page(found: dict[str, Results]) -> list[str]:
+    """The texts between the markers of the page."""
+    first = f"{heading(found['generate'])}\n\n{table(found)}\n\n{widths(found['widths'])}"
+    return [first, f"{heading(found['drafting'])}\n\n{drafts(found['drafting']['rows'])}"]
 
 
 def widths(results: Results) -> str:
@@ -158,13 +162,30 @@ def widths(results: Results) -> str:
     return "\n\n".join(lines)
 
 
-def update(page: Path, text: str) -> None:
-    """Put the text between the two markers of the page."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{page}: no line {BEGIN!r}, or no line {END!r} behind it")
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+def drafts(rows: list[Row]) -> str:
+    """The measurements of drafts as a Markdown table: medians, and their ratios to those with drafts."""
+    others = {"vedcore": "without", "transformers": "transformers", "onnx runtime": "ONNX Runtime"}
+    lines = [
+        f"| model | work | drafts, s | {' | '.join(f'{name}, s' for name in others.values())} | "
+        f"{' | '.join(f'than {name}' for name in others.values())} | guesses right | limit |",
+        "|---|---|" + "---|" * (2 * len(others) + 3),
+    ]
+    for row in rows:
+        seconds = [f"{row['seconds'][who]:.3f}" if who in row["seconds"] else "" for who in (DRAFTS, *others)]
+        ratios = [f"{row['ratio'][who]:.2f}" if who in row["ratio"] else "" for who in others]
+        cells = [MODELS[row["model"]], row["case"], *seconds, *ratios, f"{row['accepted']:.2f}", f"{row['limit']:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def update(page: Path, texts: list[str]) -> None:
+    """Put the texts between the pairs of markers of the page, one after the other."""
+    before, *rest = page.read_text(encoding="utf-8").split(BEGIN)
+    if len(rest) != len(texts) or not all(END in each for each in rest):
+        raise ValueError(f"{page}: {len(texts)} lines {BEGIN!r} expected, and a line {END!r} behind each")
+    after = [each.partition(END)[2] for each in rest]
+    whole = before + "".join(f"{BEGIN}\n\n{text}\n\n{END}{behind}" for text, behind in zip(texts, after, strict=True))
+    page.write_text(whole, encoding="utf-8")
 
 
 def draw(results: Results, file: Path) -> None:
@@ -212,15 +233,15 @@ def draw(results: Results, file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the three JSON files")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the JSON files")
     parser.add_argument("--image", type=Path, default=ROOT / "docs/images/speed.svg", help="the plot to write")
     parser.add_argument("--page", type=Path, default=ROOT / "docs/speed.md", help="the page to change")
     options = parser.parse_args()
     found = read(options.results)
-    text = part_of_page(found)
+    texts = parts_of_page(found)
     draw(found["generate"], options.image)
-    update(options.page, text)
-    print(text)
+    update(options.page, texts)
+    print("\n\n".join(texts))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def packs(monkeypatch: pytest.MonkeyPatch) -> None:
     can = onednn.is_right(torch.float32)
     if not can:
         pytest.skip("this torch has no oneDNN product")
-    monkeypatch.setattr(onednn, "is_faster", lambda dtype, rows: onednn.is_right(dtype))
+    monkeypatch.setattr(onednn, "is_faster", lambda dtype, *_: onednn.is_right(dtype))
 
 
 def _layers(dtype: torch.dtype = torch.float32) -> _Layers:
@@ -158,7 +158,7 @@ def test_changes_that_torch_does_not_count_are_found(again: Callable[[nn.Module]
 
 
 def test_weights_are_packed_once_the_rows_of_a_step_gain_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onednn, "is_faster", lambda dtype, rows: rows >= 4)
+    monkeypatch.setattr(onednn, "is_faster", lambda dtype, rows, weights: rows >= 4)
     model = _layers()
     one, four = torch.ones(1, 48), torch.ones(4, 48)
     pack(model, rows=3)
@@ -187,7 +187,7 @@ def test_weights_are_packed_once_the_rows_of_a_step_gain_by_it(monkeypatch: pyte
 def test_a_call_packs_for_its_texts_and_beams(
     options: dict[str, Any], images: int, packs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onednn, "is_faster", lambda dtype, rows: rows >= 4)
+    monkeypatch.setattr(onednn, "is_faster", lambda dtype, rows, weights: rows >= 4)
     pixels, ids = torch.rand(images, 3, 32, 32), torch.ones(4, 3, dtype=torch.long)
     by_pixels, by_states = (vedcore.compose(*SMALL, tokenizer="char") for _ in range(2))
     by_pixels.generate(pixels, max_new_tokens=3, **options)

@@ -116,7 +116,7 @@ class SeamLinear(nn.Linear):
 
     def fast(self, x: Tensor, activation: tuple[str, str] = ("none", "")) -> Tensor | None:
         """(…, I) to (…, O), with an activation of `onednn.fused`; None where ``F.linear`` has to do it."""
-        if not onednn.suits(x):
+        if not onednn.suits(x, self.in_features * self.out_features):
             return None
         found = self._packed
         if found is not None and len(found.layers) == 1 and found.blocks.dtype == x.dtype and found.is_current:
@@ -130,12 +130,10 @@ class SeamLinear(nn.Linear):
 
     def joined(self, x: Tensor, layers: tuple[SeamLinear, ...]) -> Tensor | None:
         """(…, I) to the outputs of all ``layers`` side by side; None where they are not packed together."""
-        if not onednn.suits(x):
-            return None
         found = self._packed
         if found is None or found.layers != layers or found.blocks.dtype != x.dtype:
             return None
-        if not found.is_current or _is_hooked(*layers):
+        if not onednn.suits(x, found.blocks.numel()) or not found.is_current or _is_hooked(*layers):
             return None
         return self.product(x, found.blocks, found.bias)
 
@@ -242,11 +240,11 @@ def pack(module: nn.Module, rows: int = 8) -> None:
         done: set[nn.Module] = set()
         for part in module.modules():
             group = tuple(getattr(part, name) for name in getattr(type(part), "on_the_same_input", ()))
-            able = done.isdisjoint(group) and all(_can_be_packed(layer, rows) for layer in group)
-            if group and able and len({layer.bias is None for layer in group}) == 1:
+            able = group and done.isdisjoint(group) and _can_be_packed(group, rows)
+            if able and len({layer.bias is None for layer in group}) == 1:
                 _pack(group)
                 done.update(group)
-            elif part not in done and _can_be_packed(part, rows):
+            elif part not in done and _can_be_packed((part,), rows):
                 _pack((part,))
 
 
@@ -260,10 +258,13 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def _can_be_packed(part: nn.Module, rows: int) -> bool:
-    weight: Any = part._parameters.get("weight")  # None where weight_norm or the like computes it
-    able = isinstance(part, SeamLinear) and is_plain(weight) and weight.device.type == "cpu"
-    return able and weight.numel() > 0 and onednn.is_faster(weight.dtype, rows)
+def _can_be_packed(layers: tuple[nn.Module, ...], rows: int) -> bool:
+    weights: list[Any] = [layer._parameters.get("weight") for layer in layers]  # None where weight_norm computes it
+    if not all(isinstance(layer, SeamLinear) for layer in layers) or not all(map(is_plain, weights)):
+        return False
+    size = sum(weight.numel() for weight in weights)
+    able = all(weight.device.type == "cpu" and weight.numel() > 0 for weight in weights)
+    return able and all(onednn.is_faster(weight.dtype, rows, size) for weight in weights)
 
 
 def _pack(layers: tuple[Any, ...]) -> None:

@@ -3,7 +3,8 @@
 ``F.linear`` runs float32 products on MKL, which on AMD reaches less than half of the speed of oneDNN with the same
 weights, and on Intel less for 4 to 63 rows. For few rows, as in generation, oneDNN is fastest with weights in its
 blocked layout; in bfloat16 it is so for any number of rows. The operation is private to torch, so it is tried, checked
-and, for each magnitude of rows, timed once before it is used. ``torch.backends.mkldnn.enabled = False`` turns it off.
+and, for each magnitude of rows and weights, timed once before it is used. ``torch.backends.mkldnn.enabled = False``
+turns it off.
 
 Shape letters: M rows, I input width, O output width.
 """
@@ -39,6 +40,8 @@ _ROWS_OF_AN_IMAGE = 577
 """Timed for 64 rows and more, with plain weights, as encoders have them; on Intel most other numbers are a tie."""
 _BITS_OF_MANY, _BITS_OF_FEW = 7, 4
 """Of 64 and 8 rows."""
+_MAX_SMALL_WEIGHTS = 1 << 18
+"""Weights of a small layer: the core's cache holds them, and a call may take longer than the product itself."""
 MAX_SMALL_SIZE = 16
 """Sizes up to this are never rounded."""
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -82,8 +85,8 @@ def is_on() -> bool:
     return enabled and not torch.is_autocast_enabled("cpu")
 
 
-def suits(x: Tensor) -> bool:
-    """Whether `product` can be used for ``x`` under torch's current modes, and is fast for its type."""
+def suits(x: Tensor, weights: int) -> bool:
+    """Whether `product` can be used for ``x`` under torch's current modes, and is fast with so many weights."""
     return (
         not is_traced()
         and not torch.is_grad_enabled()
@@ -92,7 +95,7 @@ def suits(x: Tensor) -> bool:
         and x.ndim > 1
         and x.numel() > 0
         and is_on()
-        and is_faster(x.dtype, x.numel() // x.shape[-1])
+        and is_faster(x.dtype, x.numel() // x.shape[-1], weights)
     )
 
 
@@ -121,23 +124,24 @@ def is_right(dtype: torch.dtype) -> bool:
             return False
 
 
-def is_faster(dtype: torch.dtype, rows: int) -> bool:
-    """Whether the product of so many rows is right and not slower than ``F.linear`` on this machine.
+def is_faster(dtype: torch.dtype, rows: int, weights: int) -> bool:
+    """Whether the product of so many rows and weights is right and not slower than ``F.linear`` on this machine.
 
-    It is timed once, in milliseconds: in float32 for 1, 2 to 3, 4 to 7 and so on to 63 rows and for more, in bfloat16
-    for all at once.
+    It is timed once, in milliseconds, for small and for large layers: in float32 for 1, 2 to 3, 4 to 7 and so on to 63
+    rows and for more, in bfloat16 for all at once.
     """
     bits = min(rows.bit_length(), _BITS_OF_MANY) if dtype == torch.float32 else _BITS_OF_FEW
-    return _is_faster(dtype, bits)
+    return _is_faster(dtype, bits, weights <= _MAX_SMALL_WEIGHTS)
 
 
 @functools.cache
-def _is_faster(dtype: torch.dtype, bits: int) -> bool:
+def _is_faster(dtype: torch.dtype, bits: int, small: bool) -> bool:
     if not is_right(dtype):
         return False
     many = bits == _BITS_OF_MANY
-    x = torch.ones(_ROWS_OF_AN_IMAGE if many else 1 << bits - 1, 768, dtype=dtype)
-    weight = torch.ones(768 if many else 3072, 768, dtype=dtype)  # for few rows one that is larger than a core's cache
+    width = 256 if small else 768
+    x = torch.ones(_ROWS_OF_AN_IMAGE if many else 1 << bits - 1, width, dtype=dtype)
+    weight = torch.ones(width if many or small else 3072, width, dtype=dtype)
     ours = plain = math.inf  # the minimum over alternating runs, as other programs disturb single ones
     with torch.no_grad():
         blocks = weight if many else packed(weight)
