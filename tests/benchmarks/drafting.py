@@ -158,12 +158,12 @@ def limit(model: Any, images: int, tokens: int, runs: int, guesses: int) -> floa
     return tokens * (4 * weights + states) / ((steps + runs) * (4 * weights + states) + guesses * (weights + states))
 
 
-def measure(name: str, folder: Path, rounds: int, threads: int) -> list[dict[str, Any]]:
+def measure(name: str, folder: Path, rounds: int, threads: int, counts: Guesses) -> list[dict[str, Any]]:
     """A row for each length, batch and search, and one for what drafts cost where no guess is right."""
     torch.set_num_threads(threads)
     hf.utils.logging.set_verbosity_error()
     hf.utils.logging.disable_progress_bar()
-    ours, counts = vedcore.load(folder), Guesses()
+    ours = vedcore.load(folder)
     theirs = hf.VisionEncoderDecoderModel.from_pretrained(folder).eval()
     ours.optimize_for_inference()
     images, _ = shown("test", 4 * rounds + 4, 2)
@@ -251,11 +251,11 @@ def main() -> None:
     options = parser.parse_args()
     place = options.folder or Path(tempfile.gettempdir()) / "vedcore-drafting"
     torch.set_num_threads(options.threads)
-    rows = []
+    rows, counts = [], Guesses()
     for name in options.models:
         if not (place / name / "model.safetensors").exists():
             plain_benchmark.in_new_process(fit, name, place / name, 0.5 if options.quick else options.minutes)
-        rows += measure(name, place / name, 1 if options.quick else options.rounds, options.threads)
+        rows += measure(name, place / name, 1 if options.quick else options.rounds, options.threads, counts)
     if options.json:
         report.write(options.json, rows, options.threads, preliminary=options.quick)
 

@@ -40,8 +40,8 @@ MAX_RUN = 15
 """Most tokens that are guessed at once: a check then has 16 rows, of which oneDNN keeps what it compiles."""
 MIN_SAMPLES = 3
 """Steps without guesses whose time is taken before the first guess."""
-MAX_DEBT = 2.0
-"""Steps' worth of time that drafts may lose before they stop, and the most that they pay back."""
+MAX_LOSS = 2.0
+"""Steps' worth of time that drafts may lose before they have paid, and the most that they owe."""
 MAX_SAVINGS = 8.0
 """Steps' worth of time that drafts save up at most: about the cost of the longest run, should it be all wrong."""
 REPAID = 0.02
@@ -71,8 +71,8 @@ class Account:
     tried: float = 2.0
     """Guesses that were compared with the model's tokens: they begin as if 2 had been, and 1.7 right."""
     right: float = 1.7
-    credit: float = MAX_DEBT
-    """Steps' worth of time that may be lost."""
+    credit: float = MAX_LOSS
+    """Steps' worth of time that may be lost: no run risks more, but for a trial of one guess."""
 
     @property
     def acceptance(self) -> float:
@@ -92,16 +92,16 @@ class Account:
 
     def run_length(self, room: int) -> int:
         """How many of at most ``room`` tokens to guess now."""
-        lengths = range(1, min(room, MAX_RUN) + 1)
-        if self.steps < MIN_SAMPLES or self.credit < 0 or not lengths:
+        if self.steps < MIN_SAMPLES or self.credit < 0 or room < 1:
             return 0
+        lengths = [n for n in range(1, min(room, MAX_RUN) + 1) if n == 1 or self.cost(n) - 1 <= self.credit]
         best = max(lengths, key=self.gain)
         return best if self.gain(best) >= MIN_GAIN else 1  # a trial
 
     def add_step(self, seconds: float | None = None, steps: int = 1) -> None:
         """Take in steps without guesses."""
         self.steps += steps
-        self.credit = min(max(MAX_DEBT, self.credit), self.credit + REPAID * steps)
+        self.credit = min(max(MAX_LOSS, self.credit), self.credit + REPAID * steps)
         if seconds is not None:
             self.step = min(self.step, seconds)
 
@@ -110,7 +110,7 @@ class Account:
         self.guess = min(self.guess, seconds)
         self.check[guesses] = min(self.check.get(guesses, check), check)
         self.tried, self.right = KEPT_SHARE * self.tried + tried, KEPT_SHARE * self.right + right
-        self.credit = max(-MAX_DEBT, min(MAX_SAVINGS, self.credit + right + 1 - self.cost(guesses)))
+        self.credit = max(-MAX_LOSS, min(MAX_SAVINGS, self.credit + right + 1 - self.cost(guesses)))
 
 
 class SelfDrafter:
