@@ -173,6 +173,7 @@ def test_weights_are_packed_once_the_rows_of_a_step_gain_by_it(monkeypatch: pyte
     assert packed_products(lambda: model(four)) == [False, True, True]
 
 
+@pytest.mark.filterwarnings("ignore:draft='int8' does nothing here")
 @pytest.mark.parametrize(
     ("options", "images", "packs"),
     [

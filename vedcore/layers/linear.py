@@ -130,10 +130,12 @@ class SeamLinear(nn.Linear):
 
     def joined(self, x: Tensor, layers: tuple[SeamLinear, ...]) -> Tensor | None:
         """(…, I) to the outputs of all ``layers`` side by side; None where they are not packed together."""
+        if not onednn.suits(x, self.in_features * self.out_features * len(layers)):
+            return None
         found = self._packed
         if found is None or found.layers != layers or found.blocks.dtype != x.dtype:
             return None
-        if not onednn.suits(x, found.blocks.numel()) or not found.is_current or _is_hooked(*layers):
+        if not found.is_current or _is_hooked(*layers):
             return None
         return self.product(x, found.blocks, found.bias)
 
