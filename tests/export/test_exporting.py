@@ -16,7 +16,7 @@ import vedcore
 from tests.export.conftest import images, tiny
 from vedcore.cli.app import group
 from vedcore.errors import CheckpointError, IncompatibleError, UsageError
-from vedcore.export import GRAPH, Graphs, exporting, read_graphs
+from vedcore.export import GRAPH, Graphs, exporting, proof, read_graphs
 from vedcore.export.running import GraphExporter, TorchRuntime
 
 
@@ -71,6 +71,13 @@ def test_nothing_is_left_of_an_export_that_fails(
     monkeypatch.setattr(exporting, "record", lambda model, stage: copied(folder, stage))
     with pytest.raises(vedcore.VedcoreError, match=r"does not give the same: encoder|no space left on device"):
         model.export(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_proof_that_hangs_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(proof, "TIMEOUT_SECONDS", 0.01)
+    with pytest.raises(IncompatibleError, match=r"the export does not run: no result after 0\.01 seconds"):
+        tiny().export(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -191,7 +191,7 @@ def replayed(cases: list[_Case], folder: Path, exporter: Exporter) -> list[Array
     """The results of an export for each case, in a process of its own.
 
     Raises:
-        IncompatibleError: the process fails; its last line is told.
+        IncompatibleError: the process fails, and its last line is told, or it takes too long.
     """
     with tempfile.TemporaryDirectory() as place:
         given, results = Path(place, "cases.npz"), Path(place, "results.npz")
@@ -199,14 +199,18 @@ def replayed(cases: list[_Case], folder: Path, exporter: Exporter) -> list[Array
         calls = json.dumps([{"method": case.method, "arguments": dict(case.arguments)} for case in cases])
         np.savez(given, cases=np.asarray(calls), **arrays)  # type: ignore[arg-type]
         command = [sys.executable, "-m", "vedcore.export.replay", str(folder), exporter.runtime, str(given)]
-        done = subprocess.run(
-            [*command, str(results), *exporter.blocked],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [*command, str(results), *exporter.blocked],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=TIMEOUT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            message = f"the export does not run: no result after {TIMEOUT_SECONDS:g} seconds"
+            raise IncompatibleError(message, field="export") from error
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
             raise IncompatibleError(f"the export does not run: {printable(lines[-1])}", field="export")
