@@ -84,7 +84,7 @@ def explain(
     placement = processor.placement_of(original)
     batch = processor.batch_of([processor.pixels_of(original)]).to(model.device)
     pixels, mask = batch["pixel_values"], batch.get("encoder_attention_mask")
-    with call.inference(images=1):
+    with call.inference():
         encoded = model.run_encoder(pixels, mask)
         prompts = call.prompts(prompt, 1, untrusted)
         out = call.write(None, mask, encoder_outputs=encoded, decoder_input_ids=prompts)

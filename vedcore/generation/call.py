@@ -43,9 +43,6 @@ from vedcore.outputs import EncoderOutput, GenerateOutput
 
 __all__ = ["Call"]
 
-ROWS_OF_A_CHECK = 8
-"""About as many tokens of a text are read at once where some are guessed."""
-
 
 @dataclass(frozen=True)
 class Call:
@@ -114,15 +111,13 @@ class Call:
         )
 
     @contextlib.contextmanager
-    def inference(self, images: int) -> Iterator[list[Hold]]:
-        """Both models ready for inference over so many images for a while, and held."""
+    def inference(self) -> Iterator[list[Hold]]:
+        """Both models ready for inference for a while, and held."""
         models = [self.model] if self.assistant in (None, self.model) else [self.model, self.assistant]
         with contextlib.ExitStack() as stack:
-            options = self.options
-            guesses = self.assistant is not None or options.draft or options.prompt_lookup_num_tokens
-            rows = images * options.rows_per_prompt * (ROWS_OF_A_CHECK if guesses else 1)
+            compiled = self.options.compile
             in_order = sorted((model for model in models if model is not None), key=id)  # so that two calls never cross
-            yield [stack.enter_context(model.ready_for_inference(options.compile, rows)) for model in in_order]
+            yield [stack.enter_context(model.ready_for_inference(compiled)) for model in in_order]
 
     def prompts(self, prompt: str | None, images: int, untrusted: bool = False) -> Tensor:
         """(N, T) ids of the prompt, or the start id, for each image."""
@@ -149,10 +144,7 @@ class Call:
         **begin: Any,
     ) -> GenerateOutput:
         """The texts of some images; ``begin`` as the method of that name takes it."""
-        encoded = as_encoder_output(begin.get("encoder_outputs"))
-        given = pixel_values, begin.get("decoder_input_ids"), None if encoded is None else encoded.last_hidden_state
-        images = next((len(each) for each in given if isinstance(each, Tensor) and each.ndim), 1)
-        with self.inference(images):
+        with self.inference():
             state, request, encoded = self.begin(pixel_values, encoder_attention_mask, **begin)
             out = search(state, request, streamer)
         rows = request.rows(self.options.rows_per_prompt)

@@ -202,7 +202,7 @@ def _pieces(
     call: Call, batch: Batch, prompts: Tensor, skip_special_tokens: bool, probe_id: int | None
 ) -> Iterator[str]:
     """An empty piece once the image is encoded, then the text of it. Others may not change the model until it ends."""
-    with call.inference(images=1) as holds:
+    with call.inference() as holds:
         with torch.no_grad():
             state, request, _ = call.begin(
                 batch["pixel_values"], batch.get("encoder_attention_mask"), decoder_input_ids=prompts

@@ -67,8 +67,5 @@ class ImageToTextModel(Protocol):
     ) -> tuple[Tensor, Tensor | None]:
         """Encoder states as the decoder takes them, (N, S', E), and their mask (N, S') or None."""
 
-    def ready_for_inference(self, compiled: bool = False, rows: int = 1) -> AbstractContextManager[Hold]:
-        """Eval mode for a while, in which nobody changes the model; laid out for speed but for ``torch.compile``.
-
-        ``rows`` are the tokens that the decoder reads in a step.
-        """
+    def ready_for_inference(self, compiled: bool = False) -> AbstractContextManager[Hold]:
+        """Eval mode for a while, in which nobody changes the model; laid out for speed but for ``torch.compile``."""

@@ -39,6 +39,8 @@ __all__ = [
 
 MAX_EXACT_ROWS = 8
 """Numbers of rows that a layer takes as they are, before it rounds others: most programs have no more."""
+USUAL_ROWS = 8
+"""Rows of a step by which weights are packed, whatever the first text has: else its history would show in last bits."""
 MAX_SAMPLES = 8
 """Rows, and columns, of the grid of values by which a change of a weight shows that torch does not count."""
 
@@ -229,11 +231,11 @@ def use_seam(module: nn.Module) -> None:
             part.__class__ = SeamConv2d
 
 
-def pack(module: nn.Module, rows: int = 8) -> None:
-    """Pack the linear layers in ``module`` where that makes products of so many rows faster: a small batch, or beams.
+def pack(module: nn.Module) -> None:
+    """Pack the linear layers in ``module`` where that makes beams or a batch faster; a second call looks for changes.
 
-    A second call only looks for changes. Layers that a module names in ``on_the_same_input`` are packed together.
-    Others may compute with the module meanwhile, but not change it.
+    Layers that a module names in ``on_the_same_input`` are packed together. Others may compute with the module
+    meanwhile, but not change it.
     """
     if not onednn.is_on():
         return
@@ -242,11 +244,11 @@ def pack(module: nn.Module, rows: int = 8) -> None:
         done: set[nn.Module] = set()
         for part in module.modules():
             group = tuple(getattr(part, name) for name in getattr(type(part), "on_the_same_input", ()))
-            able = group and done.isdisjoint(group) and _can_be_packed(group, rows)
+            able = group and done.isdisjoint(group) and _can_be_packed(group)
             if able and len({layer.bias is None for layer in group}) == 1:
                 _pack(group)
                 done.update(group)
-            elif part not in done and _can_be_packed((part,), rows):
+            elif part not in done and _can_be_packed((part,)):
                 _pack((part,))
 
 
@@ -260,13 +262,13 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def _can_be_packed(layers: tuple[nn.Module, ...], rows: int) -> bool:
+def _can_be_packed(layers: tuple[nn.Module, ...]) -> bool:
     weights: list[Any] = [layer._parameters.get("weight") for layer in layers]  # None where weight_norm computes it
     if not all(isinstance(layer, SeamLinear) for layer in layers) or not all(map(is_plain, weights)):
         return False
     size = sum(weight.numel() for weight in weights)
     able = all(weight.device.type == "cpu" and weight.numel() > 0 for weight in weights)
-    return able and all(onednn.is_faster(weight.dtype, rows, size) for weight in weights)
+    return able and all(onednn.is_faster(weight.dtype, USUAL_ROWS, size) for weight in weights)
 
 
 def _pack(layers: tuple[Any, ...]) -> None:

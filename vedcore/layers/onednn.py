@@ -130,7 +130,7 @@ def is_faster(dtype: torch.dtype, rows: int, weights: int) -> bool:
     It is timed once, in milliseconds, for small and for large layers: in float32 for 1, 2 to 3, 4 to 7 and so on to 63
     rows and for more, in bfloat16 for all at once.
     """
-    bits = min(rows.bit_length(), _BITS_OF_MANY) if dtype == torch.float32 else _BITS_OF_FEW
+    bits = min(max(rows, 1).bit_length(), _BITS_OF_MANY) if dtype == torch.float32 else _BITS_OF_FEW
     return _is_faster(dtype, bits, weights <= _MAX_SMALL_WEIGHTS)
 
 

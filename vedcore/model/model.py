@@ -278,8 +278,8 @@ class VisionEncoderDecoder(SavedModel):
     ) -> Self:
         """Put the model into eval mode and lay its weights out for speed, as the first `generate` does by itself.
 
-        On CPUs where it makes beams or batches faster, the decoder's linear layers then have a second copy of their
-        weights, in blocks. It follows every change of the weights; `train` drops it.
+        On CPUs where it makes them faster, the decoder's linear layers then have a second copy of their weights, in
+        blocks. It follows every change of the weights; `train` drops it.
 
         Args:
             dtype: the type to change the parameters to, such as ``"bfloat16"``; None leaves it.
@@ -300,17 +300,12 @@ class VisionEncoderDecoder(SavedModel):
         return self
 
     @contextlib.contextmanager
-    def ready_for_inference(self, compiled: bool = False, rows: int = 1) -> Iterator[Hold]:
-        """Eval mode for a while, in which nobody changes the model; packed where it is in that mode already.
-
-        Args:
-            compiled: for ``torch.compile``, which reads plain weights.
-            rows: tokens that the decoder reads in a step.
-        """
+    def ready_for_inference(self, compiled: bool = False) -> Iterator[Hold]:
+        """Eval mode for a while, in which nobody changes the model; packed where it is in that mode already."""
         with self.lock.held(alone=self._is_partly_training) as hold:
             training: list[nn.Module] = []
             if not compiled and not self.training:
-                pack(self.decoder, rows)
+                pack(self.decoder)
 
             def set_resting(rests: bool) -> None:
                 """Give the modules that are in training mode their mode back while a stream rests."""
