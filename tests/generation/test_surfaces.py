@@ -136,9 +136,8 @@ def check(name: str, images: list[str], prompt: str | None, options: dict[str, A
     if expected[0] == "ok":
         assert given_text[0] == "ok"
         assert [(t, r) for t, _, r in given_text[1]] == [(t, r) for t, _, r in expected[1]]
-        assert [c for _, c, _ in given_text[1]] == pytest.approx(
-            [c for _, c, _ in expected[1]], abs=1e-6
-        )  # ended rows leave one of the batches
+        due = [c for _, c, _ in expected[1]]
+        assert [c for _, c, _ in given_text[1]] == pytest.approx(due, abs=1e-6)  # ended rows leave one of the batches
         rows = json.loads(out)
         assert code == 0
         assert [(row["text"], row["confidence"], row["finish_reason"]) for row in rows] == given_text[1]
