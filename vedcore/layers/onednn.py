@@ -1,7 +1,7 @@
 """Matrix products through oneDNN, on CPUs where they are faster.
 
 ``F.linear`` runs float32 products on MKL, which on AMD reaches less than half of the speed of oneDNN with the same
-weights, and on Intel less for 4 to 63 rows. For few rows, as in generation, oneDNN is fastest with weights in its
+weights, and on Intel is slower for 4 to 63 rows. For few rows, as in generation, oneDNN is fastest with weights in its
 blocked layout; in bfloat16 it is so for any number of rows. The operation is private to torch, so it is tried, checked
 and, for each magnitude of rows and weights, timed once before it is used. ``torch.backends.mkldnn.enabled = False``
 turns it off.
@@ -37,9 +37,9 @@ __all__ = [
 _PACKED_ROWS = 128
 """Rows that weights are packed for: these blocks are fast for one row and for many."""
 _ROWS_OF_AN_IMAGE = 577
-"""Timed for 64 rows and more, with plain weights, as encoders have them; on Intel most other numbers are a tie."""
+"""Rows of the timed product that stands for 64 rows and more, with plain weights, as encoders have them."""
 _BITS_OF_MANY, _BITS_OF_FEW = 7, 4
-"""Of 64 and 8 rows."""
+"""Binary digits of 64 rows, from which on all count as many, and of the 8 that stand for all rows in bfloat16."""
 _MAX_SMALL_WEIGHTS = 1 << 18
 """Weights of a small layer: the core's cache holds them, and a call may take longer than the product itself."""
 MAX_SMALL_SIZE = 16
@@ -86,7 +86,7 @@ def is_on() -> bool:
 
 
 def suits(x: Tensor, weights: int) -> bool:
-    """Whether `product` can be used for ``x`` under torch's current modes, and is fast with so many weights."""
+    """Whether `product` is the kernel for ``x`` and a layer of so many weights, under torch's current modes."""
     return (
         not is_traced()
         and not torch.is_grad_enabled()
@@ -125,10 +125,10 @@ def is_right(dtype: torch.dtype) -> bool:
 
 
 def is_faster(dtype: torch.dtype, rows: int, weights: int) -> bool:
-    """Whether the product of so many rows and weights is right and not slower than ``F.linear`` on this machine.
+    """Whether `product` is right and faster than ``F.linear`` on this machine, for so many rows and weights.
 
-    It is timed once, in milliseconds, for small and for large layers: in float32 for 1, 2 to 3, 4 to 7 and so on to 63
-    rows and for more, in bfloat16 for all at once.
+    A product of each kind is timed once, in milliseconds. Kinds are small and large layers, and in float32 rows: 1, 2
+    to 3, 4 to 7, 8 to 15, 16 to 31, 32 to 63, and more.
     """
     bits = min(max(rows, 1).bit_length(), _BITS_OF_MANY) if dtype == torch.float32 else _BITS_OF_FEW
     return _is_faster(dtype, bits, weights <= _MAX_SMALL_WEIGHTS)
